@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all the set-up on a fresh machine; nothing is installed outside .venv.
+#   make demo PYTHON=python3.12        another interpreter (3.10 or newer)
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo        PyTorch without CUDA, a tenth of the download
+PYTHON ?= python3
+VENV ?= .venv
+BUNDLE := bundles/hippocampus_mr_multires_fcn
+DEMO := $(CURDIR)/output/demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast lint format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m monai.bundle run --config_file $(BUNDLE)/configs/inference.json --bundle_root $(BUNDLE) --output_dir "$(DEMO)"
+	@echo
+	@echo "picture     $(DEMO)/report.png"
+	@echo "figures     $(DEMO)/report.json"
+	@echo "warped      $(DEMO)/warped.nii.gz"
+	@echo "transform   $(DEMO)/transform_0GenericAffine.mat, $(DEMO)/transform_1Warp.nii.gz"
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean:
+	rm -rf $(VENV) output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("regplugins needs Python 3.10 or newer, not " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@

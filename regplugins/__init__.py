@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image registration with MONAI: what the bundles compute with.
+
+Subpackages are imported when they are first asked for, so that ``import regplugins`` suffices for ``regplugins.spatial.warp``, in a bundle's
+config as anywhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    if any(module.name == name for module in pkgutil.iter_modules(__path__)):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From files to pairs: reading, records, data sets, preparation."""
+
+from __future__ import annotations
+
+from regplugins.data.pairs import PairDataset, PairSampler
+from regplugins.data.records import ordered_pairs, pair_records, read_datalist
+from regplugins.data.volumes import load_image, load_label
+
+__all__ = ["PairDataset", "PairSampler", "load_image", "load_label", "ordered_pairs", "pair_records", "read_datalist"]

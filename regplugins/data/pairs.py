@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ordered pairs of a set of images, drawn lazily and reproducibly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from monai.transforms import Randomizable
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
+
+
+class PairDataset(Dataset):
+    """Every ordered pair of ``n`` images: item ``k`` is fixed image ``k // n`` with moving image ``k % n``.
+
+    Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond ``n * n`` with the
+    same pairs again, but another draw of the augmentation.
+
+    Args:
+        data: ``n`` records, each with an ``image`` and what else a loss needs.
+        transform: makes of a record a mapping of tensors on a grid that all images share; deterministic.
+        augmentation: random transform of such a mapping, applied to moving and fixed image independently; what it does depends on
+            ``seed`` and the index alone.
+        seed: of the augmentation.
+
+    Raises:
+        ValueError: no records.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
+        augmentation: Randomizable | None = None,
+        seed: int = 0,
+    ) -> None:
+        if len(data) == 0:
+            raise ValueError("no images to make pairs of")
+        self.data = data
+        self.images = [transform(record) for record in tqdm(data, desc="reading images", mininterval=1)]
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.data) ** 2
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """
+        Returns:
+            ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of the records.
+        """
+        n = len(self.data)
+        item: dict[str, Tensor] = {}
+        for number, (side, image) in enumerate((("moving", index % n), ("fixed", index // n % n))):
+            record = self.images[image]
+            if self.augmentation is not None:
+                draw = np.random.SeedSequence([self.seed, index, number]).generate_state(1)[0]
+                self.augmentation.set_random_state(seed=int(draw))
+                record = self.augmentation(record)  # type: ignore[operator]
+            item |= {side if key == "image" else f"{side}_{key}": value for key, value in record.items()}
+        return item
+
+
+class PairSampler(DistributedSampler):
+    """Goes through all pairs in random order, a part each epoch, before it takes any of them again.
+
+    What it yields depends on ``seed`` and the epoch alone, so that a resumed training sees what it would have seen. MONAI's engines
+    set the epoch.
+
+    Args:
+        dataset: the pairs.
+        num_samples: pairs an epoch, over all processes.
+        seed: of the order.
+
+    Raises:
+        ValueError: fewer samples than processes.
+    """
+
+    def __init__(self, dataset: PairDataset, num_samples: int, seed: int = 0) -> None:
+        distributed = dist.is_available() and dist.is_initialized()
+        super().__init__(
+            dataset,
+            num_replicas=dist.get_world_size() if distributed else 1,
+            rank=dist.get_rank() if distributed else 0,
+            seed=seed,
+        )
+        if num_samples < self.num_replicas:
+            raise ValueError(f"{num_samples} pairs an epoch are too few for {self.num_replicas} processes")
+        self.num_samples = num_samples // self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        pairs = len(self.dataset)  # type: ignore[arg-type]
+        samples = self.num_samples * self.num_replicas
+        draws = range(self.epoch * samples + self.rank, (self.epoch + 1) * samples, self.num_replicas)
+        order, turn = torch.empty(0, dtype=torch.int64), -1
+        for draw in draws:
+            if draw // pairs != turn:
+                turn = draw // pairs
+                order = torch.randperm(pairs, generator=torch.Generator().manual_seed(self.seed + turn))
+            yield turn * pairs + int(order[draw % pairs])
+
+    def __len__(self) -> int:
+        return self.num_samples

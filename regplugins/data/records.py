@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files make a pair: the records that configs hand to the data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PATH_KEYS = (
+    "fixed",
+    "moving",
+    "fixed_label",
+    "moving_label",
+    "fixed_landmarks",
+    "moving_landmarks",
+    "fixed_mask",
+    "moving_mask",
+)
+RECORD_KEYS = (*PATH_KEYS, "name")
+
+
+def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
+    """The pairs to register: those of ``datalist`` if it is given, else the one pair if its images are given, else the sample.
+
+    Args:
+        pair: a path or None for each of ``PATH_KEYS``.
+        datalist: JSON file, a list of records with those keys and, optionally, a ``name``.
+        sample: folder with ``fixed.nii.gz``, ``moving.nii.gz`` and, optionally, files named after the other keys.
+
+    Returns:
+        Records without the keys that are not given. Those of a datalist carry a ``name`` (by default the index), the folder of their
+        outputs; a single pair has none.
+
+    Raises:
+        FileNotFoundError: a file that a record names does not exist.
+        ValueError: one image without the other, an unknown key, a name given twice or that is no plain folder name.
+    """
+    given = {key: str(value) for key, value in pair.items() if value is not None}
+    if datalist is not None:
+        if given:
+            raise ValueError(f"give either datalist or {sorted(given)}, not both")
+        records = _named(read_datalist(datalist), source=str(datalist))
+    elif given:
+        records = [given]
+    else:
+        files = {file.name.removesuffix(".nii.gz").removesuffix(".csv"): str(file) for file in Path(sample).glob("*.*")}
+        records = [{key: files[key] for key in PATH_KEYS if key in files}]
+    for record in records:
+        _check(record)
+    return records
+
+
+def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str, Any]]:
+    """Read a list of records from a JSON file.
+
+    Args:
+        path: JSON file: a list, or a mapping of section names to lists (MONAI's and the Decathlon's ``dataset.json``). Relative paths
+            in it are relative to its folder.
+        section: which list of a mapping.
+
+    Returns:
+        The records, with absolute paths.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no JSON, or not a non-empty list of mappings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such datalist")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if section is not None:
+        if not isinstance(content, dict) or section not in content:
+            raise ValueError(f"{path}: no section '{section}'")
+        content = content[section]
+    if not isinstance(content, list) or not content or not all(isinstance(record, dict) for record in content):
+        raise ValueError(f"{path}: expected a non-empty list of records")
+    folder = path.resolve().parent
+    paths = {*PATH_KEYS, "image", "label"}
+    return [{k: str(folder / v) if k in paths and v is not None else v for k, v in record.items()} for record in content]
+
+
+def ordered_pairs(records: Sequence[Mapping[str, str]], count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Distinct random ordered pairs of different images, for evaluation.
+
+    Args:
+        records: images, each with ``image`` and, optionally, ``label``.
+        count: number of pairs.
+        seed: of the choice.
+
+    Returns:
+        Pair records named ``<fixed>_<moving>`` after the image files.
+
+    Raises:
+        ValueError: there are fewer than ``count`` ordered pairs.
+    """
+    n = len(records)
+    if count > n * (n - 1):
+        raise ValueError(f"{n} images make {n * (n - 1)} ordered pairs, asked for {count}")
+    pairs = []
+    for draw in np.random.default_rng(seed).choice(n * (n - 1), size=count, replace=False):
+        fixed, moving = divmod(int(draw), n - 1)
+        moving += moving >= fixed
+        pair = {"name": f"{_stem(records[fixed])}_{_stem(records[moving])}"}
+        for side, record in (("fixed", records[fixed]), ("moving", records[moving])):
+            pair[side] = record["image"]
+            if "label" in record:
+                pair[f"{side}_label"] = record["label"]
+        pairs.append(pair)
+    return pairs
+
+
+def _stem(record: Mapping[str, str]) -> str:
+    return Path(record["image"]).name.split(".")[0]
+
+
+def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
+    named = [{"name": str(k), **{key: v for key, v in record.items() if v is not None}} for k, record in enumerate(records)]
+    names = [str(record["name"]) for record in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{source}: the name '{name}' is given twice")
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise ValueError(f"{source}: the name '{name}' is no plain folder name")
+    return named
+
+
+def _check(record: Mapping[str, str]) -> None:
+    where = f"pair '{record['name']}': " if "name" in record else ""
+    unknown = set(record) - set(RECORD_KEYS)
+    if unknown:
+        raise ValueError(f"{where}unknown keys {sorted(unknown)}, expected some of {RECORD_KEYS}")
+    for key in ("fixed", "moving"):
+        if key not in record:
+            raise ValueError(f"{where}no {key} image given")
+    for key in PATH_KEYS:
+        if key in record and not Path(record[key]).exists():
+            raise FileNotFoundError(f"{where}{key} {record[key]}: no such file")

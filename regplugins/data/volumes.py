@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and label maps from files, checked where they enter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import ITKReader, MetaTensor, NibabelReader
+
+from regplugins.spatial import Grid
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+def load_image(path: str | Path) -> MetaTensor:
+    """Read a scan: NIfTI, NRRD, MHA, or a folder of DICOM slices (whatever MONAI's ITK reader takes).
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        ``(1, *spatial)`` float32 with its RAS+ affine, 2-D or 3-D.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, is neither 2-D nor 3-D, or holds no varying, finite values. The message names the file.
+    """
+    array, affine = _read(path)
+    if np.iscomplexobj(array):
+        raise ValueError(f"{path}: complex values, expected an image of real ones")
+    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    low, high = values.aminmax()
+    if not torch.isfinite(low + high):  # NaN and infinities carry over to the extremes
+        raise ValueError(f"{path}: {int((~torch.isfinite(values)).sum())} voxels are NaN or infinite")
+    if low == high:
+        raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
+    return MetaTensor(values[None], affine=affine)
+
+
+def load_label(path: str | Path) -> MetaTensor:
+    """Read a label map.
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        ``(1, *spatial)`` int32 with its RAS+ affine; ``meta["stored_dtype"]`` is the numpy type to write its like with: that of the
+        file, or int16 for labels kept as floating-point numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, is neither 2-D nor 3-D, or holds other than whole numbers. The message names the file.
+    """
+    array, affine = _read(path)
+    with np.errstate(invalid="ignore"):
+        whole = np.ascontiguousarray(array.astype(np.int32))
+    if not np.array_equal(whole, array):
+        raise ValueError(f"{path}: a label map holds whole numbers, found fractions, NaN or numbers beyond 32 bits")
+    stored = array.dtype if array.dtype.kind in "iu" else np.dtype(np.int16)
+    return MetaTensor(torch.from_numpy(whole)[None], affine=affine, meta={"stored_dtype": stored})
+
+
+def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    reader = NibabelReader() if path.name.endswith(NIFTI_SUFFIXES) else ITKReader()
+    try:
+        array, meta = reader.get_data(reader.read(path))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3):
+        raise ValueError(f"{path}: {array.ndim}-D, expected a 2-D or 3-D image of one channel, got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{path}: empty image of shape {array.shape}")
+    affine = torch.as_tensor(np.asarray(meta["affine"]), dtype=torch.float64)
+    try:
+        Grid.from_image(MetaTensor(torch.empty(1, *array.shape, device="meta"), affine=affine))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return array, affine

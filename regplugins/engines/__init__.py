@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Glue between MONAI's ignite engines and pairs of images."""
+
+from __future__ import annotations
+
+from regplugins.engines.processes import process_device, start_processes
+from regplugins.engines.training import FieldsModule, prepare_pair, prepare_training_batch, single_pair
+
+__all__ = [
+    "FieldsModule",
+    "prepare_pair",
+    "prepare_training_batch",
+    "process_device",
+    "single_pair",
+    "start_processes",
+]

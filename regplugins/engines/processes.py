@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on several processes, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def process_device() -> torch.device:
+    """The GPU of this process (``LOCAL_RANK``), or the CPU where there is none."""
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def start_processes() -> None:
+    """Join the other processes: NCCL between GPUs, gloo between CPUs. Only the first one goes on logging.
+
+    Raises:
+        RuntimeError: not started by ``torchrun``.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        raise RuntimeError("multi_gpu_train.json wants to be started by: torchrun --nproc_per_node=N -m monai.bundle run …")
+    device = process_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")
+    if dist.get_rank() != 0:
+        logging.disable(logging.INFO)

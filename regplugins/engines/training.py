@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between MONAI's engines and a registration network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regplugins.checks import boolean
+
+
+class FieldsModule(nn.Module):
+    """A network whose ``forward`` gives its ``fields``: what a training loss needs, and what DistributedDataParallel hooks.
+
+    Args:
+        network: registration network; checkpoints hold this one.
+        amp: compute convolutions in bfloat16, on GPUs and CPUs alike (MONAI's trainers know CUDA only). No loss scaling is needed.
+
+    Raises:
+        TypeError: ``amp`` is no boolean.
+    """
+
+    def __init__(self, network: nn.Module, amp: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.amp = boolean("amp", amp)
+
+    def forward(self, pair: Tensor) -> Any:
+        with torch.autocast(pair.device.type, torch.bfloat16, enabled=self.amp):
+            return self.network.fields(pair)
+
+
+def prepare_training_batch(
+    batch: Mapping[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """MONAI ``prepare_batch`` of a trainer.
+
+    Args:
+        batch: collated items of a ``PairDataset``.
+        device: where to compute.
+        non_blocking: of the copy.
+
+    Returns:
+        The network's input ``(B, 2, *spatial)``, and the loss's target: the batch with ``mask`` for ``fixed_mask``.
+    """
+    target = {key: value.to(device, non_blocking=non_blocking, **kwargs) for key, value in batch.items()}
+    if "fixed_mask" in target:
+        target["mask"] = target.pop("fixed_mask")
+    return torch.cat([target["moving"], target["fixed"]], dim=1), target
+
+
+def prepare_pair(
+    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """MONAI ``prepare_batch`` of an evaluator that registers one pair at a time.
+
+    Args:
+        batch: what ``MeetPaird`` made of a record.
+        device: where to compute.
+        non_blocking: of the copy.
+
+    Returns:
+        The network's input ``(1, 2, *spatial)``; there is no target.
+    """
+    batch["started"] = time.perf_counter()
+    return batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs), None
+
+
+def single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:
+    """Collate function of a loader with batch size one: pairs have grids of their own and are not stacked.
+
+    Raises:
+        ValueError: another batch size.
+    """
+    if len(batch) != 1:
+        raise ValueError(f"pairs are registered one at a time, got a batch of {len(batch)}")
+    return batch[0]

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a pair of images to a displacement field."""
+
+from __future__ import annotations
+
+from regplugins.inferers.refine import RefineInferer
+from regplugins.inferers.whole_volume import WholeVolumeInferer
+
+__all__ = ["RefineInferer", "WholeVolumeInferer"]

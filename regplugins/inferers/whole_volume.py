@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass of a network over a whole pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from regplugins.checks import boolean
+
+
+class WholeVolumeInferer(Inferer):
+    """Pad a pair at its far ends to sizes that the network takes, run it once, and crop the field back.
+
+    Args:
+        divisor: sizes become multiples of this, the network's stride.
+        amp: compute convolutions in bfloat16. Quick on GPUs and on CPUs that have it in hardware, slow elsewhere.
+
+    Raises:
+        TypeError: ``amp`` is no boolean.
+        ValueError: ``divisor`` is less than one.
+    """
+
+    def __init__(self, divisor: int = 1, amp: bool = False) -> None:
+        super().__init__()
+        if divisor < 1:
+            raise ValueError(f"divisor must be at least 1, got {divisor}")
+        self.divisor = divisor
+        self.amp = boolean("amp", amp)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """
+        Args:
+            inputs: ``(B, 2, *spatial)``, moving and fixed image; any sizes.
+            network: takes such a pair.
+
+        Returns:
+            ``(B, n, *spatial)`` float32 displacement in voxels.
+        """
+        sizes = inputs.shape[2:]
+        padding = [amount for size in reversed(sizes) for amount in (0, -size % self.divisor)]
+        padded = F.pad(inputs, padding, mode="replicate") if any(padding) else inputs
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+            ddf = network(padded)
+        return ddf[(..., *[slice(size) for size in sizes])].float()

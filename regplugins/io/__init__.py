@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms and landmarks as files, in the formats of ITK, ANTs and Slicer. Only here is the world LPS."""
+
+from __future__ import annotations
+
+from regplugins.io.displacement import read_displacement, write_displacement
+from regplugins.io.files import atomic
+from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
+from regplugins.io.transform_files import read_transform, write_transform
+
+__all__ = [
+    "atomic",
+    "read_displacement",
+    "read_landmark_names",
+    "read_landmarks",
+    "read_transform",
+    "write_displacement",
+    "write_landmarks",
+    "write_transform",
+]

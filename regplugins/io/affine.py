@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Affine transforms in ITK's own files: MATLAB 4 (``.mat``) and text (``.tfm``, ``.txt``), LPS mm.
+
+``AffineTransform`` and ``MatrixOffsetTransformBase``, the kinds that ANTs writes, are handled here, since ITK's Python
+takes several seconds to load its transforms; other kinds are left to ITK. The parameters are the matrix ``A``, row by
+row, and the translation ``t``, the fixed parameters the centre ``c``: ``p -> A (p - c) + c + t``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.io import loadmat, savemat
+
+from regplugins.io.composite import read_with_itk
+from regplugins.io.files import PathLike, atomic, existing
+from regplugins.io.lps import flip_matrix
+from regplugins.spatial.transforms import AffineTransform, Transform
+
+_KIND = re.compile(r"(?:AffineTransform|MatrixOffsetTransformBase)_(?:double|float)_([23])_\1")
+
+
+def read_affine(path: PathLike) -> Transform:
+    """Read a transform file that ITK, ANTs or Slicer wrote.
+
+    Linear transforms of every kind (translation, rigid, similarity, affine) become an ``AffineTransform``.
+
+    Args:
+        path: ends in ``.mat``, ``.tfm`` or ``.txt``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds no transform that can be read.
+    """
+    path = existing(path)
+    try:
+        kind, parameters, centre = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
+        known = _KIND.fullmatch(kind)
+        if known:
+            n = int(known[1])
+            if (parameters.size, centre.size) != (n * n + n, n):
+                raise ValueError(f"{kind} with {parameters.size} parameters and {centre.size} fixed parameters")
+            matrix = np.eye(n + 1)
+            matrix[:n, :n] = parameters[: n * n].reshape(n, n)
+            matrix[:n, n] = parameters[n * n :] + centre - matrix[:n, :n] @ centre
+            return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
+    except Exception as error:  # SciPy raises whatever the damage leads to.
+        raise ValueError(f"{path}: damaged, or not an ITK transform ({error})") from error
+    return read_with_itk(path)
+
+
+def write_affine(transform: Transform, path: PathLike) -> None:
+    """Write an ``AffineTransform`` about the centre 0, in float64.
+
+    Args:
+        transform: an ``AffineTransform``.
+        path: ends in ``.mat``, ``.tfm`` or ``.txt``.
+
+    Raises:
+        ValueError: the transform is of another kind.
+    """
+    if not isinstance(transform, AffineTransform):
+        raise ValueError(f"{path}: such a file holds an affine transform, got {type(transform).__name__}")
+    n = transform.ndim
+    matrix = flip_matrix(transform.matrix.detach().cpu()).numpy()
+    parameters = np.concatenate([matrix[:n, :n].ravel(), matrix[:n, n]])
+    kind = f"AffineTransform_double_{n}_{n}"
+    with atomic(path) as temporary:
+        if temporary.suffix == ".mat":
+            savemat(temporary, {kind: parameters, "fixed": np.zeros(n)}, format="4", oned_as="column")
+        else:
+            temporary.write_text(
+                "#Insight Transform File V1.0\n#Transform 0\n"
+                f"Transform: {kind}\n"
+                f"Parameters: {' '.join(map(repr, parameters.tolist()))}\n"
+                f"FixedParameters: {' '.join(['0'] * n)}\n"
+            )
+
+
+def _read_mat(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
+    """Kind, parameters and fixed parameters. SciPy refuses a truncated file, ITK takes what is missing to be zero."""
+    variables = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    fixed = variables.pop("fixed", None)
+    if fixed is None or len(variables) != 1:
+        raise ValueError(f"expected one transform and its fixed parameters, found {list(variables) or 'none'}")
+    ((kind, parameters),) = variables.items()
+    return kind, parameters.ravel().astype(np.float64), fixed.ravel().astype(np.float64)
+
+
+def _read_text(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
+    """Kind, parameters and fixed parameters of the first transform. ITK takes a truncated file for the identity."""
+    lines = re.findall(r"^(Transform|Parameters|FixedParameters):(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    kinds = [value.strip() for name, value in lines if name == "Transform"]
+    complete = sum(not kind.startswith("CompositeTransform") for kind in kinds)
+    parameters, fixed = ([value for name, value in lines if name == key] for key in ("Parameters", "FixedParameters"))
+    if not kinds or not len(parameters) == len(fixed) == complete:
+        lists = f"{len(parameters)} lists of parameters, {len(fixed)} of fixed parameters"
+        raise ValueError(f"{len(kinds)} transforms, {lists}")
+    if complete == 0:
+        raise ValueError("an empty composite")
+    return kinds[0], np.array(parameters[0].split(), dtype=np.float64), np.array(fixed[0].split(), dtype=np.float64)

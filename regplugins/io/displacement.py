@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Displacement fields as NIfTI files: 5-D, intent 1007 (vector), LPS mm, as ITK, ANTs and Slicer use them."""
+
+from __future__ import annotations
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from regplugins.io.files import PathLike, atomic, existing
+from regplugins.io.lps import flip_points
+from regplugins.spatial.grid import Grid
+from regplugins.spatial.transforms import DisplacementField
+
+_VECTOR = 1007
+_SCANNER = 1
+
+
+def read_displacement(path: PathLike) -> DisplacementField:
+    """Read a displacement field.
+
+    Args:
+        path: NIfTI file of shape ``(X, Y, Z, 1, 3)``, or ``(X, Y, 1, 1, 2)`` for a 2-D field.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a readable NIfTI file, or holds no such field.
+    """
+    path = existing(path)
+    try:
+        content = path.read_bytes()
+        # Decompressed to the end, since only there a checksum tells that the file is whole.
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
+        data = image.get_fdata(dtype=np.float32)
+    except Exception as error:  # nibabel raises whatever the damage leads to.
+        raise ValueError(f"{path}: not a readable NIfTI file ({error})") from error
+    n = data.shape[4] if data.ndim == 5 else 0
+    if n not in (2, 3) or data.shape[3] != 1 or (n == 2 and data.shape[2] != 1):
+        raise ValueError(f"{path}: a displacement field is (X, Y, Z, 1, 3) or (X, Y, 1, 1, 2), got shape {data.shape}")
+    intent = int(image.header["intent_code"])
+    if intent != _VECTOR:
+        raise ValueError(f"{path}: a displacement field has intent code {_VECTOR} (vector), got {intent}")
+    if not np.isfinite(data).all():
+        raise ValueError(f"{path}: {np.count_nonzero(~np.isfinite(data))} displacements are not finite")
+    in_plane = [*range(n), 3]
+    affine = torch.from_numpy(image.affine.astype(np.float64)[np.ix_(in_plane, in_plane)])
+    vectors = flip_points(torch.from_numpy(data.reshape(*data.shape[:n], n)))
+    try:
+        grid = Grid(tuple(data.shape[:n]), affine)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return DisplacementField(vectors.movedim(-1, 0).contiguous(), grid)
+
+
+def write_displacement(field: DisplacementField, path: PathLike) -> None:
+    """Write a displacement field for ``read_displacement`` and for ITK, ANTs and Slicer.
+
+    Args:
+        field: 2-D or 3-D.
+        path: ends in ``.nii`` or ``.nii.gz``.
+    """
+    n = field.ndim
+    vectors = flip_points(field.vectors.detach().cpu().movedim(0, -1)).numpy()
+    affine = np.eye(4)
+    in_plane = [*range(n), 3]
+    affine[np.ix_(in_plane, in_plane)] = field.grid.affine.numpy()
+    image = nib.Nifti1Image(vectors.reshape(*(*field.grid.shape, 1)[:3], 1, n), affine)
+    image.header.set_intent(_VECTOR)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(affine, code=_SCANNER)
+    image.set_qform(affine, code=_SCANNER)
+    with atomic(path) as temporary:
+        nib.save(image, temporary)

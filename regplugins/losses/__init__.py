@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of unsupervised registration: image similarity, and regularity of the displacement."""
+
+from __future__ import annotations
+
+from regplugins.losses.multiresolution import MultiResolutionLoss
+from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
+from regplugins.losses.regularisation import (
+    MagnitudeLoss,
+    SquaredGradientLoss,
+    SquaredLaplacianLoss,
+    TotalVariationLoss,
+)
+from regplugins.losses.weak import WeaklySupervisedLoss
+
+__all__ = [
+    "LocalNCCLoss",
+    "MagnitudeLoss",
+    "MultiResolutionLoss",
+    "NCCLoss",
+    "SquaredGradientLoss",
+    "SquaredLaplacianLoss",
+    "TotalVariationLoss",
+    "WeaklySupervisedLoss",
+]

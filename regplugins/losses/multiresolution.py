@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Similarity and smoothness at several resolutions: the objective of the multi-resolution FCN (Li and Fan, ISBI 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regplugins.spatial import warp
+
+
+def half_resolution(image: Tensor) -> Tensor:
+    """Average over 3 voxels an axis, every second voxel kept: voxel ``i`` of the result lies on voxel ``2 i``, as max pooling has it.
+
+    Args:
+        image: ``(B, C, *spatial)``.
+
+    Returns:
+        ``(B, C, *ceil(spatial / 2))``.
+    """
+    pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
+    return pool(image, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+
+
+class MultiResolutionLoss(nn.Module):
+    """Weighted sum over resolutions of ``similarity(warped moving, fixed) + weight * regularisation(DDF)`` (Eq. 1 and "loss 1 to 3").
+
+    Args:
+        similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``.
+        regularisation: loss ``ddf -> scalar`` on voxel displacements.
+        regularisation_weight: the paper's λ, whose value it does not give.
+        scale_weights: finest first; the paper's 1, 0.6 and 0.3, read in that order.
+    """
+
+    def __init__(
+        self,
+        similarity: nn.Module,
+        regularisation: nn.Module,
+        regularisation_weight: float,
+        scale_weights: Sequence[float] = (1.0, 0.6, 0.3),
+    ) -> None:
+        super().__init__()
+        self.similarity = similarity
+        self.regularisation = regularisation
+        self.regularisation_weight = regularisation_weight
+        self.scale_weights = tuple(scale_weights)
+
+    def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        """
+        Args:
+            fields: DDFs ``(B, n, *spatial)`` in voxels of their own grids, finest first, each half as fine as the one before.
+            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)`` on the finest grid; ``mask`` ``(B, 1, *spatial)``, optional, weighs
+                where the fixed image is known.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: more fields than scale weights.
+        """
+        if len(fields) > len(self.scale_weights):
+            raise ValueError(f"{len(fields)} fields but only {len(self.scale_weights)} scale weights")
+        moving, fixed, mask = target["moving"], target["fixed"], target.get("mask")
+        total = moving.new_zeros(())
+        for level, (ddf, weight) in enumerate(zip(fields, self.scale_weights, strict=False)):
+            if level:
+                moving, fixed = half_resolution(moving), half_resolution(fixed)
+                mask = None if mask is None else half_resolution(mask)
+            similarity = self.similarity(warp(moving, ddf), fixed, mask)
+            total = total + weight * (similarity + self.regularisation_weight * self.regularisation(ddf))
+        return total

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Penalties on the roughness and on the size of a dense displacement field (DDF)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MagnitudeLoss", "SquaredGradientLoss", "SquaredLaplacianLoss", "TotalVariationLoss"]
+
+
+class _DisplacementLoss(nn.Module, ABC):
+    def __init__(self, spacing: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if spacing is not None and not all(0 < step < float("inf") for step in spacing):
+            raise ValueError(f"spacing must be positive and finite along each axis, got {tuple(spacing)}")
+        self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
+
+    def extra_repr(self) -> str:
+        return "" if self.spacing is None else f"spacing={self.spacing}"
+
+    def forward(self, ddf: Tensor) -> Tensor:
+        """Compute the penalty, in float32 whatever the autocast state (in float64 for a float64 DDF).
+
+        Args:
+            ddf: the displacement in voxels, (B, n, *spatial) with n = 2 or 3 spatial axes.
+
+        Returns:
+            The penalty, a scalar.
+
+        Raises:
+            ValueError: if the shape is not that of a DDF, or the spacing is of another dimension.
+            TypeError: if the DDF is not of a floating-point type.
+        """
+        ndim = ddf.ndim - 2
+        if ndim not in (2, 3) or ddf.shape[1] != ndim:
+            raise ValueError(f"ddf must be (B, 2, H, W) or (B, 3, H, W, D), got the shape {tuple(ddf.shape)}")
+        if not ddf.is_floating_point():
+            raise TypeError(f"ddf must be a floating-point tensor, got {ddf.dtype}")
+        spacing = self.spacing or (1.0,) * ndim
+        if len(spacing) != ndim:
+            raise ValueError(f"a spacing of {len(spacing)} axes, {spacing}, for a ddf of {ndim} axes")
+        with torch.autocast(ddf.device.type, enabled=False):
+            if ddf.dtype != torch.float64:
+                ddf = ddf.float()
+            if self.spacing is not None:
+                ddf = ddf * ddf.new_tensor(spacing).reshape(1, ndim, *(1,) * ndim)
+            return self._penalty(ddf, spacing)
+
+    @abstractmethod
+    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        """Compute the penalty of a displacement in the unit of the spacing."""
+
+
+class TotalVariationLoss(_DisplacementLoss):
+    """Anisotropic total variation: the absolute forward differences.
+
+    Eq. 2 of Li and Fan, *Non-rigid image registration using self-supervised fully convolutional networks without
+    training data*, ISBI 2018, as a mean rather than a sum over the voxels. For each axis, the absolute differences
+    between neighbours along it are summed over the displacement's components and averaged over the batch and over all
+    pairs of neighbours; the axes' averages are then summed. An axis of one voxel has no neighbours and adds nothing. A
+    dimensionless number.
+
+    Args:
+        spacing: the voxels' size in mm along each axis. With it, the differences are those of the displacement in mm,
+            per mm; without it, of the displacement in voxels, per voxel.
+
+    Raises:
+        ValueError: if a spacing is not positive and finite.
+    """
+
+    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        penalty = displacement.new_zeros(())
+        for axis, step in enumerate(spacing):
+            if displacement.shape[axis + 2] > 1:
+                penalty = penalty + displacement.diff(dim=axis + 2).abs().mean() * (len(spacing) / step)
+        return penalty
+
+
+class SquaredGradientLoss(_DisplacementLoss):
+    """The squared forward differences (diffusion regularisation).
+
+    For each axis, the squared differences between neighbours along it are summed over the displacement's components and
+    averaged over the batch and over all pairs of neighbours; the axes' averages are then summed. An axis of one voxel
+    has no neighbours and adds nothing. A dimensionless number.
+
+    Args:
+        spacing: the voxels' size in mm along each axis. With it, the differences are those of the displacement in mm,
+            per mm; without it, of the displacement in voxels, per voxel.
+
+    Raises:
+        ValueError: if a spacing is not positive and finite.
+    """
+
+    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        penalty = displacement.new_zeros(())
+        for axis, step in enumerate(spacing):
+            if displacement.shape[axis + 2] > 1:
+                penalty = penalty + displacement.diff(dim=axis + 2).square().mean() * (len(spacing) / step**2)
+        return penalty
+
+
+class SquaredLaplacianLoss(_DisplacementLoss):
+    """The squared Laplacian, by second differences.
+
+    The Laplacian of each component of the displacement is taken where all its second differences exist: one voxel off
+    the border along every axis. Its square is summed over the components, and averaged over the batch and these voxels.
+    An axis of fewer than three voxels has no second difference: it adds nothing to the Laplacian, and is not cropped.
+
+    Args:
+        spacing: the voxels' size in mm along each axis. With it, the unit is 1/mm² (a displacement in mm,
+            differentiated twice per mm, and squared); without it, 1/voxel².
+
+    Raises:
+        ValueError: if a spacing is not positive and finite.
+    """
+
+    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        axes = [axis for axis in range(2, displacement.ndim) if displacement.shape[axis] > 2]
+        inner = displacement
+        for axis in axes:
+            inner = inner.narrow(axis, 1, displacement.shape[axis] - 2)
+        laplacian = torch.zeros_like(inner)
+        for axis in axes:
+            strip = displacement
+            for other in axes:
+                if other != axis:
+                    strip = strip.narrow(other, 1, displacement.shape[other] - 2)
+            size = inner.shape[axis]
+            second = strip.narrow(axis, 0, size) + strip.narrow(axis, 2, size) - 2 * inner
+            laplacian = laplacian + second / spacing[axis - 2] ** 2
+        return laplacian.square().mean() * len(spacing)
+
+
+class MagnitudeLoss(_DisplacementLoss):
+    """The squared length of the displacement, averaged over the batch and the voxels.
+
+    Args:
+        spacing: the voxels' size in mm along each axis. With it, the unit is mm²; without it, voxel².
+
+    Raises:
+        ValueError: if a spacing is not positive and finite.
+    """
+
+    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        return displacement.square().mean() * len(spacing)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How regular a transform is: the share of folded voxels and the spread of the local volume change.
+
+Both come from the Jacobian determinant, which is the same number in voxels and in millimetres: a change of the grid's axes or
+spacing multiplies by a matrix on one side and by its inverse on the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+from monai.utils import MetricReduction
+from torch import Tensor
+
+from regplugins.spatial.ddf import jacobian_determinant
+
+
+def folding_percent(determinant: Tensor) -> Tensor:
+    """Share of voxels at which a transform folds or collapses space.
+
+    Args:
+        determinant: Jacobian determinant, ``(B, *spatial)``. One that is not a number counts as folded.
+
+    Returns:
+        ``(B,)``, percent of voxels whose determinant is zero or less.
+    """
+    positive = (determinant > 0).flatten(1)
+    return 100 * (1 - positive.sum(dim=1) / positive.shape[1])
+
+
+def sd_log_jacobian(determinant: Tensor) -> Tensor:
+    """Standard deviation over the voxels of the logarithm of the Jacobian determinant: how uneven the volume change is.
+
+    The determinant is clipped to [1e-9, 1e9] first, as the Learn2Reg challenge does (Hering et al., IEEE TMI 2023), so that folded
+    voxels weigh heavily but finitely.
+
+    Args:
+        determinant: Jacobian determinant, ``(B, *spatial)``.
+
+    Returns:
+        ``(B,)``, dimensionless; zero where the whole image scales alike.
+    """
+    return determinant.clamp(1e-9, 1e9).log().flatten(1).std(dim=1, correction=0)
+
+
+class FoldingMetric(CumulativeIterationMetric):
+    """Percent of folded voxels of displacement fields, accumulated over batches as MONAI's metrics are.
+
+    It takes one argument, the displacement field ``(B, n, *spatial)`` in voxels (or a list of ``(n, *spatial)``), and gives
+    ``(B, 1)`` percent.
+
+    Args:
+        reduction: how ``aggregate`` reduces over the fields seen, one of MONAI's reductions.
+    """
+
+    def __init__(self, reduction: MetricReduction | str = MetricReduction.MEAN) -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        return folding_percent(jacobian_determinant(y_pred))[:, None]
+
+    def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor:
+        """Reduce over all fields seen since the last ``reset``.
+
+        Args:
+            reduction: in place of the one given at construction.
+
+        Returns:
+            Percent; a scalar for the reduction "mean".
+        """
+        data = self.get_buffer()
+        if not isinstance(data, torch.Tensor):
+            raise ValueError(f"no displacement field was seen, the buffer holds {data!r}")
+        reduced, _ = do_metric_reduction(data, reduction or self.reduction)
+        return reduced

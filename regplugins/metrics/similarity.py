@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How alike two images of one grid are, as a figure to report. (What is differentiated lives in ``regplugins.losses``.)
+
+Both measures are accumulated over slabs of the first spatial axis in float64, so that no copy of a large volume is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from regplugins.spatial.transforms import slabs
+
+_SAMPLE_VOXELS = 1 << 20
+
+
+def _values(fixed: Tensor, image: Tensor, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the two images' values inside the mask, slab by slab, float64, flat."""
+    if fixed.shape != image.shape or (mask is not None and mask.shape != fixed.shape):
+        raise ValueError(
+            f"images and mask must have one shape, got {tuple(fixed.shape)}, {tuple(image.shape)}"
+            + (f" and {tuple(mask.shape)}" if mask is not None else "")
+        )
+    for rows in slabs(fixed.shape[1:]):
+        a, b = fixed[:, rows].flatten(), image[:, rows].flatten()
+        if mask is not None:
+            inside = mask[:, rows].flatten().bool()
+            a, b = a[inside], b[inside]
+        yield a.double(), b.double()
+
+
+def normalised_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = None) -> float:
+    """Pearson's correlation coefficient of the intensities, also called global NCC.
+
+    Args:
+        fixed: ``(C, *spatial)``.
+        image: the same shape, on the same grid.
+        mask: the same shape; where it is zero (outside the moving image, say) nothing is counted.
+
+    Returns:
+        In [-1, 1]; NaN where an image is constant or nothing is inside the mask.
+    """
+    # A shift close to the mean keeps the one-pass sums exact for images such as CT that lie far from zero.
+    shift_a, shift_b = float(fixed.flatten()[:1].double()), float(image.flatten()[:1].double())
+    sums = torch.zeros(6, dtype=torch.float64, device=fixed.device)
+    for a, b in _values(fixed, image, mask):
+        a, b = a - shift_a, b - shift_b
+        sums += torch.stack([torch.full_like(sums[0], a.numel()), a.sum(), b.sum(), a @ a, b @ b, a @ b])
+    n, a, b, aa, bb, ab = sums.tolist()
+    if n == 0:
+        return float("nan")
+    variance_a, variance_b = aa - a * a / n, bb - b * b / n
+    # Rounding leaves about 1e-16 of the sum of squares in the variance of a constant image.
+    if variance_a <= 1e-14 * aa or variance_b <= 1e-14 * bb:
+        return float("nan")
+    return (ab - a * b / n) / (variance_a * variance_b) ** 0.5
+
+
+def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
+    """0.1th and 99.9th percentile of an image, from a regular subset of a large one."""
+    stride = max(1, round((image[0].numel() / _SAMPLE_VOXELS) ** (1 / (image.dim() - 1))))
+    subset = (slice(None), *[slice(None, None, stride)] * (image.dim() - 1))
+    values = image[subset] if mask is None else image[subset][mask[subset].bool()]
+    if values.numel() == 0:
+        return 0.0, 0.0
+    low, high = torch.quantile(
+        values.flatten().double(), torch.tensor([0.001, 0.999], dtype=torch.float64, device=values.device)
+    )
+    return float(low), float(high)
+
+
+def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None, bins: int = 64) -> float:
+    """Mutual information of the intensities from their joint histogram (Maes et al., IEEE TMI 1997).
+
+    Each image is binned between its own 0.1th and 99.9th percentile, values beyond in the outermost bins, so that a few extreme
+    voxels do not empty the histogram.
+
+    Args:
+        fixed: ``(C, *spatial)``.
+        image: the same shape, on the same grid, any modality.
+        mask: the same shape; where it is zero nothing is counted.
+        bins: number of bins of each image.
+
+    Returns:
+        In nats, at least zero (zero for a constant image); NaN if nothing is inside the mask.
+    """
+    (low_a, high_a), (low_b, high_b) = _window(fixed, mask), _window(image, mask)
+    counts = torch.zeros(bins * bins, dtype=torch.float64, device=fixed.device)
+    for a, b in _values(fixed, image, mask):
+        row = ((a - low_a) * (bins / ((high_a - low_a) or 1))).clamp(0, bins - 1).long()
+        column = ((b - low_b) * (bins / ((high_b - low_b) or 1))).clamp(0, bins - 1).long()
+        counts += torch.bincount(row * bins + column, minlength=bins * bins)
+    total = float(counts.sum())
+    if total == 0:
+        return float("nan")
+    joint = (counts / total).view(bins, bins)
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    occupied = joint > 0
+    return max(0.0, float((joint[occupied] * (joint[occupied] / independent[occupied]).log()).sum()))

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-resolution fully convolutional registration network (Li and Fan, ISBI 2018, arXiv:1801.04012)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv, Norm, Pool
+from torch import Tensor, nn
+
+VARIANTS = ("multires", "no_pooling", "coarse")
+
+
+class ConvModule(nn.Sequential):
+    """Convolution (kernel 3, stride 1) or deconvolution (kernel 3, stride 2: twice the size), batch norm, ReLU."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, upsample: bool = False) -> None:
+        if upsample:
+            conv = Conv[Conv.CONVTRANS, spatial_dims](
+                in_channels, out_channels, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False
+            )
+        else:
+            conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        super().__init__(conv, Norm[Norm.BATCH, spatial_dims](out_channels), nn.ReLU(inplace=True))
+
+
+class Regression(nn.Module):
+    """Convolution to one displacement component an axis; float32 under autocast, and nearly zero before training."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = Conv[Conv.CONV, spatial_dims](
+            in_channels, spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2
+        )
+        nn.init.normal_(self.conv.weight, std=1e-5)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # bfloat16 keeps three digits: a displacement of 5 voxels would be known to 0.02
+        if torch.jit.is_scripting():  # a script cannot switch autocast off for a device it does not know
+            return self.conv(features.float())
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            return self.conv(features.float())
+
+
+class MultiResolutionFCN(nn.Module):
+    """Fields at quarter, half and full resolution from one network without skip connections.
+
+    Modules of 32, 64, 128 and 64 kernels with a max pooling after each of the first two, deconvolutions of 64 and 32, and a regression
+    convolution at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i`` of the next finer one.
+
+    Args:
+        spatial_dims: 2 or 3.
+        variant: "multires"; or what the paper compares it with: "no_pooling" (modules 1 to 3 and one regression, all at full
+            resolution) or "coarse" (one regression at quarter resolution, its field enlarged linearly).
+        channels: kernels of convolution modules 1 to 4 and of the two deconvolutions.
+        regression_kernel: kernel size of the regression convolutions, odd.
+
+    Raises:
+        ValueError: unknown variant, wrong number of channels, even kernel.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 3,
+        variant: str = "multires",
+        channels: Sequence[int] = (32, 64, 128, 64, 64, 32),
+        regression_kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {VARIANTS}, got '{variant}'")
+        if len(channels) != 6:
+            raise ValueError(f"expected 6 channel numbers (four convolutions, two deconvolutions), got {channels}")
+        if regression_kernel % 2 != 1:
+            raise ValueError(f"regression_kernel must be odd, got {regression_kernel}")
+        self.spatial_dims = spatial_dims
+        self.variant = variant
+        self.stride = 1 if variant == "no_pooling" else 4
+        c1, c2, c3, c4, d1, d2 = channels
+        pooling = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=2, padding=1)
+        trunk: list[nn.Module] = [ConvModule(spatial_dims, 2, c1), pooling, ConvModule(spatial_dims, c1, c2), pooling]
+        if variant == "no_pooling":
+            trunk = [module for module in trunk if module is not pooling]
+        trunk.append(ConvModule(spatial_dims, c2, c3))
+        if variant == "no_pooling":
+            self.trunk = nn.Sequential(*trunk)
+            self.regressions = nn.ModuleList([Regression(spatial_dims, c3, regression_kernel)])
+            self.upsamplings = nn.ModuleList()
+        else:
+            self.trunk = nn.Sequential(*trunk, ConvModule(spatial_dims, c3, c4))
+            widths = [c4] if variant == "coarse" else [c4, d1, d2]
+            self.regressions = nn.ModuleList([Regression(spatial_dims, w, regression_kernel) for w in widths])
+            self.upsamplings = nn.ModuleList(
+                [ConvModule(spatial_dims, a, b, upsample=True) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+            )
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image; every size a multiple of ``stride``.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in voxels at full resolution.
+
+        Raises:
+            ValueError: not two channels, or a size that is no multiple of ``stride``.
+        """
+        self._check(pair)
+        features = self.trunk(pair)
+        for upsampling in self.upsamplings:
+            features = upsampling(features)
+        return self._full_size(self.regressions[-1](features))
+
+    def fields(self, pair: Tensor) -> list[Tensor]:
+        """
+        Args:
+            pair: as for ``forward``.
+
+        Returns:
+            Displacement fields in voxels of their own grids, finest first: full, half and quarter resolution; for the two other
+            variants the full one alone.
+        """
+        self._check(pair)
+        features = self.trunk(pair)
+        fields = [self.regressions[0](features)]
+        for upsampling, regression in zip(self.upsamplings, self.regressions[1:], strict=True):
+            features = upsampling(features)
+            fields.insert(0, regression(features))
+        return [self._full_size(fields[0]), *fields[1:]]
+
+    def _full_size(self, ddf: Tensor) -> Tensor:
+        if self.variant != "coarse":
+            return ddf
+        mode = "trilinear" if self.spatial_dims == 3 else "bilinear"
+        return F.interpolate(ddf, scale_factor=4.0, mode=mode, align_corners=False) * 4.0
+
+    def _check(self, pair: Tensor) -> None:
+        fits = pair.dim() == self.spatial_dims + 2 and pair.shape[1] == 2
+        for size in pair.shape[2:]:
+            fits = fits and size % self.stride == 0
+        if not fits:
+            raise ValueError(
+                f"expected (B, 2, *spatial) with {self.spatial_dims} sizes that are multiples of {self.stride}, got {pair.shape}"
+            )

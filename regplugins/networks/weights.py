@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trained weights from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def load_weights(network: nn.Module, folder: str | Path, name: str | None = None) -> nn.Module:
+    """Load a bundle's weights into its network.
+
+    Args:
+        network: as the bundle's ``network_def`` makes it.
+        folder: the bundle's ``models``.
+        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" to leave the network as it was initialised.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message lists those that there are.
+        ValueError: the file is no state dict, is truncated, or belongs to another network. The message names it.
+    """
+    if name == "random":
+        return network
+    path = Path(folder) / ("model.pt" if name is None else f"model_{name}.pt")
+    if not path.is_file():
+        present = sorted(file.name for file in Path(folder).glob("model*.pt"))
+        raise FileNotFoundError(f"{path}: no such weights; there are {present}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not the weights of this network, or damaged ({reason})") from error
+    return network

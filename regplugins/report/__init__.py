@@ -1,0 +1,1 @@
+from regplugins.report.measure import MeasurePaird, folding, mean_dice

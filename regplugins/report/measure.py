@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that judge one registered pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+from torch import Tensor
+
+from regplugins.metrics import (
+    folding_percent,
+    inverse_consistency_error,
+    label_overlap,
+    mutual_information,
+    normalised_correlation,
+    sample_points,
+    sd_log_jacobian,
+    target_registration_error,
+)
+from regplugins.spatial import Grid, jacobian_determinant
+from regplugins.transforms.timing import stage
+
+
+class MeasurePaird(Transform):
+    """Measure a pair that ``ReturnPaird`` brought home; adds ``measures`` (nested, without files or versions).
+
+    ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers; ``overlap``: Dice,
+    HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of landmarks are: each ``before`` (through the
+    initial transform alone) and ``after``. ``folding_percent`` and ``sd_log_jacobian`` of the field on the network's grid;
+    ``inverse_consistency_mm``: mean and 95th percentile.
+    """
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        pair = dict(data)
+        with stage(pair, "measure"):
+            measures: dict[str, Any] = {"similarity": _similarity(pair)}
+            if "fixed_label" in pair and "moving_label" in pair:
+                measures["overlap"] = _overlap(pair)
+            if "fixed_landmarks" in pair and "moving_landmarks" in pair:
+                measures["tre_mm"] = _landmark_errors(pair)
+            determinant = jacobian_determinant(pair["field"].to_ddf()[None])
+            measures["folding_percent"] = float(folding_percent(determinant))
+            measures["sd_log_jacobian"] = float(sd_log_jacobian(determinant))
+            measures["inverse_consistency_mm"] = _inverse_consistency(pair)
+        return {**pair, "measures": measures}
+
+
+def mean_dice(output: Mapping[str, Any]) -> float:
+    """Mean Dice over labels after registration, of an evaluator's output; what validation looks at."""
+    return float(output["measures"]["overlap"]["after"]["mean"]["dice"])
+
+
+def folding(output: Mapping[str, Any]) -> float:
+    """Percent of folded voxels, of an evaluator's output."""
+    return float(output["measures"]["folding_percent"])
+
+
+def _similarity(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    fixed = pair["fixed"].as_tensor()
+    grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+    ways = {"before": pair["initial"], "after": pair["initial"] @ pair["displacement"]}
+    result: dict[str, dict[str, float]] = {"ncc": {}, "mutual_information": {}}
+    for when, transform in ways.items():
+        image = pair["before" if when == "before" else "warped"]
+        covered = moving_grid.contains(transform.map_grid(grid))[None]
+        result["ncc"][when] = normalised_correlation(fixed, image, covered)
+        result["mutual_information"][when] = mutual_information(fixed, image, covered)
+    return result
+
+
+def _overlap(pair: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    reference = pair["fixed_label"].as_tensor()
+    spacing = Grid.from_image(pair["fixed"]).spacing.tolist()
+    result = {}
+    for when, label in (("before", pair["before_label"]), ("after", pair["warped_label"])):
+        scores = {str(k): score for k, score in label_overlap(label, reference, spacing).items()}
+        names = ("dice", "hd95", "asd")
+        result[when] = scores | {"mean": {n: fmean(s[n] for s in scores.values()) for n in names}} if scores else {}
+    return result
+
+
+def _landmark_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    moving, fixed = pair["moving_landmarks"], pair["fixed_landmarks"]
+    places = {"before": pair["initial"](fixed), "after": pair["warped_landmarks"]}
+    errors = {when: target_registration_error(points, moving) for when, points in places.items()}
+    return {when: {"mean": float(error.mean()), "max": float(error.max())} for when, error in errors.items()}
+
+
+def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, float]:
+    points = sample_points(pair["displacement"].grid)
+    error = inverse_consistency_error(
+        pair["displacement"], pair["inverse_displacement"], points, pair["displacement"].grid
+    )
+    return {"mean": float(error.mean()), "p95": _percentile(error, 0.95)}
+
+
+def _percentile(values: Tensor, fraction: float) -> float:
+    return float(torch.quantile(values, fraction)) if values.numel() else float("nan")

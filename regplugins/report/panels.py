@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a panel of the quality-control picture is made of: grey values, outlines, grid lines, volume change. No drawing yet.
+
+Everything is computed on the displayed slice alone, in mm of the picture (see :class:`regplugins.report.planes.Plane`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regplugins.report.planes import Plane
+from regplugins.spatial.ddf import jacobian_determinant
+from regplugins.spatial.grid import Grid
+from regplugins.spatial.transforms import DisplacementField
+
+
+def window(slices: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Grey-value window that shows the slices well: their 0.5th to 99.5th percentile.
+
+    Where that leaves nothing (a few bright voxels on an even ground) it is the whole range, and for a constant image one about it.
+    """
+    values = np.concatenate([part.ravel() for part in slices])
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+    if low == high:
+        low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low - 1, high + 1)
+
+
+def grey(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Values brought to [0, 1] by a window; black where they are not finite."""
+    low, high = limits
+    return np.nan_to_num(np.clip((values - low) / (high - low), 0, 1))
+
+
+def checkerboard(first: np.ndarray, second: np.ndarray, plane: Plane, tile: float) -> np.ndarray:
+    """Alternate squares of two pictures.
+
+    Args:
+        first: shown in the top left square, ``(rows, columns)``.
+        second: the same shape.
+        plane: which they show.
+        tile: edge of the squares in mm, rounded to whole voxels.
+    """
+    rows, columns = np.indices(first.shape)
+    down, across = (max(1, round(tile / edge)) for edge in plane.spacing)
+    return np.where((rows // down + columns // across) % 2 == 0, first, second)
+
+
+def outline(labels: np.ndarray, plane: Plane) -> np.ndarray:
+    """Edges between voxels of different labels.
+
+    Args:
+        labels: ``(rows, columns)``.
+        plane: which they show.
+
+    Returns:
+        ``(m, 2, 2)`` line segments: both ends as across, down in mm.
+    """
+    down, across = plane.spacing
+    row, column = np.nonzero(labels[1:] != labels[:-1])
+    horizontal = np.stack([column - 0.5, row + 0.5, column + 0.5, row + 0.5], axis=1)
+    row, column = np.nonzero(labels[:, 1:] != labels[:, :-1])
+    vertical = np.stack([column + 0.5, row - 0.5, column + 0.5, row + 0.5], axis=1)
+    return np.concatenate([horizontal, vertical]).reshape(-1, 2, 2) * (across, down)
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """A displacement field on a plane.
+
+    Args:
+        across: in-plane displacement in mm towards the right of the picture, ``(rows, columns)``.
+        down: the same towards its bottom.
+        length: of the whole displacement vector, in mm.
+        determinant: Jacobian determinant of ``x + u(x)``.
+    """
+
+    across: np.ndarray
+    down: np.ndarray
+    length: np.ndarray
+    determinant: np.ndarray
+
+
+def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
+    """Cut a displacement field ``(n, *spatial)``, RAS+ mm on ``grid``, along a plane."""
+    slab, place = displacement, None
+    if plane.cut is not None:
+        # The neighbouring slices are all that central differences need.
+        axis, index = plane.cut
+        start = max(index - 1, 0)
+        slab = displacement.narrow(1 + axis, start, min(index + 2, grid.shape[axis]) - start)
+        place = (axis, index - start)
+    ddf = DisplacementField(slab.detach().cpu(), Grid(tuple(slab.shape[1:]), grid.affine)).to_ddf()
+    determinant = jacobian_determinant(ddf[None])
+    if place is not None:
+        ddf, determinant = ddf.select(1 + place[0], place[1]), determinant.select(1 + place[0], place[1])
+        slab = slab.select(1 + place[0], place[1])
+    down, across = (
+        plane.turn(ddf[axis, None].numpy())[0] * (-edge if flipped else edge)
+        for axis, flipped, edge in zip(plane.axes, plane.flipped, plane.spacing, strict=True)
+    )
+    length = torch.linalg.vector_norm(slab.detach().cpu().float(), dim=0, keepdim=True)
+    return Deformation(across, down, plane.turn(length.numpy())[0], plane.turn(determinant.numpy())[0])
+
+
+def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lines of voxels, moved by the deformation; where it folds they cross.
+
+    Args:
+        field: on the plane.
+        plane: which it shows.
+        step: distance in mm between the lines before they are moved, rounded to whole voxels.
+
+    Returns:
+        ``(m, 2, 2)`` line segments, both ends as across, down in mm; and the displacement in mm at the middle of each.
+    """
+    rows, columns = np.indices(plane.size)
+    points = np.stack([columns * plane.spacing[1] + field.across, rows * plane.spacing[0] + field.down], axis=-1)
+    segments, lengths = [], []
+    for axis, edge in enumerate(plane.spacing):
+        every = max(1, round(step / edge))
+        size = plane.size[axis]
+        drawn = np.arange((size - 1) % every // 2, size, every)
+        line = np.moveaxis(points.take(drawn, axis=axis), axis, 0)
+        length = np.moveaxis(field.length.take(drawn, axis=axis), axis, 0)
+        segments.append(np.stack([line[:, :-1], line[:, 1:]], axis=2).reshape(-1, 2, 2))
+        lengths.append((length[:, :-1] + length[:, 1:]).ravel() / 2)
+    return np.concatenate(segments), np.concatenate(lengths)

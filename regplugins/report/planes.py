@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which planes of a volume a picture shows, and how they are turned for the reader.
+
+Radiological convention: the patient's right (sagittal: front) is on the left of the picture, front or head at its top. Voxels are
+shown as they are, without resampling: an oblique volume is cut along its own axes, each named after the anatomical direction that it
+is nearest to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel.orientations import io_orientation
+from torch import Tensor
+
+from regplugins.spatial.grid import Grid
+
+# Cut across world axis -> (name, world axis across the picture, world axis down the picture).
+_PLANES = {2: ("axial", 0, 1), 1: ("coronal", 0, 2), 0: ("sagittal", 1, 2)}
+_ENDS = ("LR", "PA", "IS")
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A slice of an ``n``-dimensional array as a picture.
+
+    Args:
+        name: "axial", "coronal" or "sagittal".
+        cut: array axis that is cut and index of the slice; None for a 2-D image.
+        axes: array axes that run down and across the picture.
+        flipped: whether the picture shows these with the highest index first.
+        spacing: mm between the rows, and between the columns, of the picture.
+        size: number of its rows and columns.
+        ends: letters at its left, right, top and bottom edge.
+    """
+
+    name: str
+    cut: tuple[int, int] | None
+    axes: tuple[int, int]
+    flipped: tuple[bool, bool]
+    spacing: tuple[float, float]
+    size: tuple[int, int]
+    ends: tuple[str, str, str, str]
+
+    @property
+    def height(self) -> float:
+        """Of the picture, in mm."""
+        return self.size[0] * self.spacing[0]
+
+    @property
+    def width(self) -> float:
+        """Of the picture, in mm."""
+        return self.size[1] * self.spacing[1]
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top edge in mm from the centre of the picture's first voxel, downwards."""
+        down, across = self.spacing
+        return -across / 2, self.width - across / 2, self.height - down / 2, -down / 2
+
+    def take(self, array: Tensor) -> np.ndarray:
+        """The picture's voxels ``(C, rows, columns)``, float32, of a tensor ``(C, *spatial)``; only these are copied."""
+        if self.cut is not None:
+            array = array.select(1 + self.cut[0], self.cut[1])
+        return self.turn(array.detach().cpu().float().numpy())
+
+    def turn(self, array: np.ndarray) -> np.ndarray:
+        """Turn a slice ``(C, first axis, second axis)``, its axes in the array's order, into the picture's rows and columns."""
+        if self.axes[0] > self.axes[1]:
+            array = array.swapaxes(1, 2)
+        return array[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
+
+
+def display_planes(grid: Grid, centre: tuple[int, ...]) -> list[Plane]:
+    """The anatomical planes through a voxel.
+
+    Args:
+        grid: of the images.
+        centre: index of the voxel.
+
+    Returns:
+        Axial, coronal and sagittal plane; of a 2-D image itself; of a volume one voxel thin the plane that is not a mere line.
+    """
+    orientation = io_orientation(grid.affine.numpy())
+    array_axis = {int(world): axis for axis, world in enumerate(orientation[:, 0])}
+    spacing = grid.spacing.tolist()
+    planes = []
+    for world_cut, (name, *world_shown) in _PLANES.items():
+        if grid.ndim == 2 and world_cut != 2:
+            continue
+        across, down = (array_axis[world] for world in world_shown)
+        left_right, top_bottom = (_ENDS[world][::-1] for world in world_shown)
+        planes.append(
+            Plane(
+                name=name if grid.ndim == 3 else "",
+                cut=(array_axis[world_cut], centre[array_axis[world_cut]]) if grid.ndim == 3 else None,
+                axes=(down, across),
+                flipped=(bool(orientation[down, 1] > 0), bool(orientation[across, 1] > 0)),
+                spacing=(spacing[down], spacing[across]),
+                size=(grid.shape[down], grid.shape[across]),
+                ends=(*left_right, *top_bottom),
+            )
+        )
+    return [plane for plane in planes if min(plane.size) > 1] or planes[:1]

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where images lie, how worlds map to each other, and the tensor algebra of displacement fields under it.
+
+World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") are ``(B, n, *spatial)`` tensors, channel
+``k`` along spatial axis ``k``.
+"""
+
+from __future__ import annotations
+
+from regplugins.spatial.ddf import compose, exponentiate, invert, jacobian_determinant
+from regplugins.spatial.grid import Grid
+from regplugins.spatial.resample import resample, resample_labels
+from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
+from regplugins.spatial.warp import identity_grid, warp
+
+__all__ = [
+    "AffineTransform",
+    "CompositeTransform",
+    "DisplacementField",
+    "Grid",
+    "Transform",
+    "compose",
+    "exponentiate",
+    "identity_grid",
+    "invert",
+    "jacobian_determinant",
+    "resample",
+    "resample_labels",
+    "warp",
+]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Algebra of dense displacement fields (DDF) in voxels: compose, exponentiate, invert, Jacobian determinant.
+
+All fields are ``(B, n, *spatial)`` tensors, channel ``k`` along spatial axis ``k``; ``u`` stands for the map ``x -> x + u(x)``. Outside its
+grid a field continues from its border.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regplugins.spatial.warp import warp
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Displacement of the map that applies ``inner`` first, then ``outer``: ``inner(x) + outer(x + inner(x))``.
+
+    Args:
+        outer: ``(B, n, *spatial)`` voxels.
+        inner: ``(B, n, *spatial)`` voxels.
+
+    Returns:
+        ``(B, n, *spatial)`` voxels.
+    """
+    return inner + warp(outer, inner)
+
+
+def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
+    """Integrate a stationary velocity field over unit time by scaling and squaring (Arsigny et al., MICCAI 2006).
+
+    Args:
+        velocity: ``(B, n, *spatial)`` voxels per unit time.
+        steps: number of squarings; the field is divided by ``2 ** steps`` first.
+
+    Returns:
+        ``(B, n, *spatial)`` displacement in voxels.
+
+    Raises:
+        ValueError: ``steps`` is negative.
+    """
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, got {steps}")
+    ddf = velocity / 2**steps
+    for _ in range(steps):
+        ddf = compose(ddf, ddf)
+    return ddf
+
+
+def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """Invert a displacement field by the fixed-point iteration ``v <- -u(x + v)`` (Chen et al., Medical Physics 2008).
+
+    It converges where the field's gradient is below one; the residual says whether it did.
+
+    Args:
+        ddf: ``(B, n, *spatial)`` voxels.
+        iterations: at most so many.
+        tolerance: stop when the largest residual, in voxels, is below this.
+
+    Returns:
+        The inverse ``(B, n, *spatial)`` in voxels, and the residual ``(B, *spatial)``: the length in voxels of ``v(x) + u(x + v(x))``.
+    """
+    inverse = -ddf
+    error = warp(ddf, inverse) + inverse
+    for _ in range(iterations):
+        if float(error.detach().abs().max()) < tolerance:
+            break
+        inverse = inverse - error
+        error = warp(ddf, inverse) + inverse
+    return inverse, error.norm(dim=1)
+
+
+def jacobian_determinant(ddf: Tensor) -> Tensor:
+    """Determinant of the Jacobian of ``x + ddf(x)``, by central differences (one-sided at the border).
+
+    Args:
+        ddf: ``(B, n, *spatial)`` voxels, 2-D or 3-D.
+
+    Returns:
+        ``(B, *spatial)``; one where nothing changes volume, zero or less where the map folds.
+
+    Raises:
+        ValueError: the channels do not fit the spatial axes.
+    """
+    n = ddf.dim() - 2
+    if n not in (2, 3) or ddf.shape[1] != n:
+        raise ValueError(f"expected a 2-D or 3-D displacement field (B, n, *spatial), got shape {tuple(ddf.shape)}")
+    jacobian: list[list[Tensor]] = []
+    for axis in range(n):
+        if ddf.shape[2 + axis] > 1:
+            (derivative,) = torch.gradient(ddf, dim=2 + axis)
+        else:
+            derivative = torch.zeros_like(ddf)
+        jacobian.append([derivative[:, k] + (1.0 if k == axis else 0.0) for k in range(n)])
+    if n == 2:
+        return jacobian[0][0] * jacobian[1][1] - jacobian[0][1] * jacobian[1][0]
+    (a, b, c), (d, e, f), (g, h, i) = jacobian
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

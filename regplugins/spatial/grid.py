@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the voxels of an image lie in the world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from nibabel.orientations import inv_ornt_aff, io_orientation
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+
+def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map points by a homogeneous matrix, computed in float64.
+
+    Args:
+        matrix: ``(n + 1, n + 1)`` float64.
+        points: ``(..., n)``.
+
+    Returns:
+        ``(..., n)`` on the device of ``points`` and in their type, float64 for integers.
+    """
+    n = matrix.shape[0] - 1
+    matrix = matrix.to(points.device)
+    mapped = points.to(torch.float64) @ matrix[:n, :n].T + matrix[:n, n]
+    return mapped.to(points.dtype) if points.is_floating_point() else mapped
+
+
+def lattice(
+    shape: Sequence[int], affine: Tensor, rows: slice | None = None, device: torch.device | str | None = None
+) -> Tensor:
+    """Map all voxel indices of an array.
+
+    Args:
+        shape: sizes of its ``n`` axes.
+        affine: ``(n + 1, n + 1)`` float64.
+        rows: part of the first axis; default: all of it.
+        device: where the result lies; default: CPU.
+
+    Returns:
+        ``(*shape, n)`` float64, the first size that of ``rows``.
+    """
+    n = len(shape)
+    affine = affine.to(device)
+    points = affine[:n, n].expand(*[1] * n, n)
+    for k in reversed(range(n)):
+        index = torch.arange(shape[k], dtype=torch.float64, device=device)
+        if k == 0 and rows is not None:
+            index = index[rows]
+        points = points + index.view(-1, *[1] * (n - k)) * affine[:n, k]
+    return points
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Voxel lattice of a 2-D or 3-D image in the RAS+ world (in 2-D its first two axes), in millimetres.
+
+    Voxel ``i`` is centred at ``affine @ (i, 1)``; the field of view reaches half a voxel beyond the outermost centres.
+
+    Args:
+        shape: sizes of the ``n`` spatial axes, in the order of the array.
+        affine: ``(n + 1, n + 1)`` voxel index to RAS+ mm; kept in float64 on the CPU.
+
+    Raises:
+        ValueError: neither 2-D nor 3-D, a size below one, or an affine of another shape, not finite or not invertible.
+    """
+
+    shape: tuple[int, ...]
+    affine: Tensor
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(size) for size in self.shape)
+        n = len(shape)
+        if n not in (2, 3) or min(shape) < 1 or shape != tuple(self.shape):
+            raise ValueError(f"a grid has two or three sizes, whole numbers of at least 1, got {tuple(self.shape)}")
+        affine = torch.as_tensor(self.affine).detach().to("cpu", torch.float64).clone()
+        if affine.shape != (n + 1, n + 1):
+            raise ValueError(f"the affine of a {n}-D grid is {n + 1} x {n + 1}, got shape {tuple(affine.shape)}")
+        if not affine.isfinite().all() or affine[n].tolist() != [0.0] * n + [1.0]:
+            raise ValueError(f"the affine must be finite with last row {[0] * n + [1]}, got {affine.tolist()}")
+        columns = affine[:n, :n].norm(dim=0)
+        if columns.min() == 0 or torch.linalg.det(affine[:n, :n] / columns).abs() < 1e-6:
+            raise ValueError(f"the affine is not invertible: {affine.tolist()}")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    @classmethod
+    def from_image(cls, image: MetaTensor) -> Grid:
+        """Grid of a MONAI image ``(C, *spatial)``; of a 2-D image's 4 x 4 affine the part in its plane is taken."""
+        n = image.ndim - 1
+        affine = torch.eye(n + 1, dtype=torch.float64)
+        affine[:n, :n] = image.affine[:n, :n]
+        affine[:n, n] = image.affine[:n, -1]
+        return cls(tuple(image.shape[1:]), affine)
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes ``n``."""
+        return len(self.shape)
+
+    @property
+    def spacing(self) -> Tensor:
+        """``(n,)`` distance in mm between neighbours along each axis."""
+        return self.affine[: self.ndim, : self.ndim].norm(dim=0)
+
+    @property
+    def centre(self) -> Tensor:
+        """``(n,)`` centre of the field of view, world mm."""
+        return self.index_to_world((torch.tensor(self.shape, dtype=torch.float64) - 1) / 2)
+
+    def index_to_world(self, points: Tensor) -> Tensor:
+        """Map ``(..., n)`` voxel indices to RAS+ mm."""
+        return apply_affine(self.affine, points)
+
+    def world_to_index(self, points: Tensor) -> Tensor:
+        """Map ``(..., n)`` RAS+ mm to continuous voxel indices."""
+        return apply_affine(torch.linalg.inv(self.affine), points)
+
+    def contains(self, points: Tensor) -> Tensor:
+        """Which of the ``(..., n)`` points, RAS+ mm, lie in the field of view; as in ITK, its upper faces do not."""
+        index = self.world_to_index(points.to(torch.float64))
+        return ((index >= -0.5) & (index < index.new_tensor(self.shape) - 0.5)).all(dim=-1)
+
+    def coordinates(self, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
+        """World points of the voxel centres.
+
+        Args:
+            rows: part of the first axis; default: all of it.
+            device: where the result lies; default: CPU.
+
+        Returns:
+            ``(*shape, n)`` float64 RAS+ mm, the first size that of ``rows``.
+        """
+        return lattice(self.shape, self.affine, rows, device)
+
+    def canonical(self) -> Grid:
+        """The same voxels with the axes permuted and flipped to be nearest to RAS+."""
+        affine = self.affine.numpy()
+        orientation = io_orientation(affine)
+        shape = [0] * self.ndim
+        for size, axis in zip(self.shape, orientation[:, 0], strict=True):
+            shape[int(axis)] = size
+        return Grid(tuple(shape), torch.from_numpy(affine @ inv_ornt_aff(orientation, self.shape)))
+
+    def resized(self, spacing: Sequence[float] | Tensor, shape: Sequence[int] | None = None) -> Grid:
+        """A grid along the same axes about the same centre.
+
+        Args:
+            spacing: ``n`` voxel sizes, mm.
+            shape: sizes of the axes; default: the fewest that cover this field of view.
+
+        Raises:
+            ValueError: ``spacing`` is not ``n`` positive numbers.
+        """
+        new = torch.as_tensor(spacing, dtype=torch.float64)
+        if new.shape != (self.ndim,) or not (new > 0).all():
+            raise ValueError(f"expected {self.ndim} positive voxel sizes, got {new.tolist()}")
+        n = self.ndim
+        if shape is None:
+            extent = torch.tensor(self.shape) * self.spacing / new
+            # A thousandth of a voxel of rounding, as NIfTI's float32 affines bring it, must not cost a whole one.
+            shape = [max(1, math.ceil(size - 1e-3)) for size in extent.tolist()]
+        affine = self.affine.clone()
+        affine[:n, :n] *= new / self.spacing
+        affine[:n, n] = self.centre - affine[:n, :n] @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
+        return Grid(tuple(shape), affine)
+
+    def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """Whether the other grid has the same voxels in the same places.
+
+        Args:
+            other: grid to compare with.
+            tolerance: largest distance between corresponding corners, in fractions of the smallest voxel edge.
+        """
+        if self.shape != other.shape:
+            return False
+        corners = torch.cartesian_prod(*[torch.tensor([0.0, float(size)], dtype=torch.float64) for size in self.shape])
+        distance = (self.index_to_world(corners) - other.index_to_world(corners)).norm(dim=-1).max()
+        return bool(distance <= tolerance * self.spacing.min())

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring images and label maps from their own grid onto another one, through a transform, with the semantics of ITK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from regplugins.spatial.grid import Grid
+from regplugins.spatial.interpolation import interpolate_labels, interpolate_linear, interpolate_nearest
+from regplugins.spatial.transforms import AffineTransform, Transform, slabs
+
+# PyTorch stores these types but does not compute with them.
+_WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+def resample(
+    image: Tensor,
+    source: Grid,
+    target: Grid,
+    transform: Transform | None = None,
+    mode: str = "linear",
+    fill: float | None = 0.0,
+) -> Tensor:
+    """Resample an image onto a grid: ``out(x) = image(T(x))``.
+
+    As in ITK's ``ResampleImageFilter``, what falls outside the image's field of view (half a voxel beyond its outermost
+    centres) becomes ``fill``, and within it the image continues from its border. Works slab by slab, so that memory
+    beyond the image and the result stays at some tens of megabytes.
+
+    Args:
+        image: ``(C, *source.shape)``, any type.
+        source: where the image's voxels lie.
+        target: where the result's voxels lie.
+        transform: maps the target's world to the source's, RAS+ mm; default: the worlds are the same.
+        mode: "linear" or "nearest".
+        fill: value outside the image; None continues the image from its border.
+
+    Returns:
+        ``(C, *target.shape)`` on the image's device; "nearest" keeps the type, "linear" gives float32, or float64 for
+        float64.
+
+    Raises:
+        ValueError: unknown mode, or shapes or dimensions that do not belong together.
+    """
+    if mode == "nearest":
+        return _resample(image, source, target, transform, fill, interpolate_nearest)
+    if mode == "linear":
+        real = image.to(torch.promote_types(image.dtype, torch.float32))
+        return _resample(real, source, target, transform, fill, interpolate_linear)
+    raise ValueError(f"mode must be 'linear' or 'nearest', got {mode!r}")
+
+
+def resample_labels(
+    label: Tensor, source: Grid, target: Grid, transform: Transform | None = None, mode: str = "nearest"
+) -> Tensor:
+    """Resample a label map onto a grid; what lies outside it becomes 0.
+
+    Args:
+        label: ``(1, *source.shape)``, any type.
+        source: where the label's voxels lie.
+        target: where the result's voxels lie.
+        transform: maps the target's world to the source's, RAS+ mm; default: the worlds are the same.
+        mode: "nearest", or "linear": each class's indicator is linearly interpolated and the largest wins, which draws
+            smoother borders.
+
+    Returns:
+        ``(1, *target.shape)`` in the type and on the device of ``label``.
+
+    Raises:
+        ValueError: unknown mode, or shapes or dimensions that do not belong together.
+    """
+    if label.shape[0] != 1:
+        raise ValueError(f"expected a label map (1, *spatial), got shape {tuple(label.shape)}")
+    if mode == "nearest":
+        return _resample(label, source, target, transform, 0, interpolate_nearest)
+    if mode == "linear":
+        return _resample(label, source, target, transform, 0, interpolate_labels)
+    raise ValueError(f"mode must be 'nearest' or 'linear', got {mode!r}")
+
+
+def _resample(
+    image: Tensor,
+    source: Grid,
+    target: Grid,
+    transform: Transform | None,
+    fill: float | None,
+    interpolate: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    if tuple(image.shape[1:]) != source.shape:
+        raise ValueError(f"expected an image (C, *spatial) of spatial shape {source.shape}, got {tuple(image.shape)}")
+    if transform is None:
+        transform = AffineTransform.identity(source.ndim)
+    if not source.ndim == target.ndim == transform.ndim:
+        dimensions = f"{source.ndim}-D image, {target.ndim}-D grid and {transform.ndim}-D transform"
+        raise ValueError(f"{dimensions} do not belong together")
+    # Joined with the transform's own outermost affine, the step from the world to voxels costs nothing of its own.
+    to_index = AffineTransform(torch.linalg.inv(source.affine)) @ transform
+    if image.dtype in _WIDER:
+        wide = image.to(_WIDER[image.dtype])
+        return _resample(wide, source, target, transform, fill, interpolate).to(image.dtype)
+    image = image.as_subclass(Tensor).contiguous()
+    if isinstance(to_index, AffineTransform) and source.shape == target.shape:
+        between_voxels = to_index.matrix @ target.affine
+        if torch.allclose(between_voxels, torch.eye(source.ndim + 1, dtype=torch.float64), rtol=0, atol=1e-7):
+            return image.clone()
+    upper = torch.tensor(source.shape, dtype=torch.float64, device=image.device) - 0.5
+    out = image.new_empty((image.shape[0], *target.shape))
+    for rows in slabs(target.shape):
+        index = to_index.map_grid(target, rows, image.device)
+        out[:, rows] = interpolate(image, index)
+        if fill is not None:
+            inside = ((index >= -0.5) & (index < upper)).all(dim=-1)
+            out[:, rows].masked_fill_(~inside, fill)
+    return out

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spatial transforms: they map points of one RAS+ world, in millimetres, to another.
+
+A registration's transform maps the FIXED world to the MOVING world, the direction in which images are resampled (as in
+ITK and nitransforms). ``~T`` inverts, ``(A @ B)(p) = A(B(p))``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from regplugins.spatial import ddf as ddf_algebra
+from regplugins.spatial.grid import Grid, apply_affine, lattice
+from regplugins.spatial.interpolation import interpolate_linear
+
+_SLAB_POINTS = 2**18
+
+
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Parts of a grid's first axis, each of some hundred thousand voxels (at least one row), to bound memory."""
+    rows = max(1, _SLAB_POINTS // math.prod(shape[1:]))
+    for start in range(0, shape[0], rows):
+        yield slice(start, min(start + rows, shape[0]))
+
+
+class Transform(ABC):
+    """A map of points ``(..., n)``, RAS+ mm, of an ``n``-dimensional world."""
+
+    @property
+    @abstractmethod
+    def ndim(self) -> int:
+        """Number of dimensions ``n``, 2 or 3."""
+
+    @abstractmethod
+    def __call__(self, points: Tensor) -> Tensor:
+        """Map points ``(..., n)``, RAS+ mm; their type and device are kept."""
+
+    @abstractmethod
+    def inverse(self) -> Transform:
+        """The transform that undoes this one."""
+
+    def __invert__(self) -> Transform:
+        return self.inverse()
+
+    def __matmul__(self, inner: Transform) -> Transform:
+        parts = CompositeTransform([self, inner])
+        return parts.transforms[0] if len(parts.transforms) == 1 else parts
+
+    def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
+        """What calling the transform on ``grid.coordinates(rows, device)`` gives, where possible faster."""
+        return self(grid.coordinates(rows, device))
+
+    def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
+        """This transform as a displacement field ``T(x) - x`` on a grid, computed on ``device`` (default: CPU)."""
+        vectors = torch.empty((grid.ndim, *grid.shape), device=device)
+        for rows in slabs(grid.shape):
+            displacement = self.map_grid(grid, rows, device) - grid.coordinates(rows, device)
+            vectors[:, rows] = displacement.movedim(-1, 0).to(vectors.dtype)
+        return DisplacementField(vectors, grid)
+
+
+class AffineTransform(Transform):
+    """``p -> A p + t``.
+
+    Args:
+        matrix: ``(n + 1, n + 1)`` homogeneous matrix between RAS+ worlds, mm; kept in float64 on the CPU.
+
+    Raises:
+        ValueError: the matrix is not a finite homogeneous one of 2-D or 3-D.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = torch.as_tensor(matrix).to("cpu", torch.float64)
+        n = self.matrix.shape[0] - 1
+        if self.matrix.shape not in ((3, 3), (4, 4)):
+            raise ValueError(f"an affine matrix is 3 x 3 or 4 x 4, got shape {tuple(self.matrix.shape)}")
+        if not self.matrix.isfinite().all() or self.matrix[n].tolist() != [0.0] * n + [1.0]:
+            raise ValueError(f"the matrix must be finite with last row {[0] * n + [1]}, got {self.matrix.tolist()}")
+
+    @classmethod
+    def identity(cls, ndim: int) -> AffineTransform:
+        """The transform of ``ndim`` dimensions that moves nothing."""
+        return cls(torch.eye(ndim + 1, dtype=torch.float64))
+
+    @property
+    def ndim(self) -> int:
+        return self.matrix.shape[0] - 1
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return apply_affine(self.matrix, points)
+
+    def inverse(self) -> AffineTransform:
+        return AffineTransform(torch.linalg.inv(self.matrix))
+
+    def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
+        return lattice(grid.shape, self.matrix @ grid.affine, rows, device)
+
+
+class DisplacementField(Transform):
+    """``p -> p + u(p)``; ``u`` is linearly interpolated between a grid's voxels and continues from its border outside.
+
+    Args:
+        vectors: ``(n, *shape)`` displacements in mm along the RAS+ axes; kept in float32.
+        grid: where they lie.
+        residual: of a field that is an inverse, ``(*shape)`` length in mm of what it leaves of the field it inverts.
+
+    Raises:
+        ValueError: the vectors do not fit the grid.
+    """
+
+    def __init__(self, vectors: Tensor, grid: Grid, residual: Tensor | None = None) -> None:
+        if tuple(vectors.shape) != (grid.ndim, *grid.shape):
+            expected = (grid.ndim, *grid.shape)
+            raise ValueError(f"expected vectors of shape {expected} on this grid, got {tuple(vectors.shape)}")
+        self.vectors = vectors.to(torch.float32)
+        self.grid = grid
+        self.residual = residual
+
+    @classmethod
+    def from_ddf(cls, ddf: Tensor, grid: Grid) -> DisplacementField:
+        """From ``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
+        return cls(_rotate(grid.affine, ddf), grid)
+
+    def to_ddf(self) -> Tensor:
+        """``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
+        return _rotate(torch.linalg.inv(self.grid.affine), self.vectors)
+
+    @property
+    def ndim(self) -> int:
+        return self.grid.ndim
+
+    def __call__(self, points: Tensor) -> Tensor:
+        index = self.grid.world_to_index(points.to(torch.float64))
+        vectors = interpolate_linear(self.vectors.to(points.device), index)
+        return points + vectors.movedim(0, -1).to(points.dtype)
+
+    def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
+        points = grid.coordinates(rows, device)
+        if not self.grid.matches(grid):
+            return self(points)
+        return points + self.vectors[:, rows or slice(None)].movedim(0, -1).to(points)
+
+    def inverse(self, grid: Grid | None = None) -> DisplacementField:
+        """Invert by fixed-point iteration.
+
+        Args:
+            grid: where the inverse is computed and given; default: this field's own grid.
+
+        Returns:
+            The inverse; its ``residual`` says in mm how good it is at each voxel.
+        """
+        forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
+        target = grid or self.grid
+        inverse, _ = ddf_algebra.invert(forward)
+        left = _rotate(target.affine, ddf_algebra.compose(forward, inverse)[0])
+        return DisplacementField(_rotate(target.affine, inverse[0]), target, left.norm(dim=0))
+
+
+class CompositeTransform(Transform):
+    """Several transforms one after the other, the first listed outermost: ``CompositeTransform([A, B])(p) = A(B(p))``.
+
+    Args:
+        transforms: what to compose; composites are flattened and neighbouring affine transforms become one.
+
+    Raises:
+        ValueError: none are given, or they are of different dimension.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        dimensions = [transform.ndim for transform in transforms]
+        if len(set(dimensions)) != 1:
+            raise ValueError(f"expected transforms of one dimension, got dimensions {dimensions}")
+        flat: list[Transform] = []
+        for transform in transforms:
+            for part in transform.transforms if isinstance(transform, CompositeTransform) else [transform]:
+                if flat and isinstance(flat[-1], AffineTransform) and isinstance(part, AffineTransform):
+                    flat[-1] = AffineTransform(flat[-1].matrix @ part.matrix)
+                else:
+                    flat.append(part)
+        self.transforms: tuple[Transform, ...] = tuple(flat)
+
+    @property
+    def ndim(self) -> int:
+        return self.transforms[0].ndim
+
+    def __call__(self, points: Tensor) -> Tensor:
+        for transform in reversed(self.transforms):
+            points = transform(points)
+        return points
+
+    def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
+        points = self.transforms[-1].map_grid(grid, rows, device)
+        for transform in reversed(self.transforms[:-1]):
+            points = transform(points)
+        return points
+
+    def inverse(self) -> CompositeTransform:
+        return CompositeTransform([transform.inverse() for transform in reversed(self.transforms)])
+
+
+def _rotate(affine: Tensor, vectors: Tensor) -> Tensor:
+    """Apply the linear part of (n + 1, n + 1) to vectors (n, *shape), in float32 whatever the autocast state."""
+    n = affine.shape[0] - 1
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        vectors = vectors.to(torch.float32)
+        return torch.tensordot(affine[:n, :n].to(vectors), vectors, dims=1)

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionary transforms for the configs, thin over ``regplugins.spatial`` and ``regplugins.data``."""
+
+from __future__ import annotations
+
+from regplugins.transforms.load import LoadPaird, LoadVolumesd
+from regplugins.transforms.pair import MeetPaird, ReturnPaird
+from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd
+
+__all__ = ["LabelChannelsd", "LoadPaird", "LoadVolumesd", "MeetPaird", "OntoNetworkGridd", "ReturnPaird"]

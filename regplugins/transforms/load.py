@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionary transforms that read what a record names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+
+from regplugins.data.volumes import load_image, load_label
+from regplugins.io import read_landmarks
+from regplugins.spatial import Grid
+from regplugins.transforms.timing import stage
+
+_LOADERS = {"fixed": load_image, "moving": load_image, "image": load_image}
+
+
+class LoadVolumesd(Transform):
+    """Replace paths by images and labels: keys ``image``, ``fixed`` and ``moving`` are scans, all others label maps.
+
+    Args:
+        keys: of the record; those that it lacks are passed over.
+    """
+
+    def __init__(self, keys: tuple[str, ...] = ("image", "label")) -> None:
+        self.keys = tuple(keys)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        loaded = {key: _LOADERS.get(key, load_label)(data[key]) for key in self.keys if key in data}
+        return {**data, **loaded}
+
+
+class LoadPaird(LoadVolumesd):
+    """Read the images, labels, masks and landmarks of a pair; their paths stay under ``paths``.
+
+    Args:
+        landmark_space: "RAS" or "LPS", the world of the landmark files.
+    """
+
+    def __init__(self, landmark_space: str = "RAS") -> None:
+        super().__init__(("fixed", "moving", "fixed_label", "moving_label", "fixed_mask", "moving_mask"))
+        self.landmark_space = landmark_space
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            FileNotFoundError, ValueError: a file is missing or no good, or shapes, dimensions or numbers of points do not belong together.
+        """
+        paths = {key: path for key, path in data.items() if key != "name"}
+        pair: dict[str, Any] = {**data, "paths": paths, "landmark_space": self.landmark_space, "seconds": {}}
+        with stage(pair, "load"):
+            pair = super().__call__(pair)
+            for key in ("fixed_landmarks", "moving_landmarks"):
+                if key in pair:
+                    pair[key] = read_landmarks(pair[key], space=self.landmark_space)
+        if pair["fixed"].ndim != pair["moving"].ndim:
+            dimensions = [f"{paths[k]} is {pair[k].ndim - 1}-D" for k in ("fixed", "moving")]
+            raise ValueError(f"images of one dimension expected: {dimensions[0]}, {dimensions[1]}")
+        for side in ("fixed", "moving"):
+            for kind in ("label", "mask"):
+                _check_belongs(paths, pair, side, f"{side}_{kind}")
+        _check_landmarks(paths, pair)
+        return pair
+
+
+def _check_belongs(paths: Mapping[str, str], pair: Mapping[str, Any], side: str, key: str) -> None:
+    if key not in pair:
+        return
+    image, label = Grid.from_image(pair[side]), Grid.from_image(pair[key])
+    if image.shape != label.shape:
+        raise ValueError(f"{paths[key]}: shape {label.shape} does not match {image.shape} of its image {paths[side]}")
+    # Tools differ in the last digits that they write; half a voxel is a different place.
+    if not image.matches(label, tolerance=0.1):
+        raise ValueError(f"{paths[key]}: lies elsewhere in the world than its image {paths[side]}")
+
+
+def _check_landmarks(paths: Mapping[str, str], pair: Mapping[str, Any]) -> None:
+    fixed, moving = pair.get("fixed_landmarks"), pair.get("moving_landmarks")
+    for key, points in (("fixed_landmarks", fixed), ("moving_landmarks", moving)):
+        if points is not None and points.shape[1] != pair["fixed"].ndim - 1:
+            raise ValueError(f"{paths[key]}: {points.shape[1]}-D points with {pair['fixed'].ndim - 1}-D images")
+    if isinstance(fixed, torch.Tensor) and isinstance(moving, torch.Tensor) and len(fixed) != len(moving):
+        raise ValueError(
+            f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, expected as many"
+        )

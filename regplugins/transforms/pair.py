@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a pair of images meets on the network's grid, and how the network's field comes home to the world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRangePercentiles, Transform
+from torch import Tensor
+
+from regplugins.prealign import initial_transform
+from regplugins.spatial import AffineTransform, DisplacementField, Grid, resample, resample_labels
+from regplugins.spatial import Transform as SpatialTransform
+from regplugins.transforms.timing import stage
+
+
+def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[int] | None = None) -> Grid:
+    """Grid on which a network sees an image: about the same centre, its axes those of the image that are nearest to RAS+.
+
+    Args:
+        grid: of the image.
+        spacing: voxel size in mm, one number or one an axis.
+        shape: number of voxels an axis; default: as many as cover the image's field of view.
+    """
+    sizes = [float(spacing)] * grid.ndim if isinstance(spacing, (int, float)) else list(spacing)
+    return grid.canonical().resized(sizes, shape)
+
+
+def onto_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
+    """Resample an image for a network: averaged first where the target is much coarser, continued from its border outside.
+
+    Args:
+        image: ``(1, *spatial)`` with its affine.
+        target: grid of the result.
+        transform: target's world to the image's.
+
+    Returns:
+        ``(1, *target.shape)`` float32.
+    """
+    source = Grid.from_image(image)
+    blocks = [int(target.spacing.min() // size) or 1 for size in source.spacing.tolist()]
+    blocks = [min(block, size) for block, size in zip(blocks, source.shape, strict=True)]
+    values = image.as_tensor()
+    if math.prod(blocks) > 1:
+        # Without it a 0.5 mm scan would be sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
+        pool = F.avg_pool3d if source.ndim == 3 else F.avg_pool2d
+        values = pool(values[None], kernel_size=blocks, stride=blocks)[0]
+        step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
+        step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
+        source = Grid(tuple(values.shape[1:]), source.affine @ step)
+    return resample(values, source, target, transform, fill=None)
+
+
+def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
+    """Map the given percentiles of an image ``(1, *spatial)`` to 0 and 1, and clip: scanners' scales differ twentyfold."""
+    return ScaleIntensityRangePercentiles(lower, upper, 0.0, 1.0, clip=True)(image)
+
+
+class MeetPaird(Transform):
+    """Bring both images onto the network's grid in the fixed image's world and normalise them.
+
+    Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid`` and ``initial``, the transform from the fixed to the moving world by which the
+    moving image came; the originals stay untouched.
+
+    Args:
+        spacing: of the network's grid, mm.
+        init: "none", "fov", "centre", "rigid", "affine" or a transform file, see ``regplugins.prealign``.
+        seed: of a registration by mutual information.
+    """
+
+    def __init__(self, spacing: Sequence[float] | float, init: str = "none", seed: int = 0) -> None:
+        self.spacing = spacing
+        self.init = init
+        self.seed = seed
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: unknown ``init``, or images that do not overlap under it.
+        """
+        pair = dict(data)
+        fixed, moving = pair["fixed"], pair["moving"]
+        fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
+        with stage(pair, "init"):
+            initial = initial_transform(
+                self.init,
+                fixed.as_tensor(),
+                fixed_grid,
+                moving.as_tensor(),
+                moving_grid,
+                seed=self.seed,
+                fixed_mask=pair.get("fixed_mask"),
+                moving_mask=pair.get("moving_mask"),
+            )
+        with stage(pair, "meet"):
+            grid = network_grid(fixed_grid, self.spacing)
+            if not moving_grid.contains(initial.map_grid(grid)).any():
+                raise ValueError(
+                    f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world (init '{self.init}'); "
+                    "try --init centre or --init rigid"
+                )
+            channels = [normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))]
+            pair |= {"pair": torch.cat(channels), "grid": grid, "initial": initial}
+        return pair
+
+
+class ReturnPaird(Transform):
+    """Turn the network's field into a transform of the world and send the original moving image and labels through it, once.
+
+    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``. Adds ``displacement`` and ``inverse_displacement`` (on the fixed image's
+    grid; ``x_moving = initial(x + displacement(x))``), ``warped``, ``warped_label``, ``before`` and ``before_label`` (through ``initial`` alone)
+    and ``warped_landmarks`` (the fixed ones carried to the moving image).
+
+    Args:
+        interpolation: of the image, "linear" or "nearest".
+        label_interpolation: "nearest", or "linear" for a linear one of each class.
+        fill: value of the image outside the moving one.
+    """
+
+    def __init__(self, interpolation: str = "linear", label_interpolation: str = "nearest", fill: float = 0.0) -> None:
+        for name, mode in (("interpolation", interpolation), ("label_interpolation", label_interpolation)):
+            if mode not in ("linear", "nearest"):
+                raise ValueError(f"{name} must be 'linear' or 'nearest', got '{mode}'")
+        self.interpolation = interpolation
+        self.label_interpolation = label_interpolation
+        self.fill = float(fill)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        pair = dict(data)
+        with stage(pair, "return"):
+            fixed_grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+            initial: AffineTransform = pair["initial"]
+            field = DisplacementField.from_ddf(pair["pred"][0].detach().float().cpu(), pair["grid"])
+            displacement = field.sample(fixed_grid)
+            transform = initial @ displacement
+            for name, through in (("before", initial), ("warped", transform)):
+                pair[name] = resample(
+                    pair["moving"].as_tensor(), moving_grid, fixed_grid, through, self.interpolation, self.fill
+                )
+                if "moving_label" in pair:
+                    label = pair["moving_label"].as_tensor()
+                    pair[f"{name}_label"] = resample_labels(
+                        label, moving_grid, fixed_grid, through, self.label_interpolation
+                    )
+            if "fixed_landmarks" in pair:
+                pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
+            # Inverted where the network gave it: a scan of 500 voxels an axis would need gigabytes for no more information.
+            inverse = field.inverse()
+            pair |= {"field": field, "displacement": displacement, "inverse_displacement": inverse.sample(fixed_grid)}
+        return pair

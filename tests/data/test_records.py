@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files make a pair, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from regplugins.data import ordered_pairs, pair_records, read_datalist
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("fixed", "moving", "moving_label"):
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"x")
+    return tmp_path
+
+
+def nothing():
+    return {"fixed": None, "moving": None, "moving_label": None}
+
+
+def test_sample_is_the_default(folder):
+    (record,) = pair_records(nothing(), None, folder)
+    assert record == {key: str(folder / f"{key}.nii.gz") for key in ("fixed", "moving", "moving_label")}
+
+
+def test_given_pair_knows_nothing_of_the_sample(folder):
+    fixed, moving = str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz")
+    assert pair_records(nothing() | {"fixed": fixed, "moving": moving}, None, folder) == [{"fixed": fixed, "moving": moving}]
+
+
+def test_datalist_names_its_pairs_and_is_relative_to_its_folder(folder):
+    path = folder / "pairs.json"
+    pair = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz", "moving_label": None}
+    path.write_text(json.dumps([pair, pair | {"name": "second"}]))
+    records = pair_records(nothing(), path, folder)
+    assert [record["name"] for record in records] == ["0", "second"]
+    assert records[0]["fixed"] == str(folder / "fixed.nii.gz")
+    assert "moving_label" not in records[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"fixed": "fixed.nii.gz"}, ValueError, "no moving"),
+        ({"fixed": "fixed.nii.gz", "moving": "absent.nii.gz"}, FileNotFoundError, r"absent\.nii\.gz"),
+    ],
+)
+def test_half_or_missing_pairs_are_refused(folder, given, error, message):
+    with pytest.raises(error, match=message):
+        pair_records(nothing() | {key: str(folder / name) for key, name in given.items()}, None, folder)
+
+
+PAIR = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "non-empty list"),
+        ('{"training": []}', "non-empty list"),
+        (json.dumps([PAIR | {"name": "a"}, PAIR | {"name": "a"}]), "'a' is given twice"),
+        (json.dumps([PAIR | {"name": "../a"}]), "no plain folder name"),
+        (json.dumps([PAIR | {"fixd_label": "x"}]), "fixd_label"),
+        (json.dumps([{"fixed": "fixed.nii.gz"}]), "pair '0': no moving"),
+    ],
+)
+def test_bad_datalists_are_refused(folder, content, message):
+    path = folder / "pairs.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        pair_records(nothing(), path, folder)
+
+
+def test_missing_datalist_and_both_at_once(folder):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        pair_records(nothing(), folder / "none.json", folder)
+    with pytest.raises(ValueError, match="not both"):
+        pair_records(nothing() | {"fixed": "x"}, folder / "pairs.json", folder)
+
+
+def test_sections(tmp_path):
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps({"training": [{"image": "a.nii.gz", "label": "/data/a.nii.gz"}]}))
+    assert read_datalist(path, "training") == [{"image": str(tmp_path / "a.nii.gz"), "label": "/data/a.nii.gz"}]
+    with pytest.raises(ValueError, match="no section 'test'"):
+        read_datalist(path, "test")
+
+
+def test_ordered_pairs_are_distinct_and_of_different_images():
+    images = [{"image": f"/x/case{k}.nii.gz", "label": f"/y/case{k}.nii.gz"} for k in range(5)]
+    pairs = ordered_pairs(images, 20)
+    assert len({(pair["fixed"], pair["moving"]) for pair in pairs}) == 20
+    assert all(pair["fixed"] != pair["moving"] for pair in pairs)
+    assert pairs == ordered_pairs(images, 20)
+    assert pairs != ordered_pairs(images, 20, seed=1)
+    first = pairs[0]
+    assert first["name"] == "_".join(first[side].removeprefix("/x/").removesuffix(".nii.gz") for side in ("fixed", "moving"))
+    assert first["moving_label"] == first["moving"].replace("/x/", "/y/")
+    with pytest.raises(ValueError, match="20 ordered pairs, asked for 21"):
+        ordered_pairs(images, 21)

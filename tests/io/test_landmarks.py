@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landmark files: what is written is read, in either world."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regplugins.io import read_landmark_names, read_landmarks, write_landmarks
+
+
+@pytest.mark.parametrize("space", ["RAS", "LPS"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_round_trip_is_exact(space: str, ndim: int, tmp_path: Path) -> None:
+    points = 100 * torch.randn(7, ndim, dtype=torch.float64)
+    write_landmarks(points, tmp_path / "points.csv", space)
+    assert torch.equal(read_landmarks(tmp_path / "points.csv", space), points)
+    assert read_landmark_names(tmp_path / "points.csv") is None
+    assert os.listdir(tmp_path) == ["points.csv"]
+
+
+def test_lps_changes_the_signs_of_x_and_y(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n-4.5,5e1,-6\n")
+    ras = [[1, 2, 3], [-4.5, 50, -6]]
+    assert read_landmarks(tmp_path / "points.csv").tolist() == ras
+    assert read_landmarks(tmp_path / "points.csv", "LPS").tolist() == [[-1, -2, 3], [4.5, -50, -6]]
+    write_landmarks(torch.tensor(ras), tmp_path / "lps.csv", "LPS")
+    with (tmp_path / "lps.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["x", "y", "z"]
+    np.testing.assert_array_equal(np.array(rows, dtype=float), [[-1, -2, 3], [4.5, -50, -6]])
+
+
+def test_columns_are_found_by_name_in_any_order_and_names_kept(tmp_path: Path) -> None:
+    content = '\ufeffname, z, x, y, weight\nac, 3, 1, 2, 1\n"pc, left", 6, 4, 5, 1\n'
+    (tmp_path / "points.csv").write_text(content, encoding="utf-8")
+    points = read_landmarks(tmp_path / "points.csv")
+    names = read_landmark_names(tmp_path / "points.csv")
+    assert points.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert names == ["ac", "pc, left"]
+    write_landmarks(points, tmp_path / "again.csv", names=names)
+    assert read_landmark_names(tmp_path / "again.csv") == names
+    assert torch.equal(read_landmarks(tmp_path / "again.csv"), points)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1,2,3\n4,5,6\n", r"header with x, y, z, got \['1', '2', '3'\]"),
+        ("x,z\n1,2\n", r"header with x, y, z, got \['x', 'z'\]"),
+        ("x,y,z\n", "no landmarks"),
+        ("x,y,z\n1,2,3\n1,two,3\n", "line 3: expected numbers"),
+        ("x,y,z\n1,2\n", "line 2: expected numbers"),
+        ("x,y,z\n1,2,nan\n", "finite"),
+        ("x,y,z\n1,inf,3\n", "finite"),
+        ("", "empty"),
+    ],
+)
+def test_bad_files_are_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"points\.csv: .*{message}"):
+        read_landmarks(tmp_path / "points.csv")
+
+
+def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
+        read_landmarks(tmp_path / "none.csv")
+    (tmp_path / "image.csv").write_bytes(bytes(range(255, 0, -1)))
+    with pytest.raises(ValueError, match=r"image\.csv: not a CSV file"):
+        read_landmarks(tmp_path / "image.csv")
+
+
+def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    with pytest.raises(ValueError, match="'lps'"):
+        write_landmarks(torch.zeros(2, 3), path, "lps")
+    with pytest.raises(ValueError, match=r"\(2, 4\)"):
+        write_landmarks(torch.zeros(2, 4), path)
+    with pytest.raises(ValueError, match="1 names for 2 points"):
+        write_landmarks(torch.zeros(2, 3), path, names=["one"])
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The algebra of displacement fields against closed forms and SimpleITK."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy.linalg import expm
+
+from regplugins.spatial import compose, exponentiate, identity_grid, invert, jacobian_determinant
+
+
+def affine_ddf(matrix: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """x -> A (x - c) + c, about the grid's centre c."""
+    grid = identity_grid(list(shape), dtype=torch.float64).flatten(1)
+    centre = (torch.tensor(shape, dtype=torch.float64)[:, None] - 1) / 2
+    return ((matrix - torch.eye(len(shape))) @ (grid - centre)).view(1, len(shape), *shape)
+
+
+def smooth_ddf(shape: tuple[int, ...], amplitude: float) -> torch.Tensor:
+    """Sine waves that vanish at the border of the grid."""
+    grid = identity_grid(list(shape), dtype=torch.float64)
+    sizes = torch.tensor(shape, dtype=torch.float64).view(-1, *[1] * len(shape)) - 1
+    bump = torch.sin(torch.pi * grid / sizes).prod(dim=0)
+    return amplitude * torch.stack([bump * torch.cos(k + grid.sum(dim=0) / 9) for k in range(len(shape))])[None]
+
+
+def inner(tensor: torch.Tensor, margin: int) -> torch.Tensor:
+    return tensor[(..., *[slice(margin, -margin)] * (tensor.dim() - 2))]
+
+
+def test_composition_of_affine_maps_is_the_product_of_their_matrices():
+    a = torch.tensor([[1.02, 0.03, 0.0], [-0.02, 0.97, 0.01], [0.0, 0.02, 1.01]], dtype=torch.float64)
+    b = torch.tensor([[0.98, -0.04, 0.01], [0.02, 1.03, 0.0], [0.01, 0.0, 0.99]], dtype=torch.float64)
+    shape = (16, 18, 14)
+    composed = compose(affine_ddf(a, shape), affine_ddf(b, shape))
+    torch.testing.assert_close(inner(composed, 3), inner(affine_ddf(a @ b, shape), 3))
+
+
+def test_constant_velocity_integrates_to_itself_up_to_the_border():
+    velocity = torch.tensor([2.5, -1.25, 0.75]).view(1, 3, 1, 1, 1).expand(1, 3, 6, 7, 8)
+    torch.testing.assert_close(exponentiate(velocity), velocity)
+
+
+def test_exponential_of_a_linear_velocity_is_the_matrix_exponential():
+    generator = np.array([[0.02, 0.1, 0.0], [-0.1, 0.01, 0.03], [0.0, -0.03, -0.02]])
+    shape = (20, 22, 18)
+    velocity = affine_ddf(torch.from_numpy(generator) + torch.eye(3), shape)
+    expected = affine_ddf(torch.from_numpy(expm(generator)), shape)
+    # Scaling and squaring is of first order in 2 ** -steps.
+    torch.testing.assert_close(inner(exponentiate(velocity, steps=12), 4), inner(expected, 4), atol=2e-3, rtol=0)
+
+
+def test_exponential_of_the_negative_velocity_is_the_inverse():
+    velocity = smooth_ddf((24, 22, 20), 3.0)
+    residual = compose(exponentiate(velocity), exponentiate(-velocity))
+    assert residual.abs().max() < 0.1 < exponentiate(velocity).abs().max()
+
+
+def test_negative_number_of_steps_is_refused():
+    with pytest.raises(ValueError, match="-1"):
+        exponentiate(torch.zeros(1, 2, 4, 4), steps=-1)
+
+
+@pytest.mark.parametrize("shape", [(28, 26), (20, 22, 24)])
+def test_inverse_undoes_the_field_on_both_sides(shape):
+    ddf = smooth_ddf(shape, 2.0)
+    inverse, residual = invert(ddf)
+    assert residual.shape == (1, *shape)
+    assert residual.max() < 2e-3
+    assert compose(ddf, inverse).abs().max() < 2e-3
+    assert compose(inverse, ddf).norm(dim=1).max() < 0.1  # interpolates the inverse between its voxels
+
+
+def test_inverse_equals_itk():
+    ddf = smooth_ddf((20, 22, 24), 2.0)
+    vectors = ddf[0].flip(0).permute(3, 2, 1, 0).numpy().transpose(2, 1, 0, 3)  # (i, j, k, xyz of a unit grid: k, j, i)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
+    itk = sitk.GetArrayFromImage(sitk.InvertDisplacementField(image, 100, 1e-4, 1e-5))
+    ours = invert(ddf, tolerance=1e-5)[0][0].flip(0).permute(1, 2, 3, 0).numpy()
+    np.testing.assert_allclose(ours, itk, atol=5e-3)
+
+
+def test_inverse_reports_where_there_is_none():
+    folded = torch.zeros(1, 2, 12, 12, dtype=torch.float64)
+    folded[0, 0, 4:8] = torch.tensor([3.0, 1.0, -1.0, -3.0], dtype=torch.float64)[:, None]
+    assert invert(folded)[1].max() > 0.1
+
+
+def test_determinant_of_an_affine_map_everywhere():
+    matrix = torch.tensor([[1.2, 0.1, 0.0], [-0.2, 0.9, 0.3], [0.1, 0.0, 1.1]], dtype=torch.float64)
+    determinant = jacobian_determinant(affine_ddf(matrix, (5, 6, 7)))
+    torch.testing.assert_close(determinant, torch.linalg.det(matrix).expand(1, 5, 6, 7))
+
+
+def test_reflection_is_negative_and_2d_works():
+    determinant = jacobian_determinant(affine_ddf(torch.diag(torch.tensor([-1.0, 2.0], dtype=torch.float64)), (5, 6)))
+    torch.testing.assert_close(determinant, torch.full((1, 5, 6), -2.0, dtype=torch.float64))
+
+
+def test_determinant_equals_itk_inside():
+    ddf = smooth_ddf((14, 15, 16), 1.5)
+    vectors = ddf[0].flip(0).permute(1, 2, 3, 0).numpy()
+    image = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
+    itk = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image))
+    np.testing.assert_allclose(inner(jacobian_determinant(ddf)[None], 1)[0, 0].numpy(), itk[1:-1, 1:-1, 1:-1], atol=1e-6)
+
+
+def test_axis_of_one_voxel_does_not_change():
+    ddf = torch.zeros(1, 3, 4, 1, 5)
+    assert torch.equal(jacobian_determinant(ddf), torch.ones(1, 4, 1, 5))
+
+
+def test_channels_must_fit_the_axes():
+    with pytest.raises(ValueError, match=r"\(1, 2, 4, 4, 4\)"):
+        jacobian_determinant(torch.zeros(1, 2, 4, 4, 4))
+
+
+def test_gradient_flows_through_composition_and_exponential():
+    velocity = 0.3 * torch.randn(1, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.autograd.gradcheck(lambda v: exponentiate(v, steps=2), (velocity.requires_grad_(),))

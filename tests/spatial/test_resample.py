@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resampling against SimpleITK, through the transform files that the package writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from regplugins.io import write_transform
+from regplugins.spatial import AffineTransform, Grid, resample, resample_labels
+from tests.itk_truth import GRIDS, array_of, random_affine, random_field, sitk_image, write_image
+
+PAIRS = [
+    ("ras", "ras"),
+    ("ras", "las"),
+    ("las", "lps"),
+    ("lps", "oblique"),
+    ("oblique", "permuted"),
+    ("left-handed oblique", "anisotropic"),
+    ("anisotropic", "ras"),
+    ("oblique", "small"),
+    ("small", "oblique"),
+    ("2-D", "2-D oblique"),
+    ("2-D oblique", "2-D"),
+]
+pairs = pytest.mark.parametrize(("fixed", "moving"), PAIRS)
+SITK_MODES = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}
+
+
+@pytest.mark.parametrize("mode", SITK_MODES)
+@pairs
+def test_equals_itk_through_the_written_files(fixed: str, moving: str, mode: str, tmp_path: Path) -> None:
+    target, source = GRIDS[fixed], GRIDS[moving]
+    image = torch.rand(1, *source.shape)
+    affine, field = AffineTransform(random_affine(target.ndim)), random_field(target)
+    write_image(torch.zeros(target.shape), target, tmp_path / "fixed.nii.gz")
+    write_image(image[0], source, tmp_path / "moving.nii.gz")
+    write_transform(affine, tmp_path / "t_0GenericAffine.mat")
+    write_transform(field, tmp_path / "t_1Warp.nii.gz")
+
+    # antsApplyTransforms -t t_1Warp.nii.gz is nearest to the fixed image: x_moving = Affine(x + u(x)).
+    warp = sitk.DisplacementFieldTransform(sitk.ReadImage(tmp_path / "t_1Warp.nii.gz", sitk.sitkVectorFloat64))
+    chain = sitk.CompositeTransform([sitk.ReadTransform(tmp_path / "t_0GenericAffine.mat"), warp])
+    onto, what = sitk.ReadImage(tmp_path / "fixed.nii.gz"), sitk.ReadImage(tmp_path / "moving.nii.gz")
+    theirs = array_of(sitk.Resample(what, onto, chain, SITK_MODES[mode], -3.0))
+
+    ours = resample(image, source, target, affine @ field, mode, fill=-3.0)[0].numpy()
+    outside = ours == -3
+    assert 0 < outside.sum() < 0.9 * outside.size
+    np.testing.assert_array_equal(outside, theirs == -3)
+    if mode == "linear":
+        np.testing.assert_allclose(ours, theirs, atol=5e-5)
+    else:
+        assert (ours != theirs).mean() < 1e-3  # the file's float32 affine may tip a voxel over
+
+
+@pairs
+def test_equals_itk_between_grids(fixed: str, moving: str) -> None:
+    target, source = GRIDS[fixed], GRIDS[moving]
+    images = torch.rand(2, *source.shape)
+    identity = sitk.Transform(target.ndim, sitk.sitkIdentity)
+    reference = sitk_image(torch.zeros(target.shape), target)
+    for mode, sitk_mode in SITK_MODES.items():
+        ours = resample(images, source, target, mode=mode, fill=7.0)
+        for image, result in zip(images, ours, strict=True):
+            theirs = array_of(sitk.Resample(sitk_image(image, source), reference, identity, sitk_mode, 7.0))
+            np.testing.assert_allclose(result, theirs, atol=1e-5)
+
+
+@pairs
+def test_linear_labels_equal_itk(fixed: str, moving: str) -> None:
+    target, source = GRIDS[fixed], GRIDS[moving]
+    # Blocks of two voxels, so that there are insides as well as borders.
+    label = torch.randint(0, 6, [(size + 1) // 2 for size in source.shape], dtype=torch.uint8)
+    for axis, size in enumerate(source.shape):
+        label = label.repeat_interleave(2, dim=axis).narrow(axis, 0, size)
+    transform = AffineTransform(random_affine(target.ndim))
+    signs = torch.diag(torch.tensor([-1.0, -1, 1, 1] if target.ndim == 3 else [-1.0, -1, 1], dtype=torch.float64))
+    lps = (signs @ transform.matrix @ signs).numpy()
+    itk_affine = sitk.AffineTransform(target.ndim)
+    itk_affine.SetMatrix(lps[:-1, :-1].ravel().tolist())
+    itk_affine.SetTranslation(lps[:-1, -1].tolist())
+    reference = sitk_image(torch.zeros(target.shape), target)
+    theirs = array_of(sitk.Resample(sitk_image(label, source), reference, itk_affine, sitk.sitkLabelLinear, 0))
+    ours = resample_labels(label[None], source, target, transform, mode="linear")
+    assert ours.dtype == torch.uint8
+    assert (ours[0].numpy() != theirs).mean() < 1e-3
+    assert (resample_labels(label[None], source, target, transform) != ours).float().mean() > 0.005
+
+
+def test_equal_weights_go_to_the_smaller_label() -> None:
+    source = Grid((2, 1), torch.eye(3))
+    target = Grid((1, 1), torch.tensor([[1.0, 0, 0.5], [0, 1, 0], [0, 0, 1]]))
+    for label in ([5, 3], [3, 5]):
+        assert resample_labels(torch.tensor([label]).view(1, 2, 1), source, target, mode="linear").item() == 3
+
+
+def test_three_against_two_is_won_by_the_sum_of_weights() -> None:
+    # Each 9 alone outweighs each 4, together the four 4s outweigh the two 9s: 0.4 + 0.2 against 0.3 + 0.1.
+    source = Grid((2, 2), torch.eye(3))
+    label = torch.tensor([[9, 4], [4, 4]])[None]
+    target = Grid((1, 1), torch.tensor([[1.0, 0, 0.35], [0, 1, 0.35], [0, 0, 1]]))
+    assert resample_labels(label, source, target).item() == 9  # nearest; its weight is 0.65 * 0.65 = 0.42
+    assert resample_labels(label, source, target, mode="linear").item() == 4
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_identity_copies(mode: str) -> None:
+    grid, image = GRIDS["oblique"], torch.rand(2, *GRIDS["oblique"].shape)
+    out = resample(image, grid, grid, mode=mode)
+    assert torch.equal(out, image)
+    assert out.data_ptr() != image.data_ptr()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64, torch.float16],
+)
+def test_types(dtype: torch.dtype) -> None:
+    source, target = GRIDS["ras"], GRIDS["small"]
+    image = torch.randint(0, 2, (1, *source.shape)).to(dtype)
+    expected = resample(image.double(), source, target, mode="nearest", fill=1)
+    for out in (resample(image, source, target, mode="nearest", fill=1), resample_labels(image, source, target)):
+        assert out.dtype == dtype
+    assert torch.equal(resample(image, source, target, mode="nearest", fill=1).double(), expected)
+    assert resample_labels(image, source, target, mode="linear").dtype == dtype
+    assert resample(image, source, target).dtype == torch.float32
+    assert resample(image.double(), source, target).dtype == torch.float64
+
+
+def test_a_single_slice_fills_its_own_thickness() -> None:
+    source = Grid((5, 6, 1), torch.diag(torch.tensor([1.0, 1, 4, 1])))
+    target = Grid((5, 6, 9), torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -4.1], [0, 0, 0, 1]]))
+    image = torch.rand(1, 5, 6, 1)
+    for mode in ("linear", "nearest"):
+        out = resample(image, source, target, mode=mode, fill=-1)
+        within = [-2 <= k - 4.1 < 2 for k in range(9)]
+        np.testing.assert_allclose(out[..., within], image.expand(-1, -1, -1, 4), atol=1e-6)
+        assert (out[..., [not w for w in within]] == -1).all()
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that any operation makes."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.largest = max(self.largest, leaf.untyped_storage().nbytes())
+        return out
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_no_coordinates_of_the_whole_volume(mode: str) -> None:
+    grid = Grid((128, 128, 128), torch.eye(4))
+    image = torch.zeros(1, *grid.shape, dtype=torch.uint8)
+    transform = AffineTransform(random_affine(3)) @ random_field(GRIDS["ras"])
+    with LargestTensor() as memory:
+        resample(image, grid, grid, transform, mode)
+    coordinates = 3 * 4 * 128**3
+    assert 0 < memory.largest < coordinates / 2
+    with LargestTensor() as memory:
+        resample_labels(image, grid, grid, transform, mode)
+    assert 0 < memory.largest < coordinates / 2
+
+
+def test_things_that_do_not_belong_together_are_refused() -> None:
+    grid, flat = GRIDS["ras"], GRIDS["2-D"]
+    image = torch.zeros(1, *grid.shape)
+    with pytest.raises(ValueError, match="'bilinear'"):
+        resample(image, grid, grid, mode="bilinear")
+    with pytest.raises(ValueError, match="'cubic'"):
+        resample_labels(image, grid, grid, mode="cubic")
+    with pytest.raises(ValueError, match=r"\(20, 22, 18\).*\(1, 5, 5, 5\)"):
+        resample(torch.zeros(1, 5, 5, 5), grid, grid)
+    with pytest.raises(ValueError, match="3-D image, 2-D grid"):
+        resample(image, grid, flat)
+    with pytest.raises(ValueError, match="2-D transform"):
+        resample(image, grid, grid, AffineTransform.identity(2))
+    with pytest.raises(ValueError, match="label map"):
+        resample_labels(torch.zeros(2, *grid.shape), grid, grid)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every bundle's folder must hold, judged without running it."""
+
+from __future__ import annotations
+
+import configparser
+import copy
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+from monai.bundle import verify_metadata
+
+ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = Path(__file__).with_name("metadata_schema.json")
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+REQUIRED = [
+    "LICENSE",
+    "configs/evaluate.json",
+    "configs/inference.json",
+    "configs/logging.conf",
+    "configs/metadata.json",
+    "configs/multi_gpu_train.json",
+    "configs/refine.json",
+    "configs/train.json",
+    "docs/README.md",
+    "docs/data_license.txt",
+    "models/model.pt",
+    "sample/TERMS.txt",
+]
+LARGEST_FILE = 25 * 2**20
+LARGEST_SAMPLE = 10**6
+
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+
+
+def metadata_of(bundle: Path) -> dict[str, Any]:
+    return json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+
+
+def tensors_of(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    formats = metadata["network_data_format"]
+    return [*formats["inputs"].values(), *formats["outputs"].values()]
+
+
+def test_schema_is_a_schema() -> None:
+    Draft202012Validator.check_schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def test_every_folder_is_a_bundle() -> None:
+    assert BUNDLES
+    assert [path for path in sorted((ROOT / "bundles").iterdir()) if path.is_dir()] == BUNDLES
+
+
+@each_bundle
+def test_metadata_passes_monai_with_our_schema(bundle: Path, tmp_path: Path) -> None:
+    # A schema that lies at `filepath` already is not downloaded.
+    schema = Path(shutil.copy(SCHEMA, tmp_path / "schema.json"))
+    verify_metadata(meta_file=str(bundle / "configs/metadata.json"), filepath=str(schema))
+
+
+@each_bundle
+def test_metadata_is_consistent(bundle: Path) -> None:
+    metadata = metadata_of(bundle)
+    assert metadata["version"] in metadata["changelog"]
+    for tensor in tensors_of(metadata):
+        assert sorted(tensor["channel_def"]) == [str(k) for k in range(tensor["num_channels"])]
+
+
+@each_bundle
+def test_name_follows_the_model_zoo(bundle: Path) -> None:
+    assert len(bundle.name.split("_")) >= 3, "expected <anatomy>_<modality>_<task>"
+    assert bundle.name == bundle.name.lower()
+
+
+@each_bundle
+@pytest.mark.parametrize("name", REQUIRED)
+def test_has(bundle: Path, name: str) -> None:
+    assert (bundle / name).is_file()
+    assert (bundle / name).stat().st_size > 0
+
+
+@each_bundle
+def test_holds_no_code_and_no_large_file(bundle: Path) -> None:
+    assert list(bundle.rglob("*.py")) == []
+    assert [path for path in bundle.rglob("*") if path.is_file() and path.stat().st_size > LARGEST_FILE] == []
+
+
+@each_bundle
+def test_licence_is_the_projects(bundle: Path) -> None:
+    assert (bundle / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@each_bundle
+def test_weights_are_those_of_the_metadata(bundle: Path) -> None:
+    declared = {name: entry["sha256"] for name, entry in metadata_of(bundle)["weights"].items()}
+    found = {
+        f"models/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in bundle.glob("models/*.pt")
+    }
+    assert found == declared
+
+
+@each_bundle
+def test_weights_are_a_plain_state_dict(bundle: Path) -> None:
+    for name in metadata_of(bundle)["weights"]:
+        state = torch.load(bundle / name, map_location="cpu", weights_only=True)
+        assert state
+        for key, value in state.items():
+            assert isinstance(value, torch.Tensor), f"{name}: {key} is a {type(value).__name__}"
+            assert torch.isfinite(value).all(), f"{name}: {key} is not finite"
+
+
+@each_bundle
+def test_logging_uses_the_standard_library_alone(bundle: Path) -> None:
+    parser = configparser.RawConfigParser()
+    parser.read(bundle / "configs/logging.conf")
+    handlers = [f"handler_{name}" for name in parser["handlers"]["keys"].split(",")]
+    formatters = [f"formatter_{name}" for name in parser["formatters"]["keys"].split(",")]
+    assert {parser[section]["class"] for section in handlers} <= {"StreamHandler", "FileHandler"}
+    for section in formatters:
+        assert "class" not in parser[section]
+        logging.Formatter(parser[section]["format"], validate=True)
+
+
+@each_bundle
+def test_sample_is_small_and_has_terms(bundle: Path) -> None:
+    images = sorted(bundle.glob("sample/*.nii.gz"))
+    assert {"fixed.nii.gz", "moving.nii.gz"} <= {path.name for path in images}
+    terms = (bundle / "sample/TERMS.txt").read_text(encoding="utf-8")
+    for path in images:
+        assert path.stat().st_size <= LARGEST_SAMPLE
+        assert f"\n{path.name}\n" in terms
+        values = np.asarray(nib.load(path).dataobj)
+        assert np.isfinite(values).all()
+        assert values.min() < values.max()
+
+
+@each_bundle
+def test_sample_labels_lie_on_their_images(bundle: Path) -> None:
+    for path in bundle.glob("sample/*_label.nii.gz"):
+        image, label = nib.load(path.with_name(path.name.replace("_label", ""))), nib.load(path)
+        assert label.shape == image.shape
+        np.testing.assert_array_equal(label.affine, image.affine)
+        assert label.get_data_dtype().kind in "iu"
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], None]:
+    def change(metadata: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            metadata = metadata[key]
+        del metadata[keys[-1]]
+
+    return change
+
+
+def with_value(value: Any, *keys: str) -> Callable[[dict[str, Any]], None]:
+    def change(metadata: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            metadata = metadata[key]
+        metadata[keys[-1]] = value
+
+    return change
+
+
+IMAGE = ("network_data_format", "inputs", "image")
+PRED = ("network_data_format", "outputs", "pred")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("schema"),
+        without("copyright"),
+        without("weights", "models/model.pt"),
+        without(*IMAGE),
+        without(*PRED, "channel_def"),
+        with_value("first", "version"),
+        with_value({}, "changelog"),
+        with_value("", "name"),
+        with_value("anything", "unknown_key"),
+        with_value("good", "eval_metrics"),
+        with_value("0" * 63, "weights", "models/model.pt", "sha256"),
+        with_value("not trained yet", "weights", "models/model.pt", "sha256"),
+        with_value("2", *IMAGE, "num_channels"),
+        with_value(["4*m", 8, 8], *IMAGE, "spatial_shape"),
+        with_value([0], *IMAGE, "value_range"),
+        with_value("false", *IMAGE, "is_patch_data"),
+        with_value({"x": "moving"}, *IMAGE, "channel_def"),
+        with_value("vectors", *PRED, "format"),
+    ],
+)
+def test_schema_rejects(change: Callable[[dict[str, Any]], None]) -> None:
+    validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    good = metadata_of(BUNDLES[0])
+    for entry in good["weights"].values():
+        entry["sha256"] = hashlib.sha256(b"").hexdigest()
+    validator.validate(good)
+    bad = copy.deepcopy(good)
+    change(bad)
+    assert not validator.is_valid(bad)
