@@ -19,17 +19,18 @@ def boolean(name: str, value: Any) -> bool:
     return value
 
 
-def explain_errors() -> None:
-    """Let an uncaught exception end with its first cause: MONAI's configs wrap it in several that say less.
+def first_cause(error: BaseException) -> BaseException:
+    """What a user did wrong, out of the errors that MONAI's configs and transforms wrap around it."""
+    while error.__cause__ is not None and not isinstance(error, OSError | ValueError | TypeError):
+        error = error.__cause__
+    return error
 
-    The traceback stays as it is; the line ``error: <cause>`` comes after it.
-    """
+
+def explain_errors() -> None:
+    """Let the traceback of an uncaught exception end with the line ``error: <first cause>``."""
 
     def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.__excepthook__(kind, error, trace)
-        cause = error
-        while cause.__cause__ is not None and not isinstance(cause, OSError | ValueError | TypeError):
-            cause = cause.__cause__
-        print(f"error: {cause}", file=sys.stderr)
+        print(f"error: {first_cause(error)}", file=sys.stderr)
 
     sys.excepthook = explain

@@ -84,7 +84,9 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
         raise ValueError(f"{path}: expected a non-empty list of records")
     folder = path.resolve().parent
     paths = {*PATH_KEYS, "image", "label"}
-    return [{k: str(folder / v) if k in paths and v is not None else v for k, v in record.items()} for record in content]
+    return [
+        {k: str(folder / v) if k in paths and v is not None else v for k, v in record.items()} for record in content
+    ]
 
 
 def ordered_pairs(records: Sequence[Mapping[str, str]], count: int, seed: int = 0) -> list[dict[str, str]]:
@@ -122,7 +124,9 @@ def _stem(record: Mapping[str, str]) -> str:
 
 
 def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
-    named = [{"name": str(k), **{key: v for key, v in record.items() if v is not None}} for k, record in enumerate(records)]
+    named = [
+        {"name": str(k), **{key: v for key, v in record.items() if v is not None}} for k, record in enumerate(records)
+    ]
     names = [str(record["name"]) for record in named]
     for name in names:
         if names.count(name) > 1:

@@ -72,12 +72,12 @@ def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
+    if array.size == 0:
+        raise ValueError(f"{path}: empty image of shape {array.shape}")
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3):
         raise ValueError(f"{path}: {array.ndim}-D, expected a 2-D or 3-D image of one channel, got shape {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"{path}: empty image of shape {array.shape}")
     affine = torch.as_tensor(np.asarray(meta["affine"]), dtype=torch.float64)
     try:
         Grid.from_image(MetaTensor(torch.empty(1, *array.shape, device="meta"), affine=affine))

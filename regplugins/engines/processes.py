@@ -22,7 +22,9 @@ def start_processes() -> None:
         RuntimeError: not started by ``torchrun``.
     """
     if "LOCAL_RANK" not in os.environ:
-        raise RuntimeError("multi_gpu_train.json wants to be started by: torchrun --nproc_per_node=N -m monai.bundle run …")
+        raise RuntimeError(
+            "multi_gpu_train.json wants to be started by: torchrun --nproc_per_node=N -m monai.bundle run …"
+        )
     device = process_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -93,9 +93,10 @@ class LocalNCCLoss(nn.Module):
     """Minus the squared normalised cross-correlation within a window around each voxel, averaged over the voxels.
 
     The definition is that of MONAI's ``LocalNormalizedCrossCorrelationLoss`` (window, zero padding beyond the border,
-    lower limit on the variances), and so are the value and the gradients, at a fraction of the time and memory: windowed
-    averages are products with banded matrices along one axis after the other, and the gradient is written out rather
-    than recorded by autograd, so that between forward and backward only the gradient itself is kept.
+    lower limit on the variances), and so are the value and the gradients, at a fraction of the time and memory:
+    windowed averages are products with banded matrices along one axis after the other, and the gradient is written out
+    rather than recorded by autograd, so that between forward and backward only the gradient itself is kept. It has no
+    second derivative.
 
     It departs from MONAI's in one respect: a window over which an image varies by less than float32 can tell from its
     rounding errors contributes 0, with no gradient, rather than a correlation of rounding errors.

@@ -35,8 +35,8 @@ def inverse_consistency_error(
         forward: maps world points ``(n, d)`` mm to world points.
         backward: its supposed inverse.
         points: where to measure, ``(n, d)`` world mm.
-        domain: the grid on which ``backward`` is known. A point that ``forward`` carries outside it is left out: there a
-            displacement field merely continues from its border.
+        domain: the grid on which ``backward`` is known. A point that ``forward`` carries outside it is left out:
+            there a displacement field merely continues from its border.
 
     Returns:
         ``(m,)`` mm for the ``m <= n`` points whose image lies inside ``domain``, in their order.

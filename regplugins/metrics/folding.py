@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How regular a transform is: the share of folded voxels and the spread of the local volume change.
 
-Both come from the Jacobian determinant, which is the same number in voxels and in millimetres: a change of the grid's axes or
-spacing multiplies by a matrix on one side and by its inverse on the other.
+Both come from the Jacobian determinant, which is the same number in voxels and in millimetres: a change of the grid's
+axes or spacing multiplies by a matrix on one side and by its inverse on the other.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def folding_percent(determinant: Tensor) -> Tensor:
     Returns:
         ``(B,)``, percent of voxels whose determinant is zero or less.
     """
-    positive = (determinant > 0).flatten(1)
-    return 100 * (1 - positive.sum(dim=1) / positive.shape[1])
+    folded = ~(determinant > 0).flatten(1)
+    return 100 * folded.sum(dim=1) / folded.shape[1]
 
 
 def sd_log_jacobian(determinant: Tensor) -> Tensor:
     """Standard deviation over the voxels of the logarithm of the Jacobian determinant: how uneven the volume change is.
 
-    The determinant is clipped to [1e-9, 1e9] first, as the Learn2Reg challenge does (Hering et al., IEEE TMI 2023), so that folded
-    voxels weigh heavily but finitely.
+    The determinant is clipped to [1e-9, 1e9] first, as the Learn2Reg challenge does (Hering et al., IEEE TMI 2023),
+    so that folded voxels weigh heavily but finitely.
 
     Args:
         determinant: Jacobian determinant, ``(B, *spatial)``.
@@ -48,8 +48,8 @@ def sd_log_jacobian(determinant: Tensor) -> Tensor:
 class FoldingMetric(CumulativeIterationMetric):
     """Percent of folded voxels of displacement fields, accumulated over batches as MONAI's metrics are.
 
-    It takes one argument, the displacement field ``(B, n, *spatial)`` in voxels (or a list of ``(n, *spatial)``), and gives
-    ``(B, 1)`` percent.
+    It takes one argument, the displacement field ``(B, n, *spatial)`` in voxels (or a list of ``(n, *spatial)``), and
+    gives ``(B, 1)`` percent.
 
     Args:
         reduction: how ``aggregate`` reduces over the fields seen, one of MONAI's reductions.

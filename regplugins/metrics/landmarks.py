@@ -11,7 +11,8 @@ def target_registration_error(points: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         points: landmarks carried by a transform, ``(n, d)`` world mm.
-        reference: the corresponding landmarks of the other image, ``(n, d)`` world mm, in the same order and the same space.
+        reference: the corresponding landmarks of the other image, ``(n, d)`` world mm, in the same order and the same
+            space.
 
     Returns:
         ``(n,)`` mm.

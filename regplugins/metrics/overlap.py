@@ -36,8 +36,8 @@ def _union(a: tuple[slice, ...], b: tuple[slice, ...]) -> tuple[slice, ...]:
 def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float]) -> dict[int, dict[str, float]]:
     """Dice, HD95 and ASD of every structure of the reference (every non-zero label that it holds).
 
-    Each structure is cropped to the box that it fills in either map, so that a hundred small structures of a large volume cost
-    little.
+    Each structure is cropped to the box that it fills in either map, so that a hundred small structures of a large
+    volume cost little.
 
     Args:
         prediction: integer labels, ``(1, *spatial)``.
@@ -45,16 +45,17 @@ def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float
         spacing: voxel size of each spatial axis in mm.
 
     Returns:
-        For each label its ``dice``, ``hd95`` (the larger of the two directed 95th percentiles) and ``asd`` (mean over the voxels of
-        both surfaces), both in mm between voxel centres. A structure missing from the prediction has Dice 0 and NaN distances.
+        For each label its ``dice``, ``hd95`` (the larger of the two directed 95th percentiles) and ``asd`` (mean over
+        the voxels of both surfaces), both in mm between voxel centres. A structure missing from the prediction has
+        Dice 0 and NaN distances.
 
     Raises:
         ValueError: shapes or spacing do not belong together, or labels are not integers.
     """
     if prediction.shape != reference.shape or len(spacing) != reference.dim() - 1 or reference.shape[0] != 1:
         raise ValueError(
-            f"expected two label maps (1, *spatial) of one grid and a spacing per axis, got shapes {tuple(prediction.shape)} "
-            f"and {tuple(reference.shape)} and spacing {tuple(spacing)}"
+            f"expected two label maps (1, *spatial) of one grid and a spacing per axis, got the shapes "
+            f"{tuple(prediction.shape)} and {tuple(reference.shape)} and the spacing {tuple(spacing)}"
         )
     if prediction.is_floating_point() or reference.is_floating_point():
         raise ValueError(f"expected integer labels, got {prediction.dtype} and {reference.dtype}")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How alike two images of one grid are, as a figure to report. (What is differentiated lives in ``regplugins.losses``.)
 
-Both measures are accumulated over slabs of the first spatial axis in float64, so that no copy of a large volume is made.
+Both measures are accumulated over slabs of the first spatial axis in float64, so that no copy of a large volume is
+made.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from regplugins.spatial.transforms import slabs
 _SAMPLE_VOXELS = 1 << 20
 
 
+def _check(fixed: Tensor, image: Tensor, mask: Tensor | None) -> None:
+    shapes = [tuple(part.shape) for part in (fixed, image, mask) if part is not None]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"images and mask must have one shape, got {', '.join(map(str, shapes))}")
+
+
 def _values(fixed: Tensor, image: Tensor, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the two images' values inside the mask, slab by slab, float64, flat."""
-    if fixed.shape != image.shape or (mask is not None and mask.shape != fixed.shape):
-        raise ValueError(
-            f"images and mask must have one shape, got {tuple(fixed.shape)}, {tuple(image.shape)}"
-            + (f" and {tuple(mask.shape)}" if mask is not None else "")
-        )
     for rows in slabs(fixed.shape[1:]):
         a, b = fixed[:, rows].flatten(), image[:, rows].flatten()
         if mask is not None:
@@ -41,21 +43,25 @@ def normalised_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = N
 
     Returns:
         In [-1, 1]; NaN where an image is constant or nothing is inside the mask.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    _check(fixed, image, mask)
     # A shift close to the mean keeps the one-pass sums exact for images such as CT that lie far from zero.
     shift_a, shift_b = float(fixed.flatten()[:1].double()), float(image.flatten()[:1].double())
     sums = torch.zeros(6, dtype=torch.float64, device=fixed.device)
     for a, b in _values(fixed, image, mask):
         a, b = a - shift_a, b - shift_b
         sums += torch.stack([torch.full_like(sums[0], a.numel()), a.sum(), b.sum(), a @ a, b @ b, a @ b])
-    n, a, b, aa, bb, ab = sums.tolist()
+    n, sum_a, sum_b, square_a, square_b, product = sums.tolist()
     if n == 0:
         return float("nan")
-    variance_a, variance_b = aa - a * a / n, bb - b * b / n
+    variance_a, variance_b = square_a - sum_a**2 / n, square_b - sum_b**2 / n
     # Rounding leaves about 1e-16 of the sum of squares in the variance of a constant image.
-    if variance_a <= 1e-14 * aa or variance_b <= 1e-14 * bb:
+    if variance_a <= 1e-14 * square_a or variance_b <= 1e-14 * square_b:
         return float("nan")
-    return (ab - a * b / n) / (variance_a * variance_b) ** 0.5
+    return (product - sum_a * sum_b / n) / (variance_a * variance_b) ** 0.5
 
 
 def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
@@ -74,8 +80,8 @@ def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
 def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None, bins: int = 64) -> float:
     """Mutual information of the intensities from their joint histogram (Maes et al., IEEE TMI 1997).
 
-    Each image is binned between its own 0.1th and 99.9th percentile, values beyond in the outermost bins, so that a few extreme
-    voxels do not empty the histogram.
+    Each image is binned between its own 0.1th and 99.9th percentile, values beyond in the outermost bins, so that a
+    few extreme voxels do not empty the histogram.
 
     Args:
         fixed: ``(C, *spatial)``.
@@ -85,7 +91,11 @@ def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None,
 
     Returns:
         In nats, at least zero (zero for a constant image); NaN if nothing is inside the mask.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    _check(fixed, image, mask)
     (low_a, high_a), (low_b, high_b) = _window(fixed, mask), _window(image, mask)
     counts = torch.zeros(bins * bins, dtype=torch.float64, device=fixed.device)
     for a, b in _values(fixed, image, mask):

@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from regplugins.networks.multires_fcn import MultiResolutionFCN
-from regplugins.networks.weights import load_weights
+from regplugins.networks.weights import load_weights, weights_file
 
-__all__ = ["MultiResolutionFCN", "load_weights"]
+__all__ = ["MultiResolutionFCN", "load_weights", "weights_file"]

@@ -9,13 +9,25 @@ import torch
 from torch import nn
 
 
+def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
+    """Where a bundle keeps weights.
+
+    Args:
+        folder: the bundle's ``models``.
+        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none.
+    """
+    if name == "random":
+        return None
+    return Path(folder) / ("model.pt" if name is None else f"model_{name}.pt")
+
+
 def load_weights(network: nn.Module, folder: str | Path, name: str | None = None) -> nn.Module:
     """Load a bundle's weights into its network.
 
     Args:
         network: as the bundle's ``network_def`` makes it.
         folder: the bundle's ``models``.
-        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" to leave the network as it was initialised.
+        name: as for ``weights_file``; "random" leaves the network as it was initialised.
 
     Returns:
         The network.
@@ -24,9 +36,9 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
         FileNotFoundError: there is no such file; the message lists those that there are.
         ValueError: the file is no state dict, is truncated, or belongs to another network. The message names it.
     """
-    if name == "random":
+    path = weights_file(folder, name)
+    if path is None:
         return network
-    path = Path(folder) / ("model.pt" if name is None else f"model_{name}.pt")
     if not path.is_file():
         present = sorted(file.name for file in Path(folder).glob("model*.pt"))
         raise FileNotFoundError(f"{path}: no such weights; there are {present}")

@@ -1,1 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is told about a registered pair: its measures, the quality-control picture, report and summary files."""
+
+from __future__ import annotations
+
+from regplugins.report.figure import registration_figure
+from regplugins.report.files import WritePaird, write_image
 from regplugins.report.measure import MeasurePaird, folding, mean_dice
+from regplugins.report.summary import headline, pair_report, sha256, summary_row, versions, write_json
+from regplugins.report.table import SummaryTable
+
+__all__ = [
+    "MeasurePaird",
+    "SummaryTable",
+    "WritePaird",
+    "folding",
+    "headline",
+    "mean_dice",
+    "pair_report",
+    "registration_figure",
+    "sha256",
+    "summary_row",
+    "versions",
+    "write_image",
+    "write_json",
+]

@@ -27,7 +27,6 @@ _DPI = 150
 _FIXED_COLOUR, _MOVING_COLOUR, _FOLDED_COLOUR = "#ffb000", "#19d3f3", "#00c800"
 _TILES, _LINES, _MANY_LABELS = 6, 26, 12
 _VOLUME_RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
-_SCALE_BARS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _SAMPLE_VOXELS = 1 << 21
 _HEADINGS = (
     ("Fixed", ""),
@@ -58,10 +57,10 @@ def registration_figure(
     title: str = "",
     subtitle: str = "",
 ) -> None:
-    """Draw a registered pair: three planes (one of a 2-D image), the images, how they agree before and after, and the deformation.
+    """Draw a registered pair: in three planes the images, how they agree before and after, and the deformation.
 
-    Radiological convention, true proportions in millimetres. Only the displayed slices are copied, so that large volumes cost
-    little.
+    Radiological convention, true proportions in millimetres. Only the displayed slices are copied, so that large
+    volumes cost little.
 
     Args:
         path: of the picture; its suffix says the format. Written completely or not at all.
@@ -69,7 +68,8 @@ def registration_figure(
         before: moving image on the fixed grid by the initial transform alone, ``(1, *spatial)``.
         warped: moving image after registration, ``(1, *spatial)``.
         grid: of all these.
-        displacement: ``(n, *spatial)``, RAS+ mm on ``grid``: a point x of the fixed image is taken to x + u(x). None: no
+        displacement: ``(n, *spatial)``, RAS+ mm on ``grid``: a point x of the fixed image is taken to x + u(x). None:
+            no
             deformation is shown.
         fixed_label: integer labels ``(1, *spatial)`` to outline; the planes then go through their centre of mass.
         before_label: the same of ``before``.
@@ -97,7 +97,7 @@ def registration_figure(
         fields = [deformation(displacement, grid, plane) for plane in planes]
         _grids(figure, layout, axes, fields)
         _volumes(figure, layout, axes, fields)
-        _folding(figure, layout, folding_percent, seen=any((field.determinant <= 0).any() for field in fields))
+        _folding(figure, layout, folding_percent, seen=any((~(f.determinant > 0)).any() for f in fields))
     _headings(figure, layout)
     _scale_bar(figure, layout)
     for row, plane in enumerate(planes):
@@ -112,7 +112,8 @@ def _centre(label: Tensor | None, grid: Grid) -> tuple[int, ...]:
     if label is None:
         return middle
     stride = max(1, round((label.numel() / _SAMPLE_VOXELS) ** (1 / grid.ndim)))
-    places = label[(0, *[slice(None, None, stride)] * grid.ndim)].nonzero().double() * stride
+    steps = tuple(slice(None, None, stride) for _ in grid.shape)
+    places = label[0][steps].nonzero().double() * stride
     return tuple(int(k) for k in places.mean(dim=0).round()) if len(places) else middle
 
 
@@ -136,9 +137,8 @@ def _images(axes: list[list[Axes]], planes: list[Plane], fixed: Tensor, before: 
     for row, plane in enumerate(planes):
         f = grey(slices[0][row], fixed_window)
         b, w = (grey(images[row], moving_window) for images in slices[1:])
-        for panel, picture in zip(
-            axes[row], (f, b, w, checkerboard(f, b, plane, tile), checkerboard(f, w, plane, tile)), strict=False
-        ):
+        pictures = (f, b, w, checkerboard(f, b, plane, tile), checkerboard(f, w, plane, tile))
+        for panel, picture in zip(axes[row][:5], pictures, strict=True):
             panel.imshow(
                 picture, cmap="gray", vmin=0, vmax=1, extent=plane.extent, aspect="auto", interpolation="nearest"
             )
@@ -157,12 +157,12 @@ def _outlines(
         return
     slices = [plane.take(fixed)[0] for plane in layout.planes]
     many = len(np.unique(np.concatenate([part.ravel() for part in slices]))) > _MANY_LABELS
-    shown = [(fixed, _FIXED_COLOUR, (0, 1, 2))]
+    shown: list[tuple[Tensor, str, tuple[int, ...]]] = [(fixed, _FIXED_COLOUR, (0, 1, 2))]
     if not many:
         shown += [(label, _MOVING_COLOUR, (k,)) for k, label in ((1, before), (2, warped)) if label is not None]
     for label, colour, columns in shown:
         for row, plane in enumerate(layout.planes):
-            segments = outline(plane.take(label)[0], plane)
+            segments = list(outline(plane.take(label)[0], plane))
             for column in columns:
                 lines = LineCollection(segments, colors=colour, linewidths=0.4 if many else 1, capstyle="projecting")
                 axes[row][column].add_collection(lines)
@@ -182,14 +182,16 @@ def _outlines(
 
 def _grids(figure: Figure, layout: Layout, axes: list[list[Axes]], fields: list[Deformation]) -> None:
     """Column 6: the fixed image's grid, moved, coloured by the length of the displacement."""
-    longest = max(float(field.length.max()) for field in fields)
-    norm = Normalize(0, longest or 1)
+    longest = max(1e-3, *(float(field.length.max()) for field in fields))
+    norm = Normalize(0, longest)
     step = max(max(plane.width, plane.height) for plane in layout.planes) / _LINES
     for row, (plane, field) in enumerate(zip(layout.planes, fields, strict=True)):
         segments, lengths = grid_lines(field, plane, step)
-        lines = LineCollection(segments, array=lengths, cmap=_LENGTHS, norm=norm, linewidths=0.75, capstyle="round")
+        lines = LineCollection(
+            list(segments), array=lengths, cmap=_LENGTHS, norm=norm, linewidths=0.75, capstyle="round"
+        )
         axes[row][5].add_collection(lines)
-    ticks = [0, norm.vmax / 2, norm.vmax]
+    ticks = [0, longest / 2, longest]
     _colour_bar(figure, layout, 5, ScalarMappable(norm, _LENGTHS), ticks, "displacement (mm)", extend="neither")
 
 
@@ -213,7 +215,7 @@ def _colour_bar(
 ) -> None:
     axes = figure.add_axes(layout.colour_bar(column))
     bar = figure.colorbar(colours, cax=axes, orientation="horizontal", extend=extend)
-    bar.set_ticks(ticks, labels=[f"{tick:.2f}".rstrip("0").rstrip(".") for tick in ticks])
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=9, length=2, pad=1.5)
     bar.set_label(name, fontsize=9.5, labelpad=1)
@@ -243,11 +245,13 @@ def _headings(figure: Figure, layout: Layout) -> None:
 
 
 def _scale_bar(figure: Figure, layout: Layout) -> None:
-    """Below column 1: a bar of a round length, at most half the panel."""
-    length = max((bar for bar in _SCALE_BARS if bar * layout.scale <= 0.8), default=_SCALE_BARS[0])
+    """Below column 1: a bar of a round length, at most 0.8 inches."""
+    longest = 0.8 / layout.scale
+    power = 10.0 ** math.floor(math.log10(longest))
+    length = max(digit * power for digit in (1, 2, 5) if digit * power <= longest)
     x, y = layout.legend(0)
     figure.add_artist(Line2D([x, x + length * layout.scale / layout.width], [y, y], color="black", linewidth=2))
-    figure.text(x, y - 0.05 / layout.height, f"{length} mm", va="top", fontsize=9.5)
+    figure.text(x, y - 0.05 / layout.height, f"{length:g} mm", va="top", fontsize=9.5)
 
 
 def _ends(axes: Axes, plane: Plane) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things stand in the quality-control picture, in inches: a row a plane, all panels in one scale of millimetres."""
+"""Where things stand in the quality-control picture, in inches: a row a plane, one scale of millimetres."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PANEL, _MAX_HEIGHT, _MIN_WIDTH, _MIN_HEIGHT = 1.9, 2.6, 1.6, 0.6
 _LEFT, _MARGIN, _GAP, _ROW_GAP = 0.32, 0.1, 0.1, 0.1
 _TITLE_LINE, _SUBTITLE_LINE, _HEADINGS, _FOOTER, _BAR = 0.27, 0.23, 0.46, 0.66, 0.1
 # Of the bold 14 point title and the 11 point subtitle, on the safe side.
-_TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 7.0, 9.5
+_TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 7.0, 11.0
 
 Rectangle = tuple[float, float, float, float]
 

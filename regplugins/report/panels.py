@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a panel of the quality-control picture is made of: grey values, outlines, grid lines, volume change. No drawing yet.
+"""What the panels of the quality-control picture are made of: grey values, outlines, grid lines, volume change.
 
 Everything is computed on the displayed slice alone, in mm of the picture (see :class:`regplugins.report.planes.Plane`).
 """
@@ -22,7 +22,8 @@ from regplugins.spatial.transforms import DisplacementField
 def window(slices: Sequence[np.ndarray]) -> tuple[float, float]:
     """Grey-value window that shows the slices well: their 0.5th to 99.5th percentile.
 
-    Where that leaves nothing (a few bright voxels on an even ground) it is the whole range, and for a constant image one about it.
+    Where that leaves nothing (a few bright voxels on an even ground) it is the whole range, and for a constant image
+    one about it.
     """
     values = np.concatenate([part.ravel() for part in slices])
     values = values[np.isfinite(values)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which planes of a volume a picture shows, and how they are turned for the reader.
 
-Radiological convention: the patient's right (sagittal: front) is on the left of the picture, front or head at its top. Voxels are
-shown as they are, without resampling: an oblique volume is cut along its own axes, each named after the anatomical direction that it
-is nearest to.
+Radiological convention: the patient's right (sagittal: front) is on the left of the picture, front or head at its
+top. Voxels are shown as they are, without resampling: an oblique volume is cut along its own axes, each named after
+the anatomical direction that it is nearest to.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Plane:
         return -across / 2, self.width - across / 2, self.height - down / 2, -down / 2
 
     def take(self, array: Tensor) -> np.ndarray:
-        """The picture's voxels ``(C, rows, columns)``, float32, of a tensor ``(C, *spatial)``; only these are copied."""
+        """The picture's voxels ``(C, rows, columns)``, float64, of a tensor ``(C, *spatial)``; copies these alone."""
         if self.cut is not None:
             array = array.select(1 + self.cut[0], self.cut[1])
-        return self.turn(array.detach().cpu().float().numpy())
+        return self.turn(array.detach().cpu().double().numpy())
 
     def turn(self, array: np.ndarray) -> np.ndarray:
-        """Turn a slice ``(C, first axis, second axis)``, its axes in the array's order, into the picture's rows and columns."""
+        """Turn a slice ``(C, first axis, second axis)``, in the array's order, into the picture's rows and columns."""
         if self.axes[0] > self.axes[1]:
             array = array.swapaxes(1, 2)
         return array[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
@@ -80,7 +80,8 @@ def display_planes(grid: Grid, centre: tuple[int, ...]) -> list[Plane]:
         centre: index of the voxel.
 
     Returns:
-        Axial, coronal and sagittal plane; of a 2-D image itself; of a volume one voxel thin the plane that is not a mere line.
+        Axial, coronal and sagittal plane; of a 2-D image itself; of a volume one voxel thin the plane that is not a
+        mere line.
     """
     orientation = io_orientation(grid.affine.numpy())
     array_axis = {int(world): axis for axis, world in enumerate(orientation[:, 0])}

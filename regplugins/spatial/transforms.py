@@ -117,18 +117,18 @@ class DisplacementField(Transform):
         if tuple(vectors.shape) != (grid.ndim, *grid.shape):
             expected = (grid.ndim, *grid.shape)
             raise ValueError(f"expected vectors of shape {expected} on this grid, got {tuple(vectors.shape)}")
-        self.vectors = vectors.to(torch.float32)
+        self.vectors = vectors.as_subclass(Tensor).to(torch.float32)
         self.grid = grid
         self.residual = residual
 
     @classmethod
     def from_ddf(cls, ddf: Tensor, grid: Grid) -> DisplacementField:
         """From ``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
-        return cls(_rotate(grid.affine, ddf), grid)
+        return cls(_apply_linear(grid.affine, ddf), grid)
 
     def to_ddf(self) -> Tensor:
         """``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
-        return _rotate(torch.linalg.inv(self.grid.affine), self.vectors)
+        return _apply_linear(torch.linalg.inv(self.grid.affine), self.vectors)
 
     @property
     def ndim(self) -> int:
@@ -157,8 +157,8 @@ class DisplacementField(Transform):
         forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
         target = grid or self.grid
         inverse, _ = ddf_algebra.invert(forward)
-        left = _rotate(target.affine, ddf_algebra.compose(forward, inverse)[0])
-        return DisplacementField(_rotate(target.affine, inverse[0]), target, left.norm(dim=0))
+        left = _apply_linear(target.affine, ddf_algebra.compose(forward, inverse)[0])
+        return DisplacementField(_apply_linear(target.affine, inverse[0]), target, left.norm(dim=0))
 
 
 class CompositeTransform(Transform):
@@ -203,7 +203,7 @@ class CompositeTransform(Transform):
         return CompositeTransform([transform.inverse() for transform in reversed(self.transforms)])
 
 
-def _rotate(affine: Tensor, vectors: Tensor) -> Tensor:
+def _apply_linear(affine: Tensor, vectors: Tensor) -> Tensor:
     """Apply the linear part of (n + 1, n + 1) to vectors (n, *shape), in float32 whatever the autocast state."""
     n = affine.shape[0] - 1
     with torch.autocast(device_type=vectors.device.type, enabled=False):

@@ -37,10 +37,15 @@ class LoadPaird(LoadVolumesd):
 
     Args:
         landmark_space: "RAS" or "LPS", the world of the landmark files.
+
+    Raises:
+        ValueError: another ``landmark_space``.
     """
 
     def __init__(self, landmark_space: str = "RAS") -> None:
         super().__init__(("fixed", "moving", "fixed_label", "moving_label", "fixed_mask", "moving_mask"))
+        if landmark_space not in ("RAS", "LPS"):
+            raise ValueError(f"landmark_space must be 'RAS' or 'LPS', got '{landmark_space}'")
         self.landmark_space = landmark_space
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:

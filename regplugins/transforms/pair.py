@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,10 +133,13 @@ class ReturnPaird(Transform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
+        ddf = pair["pred"][0].detach().float().cpu()  # waits for the device, so that the network's time is its own
+        if "started" in pair:
+            pair["seconds"]["network"] = time.perf_counter() - pair["started"]
         with stage(pair, "return"):
             fixed_grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
             initial: AffineTransform = pair["initial"]
-            field = DisplacementField.from_ddf(pair["pred"][0].detach().float().cpu(), pair["grid"])
+            field = DisplacementField.from_ddf(ddf, pair["grid"])
             displacement = field.sample(fixed_grid)
             transform = initial @ displacement
             for name, through in (("before", initial), ("warped", transform)):

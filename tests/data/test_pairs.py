@@ -22,7 +22,10 @@ def as_tensors(record: dict[str, float]) -> dict[str, torch.Tensor]:
 
 def test_all_ordered_pairs_each_once():
     dataset = PairDataset(images(4), as_tensors)
-    pairs = [(float(item["fixed"].max()) - 1, float(item["moving"].max()) - 1) for item in (dataset[k] for k in range(len(dataset)))]
+    pairs = [
+        (float(item["fixed"].max()) - 1, float(item["moving"].max()) - 1)
+        for item in (dataset[k] for k in range(len(dataset)))
+    ]
     assert sorted(pairs) == [(float(f), float(m)) for f in range(4) for m in range(4)]
     assert set(dataset[0]) == {"fixed", "moving", "fixed_label", "moving_label"}
 

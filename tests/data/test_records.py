@@ -28,7 +28,9 @@ def test_sample_is_the_default(folder):
 
 def test_given_pair_knows_nothing_of_the_sample(folder):
     fixed, moving = str(folder / "moving.nii.gz"), str(folder / "fixed.nii.gz")
-    assert pair_records(nothing() | {"fixed": fixed, "moving": moving}, None, folder) == [{"fixed": fixed, "moving": moving}]
+    assert pair_records(nothing() | {"fixed": fixed, "moving": moving}, None, folder) == [
+        {"fixed": fixed, "moving": moving}
+    ]
 
 
 def test_datalist_names_its_pairs_and_is_relative_to_its_folder(folder):
@@ -98,7 +100,9 @@ def test_ordered_pairs_are_distinct_and_of_different_images():
     assert pairs == ordered_pairs(images, 20)
     assert pairs != ordered_pairs(images, 20, seed=1)
     first = pairs[0]
-    assert first["name"] == "_".join(first[side].removeprefix("/x/").removesuffix(".nii.gz") for side in ("fixed", "moving"))
+    assert first["name"] == "_".join(
+        first[side].removeprefix("/x/").removesuffix(".nii.gz") for side in ("fixed", "moving")
+    )
     assert first["moving_label"] == first["moving"].replace("/x/", "/y/")
     with pytest.raises(ValueError, match="20 ordered pairs, asked for 21"):
         ordered_pairs(images, 21)

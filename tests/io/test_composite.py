@@ -10,7 +10,7 @@ from pathlib import Path
 import itk
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
 
 from regplugins.io import read_transform, write_transform

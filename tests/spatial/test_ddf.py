@@ -105,7 +105,9 @@ def test_determinant_equals_itk_inside():
     vectors = ddf[0].flip(0).permute(1, 2, 3, 0).numpy()
     image = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
     itk = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image))
-    np.testing.assert_allclose(inner(jacobian_determinant(ddf)[None], 1)[0, 0].numpy(), itk[1:-1, 1:-1, 1:-1], atol=1e-6)
+    np.testing.assert_allclose(
+        inner(jacobian_determinant(ddf)[None], 1)[0, 0].numpy(), itk[1:-1, 1:-1, 1:-1], atol=1e-6
+    )
 
 
 def test_axis_of_one_voxel_does_not_change():

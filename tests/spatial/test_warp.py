@@ -36,7 +36,9 @@ def test_equals_scipy(shape, padding, scipy_mode):
 def test_nearest_takes_values_of_the_image():
     image, ddf = random_pair(8, 9, 7)
     expected = map_coordinates(
-        image[0, 0].numpy(), np.clip(np.rint(np.indices((8, 9, 7)) + ddf[0].numpy()), 0, [[[[7]]], [[[8]]], [[[6]]]]), order=0
+        image[0, 0].numpy(),
+        np.clip(np.rint(np.indices((8, 9, 7)) + ddf[0].numpy()), 0, [[[[7]]], [[[8]]], [[[6]]]]),
+        order=0,
     )
     np.testing.assert_array_equal(warp(image, ddf, mode="nearest")[0, 0].numpy(), expected)
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a registered pair leaves on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.transforms import Transform
+from torch import Tensor
+
+from regplugins.io import atomic, read_landmark_names, write_landmarks, write_transform
+from regplugins.report.figure import registration_figure
+from regplugins.report.summary import headline, pair_report, write_json
+from regplugins.spatial import Grid
+from regplugins.transforms.timing import stage
+
+
+def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | type = np.float32) -> None:
+    """Write ``(1, *grid.shape)`` as NIfTI, world coordinates in both of its forms."""
+    affine = np.eye(4)
+    n = grid.ndim
+    affine[:n, :n] = grid.affine[:n, :n].numpy()
+    affine[:n, 3] = grid.affine[:n, n].numpy()
+    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype), affine)
+    image.set_sform(affine, code=2)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as temporary:
+        nib.save(image, temporary)
+
+
+class WritePaird(Transform):
+    """Write a pair's images, transforms, landmarks, picture and report; the report comes last and says that all is there.
+
+    Args:
+        output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
+        weights: file of the network's weights, for the report; None if there are none.
+    """
+
+    def __init__(self, output_dir: str | Path, weights: str | Path | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.weights = None if weights is None else Path(weights)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        pair = dict(data)
+        folder = self.output_dir / pair["name"] if "name" in pair else self.output_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").unlink(missing_ok=True)
+        with stage(pair, "write"):
+            self._write_files(pair, folder)
+        name = pair.get("name", "pair")
+        report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights)
+        write_json(report, folder / "report.json")
+        return pair
+
+    def _write_files(self, pair: Mapping[str, Any], folder: Path) -> None:
+        grid = Grid.from_image(pair["fixed"])
+        write_image(pair["warped"], grid, folder / "warped.nii.gz")
+        if "warped_label" in pair:
+            dtype = pair["moving_label"].meta["stored_dtype"]
+            write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
+        write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
+        write_transform(pair["displacement"], folder / "transform_1Warp.nii.gz")
+        write_transform(pair["inverse_displacement"], folder / "transform_1InverseWarp.nii.gz")
+        if "warped_landmarks" in pair:
+            names = read_landmark_names(pair["paths"]["fixed_landmarks"])
+            write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
+        registration_figure(
+            folder / "report.png",
+            pair["fixed"].as_tensor(),
+            pair["before"],
+            pair["warped"],
+            grid,
+            pair["displacement"].vectors,
+            fixed_label=pair["fixed_label"].as_tensor() if "fixed_label" in pair else None,
+            before_label=pair.get("before_label"),
+            warped_label=pair.get("warped_label"),
+            folding_percent=pair["measures"]["folding_percent"],
+            title=pair.get("name", ""),
+            subtitle=headline(pair["measures"]),
+        )

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written about registered pairs: ``report.json`` of each, a row of ``summary.csv`` of all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import regplugins
+from regplugins.io import atomic
+
+_PACKAGES = ("monai", "torch", "numpy", "itk")
+_UNITS = {"hd95": "mm", "asd": "mm", "mutual_information": "nat", "seconds": "s"}
+_WHEN = ("before", "after")
+_HEADLINE = (("NCC", "ncc", ""), ("Dice", "dice_mean", ""), ("HD95", "hd95_mean", " mm"), ("TRE", "tre_mean", " mm"))
+_CHUNK = 1 << 20
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file; of a folder (a DICOM series, say) that of its files' names and hashes in sorted order.
+
+    Args:
+        path: file, or folder with all below it.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of this package, of Python and of what the figures depend on; None where a package has no metadata."""
+    found: dict[str, str | None] = {"regplugins": regplugins.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def pair_report(
+    name: str,
+    measures: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    inputs: Mapping[str, str | os.PathLike[str]],
+    weights: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Put together what ``report.json`` says of a pair.
+
+    Args:
+        name: of the pair.
+        measures: what :class:`regplugins.report.measure.MeasurePaird` found.
+        seconds: by stage.
+        inputs: path of each file (or DICOM folder) that was read, by its key ("fixed", "moving", ...).
+        weights: file of the network's weights; None for a method without.
+
+    Returns:
+        Nested dictionary for :func:`write_json`.
+    """
+    return {
+        "name": name,
+        **measures,
+        "units": _UNITS,
+        "seconds": {**seconds, "total": sum(seconds.values())},
+        "versions": versions(),
+        "weights": None if weights is None else _file(weights),
+        "inputs": {key: _file(path) for key, path in inputs.items()},
+    }
+
+
+def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a report as strict JSON, completely or not at all.
+
+    Args:
+        report: mappings with string keys, lists, strings, numbers, None. NaN and infinity, which JSON does not know,
+            become null: a distance to a structure that is not there, for instance.
+        path: of the file.
+    """
+    text = json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
+    """One report as a row of ``summary.csv``: its name and key figures, None for what was not measured.
+
+    Args:
+        report: of :func:`pair_report`, or its measures alone.
+
+    Returns:
+        Always the same columns. Overlap is the mean over labels, distances are in mm, ``seconds`` is the total.
+    """
+    row: dict[str, str | float | None] = {"name": report.get("name")}
+    for measure in ("ncc", "mutual_information"):
+        row |= {f"{measure}_{when}": _look_up(report, "similarity", measure, when) for when in _WHEN}
+    for measure in ("dice", "hd95", "asd"):
+        row |= {f"{measure}_mean_{when}": _look_up(report, "overlap", when, "mean", measure) for when in _WHEN}
+    row |= {f"tre_mean_{when}": _look_up(report, "tre_mm", when, "mean") for when in _WHEN}
+    row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian")}
+    for statistic in ("mean", "p95"):
+        row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
+    return row | {"seconds": _look_up(report, "seconds", "total")}
+
+
+def headline(measures: Mapping[str, Any]) -> str:
+    """The key figures of a pair in a line, for the head of its picture.
+
+    Args:
+        measures: of :class:`regplugins.report.measure.MeasurePaird`, or a report that holds them.
+    """
+    row = _finite(summary_row(measures))
+    parts = []
+    for name, column, unit in _HEADLINE:
+        before, after = row[f"{column}_before"], row[f"{column}_after"]
+        if before is not None and after is not None:
+            digits = 2 if unit else 3
+            parts.append(f"{name} {before:.{digits}f} → {after:.{digits}f}{unit}")
+    if row["sd_log_jacobian"] is not None:
+        parts.append(f"SD log J {row['sd_log_jacobian']:.3f}")
+    if row["inverse_consistency_p95"] is not None:
+        parts.append(f"inverse consistency {row['inverse_consistency_p95']:.2f} mm (95th percentile)")
+    return " · ".join(parts)
+
+
+def _file(path: str | os.PathLike[str]) -> dict[str, str]:
+    return {"path": str(path), "sha256": sha256(path)}
+
+
+def _look_up(report: Mapping[str, Any], *keys: str) -> Any:
+    """A nested value, None where a key is missing on the way."""
+    value: Any = report
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of NaN and infinity, however deep."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of many pairs: a row a pair, and their mean and spread."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from regplugins.io import atomic
+from regplugins.report.summary import summary_row, write_json
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
+    """Count, mean and standard deviation (n - 1) of every column, over the rows in which it is a finite number."""
+    result: dict[str, dict[str, float | int]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if isinstance(row.get(name), int | float) and math.isfinite(row[name])]
+        if values:
+            result[name] = {"n": len(values), "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else 0.0}
+    return result
+
+
+class SummaryTable:
+    """Handler of an evaluator that registers pairs: writes a CSV with a row a pair when all are done.
+
+    Args:
+        path: CSV file.
+        summary: JSON file for count, mean and standard deviation of each column; not written if it is not given.
+        by_label: with a column for each label's Dice, HD95 and ASD.
+    """
+
+    def __init__(self, path: str | Path, summary: str | Path | None = None, by_label: bool = False) -> None:
+        self.path = Path(path)
+        self.summary = summary
+        self.by_label = by_label
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.rows.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def collect(self, engine: Engine) -> None:
+        """Keep the figures of the pair just registered."""
+        pair = {**engine.state.batch, **engine.state.output}
+        seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
+        row = summary_row({"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds})
+        row["seconds_network"] = seconds["network"]
+        if self.by_label:
+            for when, labels in pair["measures"].get("overlap", {}).items():
+                for label, scores in labels.items():
+                    row |= {f"{name}_{label}_{when}": score for name, score in scores.items()}
+        self.rows.append(row)
+
+    def write(self) -> None:
+        """Write the table; what was not measured or is not finite is left empty."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_cell(row.get(column)) for column in columns] for row in self.rows)
+        if self.summary is not None:
+            write_json(summarise(self.rows), self.summary)
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any size goes through the network and comes back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regplugins.inferers import WholeVolumeInferer
+
+
+class Picky(nn.Module):
+    """Takes multiples of 8 only; its field is the input, so that what happened to it can be seen."""
+
+    def forward(self, pair: Tensor) -> Tensor:
+        assert all(size % 8 == 0 for size in pair.shape[2:])
+        return pair.clone()
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (7, 17), (1, 3), (5, 8, 9)])
+def test_pads_to_what_the_network_takes_and_crops_back(shape):
+    pair = torch.rand(2, 2, *shape)
+    assert torch.equal(WholeVolumeInferer(divisor=8)(pair, Picky()), pair)
+
+
+def test_padding_continues_the_border():
+    class Largest(nn.Module):
+        def forward(self, pair: Tensor) -> Tensor:
+            return pair.amin(dim=(2, 3), keepdim=True).expand_as(pair)
+
+    assert WholeVolumeInferer(divisor=8)(torch.full((1, 2, 5, 5), 3.0), Largest()).min() == 3  # zeros would show
+
+
+def test_amp_gives_float32_without_a_graph():
+    network = nn.Conv2d(2, 2, 3, padding=1)
+    pair = torch.rand(1, 2, 8, 8)
+    field = WholeVolumeInferer(amp=True)(pair, network)
+    assert field.dtype == torch.float32
+    assert not field.requires_grad
+    torch.testing.assert_close(field, network(pair), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"divisor": 0}, ValueError, "at least 1, got 0"),
+        ({"amp": "true"}, TypeError, "amp must be True or False, got 'true'"),
+    ],
+)
+def test_bad_options(arguments, error, message):
+    with pytest.raises(error, match=message):
+        WholeVolumeInferer(**arguments)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Overlap and surface distances against closed forms, SciPy, SimpleITK and MONAI without cropping."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
+from torch import Tensor
+
+from regplugins.metrics import label_overlap
+
+SPACING = (1.0, 0.5, 2.0)
+
+
+@pytest.fixture(scope="module")
+def maps() -> tuple[Tensor, Tensor]:
+    """Two label maps (1, 20, 24, 16) of blobs 1, 2 and 5 that overlap in part."""
+    rng = np.random.default_rng(1)
+    smooth = gaussian_filter(rng.standard_normal((20, 24, 16)), 3)
+    bins = np.quantile(smooth, [0.5, 0.75, 0.9])
+    reference = np.array([0, 1, 2, 5])[np.digitize(smooth, bins)]
+    prediction = np.array([0, 1, 2, 5])[np.digitize(np.roll(smooth, (2, -1), (0, 1)), bins)]
+    return torch.from_numpy(prediction)[None], torch.from_numpy(reference)[None]
+
+
+def directed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distance of each surface voxel of a from the surface of b, by SciPy's distance transform."""
+    return distance_transform_edt(~(b & ~binary_erosion(b)), sampling=SPACING)[a & ~binary_erosion(a)]
+
+
+def test_against_scipy_and_itk(maps: tuple[Tensor, Tensor]) -> None:
+    prediction, reference = (part[0].numpy() for part in maps)
+    scores = label_overlap(*maps, SPACING)
+    assert list(scores) == [1, 2, 5]
+    measures = sitk.LabelOverlapMeasuresImageFilter()
+    measures.Execute(*(sitk.GetImageFromArray(part.astype(np.uint8)) for part in (reference, prediction)))
+    for label, score in scores.items():
+        a, b = prediction == label, reference == label
+        there, back = directed(a, b), directed(b, a)
+        assert score["dice"] == pytest.approx(measures.GetDiceCoefficient(label), abs=1e-6)
+        assert score["hd95"] == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-5)
+        assert score["asd"] == pytest.approx(np.concatenate([there, back]).mean(), rel=1e-5)
+
+
+def test_cropping_changes_nothing(maps: tuple[Tensor, Tensor]) -> None:
+    scores = label_overlap(*maps, SPACING)
+    one_hot = [torch.stack([part[0] == label for label in scores])[None] for part in maps]
+    hd95 = compute_hausdorff_distance(*one_hot, include_background=True, percentile=95, spacing=SPACING)[0]
+    asd = compute_average_surface_distance(*one_hot, include_background=True, symmetric=True, spacing=SPACING)[0]
+    assert [score["hd95"] for score in scores.values()] == pytest.approx(hd95.tolist())
+    assert [score["asd"] for score in scores.values()] == pytest.approx(asd.tolist())
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_shifted_box(ndim: int) -> None:
+    reference = torch.zeros(1, *[12] * ndim, dtype=torch.uint8)
+    reference[(0, *[slice(2, 8)] * ndim)] = 3
+    score = label_overlap(reference.roll(2, dims=1), reference, [1.5] * ndim)[3]
+    assert score["dice"] == pytest.approx(4 / 6)
+    assert score["hd95"] == pytest.approx(2 * 1.5)
+
+
+def test_identical_maps(maps: tuple[Tensor, Tensor]) -> None:
+    assert all(s == {"dice": 1, "hd95": 0, "asd": 0} for s in label_overlap(maps[1], maps[1], SPACING).values())
+
+
+def test_missing_and_additional_structures() -> None:
+    reference, prediction = torch.zeros(1, 6, 6, dtype=torch.int16), torch.zeros(1, 6, 6, dtype=torch.int16)
+    reference[0, :2, :2], reference[0, 4:, 4:] = 1, 2
+    prediction[0, :2, :2], prediction[0, 4:, :2] = 1, 9
+    scores = label_overlap(prediction, reference, (1, 1))
+    assert set(scores) == {1, 2}
+    assert scores[1]["dice"] == 1
+    assert scores[2]["dice"] == 0
+    assert math.isnan(scores[2]["hd95"]) and math.isnan(scores[2]["asd"])
+    assert label_overlap(torch.zeros_like(reference), reference, (1, 1))[1]["dice"] == 0
+    assert label_overlap(reference, torch.zeros_like(reference), (1, 1)) == {}
+
+
+def test_any_integers_name_structures(maps: tuple[Tensor, Tensor]) -> None:
+    names = {1: -7, 2: 12, 5: 614454277}
+    renamed = [part.clone() for part in maps]
+    for part, old in zip(renamed, maps, strict=True):
+        for label, name in names.items():
+            part[old == label] = name
+    scores = label_overlap(*maps, SPACING)
+    assert label_overlap(*renamed, SPACING) == {names[label]: score for label, score in scores.items()}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "spacing"),
+    [
+        (torch.zeros(1, 4, 4, dtype=torch.int32), torch.zeros(1, 4, 5, dtype=torch.int32), (1, 1)),
+        (torch.zeros(1, 4, 4, dtype=torch.int32), torch.zeros(1, 4, 4, dtype=torch.int32), (1, 1, 1)),
+        (torch.zeros(2, 4, 4, dtype=torch.int32), torch.zeros(2, 4, 4, dtype=torch.int32), (1, 1)),
+        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int32), (1, 1)),
+    ],
+)
+def test_bad_input(prediction: Tensor, reference: Tensor, spacing: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        label_overlap(prediction, reference, spacing)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture as it is read back from its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from regplugins.report import registration_figure
+from regplugins.report.layout import Layout
+from regplugins.report.planes import display_planes
+from regplugins.spatial import Grid
+
+SHAPE = (16, 20, 12)
+GRID = Grid(SHAPE, torch.diag(torch.tensor([1.0, 1.5, 3.0, 1.0])))
+
+
+def scene(shape: tuple[int, ...] = SHAPE) -> dict[str, Tensor]:
+    """Three different images and a displacement field."""
+    fixed, before, warped = torch.rand(3, 1, *shape)
+    return {"fixed": fixed, "before": before, "warped": warped, "displacement": 0.3 * torch.randn(len(shape), *shape)}
+
+
+def drawn(folder: Path, grid: Grid = GRID, **arguments: Any) -> np.ndarray:
+    """Pixels (rows, columns, 3) of the picture."""
+    path = folder / "report.png"
+    registration_figure(path, grid=grid, **arguments)
+    assert [file.name for file in folder.iterdir()] == ["report.png"]
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("RGBA"))
+    assert (pixels[..., 3] == 255).all()
+    return pixels[..., :3]
+
+
+def panel(pixels: np.ndarray, layout: Layout, row: int, column: int) -> np.ndarray:
+    """Pixels of a panel within its frame."""
+    left, bottom, width, height = layout.panel(row, column)
+    rows, columns = pixels.shape[:2]
+    top = (1 - bottom - height) * rows
+    inner = pixels[round(top) + 2 : round(top + height * rows) - 2]
+    return inner[:, round(left * columns) + 2 : round((left + width) * columns) - 2]
+
+
+def layout_of(grid: Grid, columns: int = 7, title: str = "", subtitle: str = "") -> Layout:
+    return Layout(display_planes(grid, tuple(size // 2 for size in grid.shape)), columns, title, subtitle)
+
+
+@pytest.mark.parametrize("columns", [5, 7])
+def test_a_row_a_plane_and_a_panel_a_column(tmp_path: Path, columns: int) -> None:
+    arguments = scene()
+    if columns == 5:
+        del arguments["displacement"]
+    pixels = drawn(tmp_path, **arguments)
+    layout = layout_of(GRID, columns)
+    assert pixels.shape[:2] == pytest.approx((150 * layout.height, 150 * layout.width), abs=1)
+    for row in range(3):
+        for column in range(columns):
+            assert panel(pixels, layout, row, column).std() > 10
+
+
+def test_panels_have_the_images_proportions_and_one_scale() -> None:
+    layout = layout_of(GRID)
+    scales = []
+    for row, (width, height) in enumerate([(16, 30), (16, 36), (30, 36)]):  # mm across and down
+        for column in range(7):
+            _, _, across, down = layout.panel(row, column)
+            scales += [across * layout.width / width, down * layout.height / height]
+    assert scales == pytest.approx([scales[0]] * len(scales))
+
+
+@pytest.mark.parametrize("shape", [(30, 20, 12), (200, 200, 5), (4, 100, 100), (3, 90, 6)])
+def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
+    layout = layout_of(Grid(shape, torch.eye(4)), title="long " * 60, subtitle="figures " * 60)
+    places = [layout.panel(row, column) for row in range(len(layout.planes)) for column in range(7)]
+    places += [layout.colour_bar(5), layout.colour_bar(6)]
+    for k, (x, y, width, height) in enumerate(places):
+        assert min(x, y) >= 0 and max(x + width, y + height) <= 1
+        for other_x, other_y, other_width, other_height in places[:k]:
+            apart = (x - other_x - other_width, other_x - x - width, y - other_y - other_height, other_y - y - height)
+            assert max(apart) > 0
+    assert len(layout.title_lines) > 1 and len(layout.subtitle_lines) > 1
+    last = layout.subtitle_line(len(layout.subtitle_lines))[1]
+    assert last > layout.heading(0, 0)[1] > layout.heading(0, 1)[1] > places[0][1] + places[0][3]
+
+
+def test_the_patients_right_front_is_top_left(tmp_path: Path) -> None:
+    arguments = scene()
+    fixed = torch.zeros(1, *SHAPE)
+    fixed[0, 12:, 15:, 6] = 1  # RAS+: high indices are right and front
+    axial = panel(drawn(tmp_path, **{**arguments, "fixed": fixed}), layout_of(GRID), 0, 0).mean(axis=-1)
+    rows, columns = np.nonzero(axial > 250)
+    block = axial[: axial.shape[0] // 5, : axial.shape[1] // 5]
+    assert (block > 250).mean() > 0.8
+    assert (axial[axial.shape[0] // 2 :, axial.shape[1] // 2 :] > 250).mean() < 0.05  # but for the letters
+    assert len(rows) == len(columns) > 0
+
+
+def test_other_images_make_another_picture_and_the_same_the_same(tmp_path: Path) -> None:
+    arguments = scene()
+    layout = layout_of(GRID)
+    pictures = []
+    other = arguments["warped"].clone()  # two blocks of the axial plane change places
+    other[0, 2:6, 2:9, 6], other[0, 10:14, 2:9, 6] = (
+        arguments["warped"][0, 10:14, 2:9, 6],
+        other[0, 2:6, 2:9, 6].clone(),
+    )
+    for warped in (arguments["warped"], arguments["warped"], other):
+        pictures.append(drawn(tmp_path, **{**arguments, "warped": warped}))
+    assert np.array_equal(pictures[0], pictures[1])
+    changed = [not np.array_equal(panel(pictures[0], layout, 0, k), panel(pictures[2], layout, 0, k)) for k in range(7)]
+    assert changed == [False, False, True, False, True, False, False]
+
+
+def test_folds_are_marked(tmp_path: Path) -> None:
+    arguments = scene()
+    x = GRID.coordinates()[..., 0]
+    away = {"smooth": torch.zeros_like(x), "folded": 4 * torch.sin(x)}
+    green = {}
+    for name, along in away.items():
+        arguments["displacement"] = torch.stack([along, 0 * x, 0 * x]).float()
+        jacobian = panel(drawn(tmp_path, **arguments), layout_of(GRID), 0, 6).astype(int)
+        green[name] = (jacobian[..., 1] - jacobian[..., [0, 2]].max(axis=-1) > 100).mean()
+    axis = np.arange(16) + 4 * np.sin(np.arange(16.0))
+    assert green["smooth"] == 0
+    assert green["folded"] == pytest.approx(np.mean(np.gradient(axis) <= 0), abs=0.05)
+
+
+def test_labels_steer_the_planes_and_are_outlined(tmp_path: Path) -> None:
+    arguments = scene()
+    label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    label[0, 3:9, 4:12, 1:4] = 1
+    arguments["fixed"] = torch.zeros(1, *SHAPE)
+    arguments["fixed"][0, :, :, 2] = torch.arange(16.0)[:, None]
+    pixels = drawn(tmp_path, **arguments, fixed_label=label, before_label=label.roll(3, 1), warped_label=label)
+    layout = layout_of(GRID)
+    shown = panel(pixels, layout, 0, 0)
+    assert shown.std() > 30  # the plane through the label, not the empty one through the centre
+    strong = (shown.max(axis=-1).astype(int) - shown.min(axis=-1)) > 150
+    rows, columns = np.nonzero(strong)
+    height, width = strong.shape
+    # 6 x 8 voxels at index 3 and 4 of 16 x 20, seen from below: right is left, front is up.
+    assert (columns.min() / width, columns.max() / width) == pytest.approx((7 / 16, 13 / 16), abs=0.03)
+    assert (rows.min() / height, rows.max() / height) == pytest.approx((8 / 20, 16 / 20), abs=0.03)
+
+
+def test_moving_outlines_are_left_out_in_a_crowd(tmp_path: Path) -> None:
+    blue = []
+    for structures in (2, 40):
+        label = torch.arange(16)[:, None, None].expand(SHAPE)[None] * structures // 16
+        pixels = drawn(tmp_path, **scene(), fixed_label=label, before_label=label.roll(1, 1), warped_label=label)
+        shown = panel(pixels, layout_of(GRID), 0, 1).astype(int)
+        blue.append((shown[..., 2] - shown[..., 0] > 150).any())
+    assert blue == [True, False]
+
+
+@pytest.mark.parametrize("shape", [(24, 15), (1, 1), (9, 8, 1), (1, 7, 9), (2, 2, 2), (1, 1, 5)])
+def test_small_and_flat_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    grid = Grid(shape, torch.eye(len(shape) + 1))
+    pixels = drawn(tmp_path, grid, **scene(shape), title="flat")
+    layout = layout_of(grid, title="flat")
+    assert len(layout.planes) == (3 if min(shape) > 1 and len(shape) == 3 else 1)
+    assert pixels.shape[:2] == pytest.approx((150 * layout.height, 150 * layout.width), abs=1)
+
+
+@pytest.mark.parametrize("value", [0.0, -1024.0, float("nan")])
+def test_constant_images(tmp_path: Path, value: float) -> None:
+    image, zero = torch.full((1, *SHAPE), value), torch.zeros(3, *SHAPE)
+    label = torch.zeros(1, *SHAPE, dtype=torch.int16)
+    drawn(tmp_path, fixed=image, before=image, warped=image, displacement=zero, fixed_label=label)
+
+
+def test_a_title_is_text_whatever_it_holds(tmp_path: Path) -> None:
+    drawn(tmp_path, **scene(), title=r"a$\x$_b^{", subtitle="$ 3 → 4 % · <&>", folding_percent=1e-7)
+
+
+def test_a_tensor_off_the_grid_leaves_no_file(tmp_path: Path) -> None:
+    arguments = scene()
+    arguments["warped"] = arguments["warped"][:, :-1]
+    with pytest.raises(ValueError, match=r"warped must be of the shape \(1, 16, 20, 12\).*got \(1, 15, 20, 12\)"):
+        registration_figure(tmp_path / "report.png", grid=GRID, **arguments)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pair's way to the network's grid and home again, judged by SimpleITK and closed forms."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+
+from regplugins.spatial import AffineTransform, Grid
+from regplugins.transforms import LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
+from regplugins.transforms.pair import network_grid, onto_grid
+
+RAS = np.diag([1.0, 1.0, 1.0, 1.0])
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def blobs(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return gaussian_filter(np.random.default_rng(seed).random(shape), 2).astype(np.float32)
+
+
+def image(array: np.ndarray, affine: np.ndarray = RAS) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(array)[None], affine=torch.from_numpy(affine))
+
+
+def oblique(spacing: tuple[float, float, float], degrees: float, offset: tuple[float, float, float]) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    affine = np.eye(4)
+    affine[:3, :3] = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    affine[:3, :3] = affine[:3, :3] @ np.diag(spacing)
+    affine[:3, 3] = offset
+    return affine
+
+
+def pair(fixed: MetaTensor, moving: MetaTensor, **more: object) -> dict[str, object]:
+    return {"fixed": fixed, "moving": moving, "paths": {"fixed": "f", "moving": "m"}, "seconds": {}, **more}
+
+
+def test_network_grid_has_axes_nearest_ras_and_the_same_centre():
+    grid = Grid((20, 30, 10), torch.from_numpy(oblique((1, 0.5, 3), 170, (5, 6, 7))))
+    net = network_grid(grid, 1.0)
+    assert torch.diagonal(net.affine)[:3].min() > 0.9
+    torch.testing.assert_close(net.centre, grid.centre)
+    torch.testing.assert_close(net.spacing, torch.ones(3, dtype=torch.float64))
+    assert net.shape == (20, 15, 30)
+    assert network_grid(grid, (2, 2, 2), (4, 5, 6)).shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize("affine", [RAS, LPS, oblique((1, 1, 1), 20, (-3, 2, 9))], ids=["ras", "lps", "oblique"])
+def test_a_ramp_of_the_world_stays_that_ramp(affine):
+    grid = Grid((24, 22, 20), torch.from_numpy(affine))
+    ramp = MetaTensor(grid.coordinates()[..., 1].float()[None], affine=grid.affine)
+    target = network_grid(grid, 2.0, (6, 6, 6))
+    torch.testing.assert_close(onto_grid(ramp, target)[0], target.coordinates()[..., 1].float(), atol=1e-3, rtol=0)
+
+
+def test_coarse_grids_average_instead_of_picking():
+    noise = image(np.random.default_rng(0).standard_normal((48, 48, 48)).astype(np.float32))
+    coarse = onto_grid(noise, network_grid(Grid.from_image(noise), 4.0))
+    assert coarse.std() < 0.2  # 64 voxels average to an eighth, single ones would keep 1
+
+
+def test_outside_the_moving_image_its_border_goes_on():
+    moving = image(np.full((4, 4, 4), 7, np.float32))
+    target = Grid((10, 10, 10), torch.eye(4))
+    assert torch.equal(onto_grid(moving, target), torch.full((1, 10, 10, 10), 7.0))
+
+
+def test_meet_normalises_and_keeps_the_originals():
+    fixed, moving = image(100 + 1000 * blobs((12, 14, 10))), image(3 * blobs((9, 11, 13), 1))
+    met = MeetPaird(1.0, "fov")(pair(fixed, moving))
+    assert met["pair"].shape == (2, 12, 14, 10)
+    assert met["pair"].amin(dim=(1, 2, 3)).tolist() == [0, 0]
+    assert met["pair"].amax(dim=(1, 2, 3)).tolist() == [1, 1]
+    assert met["fixed"] is fixed
+    assert met["moving"] is moving
+    torch.testing.assert_close(met["initial"](Grid.from_image(fixed).centre), Grid.from_image(moving).centre)
+
+
+def test_images_that_do_not_overlap_are_refused():
+    far = np.diag([1.0, 1.0, 1.0, 1.0])
+    far[0, 3] = 500
+    with pytest.raises(ValueError, match=r"f and m do not overlap.*--init"):
+        MeetPaird(1.0, "none")(pair(image(blobs((8, 8, 8))), image(blobs((8, 8, 8)), far)))
+
+
+@pytest.mark.parametrize(
+    "fixed_affine", [RAS, LPS, oblique((1, 1.5, 2), 15, (4, -3, 8))], ids=["ras", "lps", "oblique"]
+)
+def test_shift_found_by_the_network_comes_home_in_millimetres(fixed_affine):
+    """The network's field says 2 voxels (of 1 mm) towards anterior: moving points lie 2 mm more anterior, whatever the axes."""
+    fixed, moving = (
+        image(blobs((16, 14, 12)), fixed_affine),
+        image(blobs((30, 30, 30), 1), oblique((1, 1, 1), 0, (-15, -15, -15))),
+    )
+    landmarks = Grid.from_image(fixed).centre[None]
+    met = MeetPaird(1.0, "fov")(pair(fixed, moving, fixed_landmarks=landmarks))
+    ddf = torch.zeros(1, 3, *met["pair"].shape[1:])
+    axis = int(met["grid"].affine[1, :3].abs().argmax())
+    direction = met["grid"].affine[:3, axis]
+    ddf[:, axis] = 2
+    home = ReturnPaird()({**met, "pred": ddf})
+    torch.testing.assert_close(home["warped_landmarks"], Grid.from_image(moving).centre[None] + 2 * direction)
+    torch.testing.assert_close(
+        home["displacement"].vectors.double(),
+        (2 * direction).view(3, 1, 1, 1).expand(3, *fixed.shape[1:]),
+        atol=1e-5,
+        rtol=0,
+    )
+    torch.testing.assert_close(home["inverse_displacement"].vectors, -home["displacement"].vectors, atol=1e-2, rtol=0)
+    assert home["warped"].shape == fixed.shape
+
+
+def test_labels_go_through_once_and_keep_their_type():
+    fixed, moving = image(blobs((10, 10, 10))), image(blobs((10, 10, 10), 1))
+    label = MetaTensor(torch.from_numpy((blobs((10, 10, 10), 2) > 0.5).astype(np.int32))[None], affine=torch.eye(4))
+    met = MeetPaird(1.0, "none")(pair(fixed, moving, moving_label=label))
+    ddf = torch.zeros(1, 3, 10, 10, 10)
+    ddf[:, 0] = 1
+    home = ReturnPaird()({**met, "pred": ddf})
+    assert home["warped_label"].dtype == torch.int32
+    assert torch.equal(home["warped_label"][:, :-1], label.as_tensor()[:, 1:])
+    assert torch.equal(home["before_label"], label.as_tensor())
+
+
+def test_unknown_interpolation_is_refused():
+    with pytest.raises(ValueError, match="label_interpolation.*cubic"):
+        ReturnPaird(label_interpolation="cubic")
+
+
+def test_two_dimensions():
+    affine = np.diag([2.0, 2.0, 1.0])
+    fixed, moving = image(blobs((20, 18)), affine), image(blobs((22, 16), 1), affine)
+    met = MeetPaird(2.0, "fov")(pair(fixed, moving))
+    home = ReturnPaird()({**met, "pred": torch.zeros(1, 2, 20, 18)})
+    assert home["warped"].shape == (1, 20, 18)
+
+
+class TestTrainingGrid:
+    def test_same_as_a_pair_that_meets_by_field_of_view(self):
+        shapes = ((13, 15, 11), (12, 16, 13))
+        images = [image(1000 * blobs(shape, seed)) for seed, shape in enumerate(shapes)]
+        alone = [OntoNetworkGridd(1.0, (10, 12, 10))({"image": one})["image"] for one in images]
+        met = MeetPaird(1.0, "fov")(pair(*images))
+        # The middle of the pair's grid, odd sizes apart; normalised over other voxels, so alike but for scale.
+        grid = met["grid"].resized([1.0] * 3, (10, 12, 10))
+        fixed = onto_grid(images[0], grid).flatten()
+        assert torch.corrcoef(torch.stack([fixed, alone[0].flatten()]))[0, 1] > 0.95
+        moving = onto_grid(images[1], grid, met["initial"]).flatten()
+        assert torch.corrcoef(torch.stack([moving, alone[1].flatten()]))[0, 1] > 0.95
+
+    def test_mask_says_where_the_image_is(self):
+        record = OntoNetworkGridd(1.0, (8, 10, 12))({"image": image(blobs((6, 20, 12)))})
+        assert record["mask"].sum() == 6 * 10 * 12
+        assert record["mask"][0, 1:7].min() == 1
+
+    def test_a_structure_outside_the_grid_is_an_error(self):
+        label = np.zeros((20, 20, 20), np.int32)
+        label[0, 0, 0] = 2
+        label[10, 10, 10] = 1
+        with pytest.raises(ValueError, match=r"\[2\] lie outside"):
+            OntoNetworkGridd(1.0, (8, 8, 8))({"image": image(blobs((20, 20, 20))), "label": image(label)})
+
+
+class TestLoad:
+    @pytest.fixture
+    def files(self, tmp_path):
+        paths = {}
+        for seed, (key, array) in enumerate(
+            {
+                "fixed": blobs((8, 9, 7)),
+                "moving": blobs((7, 8, 9), 1),
+                "fixed_label": np.ones((8, 9, 7), np.uint8),
+            }.items()
+        ):
+            paths[key] = str(tmp_path / f"{seed}_{key}.nii.gz")
+            nib.save(nib.Nifti1Image(array, RAS), paths[key])
+        return paths
+
+    def test_values_and_paths(self, files):
+        loaded = LoadPaird()(files)
+        np.testing.assert_array_equal(loaded["fixed"][0].numpy(), nib.load(files["fixed"]).get_fdata(dtype=np.float32))
+        assert loaded["fixed_label"].dtype == torch.int32
+        assert loaded["fixed_label"].meta["stored_dtype"] == np.uint8
+        assert loaded["paths"] == files
+
+    def test_label_of_another_shape(self, files, tmp_path):
+        nib.save(nib.Nifti1Image(np.ones((8, 9, 8), np.uint8), RAS), files["fixed_label"])
+        with pytest.raises(ValueError, match=r"fixed_label\.nii\.gz: shape \(8, 9, 8\) does not match \(8, 9, 7\)"):
+            LoadPaird()(files)
+
+    def test_label_of_another_place(self, files):
+        nib.save(nib.Nifti1Image(np.ones((8, 9, 7), np.uint8), oblique((1, 1, 1), 0, (5, 0, 0))), files["fixed_label"])
+        with pytest.raises(ValueError, match=r"fixed_label\.nii\.gz: lies elsewhere"):
+            LoadPaird()(files)
+
+    def test_dimensions_that_differ(self, files):
+        nib.save(nib.Nifti1Image(blobs((8, 9)), np.diag([1.0, 1, 1, 1])), files["moving"])
+        with pytest.raises(ValueError, match=r"fixed\.nii\.gz is 3-D.*moving\.nii\.gz is 2-D"):
+            LoadPaird()(files)
+
+    def test_landmarks_in_either_space(self, files, tmp_path):
+        csv = tmp_path / "points.csv"
+        csv.write_text("x,y,z\n1,2,3\n")
+        read = {
+            space: LoadPaird(space)(files | {"fixed_landmarks": str(csv)})["fixed_landmarks"]
+            for space in ("RAS", "LPS")
+        }
+        assert read["RAS"].tolist() == [[1, 2, 3]]
+        assert read["LPS"].tolist() == [[-1, -2, 3]]
+        other = tmp_path / "other.csv"
+        other.write_text("x,y,z\n1,2,3\n4,5,6\n")
+        with pytest.raises(ValueError, match="1 and 2 points"):
+            LoadPaird()(files | {"fixed_landmarks": str(csv), "moving_landmarks": str(other)})
+
+
+def test_initial_transform_is_part_of_the_way():
+    fixed, moving = image(blobs((10, 10, 10))), image(blobs((10, 10, 10), 1))
+    met = pair(fixed, moving, pair=torch.zeros(2, 10, 10, 10), grid=Grid((10, 10, 10), torch.eye(4)))
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[2, 3] = 3
+    home = ReturnPaird()({**met, "initial": AffineTransform(shift), "pred": torch.zeros(1, 3, 10, 10, 10)})
+    torch.testing.assert_close(home["warped"][..., :-3], moving.as_tensor()[..., 3:])
+    assert home["displacement"].vectors.abs().max() == 0
