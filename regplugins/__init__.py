@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image registration with MONAI: what the bundles compute with.
 
-Subpackages are imported when they are first asked for, so that ``import regplugins`` suffices for ``regplugins.spatial.warp``, in a bundle's
-config as anywhere.
+Subpackages are imported when they are first asked for, so that ``import regplugins`` suffices for
+``regplugins.spatial.warp``, in a bundle's config as anywhere.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from typing import Any
 
 
 def boolean(name: str, value: Any) -> bool:
-    """``value``, if it is a boolean: python-fire hands ``true`` and ``false`` over as strings, and both would count as true.
+    """``value``, if it is a boolean: python-fire hands ``true`` and ``false`` over as strings, and both would count as
+    true.
 
     Raises:
         TypeError: it is none.

@@ -13,7 +13,8 @@ def _cases(numbers: str) -> frozenset[int]:
     return frozenset(int(number) for number in numbers.split())
 
 
-# Which cases the shipped weights have never seen (test) and which chose among training runs (validation). All others train.
+# Which cases the shipped weights have never seen (test) and which chose among training runs (validation). All others
+# train.
 TEST_CASES = _cases(
     "15 24 34 46 50 56 57 83 84 90 92 114 124 143 150 171 172 174 181 210 228 229 244 252 259 260 263 318 "
     "328 337 349 350 351 353 354 366 374 380 383 387"
@@ -25,7 +26,8 @@ def prepare_hippocampus(source: str | Path, target: str | Path) -> Path:
     """Write ``datalist.json`` for the task's folder as downloaded, for instance by ``monai.apps.DecathlonDataset``.
 
     Args:
-        source: folder with ``imagesTr`` and ``labelsTr`` (or ``images`` and ``labels``) of files ``hippocampus_<number>.nii.gz``.
+        source: folder with ``imagesTr`` and ``labelsTr`` (or ``images`` and ``labels``) of files
+            ``hippocampus_<number>.nii.gz``.
         target: folder for the datalist, made if need be.
 
     Returns:

@@ -19,14 +19,14 @@ from tqdm import tqdm
 class PairDataset(Dataset):
     """Every ordered pair of ``n`` images: item ``k`` is fixed image ``k // n`` with moving image ``k % n``.
 
-    Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond ``n * n`` with the
-    same pairs again, but another draw of the augmentation.
+    Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond ``n
+    * n`` with the same pairs again, but another draw of the augmentation.
 
     Args:
         data: ``n`` records, each with an ``image`` and what else a loss needs.
         transform: makes of a record a mapping of tensors on a grid that all images share; deterministic.
-        augmentation: random transform of such a mapping, applied to moving and fixed image independently; what it does depends on
-            ``seed`` and the index alone.
+        augmentation: random transform of such a mapping, applied to moving and fixed image independently; what it does
+            depends on ``seed`` and the index alone.
         seed: of the augmentation.
 
     Raises:
@@ -53,7 +53,8 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """
         Returns:
-            ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of the records.
+            ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of
+            the records.
         """
         n = len(self.data)
         item: dict[str, Tensor] = {}
@@ -62,7 +63,7 @@ class PairDataset(Dataset):
             if self.augmentation is not None:
                 draw = np.random.SeedSequence([self.seed, index, number]).generate_state(1)[0]
                 self.augmentation.set_random_state(seed=int(draw))
-                record = self.augmentation(record)  # type: ignore[operator]
+                record = self.augmentation(record)
             item |= {side if key == "image" else f"{side}_{key}": value for key, value in record.items()}
         return item
 
@@ -70,8 +71,8 @@ class PairDataset(Dataset):
 class PairSampler(DistributedSampler):
     """Goes through all pairs in random order, a part each epoch, before it takes any of them again.
 
-    What it yields depends on ``seed`` and the epoch alone, so that a resumed training sees what it would have seen. MONAI's engines
-    set the epoch.
+    What it yields depends on ``seed`` and the epoch alone, so that a resumed training sees what it would have seen.
+    MONAI's engines set the epoch.
 
     Args:
         dataset: the pairs.

@@ -24,7 +24,8 @@ RECORD_KEYS = (*PATH_KEYS, "name")
 
 
 def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
-    """The pairs to register: those of ``datalist`` if it is given, else the one pair if its images are given, else the sample.
+    """The pairs to register: those of ``datalist`` if it is given, else the one pair if its images are given, else the
+    sample.
 
     Args:
         pair: a path or None for each of ``PATH_KEYS``.
@@ -32,8 +33,8 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
         sample: folder with ``fixed.nii.gz``, ``moving.nii.gz`` and, optionally, files named after the other keys.
 
     Returns:
-        Records without the keys that are not given. Those of a datalist carry a ``name`` (by default the index), the folder of their
-        outputs; a single pair has none.
+        Records without the keys that are not given. Those of a datalist carry a ``name`` (by default the index), the
+        folder of their outputs; a single pair has none.
 
     Raises:
         FileNotFoundError: a file that a record names does not exist.
@@ -58,8 +59,8 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
     """Read a list of records from a JSON file.
 
     Args:
-        path: JSON file: a list, or a mapping of section names to lists (MONAI's and the Decathlon's ``dataset.json``). Relative paths
-            in it are relative to its folder.
+        path: JSON file: a list, or a mapping of section names to lists (MONAI's and the Decathlon's ``dataset.json``).
+            Relative paths in it are relative to its folder.
         section: which list of a mapping.
 
     Returns:

@@ -25,7 +25,8 @@ def load_image(path: str | Path) -> MetaTensor:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is neither 2-D nor 3-D, or holds no varying, finite values. The message names the file.
+        ValueError: it cannot be read, is neither 2-D nor 3-D, or holds no varying, finite values. The message names the
+            file.
     """
     array, affine = _read(path)
     if np.iscomplexobj(array):
@@ -46,12 +47,13 @@ def load_label(path: str | Path) -> MetaTensor:
         path: file or folder.
 
     Returns:
-        ``(1, *spatial)`` int32 with its RAS+ affine; ``meta["stored_dtype"]`` is the numpy type to write its like with: that of the
-        file, or int16 for labels kept as floating-point numbers.
+        ``(1, *spatial)`` int32 with its RAS+ affine; ``meta["stored_dtype"]`` is the numpy type to write its like with:
+        that of the file, or int16 for labels kept as floating-point numbers.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is neither 2-D nor 3-D, or holds other than whole numbers. The message names the file.
+        ValueError: it cannot be read, is neither 2-D nor 3-D, or holds other than whole numbers. The message names the
+            file.
     """
     array, affine = _read(path)
     with np.errstate(invalid="ignore"):

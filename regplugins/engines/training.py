@@ -11,20 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
+from regplugins.networks import RegistrationNetwork
 
 
 class FieldsModule(nn.Module):
-    """A network whose ``forward`` gives its ``fields``: what a training loss needs, and what DistributedDataParallel hooks.
+    """A network whose ``forward`` gives its ``fields``: what a training loss needs, and what DistributedDataParallel
+    hooks.
 
     Args:
         network: registration network; checkpoints hold this one.
-        amp: compute convolutions in bfloat16, on GPUs and CPUs alike (MONAI's trainers know CUDA only). No loss scaling is needed.
+        amp: compute convolutions in bfloat16, on GPUs and CPUs alike (MONAI's trainers know CUDA only). No loss scaling
+            is needed.
 
     Raises:
         TypeError: ``amp`` is no boolean.
     """
 
-    def __init__(self, network: nn.Module, amp: bool = False) -> None:
+    def __init__(self, network: RegistrationNetwork, amp: bool = False) -> None:
         super().__init__()
         self.network = network
         self.amp = boolean("amp", amp)

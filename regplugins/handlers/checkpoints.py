@@ -17,11 +17,12 @@ from regplugins.io import atomic
 
 
 class TrainingCheckpoints:
-    """Handler of a trainer: ``last.pt`` after every epoch, ``model.pt`` whenever the network is better than ever before.
+    """Handler of a trainer: ``last.pt`` after every epoch, ``model.pt`` whenever the network is better than ever
+    before.
 
-    ``last.pt`` holds all that a killed training needs to go on along the same curve; ``model.pt`` is the network's plain state dict.
-    (MONAI's saver and loader keep neither a fixed name that survives a kill while it is written, nor the best metric so far.)
-    Attach it after the handler that validates.
+    ``last.pt`` holds all that a killed training needs to go on along the same curve; ``model.pt`` is the network's
+    plain state dict. (MONAI's saver and loader keep neither a fixed name that survives a kill while it is written, nor
+    the best metric so far.) Attach it after the handler that validates.
 
     Args:
         folder: where the files go.

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
+from regplugins.spatial import crop, pad_to_multiple
 
 
 class WholeVolumeInferer(Inferer):
@@ -42,9 +42,7 @@ class WholeVolumeInferer(Inferer):
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels.
         """
-        sizes = inputs.shape[2:]
-        padding = [amount for size in reversed(sizes) for amount in (0, -size % self.divisor)]
-        padded = F.pad(inputs, padding, mode="replicate") if any(padding) else inputs
+        padded = pad_to_multiple(inputs, self.divisor)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
             ddf = network(padded)
-        return ddf[(..., *[slice(size) for size in sizes])].float()
+        return crop(ddf, inputs.shape[2:]).float()

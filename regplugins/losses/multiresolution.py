@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Similarity and smoothness at several resolutions: the objective of the multi-resolution FCN (Li and Fan, ISBI 2018)."""
+"""Similarity and smoothness at several resolutions: the objective of the multi-resolution FCN (Li and Fan, ISBI
+2018).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from regplugins.spatial import warp
 
 
 def half_resolution(image: Tensor) -> Tensor:
-    """Average over 3 voxels an axis, every second voxel kept: voxel ``i`` of the result lies on voxel ``2 i``, as max pooling has it.
+    """Average over 3 voxels an axis, every second voxel kept: voxel ``i`` of the result lies on voxel ``2 i``, as max
+    pooling has it.
 
     Args:
         image: ``(B, C, *spatial)``.
@@ -25,7 +28,8 @@ def half_resolution(image: Tensor) -> Tensor:
 
 
 class MultiResolutionLoss(nn.Module):
-    """Weighted sum over resolutions of ``similarity(warped moving, fixed) + weight * regularisation(DDF)`` (Eq. 1 and "loss 1 to 3").
+    """Weighted sum over resolutions of ``similarity(warped moving, fixed) + weight * regularisation(DDF)`` (Eq. 1 and
+    "loss 1 to 3").
 
     Args:
         similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``.
@@ -50,9 +54,10 @@ class MultiResolutionLoss(nn.Module):
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """
         Args:
-            fields: DDFs ``(B, n, *spatial)`` in voxels of their own grids, finest first, each half as fine as the one before.
-            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)`` on the finest grid; ``mask`` ``(B, 1, *spatial)``, optional, weighs
-                where the fixed image is known.
+            fields: DDFs ``(B, n, *spatial)`` in voxels of their own grids, finest first, each half as fine as the one
+                before.
+            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)`` on the finest grid; ``mask`` ``(B, 1, *spatial)``,
+                optional, weighs where the fixed image is known.
 
         Returns:
             A scalar.

@@ -12,7 +12,8 @@ from regplugins.spatial import warp
 
 
 class WeaklySupervisedLoss(nn.Module):
-    """``objective + weight * (1 - soft Dice)`` of the moving labels, warped linearly a class at a time, and the fixed ones.
+    """``objective + weight * (1 - soft Dice)`` of the moving labels, warped linearly a class at a time, and the fixed
+    ones.
 
     Args:
         objective: loss ``(fields, target) -> scalar`` on the images.
@@ -29,8 +30,8 @@ class WeaklySupervisedLoss(nn.Module):
         """
         Args:
             fields: DDFs, finest first.
-            target: what the objective needs, and ``moving_label`` and ``fixed_label``: ``(B, K, *spatial)``, one channel a class,
-                background left out.
+            target: what the objective needs, and ``moving_label`` and ``fixed_label``: ``(B, K, *spatial)``, one
+                channel a class, background left out.
 
         Returns:
             A scalar.

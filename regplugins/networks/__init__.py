@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration networks. ``forward(pair)`` gives the one tensor that inference needs, ``fields(pair)`` all that a loss needs."""
+"""Registration networks. ``forward(pair)`` gives the one tensor that inference needs, ``fields(pair)`` all that a loss
+needs.
+"""
 
 from __future__ import annotations
 
+from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.weights import load_weights, weights_file
 
-__all__ = ["MultiResolutionFCN", "load_weights", "weights_file"]
+__all__ = ["MultiResolutionFCN", "RegistrationNetwork", "load_weights", "weights_file"]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
+
+from regplugins.networks.base import RegistrationNetwork
 
 VARIANTS = ("multires", "no_pooling", "coarse")
 
@@ -45,16 +48,17 @@ class Regression(nn.Module):
             return self.conv(features.float())
 
 
-class MultiResolutionFCN(nn.Module):
+class MultiResolutionFCN(RegistrationNetwork):
     """Fields at quarter, half and full resolution from one network without skip connections.
 
-    Modules of 32, 64, 128 and 64 kernels with a max pooling after each of the first two, deconvolutions of 64 and 32, and a regression
-    convolution at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i`` of the next finer one.
+    Modules of 32, 64, 128 and 64 kernels with a max pooling after each of the first two, deconvolutions of 64 and 32,
+    and a regression convolution at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i`` of the next
+    finer one.
 
     Args:
         spatial_dims: 2 or 3.
-        variant: "multires"; or what the paper compares it with: "no_pooling" (modules 1 to 3 and one regression, all at full
-            resolution) or "coarse" (one regression at quarter resolution, its field enlarged linearly).
+        variant: "multires"; or what the paper compares it with: "no_pooling" (modules 1 to 3 and one regression, all at
+            full resolution) or "coarse" (one regression at quarter resolution, its field enlarged linearly).
         channels: kernels of convolution modules 1 to 4 and of the two deconvolutions.
         regression_kernel: kernel size of the regression convolutions, odd.
 
@@ -94,7 +98,7 @@ class MultiResolutionFCN(nn.Module):
             widths = [c4] if variant == "coarse" else [c4, d1, d2]
             self.regressions = nn.ModuleList([Regression(spatial_dims, w, regression_kernel) for w in widths])
             self.upsamplings = nn.ModuleList(
-                [ConvModule(spatial_dims, a, b, upsample=True) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+                [ConvModule(spatial_dims, a, b, upsample=True) for a, b in pairwise(widths)]
             )
 
     def forward(self, pair: Tensor) -> Tensor:
@@ -120,7 +124,8 @@ class MultiResolutionFCN(nn.Module):
             pair: as for ``forward``.
 
         Returns:
-            Displacement fields in voxels of their own grids, finest first: full, half and quarter resolution; for the two other
+            Displacement fields in voxels of their own grids, finest first: full, half and quarter resolution; for the
+                two other
             variants the full one alone.
         """
         self._check(pair)
@@ -143,5 +148,6 @@ class MultiResolutionFCN(nn.Module):
             fits = fits and size % self.stride == 0
         if not fits:
             raise ValueError(
-                f"expected (B, 2, *spatial) with {self.spatial_dims} sizes that are multiples of {self.stride}, got {pair.shape}"
+                f"expected (B, 2, *spatial) with {self.spatial_dims} sizes that are multiples of {self.stride}, "
+                f"got {pair.shape}"
             )

@@ -8,14 +8,15 @@ import torch.nn.functional as F
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
 
-from regplugins.spatial import compose, exponentiate
+from regplugins.spatial import compose, crop, exponentiate
 
 
 class FieldOptimizer:
-    """Improve a field by a smooth diffeomorphic correction: ``start ∘ exp(G * v)``, ``v`` found by Adam under a training objective.
+    """Improve a field by a smooth diffeomorphic correction: ``start ∘ exp(G * v)``, ``v`` found by Adam under a
+    training objective.
 
-    ``v`` is a stationary velocity on a grid of every second voxel, kept smooth by the Gaussian ``G`` (a Sobolev-like gradient), so that what is
-    added does not fold.
+    ``v`` is a stationary velocity on a grid of every second voxel, kept smooth by the Gaussian ``G`` (a Sobolev-like
+    gradient), so that what is added does not fold.
 
     Args:
         objective: loss ``(fields, target) -> scalar``, as in training.
@@ -68,7 +69,6 @@ class FieldOptimizer:
 
     def _correction(self, velocity: Tensor, start: Tensor) -> Tensor:
         mode = "trilinear" if velocity.dim() == 5 else "bilinear"
-        size = start.shape[2:]
         # Every second voxel of the full grid, so that a coarse displacement counts double on it.
         fine = F.interpolate(exponentiate(velocity, self.squarings), scale_factor=2, mode=mode, align_corners=False)
-        return 2 * fine[(..., *[slice(n) for n in size])]
+        return 2 * crop(fine, start.shape[2:])

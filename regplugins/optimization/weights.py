@@ -6,14 +6,17 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from regplugins.networks import RegistrationNetwork
+from regplugins.spatial import crop, pad_to_multiple
 
 
 class WeightsOptimizer:
     """Train a copy of a network on the one pair, from trained or from random weights.
 
-    Batch normalisation: with trained weights its running statistics stay as they are (eval mode); with random ones, which have none, the
+    Batch normalisation: with trained weights its running statistics stay as they are (eval mode); with random ones,
+        which have none, the
     pair's own statistics are used (train mode), for the returned field too.
 
     Args:
@@ -29,7 +32,7 @@ class WeightsOptimizer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: RegistrationNetwork,
         objective: nn.Module,
         batch_statistics: bool = False,
         iterations: int = 40,
@@ -53,10 +56,8 @@ class WeightsOptimizer:
             ``(B, n, *spatial)`` displacement in voxels.
         """
         network = copy.deepcopy(self.network).train(self.batch_statistics)
-        stride = network.stride
-        padding = [amount for size in reversed(pair.shape[2:]) for amount in (0, -size % stride)]
-        padded = F.pad(pair, padding, mode="replicate")
-        mask = F.pad(torch.ones_like(pair[:, :1]), padding)
+        padded = pad_to_multiple(pair, network.stride)
+        mask = pad_to_multiple(torch.ones_like(pair[:, :1]), network.stride, mode="constant")
         target = {"moving": padded[:, :1], "fixed": padded[:, 1:], "mask": mask}
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         with torch.enable_grad():
@@ -65,4 +66,4 @@ class WeightsOptimizer:
                 self.objective(network.fields(padded), target).backward()
                 optimizer.step()
         with torch.no_grad():
-            return network(padded)[(..., *[slice(size) for size in start.shape[2:]])]
+            return crop(network(padded), start.shape[2:])

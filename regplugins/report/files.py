@@ -34,7 +34,8 @@ def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | 
 
 
 class WritePaird(Transform):
-    """Write a pair's images, transforms, landmarks, picture and report; the report comes last and says that all is there.
+    """Write a pair's images, transforms, landmarks, picture and report; the report comes last and says that all is
+    there.
 
     Args:
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.

@@ -28,10 +28,11 @@ from regplugins.transforms.timing import stage
 class MeasurePaird(Transform):
     """Measure a pair that ``ReturnPaird`` brought home; adds ``measures`` (nested, without files or versions).
 
-    ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers; ``overlap``: Dice,
-    HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of landmarks are: each ``before`` (through the
-    initial transform alone) and ``after``. ``folding_percent`` and ``sd_log_jacobian`` of the field on the network's grid;
-    ``inverse_consistency_mm``: mean and 95th percentile.
+    ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
+    ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
+    landmarks are: each ``before`` (through the initial transform alone) and ``after``. ``folding_percent`` and
+        ``sd_log_jacobian`` of
+    the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from regplugins.spatial.ddf import compose, exponentiate, invert, jacobian_determinant
 from regplugins.spatial.grid import Grid
+from regplugins.spatial.padding import crop, pad_to_multiple
 from regplugins.spatial.resample import resample, resample_labels
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 from regplugins.spatial.warp import identity_grid, warp
@@ -20,10 +21,12 @@ __all__ = [
     "Grid",
     "Transform",
     "compose",
+    "crop",
     "exponentiate",
     "identity_grid",
     "invert",
     "jacobian_determinant",
+    "pad_to_multiple",
     "resample",
     "resample_labels",
     "warp",

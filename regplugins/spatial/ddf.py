@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algebra of dense displacement fields (DDF) in voxels: compose, exponentiate, invert, Jacobian determinant.
 
-All fields are ``(B, n, *spatial)`` tensors, channel ``k`` along spatial axis ``k``; ``u`` stands for the map ``x -> x + u(x)``. Outside its
-grid a field continues from its border.
+All fields are ``(B, n, *spatial)`` tensors, channel ``k`` along spatial axis ``k``; ``u`` stands for the map ``x -> x +
+u(x)``. Outside its grid a field continues from its border.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[
         tolerance: stop when the largest residual, in voxels, is below this.
 
     Returns:
-        The inverse ``(B, n, *spatial)`` in voxels, and the residual ``(B, *spatial)``: the length in voxels of ``v(x) + u(x + v(x))``.
+        The inverse ``(B, n, *spatial)`` in voxels, and the residual ``(B, *spatial)``: the length in voxels of ``v(x) +
+        u(x + v(x))``.
     """
     inverse = -ddf
     error = warp(ddf, inverse) + inverse

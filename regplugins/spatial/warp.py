@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spatial transformer: sample an image at displaced voxel positions.
 
-MONAI's ``Warp`` builds its sampling grid in the displacement field's own precision (up to 0.3 voxel of error in bfloat16), turns a
-misspelt mode silently into another one and cannot be scripted; hence this one.
+MONAI's ``Warp`` builds its sampling grid in the displacement field's own precision (up to 0.3 voxel of error in
+bfloat16), turns a misspelt mode silently into another one and cannot be scripted; hence this one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def identity_grid(shape: list[int], device: torch.device | None = None, dtype: t
 
 
 def _sampling_grid(ddf: Tensor) -> Tensor:
-    """(B, n, *spatial) voxel displacements -> (B, *spatial, n) positions in [-1, 1], last axis of the array first, as grid_sample has them."""
+    """(B, n, *spatial) voxel displacements -> (B, *spatial, n) positions in [-1, 1], last axis of the array first, as
+    grid_sample has them.
+    """
     n = ddf.shape[1]
     positions: list[Tensor] = []
     for k in range(n - 1, -1, -1):

@@ -51,7 +51,8 @@ class LoadPaird(LoadVolumesd):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            FileNotFoundError, ValueError: a file is missing or no good, or shapes, dimensions or numbers of points do not belong together.
+            FileNotFoundError, ValueError: a file is missing or no good, or shapes, dimensions or numbers of points do
+                not belong together.
         """
         paths = {key: path for key, path in data.items() if key != "name"}
         pair: dict[str, Any] = {**data, "paths": paths, "landmark_space": self.landmark_space, "seconds": {}}
@@ -88,5 +89,6 @@ def _check_landmarks(paths: Mapping[str, str], pair: Mapping[str, Any]) -> None:
             raise ValueError(f"{paths[key]}: {points.shape[1]}-D points with {pair['fixed'].ndim - 1}-D images")
     if isinstance(fixed, torch.Tensor) and isinstance(moving, torch.Tensor) and len(fixed) != len(moving):
         raise ValueError(
-            f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, expected as many"
+            f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, "
+            "expected as many"
         )

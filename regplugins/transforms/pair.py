@@ -21,7 +21,8 @@ from regplugins.transforms.timing import stage
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[int] | None = None) -> Grid:
-    """Grid on which a network sees an image: about the same centre, its axes those of the image that are nearest to RAS+.
+    """Grid on which a network sees an image: about the same centre, its axes those of the image that are nearest to
+    RAS+.
 
     Args:
         grid: of the image.
@@ -33,7 +34,8 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[i
 
 
 def onto_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
-    """Resample an image for a network: averaged first where the target is much coarser, continued from its border outside.
+    """Resample an image for a network: averaged first where the target is much coarser, continued from its border
+    outside.
 
     Args:
         image: ``(1, *spatial)`` with its affine.
@@ -58,15 +60,17 @@ def onto_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | Non
 
 
 def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
-    """Map the given percentiles of an image ``(1, *spatial)`` to 0 and 1, and clip: scanners' scales differ twentyfold."""
+    """Map the given percentiles of an image ``(1, *spatial)`` to 0 and 1, and clip: scanners' scales differ
+    twentyfold.
+    """
     return ScaleIntensityRangePercentiles(lower, upper, 0.0, 1.0, clip=True)(image)
 
 
 class MeetPaird(Transform):
     """Bring both images onto the network's grid in the fixed image's world and normalise them.
 
-    Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid`` and ``initial``, the transform from the fixed to the moving world by which the
-    moving image came; the originals stay untouched.
+    Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid`` and ``initial``, the transform from the fixed to the
+    moving world by which the moving image came; the originals stay untouched.
 
     Args:
         spacing: of the network's grid, mm.
@@ -102,8 +106,8 @@ class MeetPaird(Transform):
             grid = network_grid(fixed_grid, self.spacing)
             if not moving_grid.contains(initial.map_grid(grid)).any():
                 raise ValueError(
-                    f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world (init '{self.init}'); "
-                    "try --init centre or --init rigid"
+                    f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world "
+                    f"(init '{self.init}'); try --init centre or --init rigid"
                 )
             channels = [normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))]
             pair |= {"pair": torch.cat(channels), "grid": grid, "initial": initial}
@@ -111,11 +115,13 @@ class MeetPaird(Transform):
 
 
 class ReturnPaird(Transform):
-    """Turn the network's field into a transform of the world and send the original moving image and labels through it, once.
+    """Turn the network's field into a transform of the world and send the original moving image and labels through it,
+    once.
 
-    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``. Adds ``displacement`` and ``inverse_displacement`` (on the fixed image's
-    grid; ``x_moving = initial(x + displacement(x))``), ``warped``, ``warped_label``, ``before`` and ``before_label`` (through ``initial`` alone)
-    and ``warped_landmarks`` (the fixed ones carried to the moving image).
+    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``. Adds ``displacement`` and
+    ``inverse_displacement`` (on the fixed image's grid; ``x_moving = initial(x + displacement(x))``), ``warped``,
+    ``warped_label``, ``before`` and ``before_label`` (through ``initial`` alone) and ``warped_landmarks`` (the fixed
+    ones carried to the moving image).
 
     Args:
         interpolation: of the image, "linear" or "nearest".
@@ -153,7 +159,8 @@ class ReturnPaird(Transform):
                     )
             if "fixed_landmarks" in pair:
                 pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
-            # Inverted where the network gave it: a scan of 500 voxels an axis would need gigabytes for no more information.
+            # Inverted where the network gave it: a scan of 500 voxels an axis would need gigabytes for no more
+            # information.
             inverse = field.inverse()
             pair |= {"field": field, "displacement": displacement, "inverse_displacement": inverse.sample(fixed_grid)}
         return pair

@@ -37,7 +37,9 @@ def bundle_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture(scope="session")
 def warped_samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """A data set made of a bundle's sample: the labelled image under smooth random warps, scaled as differently as scanners do."""
+    """A data set made of a bundle's sample: the labelled image under smooth random warps, scaled as differently as
+    scanners do.
+    """
 
     def make(bundle: Path) -> Path:
         folder = tmp_path_factory.mktemp("data")

@@ -73,7 +73,9 @@ def test_starts_at_the_identity():
 
 
 def test_voxel_i_of_a_coarser_grid_lies_on_voxel_two_i():
-    """A mark at voxel 8 is answered symmetrically about voxel 8, 4 and 2 of the three grids once all kernels are symmetric."""
+    """A mark at voxel 8 is answered symmetrically about voxel 8, 4 and 2 of the three grids once all kernels are
+    symmetric.
+    """
     network = lively(MultiResolutionFCN(spatial_dims=2))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

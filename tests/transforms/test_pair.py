@@ -91,7 +91,9 @@ def test_images_that_do_not_overlap_are_refused():
     "fixed_affine", [RAS, LPS, oblique((1, 1.5, 2), 15, (4, -3, 8))], ids=["ras", "lps", "oblique"]
 )
 def test_shift_found_by_the_network_comes_home_in_millimetres(fixed_affine):
-    """The network's field says 2 voxels (of 1 mm) towards anterior: moving points lie 2 mm more anterior, whatever the axes."""
+    """The network's field says 2 voxels (of 1 mm) towards anterior: moving points lie 2 mm more anterior, whatever the
+    axes.
+    """
     fixed, moving = (
         image(blobs((16, 14, 12)), fixed_affine),
         image(blobs((30, 30, 30), 1), oblique((1, 1, 1), 0, (-15, -15, -15))),
@@ -127,7 +129,7 @@ def test_labels_go_through_once_and_keep_their_type():
 
 
 def test_unknown_interpolation_is_refused():
-    with pytest.raises(ValueError, match="label_interpolation.*cubic"):
+    with pytest.raises(ValueError, match=r"label_interpolation.*cubic"):
         ReturnPaird(label_interpolation="cubic")
 
 
