@@ -22,6 +22,7 @@ from regplugins.metrics import (
     target_registration_error,
 )
 from regplugins.spatial import Grid, jacobian_determinant
+from regplugins.spatial.transforms import slabs
 from regplugins.transforms.timing import stage
 
 
@@ -67,7 +68,9 @@ def _similarity(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     result: dict[str, dict[str, float]] = {"ncc": {}, "mutual_information": {}}
     for when, transform in ways.items():
         image = pair["before" if when == "before" else "warped"]
-        covered = moving_grid.contains(transform.map_grid(grid))[None]
+        covered = torch.empty(fixed.shape, dtype=torch.bool)
+        for rows in slabs(grid.shape):
+            covered[0, rows] = moving_grid.contains(transform.map_grid(grid, rows))
         result["ncc"][when] = normalised_correlation(fixed, image, covered)
         result["mutual_information"][when] = mutual_information(fixed, image, covered)
     return result

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,10 @@ from torch import Tensor
 from regplugins.prealign import initial_transform
 from regplugins.spatial import AffineTransform, DisplacementField, Grid, resample, resample_labels
 from regplugins.spatial import Transform as SpatialTransform
+from regplugins.spatial.transforms import slabs
 from regplugins.transforms.timing import stage
+
+logger = logging.getLogger(__name__)
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[int] | None = None) -> Grid:
@@ -76,12 +80,21 @@ class MeetPaird(Transform):
         spacing: of the network's grid, mm.
         init: "none", "fov", "centre", "rigid", "affine" or a transform file, see ``regplugins.prealign``.
         seed: of a registration by mutual information.
+        trained_extent: size in mm, along the axes nearest to RAS, of what the network was trained on; a fixed image
+            half or twice that size along an axis gets a warning.
     """
 
-    def __init__(self, spacing: Sequence[float] | float, init: str = "none", seed: int = 0) -> None:
+    def __init__(
+        self,
+        spacing: Sequence[float] | float,
+        init: str = "none",
+        seed: int = 0,
+        trained_extent: Sequence[float] | None = None,
+    ) -> None:
         self.spacing = spacing
         self.init = init
         self.seed = seed
+        self.trained_extent = trained_extent
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -104,14 +117,23 @@ class MeetPaird(Transform):
             )
         with stage(pair, "meet"):
             grid = network_grid(fixed_grid, self.spacing)
-            if not moving_grid.contains(initial.map_grid(grid)).any():
+            if not any(moving_grid.contains(initial.map_grid(grid, rows)).any() for rows in slabs(grid.shape)):
                 raise ValueError(
                     f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world "
                     f"(init '{self.init}'); try --init centre or --init rigid"
                 )
             channels = [normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))]
             pair |= {"pair": torch.cat(channels), "grid": grid, "initial": initial}
+        self._warn_of_other_extent(pair["paths"]["fixed"], grid)
         return pair
+
+    def _warn_of_other_extent(self, path: str, grid: Grid) -> None:
+        if self.trained_extent is None:
+            return
+        extent = [size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True)]
+        if any(not 0.5 < own / trained < 2 for own, trained in zip(extent, self.trained_extent, strict=True)):
+            sizes = [" x ".join(f"{size:.0f}" for size in sizes) for sizes in (extent, self.trained_extent)]
+            logger.warning("%s: %s mm, but the network was trained on some %s mm", path, *sizes)
 
 
 class ReturnPaird(Transform):

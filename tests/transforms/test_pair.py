@@ -141,6 +141,15 @@ def test_two_dimensions():
     assert home["warped"].shape == (1, 20, 18)
 
 
+def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
+    meet = MeetPaird(2.0, "fov", trained_extent=(12, 14, 10))
+    alike = np.diag([-1.0, 1.0, 1.0, 1.0])
+    meet(pair(image(blobs((12, 14, 10)), alike), image(blobs((12, 14, 10), 1))))
+    assert not caplog.messages
+    meet(pair(image(blobs((12, 30, 10)), alike), image(blobs((12, 14, 10), 1))))
+    assert caplog.messages == ["f: 12 x 30 x 10 mm, but the network was trained on some 12 x 14 x 10 mm"]
+
+
 class TestTrainingGrid:
     def test_same_as_a_pair_that_meets_by_field_of_view(self):
         shapes = ((13, 15, 11), (12, 16, 13))

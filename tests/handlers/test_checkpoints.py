@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training that is stopped and resumed, with a metric that is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
+from torch import nn
+
+from regplugins.handlers import TrainingCheckpoints
+
+
+def training(folder: Path, metrics: list[float], resume: bool = False) -> tuple[Engine, nn.Module]:
+    """A trainer that adds one to a weight an epoch, and a validator that reports the given metrics, one an epoch."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+
+    def step(engine: Engine, batch: float) -> None:
+        with torch.no_grad():
+            network.weight += 1
+
+    trainer = Engine(step)
+    validator = SupervisedEvaluator(device="cpu", val_data_loader=[0], network=network)
+
+    def validate(engine: Engine) -> None:
+        value = metrics[engine.state.epoch - 1]
+        validator.state.epoch = engine.state.epoch
+        if validator.state.best_metric_epoch == -1 or value > validator.state.best_metric:
+            validator.state.best_metric, validator.state.best_metric_epoch = value, engine.state.epoch
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
+    TrainingCheckpoints(folder, network, {"network": network}, validator, resume).attach(trainer)
+    return trainer, network
+
+
+def best_weight(folder: Path) -> float:
+    return float(torch.load(folder / "model.pt", weights_only=True)["weight"])
+
+
+def test_best_is_kept_over_a_stop(tmp_path):
+    metrics = [0.3, 0.8, 0.5, 0.7, 0.9]
+    trainer, _ = training(tmp_path, metrics)
+    trainer.run([0], max_epochs=3)
+    assert best_weight(tmp_path) == 2
+    trainer, network = training(tmp_path, metrics, resume=True)
+    trainer.run([0], max_epochs=4)
+    assert trainer.state.epoch == 4
+    assert float(network.weight) == 4  # went on from three, once
+    assert best_weight(tmp_path) == 2  # 0.7 is the best since the stop, but not the best ever
+    trainer, network = training(tmp_path, metrics, resume=True)
+    trainer.run([0], max_epochs=5)
+    assert best_weight(tmp_path) == 5
+
+
+def test_no_unfinished_file_is_left(tmp_path):
+    trainer, _ = training(tmp_path, [0.5, 0.4])
+    trainer.run([0], max_epochs=2)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.pt", "model.pt"]
+
+
+def test_resume_needs_a_checkpoint_and_a_boolean(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"last\.pt"):
+        training(tmp_path, [], resume=True)
+    with pytest.raises(TypeError, match="resume must be True or False"):
+        training(tmp_path, [], resume="True")

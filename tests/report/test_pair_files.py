@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a field to figures and files: a pair whose answer is known in closed form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import gaussian_filter
+
+from regplugins.report import MeasurePaird, SummaryTable, WritePaird, folding, mean_dice, write_image
+from regplugins.report.table import summarise
+from regplugins.spatial import AffineTransform, Grid
+from regplugins.transforms import ReturnPaird
+
+SHAPE = (20, 22, 18)
+SHIFT = 2
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The moving image is the fixed one shifted by two voxels of 1.5 mm along the first axis; the field says so."""
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    fixed = gaussian_filter(np.random.default_rng(0).random(SHAPE), 2).astype(np.float32)
+    moving = np.roll(fixed, SHIFT, axis=0)
+    label = np.zeros(SHAPE, np.int32)
+    label[6:12, 8:14, 5:11] = 1
+    arrays = {"fixed": fixed, "moving": moving, "fixed_label": label, "moving_label": np.roll(label, SHIFT, axis=0)}
+    paths = {}
+    pair: dict = {"seconds": {"network": 0.25}, "landmark_space": "LPS", "name": "shifted"}
+    for key, array in arrays.items():
+        paths[key] = str(tmp_path / f"{key}.nii.gz")
+        nib.save(nib.Nifti1Image(array, affine), paths[key])
+        pair[key] = MetaTensor(torch.from_numpy(array)[None], affine=torch.from_numpy(affine))
+    pair["moving_label"].meta["stored_dtype"] = np.dtype(np.uint8)
+    paths["fixed_landmarks"] = str(tmp_path / "points.csv")
+    (tmp_path / "points.csv").write_text("x,y,z,name\n-15,-15,12,a\n-12,-18,15,b\n")
+    pair["fixed_landmarks"] = torch.tensor([[15.0, 15, 12], [12, 18, 15]])
+    pair["moving_landmarks"] = pair["fixed_landmarks"] + torch.tensor([SHIFT * 1.5, 0, 0])
+    ddf = torch.zeros(1, 3, *SHAPE)
+    ddf[:, 0] = SHIFT
+    grid = Grid(SHAPE, torch.from_numpy(affine))
+    pair |= {"paths": paths, "initial": AffineTransform.identity(3), "grid": grid, "pred": ddf}
+    return MeasurePaird()(ReturnPaird()(pair))
+
+
+def test_figures_of_a_shift(home):
+    measures = home["measures"]
+    assert measures["similarity"]["ncc"]["after"] == pytest.approx(1, abs=1e-5)
+    assert measures["similarity"]["ncc"]["before"] < 0.9
+    # A box of 6 voxels shifted by 2: 4 of 6 overlap.
+    assert measures["overlap"]["before"]["1"]["dice"] == pytest.approx(4 / 6)
+    assert measures["overlap"]["after"]["mean"] == {"dice": 1.0, "hd95": 0.0, "asd": 0.0}
+    assert measures["tre_mm"]["before"] == {"mean": pytest.approx(3), "max": pytest.approx(3)}
+    assert measures["tre_mm"]["after"] == {"mean": pytest.approx(0, abs=1e-5), "max": pytest.approx(0, abs=1e-5)}
+    assert measures["folding_percent"] == 0
+    assert measures["sd_log_jacobian"] == pytest.approx(0, abs=1e-6)
+    assert measures["inverse_consistency_mm"]["p95"] < 0.01
+    assert mean_dice(home) == 1.0
+    assert folding(home) == 0.0
+
+
+def test_files_say_the_same_to_itk(home, tmp_path):
+    WritePaird(tmp_path / "out")(home)
+    out = tmp_path / "out/shifted"
+    fixed = sitk.ReadImage(home["paths"]["fixed"])
+    for name in ("warped", "warped_label"):
+        image = sitk.ReadImage(str(out / f"{name}.nii.gz"))
+        assert image.GetSize() == fixed.GetSize()
+        assert image.GetOrigin() == pytest.approx(fixed.GetOrigin())
+        assert image.GetDirection() == pytest.approx(fixed.GetDirection())
+    assert sitk.ReadImage(str(out / "warped_label.nii.gz")).GetPixelID() == sitk.sitkUInt8
+    inside = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "warped.nii.gz")))[:, :, :-SHIFT]
+    np.testing.assert_allclose(inside, sitk.GetArrayFromImage(fixed)[:, :, :-SHIFT], atol=1e-5)
+    with (out / "warped_landmarks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["a", "b"]
+    assert float(rows[0]["x"]) == pytest.approx(-15 - SHIFT * 1.5)  # LPS, as they were given
+    report = json.loads((out / "report.json").read_text())
+    assert report["name"] == "shifted"
+    assert set(report["inputs"]) == set(home["paths"])
+    assert report["weights"] is None
+    assert report["seconds"]["network"] == 0.25
+
+
+def test_failure_leaves_no_report(home, tmp_path):
+    WritePaird(tmp_path)(home)
+    del home["displacement"]
+    with pytest.raises(KeyError):
+        WritePaird(tmp_path)(home)
+    assert not (tmp_path / "shifted/report.json").exists()
+
+
+def test_two_dimensional_images_are_written_in_the_plane(tmp_path):
+    grid = Grid((5, 6), torch.tensor([[2.0, 0, 3], [0, 1, 4], [0, 0, 1]]))
+    write_image(torch.arange(30.0).view(1, 5, 6), grid, tmp_path / "flat.nii.gz")
+    image = sitk.ReadImage(str(tmp_path / "flat.nii.gz"))
+    assert image.GetSize() == (5, 6)
+    assert image.GetSpacing() == (2.0, 1.0)
+    assert image.GetOrigin() == (-3.0, -4.0)
+
+
+def test_summary_is_the_mean_and_spread_of_the_rows():
+    rows = [{"name": "a", "dice": 0.5, "hd95": math.nan}, {"name": "b", "dice": 0.7, "hd95": 2.0}]
+    summary = summarise(rows)
+    assert set(summary) == {"dice", "hd95"}
+    assert summary["dice"] == {"n": 2, "mean": pytest.approx(0.6), "sd": pytest.approx(np.std([0.5, 0.7], ddof=1))}
+    assert summary["hd95"] == {"n": 1, "mean": 2.0, "sd": 0.0}
+
+
+def test_table_has_a_row_a_pair(home, tmp_path):
+    from ignite.engine import Engine
+
+    def step(engine: Engine, batch: dict) -> dict:
+        return {}
+
+    engine = Engine(step)
+    SummaryTable(tmp_path / "new/summary.csv", tmp_path / "new/summary.json", by_label=True).attach(engine)
+    engine.run([home, {**home, "name": "again"}])
+    with (tmp_path / "new/summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["shifted", "again"]
+    assert float(rows[0]["dice_1_before"]) == pytest.approx(4 / 6)
+    assert float(rows[0]["tre_mean_before"]) == pytest.approx(3)
+    assert json.loads((tmp_path / "new/summary.json").read_text())["dice_mean_after"]["n"] == 2
