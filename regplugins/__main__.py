@@ -24,7 +24,8 @@ def register(bundle: str, output_dir: str, refine: str | None = None, **options:
         refine: improve the result by optimising the "field" or the network's "weights" on this pair (refine.json).
         options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
     """
-    import monai.bundle  # seconds, which "prepare" need not wait for
+    import monai.bundle  # takes seconds, which "prepare" need not wait for
+    from monai.bundle import ConfigParser
 
     configs = Path(bundle) / "configs"
     files = [str(configs / "inference.json")]
@@ -34,6 +35,10 @@ def register(bundle: str, output_dir: str, refine: str | None = None, **options:
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
+    keys = {key for file in files for key in ConfigParser.load_config_file(file)}
+    unknown = sorted(option for option in options if option.split("#")[0].split("::")[0] not in keys)
+    if unknown:
+        raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {sorted(keys)}")
     logging_file = str(configs / "logging.conf")
     monai.bundle.run(
         config_file=files, logging_file=logging_file, bundle_root=str(bundle), output_dir=str(output_dir), **options

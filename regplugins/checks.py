@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,17 @@ def boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def choice(name: str, value: Any, options: Mapping[str, Any]) -> Any:
+    """What ``options`` has for ``value``.
+
+    Raises:
+        ValueError: nothing; the message lists what there is.
+    """
+    if value not in options:
+        raise ValueError(f"{name} must be one of {sorted(options)}, got {value!r}")
+    return options[value]
 
 
 def first_cause(error: BaseException) -> BaseException:

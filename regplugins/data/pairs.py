@@ -72,7 +72,7 @@ class PairSampler(DistributedSampler):
     """Goes through all pairs in random order, a part each epoch, before it takes any of them again.
 
     What it yields depends on ``seed`` and the epoch alone, so that a resumed training sees what it would have seen.
-    MONAI's engines set the epoch.
+    MONAI's engines set the epoch (they count from one).
 
     Args:
         dataset: the pairs.

@@ -128,7 +128,9 @@ def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
     named = [
         {"name": str(k), **{key: v for key, v in record.items() if v is not None}} for k, record in enumerate(records)
     ]
-    names = [str(record["name"]) for record in named]
+    for record in named:
+        record["name"] = str(record["name"])
+    names = [record["name"] for record in named]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{source}: the name '{name}' is given twice")

@@ -45,4 +45,4 @@ class WholeVolumeInferer(Inferer):
         padded = pad_to_multiple(inputs, self.divisor)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
             ddf = network(padded)
-        return crop(ddf, inputs.shape[2:]).float()
+        return crop(ddf, list(inputs.shape[2:])).float()

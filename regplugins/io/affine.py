@@ -101,4 +101,6 @@ def _read_text(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
         raise ValueError(f"{len(kinds)} transforms, {lists}")
     if complete == 0:
         raise ValueError("an empty composite")
-    return kinds[0], np.array(parameters[0].split(), dtype=np.float64), np.array(fixed[0].split(), dtype=np.float64)
+    # ITK writes several transforms into one file without calling them a composite.
+    kind = kinds[0] if len(kinds) == 1 else "CompositeTransform"
+    return kind, np.array(parameters[0].split(), dtype=np.float64), np.array(fixed[0].split(), dtype=np.float64)

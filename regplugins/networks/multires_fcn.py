@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
 from regplugins.networks.base import RegistrationNetwork
+from regplugins.spatial import enlarge
 
 VARIANTS = ("multires", "no_pooling", "coarse")
 
@@ -73,7 +73,7 @@ class MultiResolutionFCN(RegistrationNetwork):
         channels: Sequence[int] = (32, 64, 128, 64, 64, 32),
         regression_kernel: int = 3,
     ) -> None:
-        super().__init__()
+        super().__init__(stride=1 if variant == "no_pooling" else 4)
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {VARIANTS}, got '{variant}'")
         if len(channels) != 6:
@@ -82,7 +82,6 @@ class MultiResolutionFCN(RegistrationNetwork):
             raise ValueError(f"regression_kernel must be odd, got {regression_kernel}")
         self.spatial_dims = spatial_dims
         self.variant = variant
-        self.stride = 1 if variant == "no_pooling" else 4
         c1, c2, c3, c4, d1, d2 = channels
         pooling = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=2, padding=1)
         trunk: list[nn.Module] = [ConvModule(spatial_dims, 2, c1), pooling, ConvModule(spatial_dims, c1, c2), pooling]
@@ -137,10 +136,7 @@ class MultiResolutionFCN(RegistrationNetwork):
         return [self._full_size(fields[0]), *fields[1:]]
 
     def _full_size(self, ddf: Tensor) -> Tensor:
-        if self.variant != "coarse":
-            return ddf
-        mode = "trilinear" if self.spatial_dims == 3 else "bilinear"
-        return F.interpolate(ddf, scale_factor=4.0, mode=mode, align_corners=False) * 4.0
+        return enlarge(ddf, 4) if self.variant == "coarse" else ddf
 
     def _check(self, pair: Tensor) -> None:
         fits = pair.dim() == self.spatial_dims + 2 and pair.shape[1] == 2

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
 
-from regplugins.spatial import compose, crop, exponentiate
+from regplugins.spatial import compose, crop, enlarge, exponentiate
 
 
 class FieldOptimizer:
@@ -68,7 +67,4 @@ class FieldOptimizer:
         return compose(start, self._correction(smooth(velocity), start)).detach()
 
     def _correction(self, velocity: Tensor, start: Tensor) -> Tensor:
-        mode = "trilinear" if velocity.dim() == 5 else "bilinear"
-        # Every second voxel of the full grid, so that a coarse displacement counts double on it.
-        fine = F.interpolate(exponentiate(velocity, self.squarings), scale_factor=2, mode=mode, align_corners=False)
-        return 2 * crop(fine, start.shape[2:])
+        return crop(enlarge(exponentiate(velocity, self.squarings), 2), list(start.shape[2:]))

@@ -66,4 +66,4 @@ class WeightsOptimizer:
                 self.objective(network.fields(padded), target).backward()
                 optimizer.step()
         with torch.no_grad():
-            return crop(network(padded), start.shape[2:])
+            return crop(network(padded), list(start.shape[2:]))

@@ -1,10 +1,20 @@
-import torch
+# SPDX-License-Identifier: Apache-2.0
+"""Bring two images roughly together: by their fields of view, their centres of mass, or their mutual information."""
 
-from regplugins.spatial import AffineTransform
+from __future__ import annotations
 
+from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view, centre_of_mass, otsu_threshold
+from regplugins.prealign.initial import CHOICES, initial_transform
+from regplugins.prealign.mutual_information import register
+from regplugins.prealign.volume import Volume
 
-def initial_transform(init, fixed, fixed_grid, moving, moving_grid, seed=0, fixed_mask=None, moving_mask=None):
-    m = torch.eye(fixed_grid.ndim + 1, dtype=torch.float64)
-    if init == "fov":
-        m[:-1, -1] = moving_grid.centre - fixed_grid.centre
-    return AffineTransform(m)
+__all__ = [
+    "CHOICES",
+    "Volume",
+    "align_centres_of_mass",
+    "align_fields_of_view",
+    "centre_of_mass",
+    "initial_transform",
+    "otsu_threshold",
+    "register",
+]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of ITK's registration framework that are used here, and images as it sees them (LPS mm)."""
+"""The classes of ITK that registration takes, and how images and transforms come into its LPS world and back."""
 
 from __future__ import annotations
 
@@ -7,42 +7,72 @@ import importlib
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from regplugins.io.lps import flip_affine
-from regplugins.spatial.grid import Grid
+from regplugins.io.lps import flip_affine, flip_matrix
+from regplugins.spatial import AffineTransform, Grid
+
+_PIXELS = {torch.float32: "F", torch.uint8: "UC"}
 
 
-def itk_class(name: str, variant: str) -> Any:
-    """A wrapped class of ITK by the name that its C++ template has in one variant.
+def itk_class(name: str, variant: str, module: str | None = None) -> Any:
+    """One variant of a class template of ITK.
 
-    ``itk.<name>`` would load all that its module depends on, most of ITK, with some ten seconds of computing time, of
-    which the registration needs a tenth.
+    The same object as ``itk.<name>[...]``, which would first load all that its ITK module depends on: ten seconds of
+    computing for a registration of two.
 
     Args:
         name: such as "AffineTransform".
-        variant: its template's arguments as the bindings abbreviate them, such as "D3".
+        variant: the template's arguments as ITK's wrapping abbreviates them, such as "D3".
+        module: wrapping file that holds it, where that has another name.
     """
-    module = importlib.import_module(f"itk.itk{name.removesuffix('Template')}Python")
-    return getattr(module, f"itk{name}{variant}")
+    return getattr(importlib.import_module(f"itk.itk{module or name}Python"), f"itk{name}{variant}")
 
 
-def to_itk(values: Tensor, grid: Grid) -> Any:
+def image_to_itk(values: Tensor, grid: Grid) -> Any:
     """An image as ITK sees it.
 
     Args:
         values: ``(*grid.shape)`` float32 or uint8 on the CPU.
         grid: where the voxels lie.
-
-    Returns:
-        ITK image. Its voxels are those of an array that lives as long as this Python object, which must therefore be
-        kept while ITK works with it.
     """
     n = grid.ndim
-    pixel = {"float32": "F", "uint8": "UC"}[str(values.numpy().dtype)]
-    image = itk_class("PyBuffer", f"I{pixel}{n}").GetImageViewFromArray(np.ascontiguousarray(values.numpy().T))
+    kind = f"I{_PIXELS[values.dtype]}{n}"
+    view = itk_class("PyBuffer", kind).GetImageViewFromArray(np.ascontiguousarray(values.numpy().T))
+    # The view's voxels would vanish with the array, even while a filter of ITK still holds the image.
+    duplicator = itk_class("ImageDuplicator", kind).New()
+    duplicator.SetInputImage(view)
+    duplicator.Update()
+    image = duplicator.GetOutput()
     affine, spacing = flip_affine(grid.affine).numpy(), grid.spacing.numpy()
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:n, n].tolist())
     image.SetDirection(np.ascontiguousarray(affine[:n, :n] / spacing))
     return image
+
+
+def affine_to_itk(transform: AffineTransform) -> Any:
+    """An affine transform as ITK's, with its centre at the origin."""
+    n = transform.ndim
+    matrix = flip_matrix(transform.matrix)
+    values = [*matrix[:n, :n].flatten().tolist(), *matrix[:n, n].tolist()]
+    parameters = itk_class("OptimizerParameters", "D")(len(values))
+    for k, value in enumerate(values):
+        parameters.SetElement(k, value)
+    affine = itk_class("AffineTransform", f"D{n}").New()
+    affine.SetParameters(parameters)
+    return affine
+
+
+def affine_from_itk(transform: Any) -> AffineTransform:
+    """A linear transform of ITK of any kind."""
+    n = transform.GetInputSpaceDimension()
+    # Where the origin and the unit points go is the matrix, whatever the parameters and the centre mean.
+    origin, *units = (
+        np.array(transform.TransformPoint(point)) for point in np.vstack([np.zeros(n), np.eye(n)]).tolist()
+    )
+    matrix = np.eye(n + 1)
+    matrix[:n, :n] = np.stack(units, axis=1) - origin[:, None]
+    matrix[:n, n] = origin
+    return AffineTransform(flip_matrix(torch.from_numpy(matrix)))

@@ -20,7 +20,7 @@ _LOWEST = -1024.0
 _PERCENTILES = (0.1, 99.9)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A scalar image in the world.
 
@@ -56,7 +56,7 @@ class Volume:
         values = _average(image.as_subclass(Tensor)[0], blocks)
         if not values.isfinite().all():
             raise ValueError(f"the {name} image has values that are not finite")
-        inside = None if mask is None else _average((mask.as_subclass(Tensor)[0] != 0), blocks) > 0
+        inside = None if mask is None else _average(mask.as_subclass(Tensor)[0].bool(), blocks) > 0
         if inside is not None and not inside.any():
             raise ValueError(f"the {name} mask is empty")
         seen = values if inside is None else values[inside]

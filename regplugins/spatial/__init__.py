@@ -7,7 +7,7 @@ World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") ar
 
 from __future__ import annotations
 
-from regplugins.spatial.ddf import compose, exponentiate, invert, jacobian_determinant
+from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacobian_determinant
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import crop, pad_to_multiple
 from regplugins.spatial.resample import resample, resample_labels
@@ -22,6 +22,7 @@ __all__ = [
     "Transform",
     "compose",
     "crop",
+    "enlarge",
     "exponentiate",
     "identity_grid",
     "invert",

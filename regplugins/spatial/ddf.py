@@ -8,8 +8,10 @@ u(x)``. Outside its grid a field continues from its border.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from regplugins.spatial.padding import crop
 from regplugins.spatial.warp import warp
 
 
@@ -69,6 +71,23 @@ def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[
         inverse = inverse - error
         error = warp(ddf, inverse) + inverse
     return inverse, error.norm(dim=1)
+
+
+def enlarge(ddf: Tensor, factor: int) -> Tensor:
+    """Interpolate a field linearly onto a finer grid: voxel ``i`` of the coarse one lies on voxel ``factor * i``.
+
+    Args:
+        ddf: ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D.
+        factor: how many times finer the new grid is.
+
+    Returns:
+        ``(B, n, *(factor * spatial))`` voxels of the fine grid; beyond the last coarse voxel the field is constant.
+    """
+    n = ddf.dim() - 2
+    padded = F.pad(ddf, [0, 1] * n, mode="replicate")
+    sizes = [factor * size + 1 for size in ddf.shape[2:]]
+    fine = F.interpolate(padded, size=sizes, mode="trilinear" if n == 3 else "bilinear", align_corners=True)
+    return factor * crop(fine, [size - 1 for size in sizes])
 
 
 def jacobian_determinant(ddf: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,8 +22,8 @@ def pad_to_multiple(image: Tensor, divisor: int, mode: str = "replicate") -> Ten
     return F.pad(image, padding, mode=mode) if any(padding) else image
 
 
-def crop(image: Tensor, shape: Sequence[int]) -> Tensor:
+def crop(image: Tensor, shape: list[int]) -> Tensor:
     """The near corner of an image ``(B, C, *spatial)`` of the given spatial shape: undoes ``pad_to_multiple``."""
-    for axis, size in enumerate(shape, start=2):
-        image = image.narrow(axis, 0, size)
+    for axis, size in enumerate(shape):
+        image = image.narrow(axis + 2, 0, size)
     return image

@@ -37,16 +37,18 @@ class LoadPaird(LoadVolumesd):
 
     Args:
         landmark_space: "RAS" or "LPS", the world of the landmark files.
+        spatial_dims: number of dimensions that the images must have; None: 2 or 3.
 
     Raises:
         ValueError: another ``landmark_space``.
     """
 
-    def __init__(self, landmark_space: str = "RAS") -> None:
+    def __init__(self, landmark_space: str = "RAS", spatial_dims: int | None = None) -> None:
         super().__init__(("fixed", "moving", "fixed_label", "moving_label", "fixed_mask", "moving_mask"))
         if landmark_space not in ("RAS", "LPS"):
             raise ValueError(f"landmark_space must be 'RAS' or 'LPS', got '{landmark_space}'")
         self.landmark_space = landmark_space
+        self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -61,6 +63,9 @@ class LoadPaird(LoadVolumesd):
             for key in ("fixed_landmarks", "moving_landmarks"):
                 if key in pair:
                     pair[key] = read_landmarks(pair[key], space=self.landmark_space)
+        for key in ("fixed", "moving"):
+            if self.spatial_dims not in (None, pair[key].ndim - 1):
+                raise ValueError(f"{paths[key]}: {pair[key].ndim - 1}-D, expected a {self.spatial_dims}-D image")
         if pair["fixed"].ndim != pair["moving"].ndim:
             dimensions = [f"{paths[k]} is {pair[k].ndim - 1}-D" for k in ("fixed", "moving")]
             raise ValueError(f"images of one dimension expected: {dimensions[0]}, {dimensions[1]}")

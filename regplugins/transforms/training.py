@@ -47,9 +47,12 @@ class OntoNetworkGridd(Transform):
         if "label" in data:
             label = data["label"].as_tensor()
             record["label"] = resample_labels(label, source, target)
-            lost = set(label.unique().tolist()) - set(record["label"].unique().tolist()) - {0}
-            if lost:
-                raise ValueError(f"labels {sorted(lost)} lie outside the training grid of {self.shape} voxels")
+            voxels = label[0].nonzero().to(torch.float64)
+            lost = ~target.contains(source.index_to_world(voxels))
+            if lost.any():
+                raise ValueError(
+                    f"{int(lost.sum())} labelled voxels lie outside the training grid of {self.shape} voxels"
+                )
         return record
 
 

@@ -41,6 +41,9 @@ METHODS: dict[str, dict[str, Any]] = {
         "flow_sigma": 3,
         "total_sigma": 0,
         "reg_iterations": (100, 100, 10),
+        "aff_iterations": (100, 100, 100),
+        "aff_shrink_factors": (4, 2, 1),
+        "aff_smoothing_sigmas": (2, 1, 0),
     },
 }
 

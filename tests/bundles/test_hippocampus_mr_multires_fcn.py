@@ -185,6 +185,11 @@ class TestInference:
             assert refined["similarity"]["ncc"]["after"] > one_pass["similarity"]["ncc"]["after"]
             assert refined["folding_percent"] < 0.5
 
+    def test_unknown_way_to_refine(self, bundle, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run(bundle, "inference", "refine", output_dir=str(tmp_path), refine="velocity")
+        assert "refine must be one of ['field', 'weights'], got 'velocity'" in str(first_cause(error.value))
+
     def test_registering_is_training_from_random_weights(self, bundle, tmp_path):
         options = {"weights": "random", "refine": "weights", "iterations": 30, "seed": 1}
         run(bundle, "inference", "refine", output_dir=str(tmp_path), **options)
@@ -295,7 +300,7 @@ class TestBadInput:
             (np.where(np.eye(8)[..., None] > 0, np.nan, np.ones((8, 8, 8))), "64 voxels are NaN"),
             (np.full((8, 8, 8), 5.0), "constant image, all voxels are 5"),
             (np.zeros((8, 8, 0)), "empty image"),
-            (np.random.default_rng(0).random((8, 8)), "is 2-D"),
+            (np.random.default_rng(0).random((8, 8)), "2-D, expected a 3-D image"),
         ],
         ids=["4d", "nan", "constant", "empty", "2d"],
     )

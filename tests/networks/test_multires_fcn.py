@@ -64,8 +64,7 @@ def test_coarse_field_is_the_quarter_field_in_voxels_of_the_full_grid():
     network = lively(MultiResolutionFCN(variant="coarse"))
     pair = torch.rand(1, 2, 16, 16, 16)
     quarter = network.regressions[0](network.trunk(pair))
-    # Linear enlargement keeps averages; four times the voxels to cross.
-    torch.testing.assert_close(network(pair).mean(), 4 * quarter.mean(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(network(pair)[..., ::4, ::4, ::4], 4 * quarter)
 
 
 def test_starts_at_the_identity():

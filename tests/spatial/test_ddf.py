@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from scipy.linalg import expm
 
-from regplugins.spatial import compose, exponentiate, identity_grid, invert, jacobian_determinant
+from regplugins.spatial import compose, enlarge, exponentiate, identity_grid, invert, jacobian_determinant
 
 
 def affine_ddf(matrix: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -123,3 +123,13 @@ def test_channels_must_fit_the_axes():
 def test_gradient_flows_through_composition_and_exponential():
     velocity = 0.3 * torch.randn(1, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert torch.autograd.gradcheck(lambda v: exponentiate(v, steps=2), (velocity.requires_grad_(),))
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 3, 5)])
+def test_enlarged_ramp_is_the_finer_ramp(shape):
+    """A field that grows by a tenth of a voxel a voxel is the same map on a grid four times as fine."""
+    coarse, fine = (0.1 * identity_grid(list(sizes))[None] for sizes in (shape, [4 * size for size in shape]))
+    enlarged = enlarge(coarse, 4)
+    assert enlarged.shape == fine.shape
+    known = (..., *(slice(4 * size - 3) for size in shape))
+    torch.testing.assert_close(enlarged[known], fine[known])
