@@ -46,6 +46,7 @@ def run(bundle: Path, *configs: str, **overrides: object) -> None:
 def train(bundle: Path, data: Path, output: Path, *overlays: str, **overrides: object) -> dict[str, torch.Tensor]:
     """A few steps; the last checkpoint."""
     small = {"pairs_per_epoch": 4, "batch_size": 2, "val_pairs": 1, "val_interval": 1, "amp": False}
+    small["network_shape"] = [44, 52, 48]  # the sample's label is larger than those that the bundle was trained on
     run(bundle, "train", *overlays, dataset_dir=str(data), output_dir=str(output), **(small | overrides))
     return torch.load(output / "checkpoints/last.pt", weights_only=True)
 
@@ -84,7 +85,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("variant", ["no_pooling", "coarse"])
     def test_ablations(self, bundle, data, tmp_path, variant):
-        overrides = {"network_def#variant": variant, "network_shape": [40, 40, 40], "inferer#divisor": 4}
+        overrides = {"network_def#variant": variant}
         assert (
             train(bundle, data, tmp_path, max_epochs=1, pairs_per_epoch=2, batch_size=1, **overrides)["iteration"] == 2
         )
@@ -100,20 +101,11 @@ class TestTraining:
         configs = str([str(bundle / f"configs/{name}.json") for name in ("train", "multi_gpu_train")])
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
         options = ["--config_file", configs, "--bundle_root", str(bundle), "--dataset_dir", str(data)]
-        small = [
-            "--max_epochs",
-            "1",
-            "--pairs_per_epoch",
-            "4",
-            "--batch_size",
-            "2",
-            "--val_pairs",
-            "2",
-            "--val_interval",
-            "1",
-        ]
+        small = {"max_epochs": 1, "pairs_per_epoch": 4, "batch_size": 2, "val_pairs": 2, "val_interval": 1}
+        small["network_shape"] = "[44,52,48]"
+        options += [word for key, value in small.items() for word in (f"--{key}", str(value))]
         result = subprocess.run(
-            [*command, *options, *small, "--output_dir", str(tmp_path)], capture_output=True, text=True, timeout=300
+            [*command, *options, "--output_dir", str(tmp_path)], capture_output=True, text=True, timeout=300
         )
         assert result.returncode == 0, result.stderr[-3000:]
         assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 2
@@ -359,7 +351,7 @@ class TestConventions:
             logging_file=str(bundle / "configs/logging.conf"),
             workflow_type=kind,
             bundle_root=str(bundle),
-            **({"dataset_dir": str(data)} if kind == "train" else {}),
+            **({"dataset_dir": str(data), "val_pairs": 1, "network_shape": [44, 52, 48]} if kind == "train" else {}),
         )
         workflow.initialize()
         assert workflow.check_properties() == []
