@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view, centre_of_mass, otsu_threshold
 from regplugins.prealign.initial import CHOICES, initial_transform
-from regplugins.prealign.mutual_information import register
+from regplugins.prealign.registration import register
 from regplugins.prealign.volume import Volume
 
 __all__ = [

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regplugins.io import read_transform
 from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view
-from regplugins.prealign.mutual_information import register
+from regplugins.prealign.registration import register
 from regplugins.prealign.volume import Volume
 from regplugins.spatial import AffineTransform, CompositeTransform, Grid
 

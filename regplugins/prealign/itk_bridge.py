@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regplugins.io.lps import flip_affine, flip_matrix
-from regplugins.spatial import AffineTransform, Grid
+from regplugins.spatial import Grid
 
 _PIXELS = {torch.float32: "F", torch.uint8: "UC"}
 
@@ -52,27 +52,12 @@ def image_to_itk(values: Tensor, grid: Grid) -> Any:
     return image
 
 
-def affine_to_itk(transform: AffineTransform) -> Any:
-    """An affine transform as ITK's, with its centre at the origin."""
-    n = transform.ndim
-    matrix = flip_matrix(transform.matrix)
+def affine_parameters(matrix: Tensor) -> Any:
+    """Parameters of ITK's affine transform about the origin for a matrix ``(n + 1, n + 1)`` between RAS+ worlds."""
+    n = matrix.shape[0] - 1
+    matrix = flip_matrix(matrix)
     values = [*matrix[:n, :n].flatten().tolist(), *matrix[:n, n].tolist()]
     parameters = itk_class("OptimizerParameters", "D")(len(values))
     for k, value in enumerate(values):
         parameters.SetElement(k, value)
-    affine = itk_class("AffineTransform", f"D{n}").New()
-    affine.SetParameters(parameters)
-    return affine
-
-
-def affine_from_itk(transform: Any) -> AffineTransform:
-    """A linear transform of ITK of any kind."""
-    n = transform.GetInputSpaceDimension()
-    # Where the origin and the unit points go is the matrix, whatever the parameters and the centre mean.
-    origin, *units = (
-        np.array(transform.TransformPoint(point)) for point in np.vstack([np.zeros(n), np.eye(n)]).tolist()
-    )
-    matrix = np.eye(n + 1)
-    matrix[:n, :n] = np.stack(units, axis=1) - origin[:, None]
-    matrix[:n, n] = origin
-    return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
+    return parameters

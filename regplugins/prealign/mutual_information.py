@@ -52,6 +52,7 @@ class MutualInformation:
         metric.SetVirtualDomainFromImage(image)
         metric.SetVirtualSampledPointSet(points)
         metric.SetUseVirtualSampledPointSet(True)
+        metric.SetUseSampledPointSet(True)
         metric.SetMovingTransform(self._transform)
         # The moving image's gradient is taken where a point asks for it, not everywhere.
         metric.SetUseFixedImageGradientFilter(False)

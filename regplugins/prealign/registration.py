@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import OptimizeResult, minimize
+from scipy.optimize import minimize
 from torch import Tensor
 
 from regplugins.prealign.centres import centre_of_mass
@@ -21,8 +21,9 @@ _SAMPLES = 30_000
 # More would leave too few samples in each where, as in CT, most of an image has nearly one value.
 _BINS = 24
 _ITERATIONS = 60
-# In voxels: the first step, and the one with which a resolution is done.
-_FIRST_STEP, _LAST_STEP = 1.0, 0.01
+# Of the gain of the first step, a voxel long: what is left when a resolution is done.
+_TOLERANCE = 1e-3
+_NUMBER: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
 def register(
@@ -75,18 +76,64 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
 def _optimise(
     kind: str, fixed: Volume, moving: Volume, start: AffineTransform, centre: Tensor, seed: int
 ) -> tuple[float, AffineTransform]:
-    """Register at one resolution by the method of Broyden, Fletcher, Goldfarb and Shanno.
-
-    A head is nearly round, so that a turn changes little compared with a shift: gradient descent stops in that valley.
+    """Register at one resolution.
 
     Returns:
         Mutual information times the number of points that lie in both images (0: it cannot be had), and the transform,
         which is never worse than the start.
     """
     similarity = MutualInformation(fixed, moving, _SAMPLES, _BINS, seed)
-    voxel = fixed.grid.spacing.min().item()
-    # In these parameters a step of 1 moves the image by about 1 mm, whatever it changes.
     radius = (similarity.points - centre).square().sum(dim=-1).mean().sqrt().item()
-    change, size = _PARAMETERS[kind]
-    parameters = torch.zeros(size(fixed.grid.ndim), dtype=torch.float64, requires_grad=True)
-    ...
+    voxel = fixed.grid.spacing.min().item()
+
+    def matrix_of(parameters: Tensor) -> Tensor:
+        return start.matrix @ _change(kind, parameters * voxel, centre, radius)
+
+    def descent(values: np.ndarray) -> tuple[float, np.ndarray]:
+        parameters = torch.tensor(values, requires_grad=True)
+        matrix = matrix_of(parameters)
+        information, gradient, _ = similarity(matrix.detach())
+        (slope,) = torch.autograd.grad(matrix, parameters, gradient)
+        return -information, -slope.numpy()
+
+    origin = np.zeros(_NUMBER[kind](fixed.grid.ndim))
+    steepness = float(np.linalg.norm(descent(origin)[1]))
+    if steepness == 0:
+        return 0.0, start
+    # Without constraints SLSQP is the method of Broyden, Fletcher, Goldfarb and Shanno with a line search that only
+    # goes back. SciPy's own BFGS asks for slopes that fit the values exactly, and ITK's are those of a smoother image:
+    # it spends most of its time to find that out. Gradient descent stops in the valley along which a round head turns.
+    # The first step is the slope itself, here a voxel.
+    minimum = minimize(
+        lambda values: tuple(part / steepness for part in descent(values)),
+        origin,
+        jac=True,
+        method="SLSQP",
+        options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE},
+    )
+    found = AffineTransform(matrix_of(torch.from_numpy(minimum.x)))
+    results = [(_score(similarity, transform), transform) for transform in (start, found)]
+    return max(results, key=lambda result: result[0])
+
+
+def _score(similarity: MutualInformation, transform: AffineTransform) -> float:
+    information, _, overlap = similarity(transform.matrix)
+    return information * overlap
+
+
+def _change(kind: str, parameters: Tensor, centre: Tensor, radius: float) -> Tensor:
+    """Homogeneous matrix (n + 1, n + 1) that turns or deforms about the centre, and shifts by the last n parameters.
+
+    Dividing the others by the points' mean distance from the centre gives a step in any parameter the same weight: the
+    points move as far as the parameter does, mm.
+    """
+    n = len(centre)
+    linear, shift = parameters[:-n] / radius, parameters[-n:]
+    if kind == "rigid":
+        skew = torch.zeros(n, n, dtype=linear.dtype)
+        skew[tuple(torch.triu_indices(n, n, 1))] = linear
+        linear = torch.matrix_exp(skew - skew.T)
+    else:
+        linear = torch.eye(n, dtype=linear.dtype) + linear.view(n, n)
+    last = torch.eye(n + 1, dtype=linear.dtype)[-1:]
+    return torch.cat([torch.cat([linear, (centre + shift - linear @ centre)[:, None]], dim=1), last])
