@@ -33,13 +33,13 @@ def centre_of_mass(volume: Volume) -> Tensor:
     Returns:
         ``(n,)`` float64, RAS+ mm.
     """
-    inside = torch.ones_like(volume.values, dtype=torch.bool) if volume.mask is None else volume.mask
-    threshold = otsu_threshold(volume.values[inside])
-    foreground = inside & (volume.values > threshold)
-    weights = volume.values[foreground] - volume.values[inside & ~foreground].mean()
-    index = foreground.nonzero().to(torch.float64)
-    weights = weights.to(torch.float64)
-    return volume.grid.index_to_world(weights @ index / weights.sum())
+    threshold = otsu_threshold(volume.visible)
+    background = volume.visible[volume.visible <= threshold].mean()
+    foreground = volume.values > threshold
+    if volume.mask is not None:
+        foreground &= volume.mask
+    weights = (volume.values[foreground] - background).to(torch.float64)
+    return volume.grid.index_to_world(weights @ foreground.nonzero().to(torch.float64) / weights.sum())
 
 
 def otsu_threshold(values: Tensor) -> float:

@@ -59,7 +59,10 @@ class MutualInformation:
         metric.SetUseMovingImageGradientFilter(False)
         # Threads add up their parts in the order in which they finish: no two runs would agree.
         metric.SetMaximumNumberOfWorkUnits(1)
-        metric.Initialize()
+        # Of an image of one value ITK cannot make a histogram.
+        self._blank = fixed.is_constant or moving.is_constant
+        if not self._blank:
+            metric.Initialize()
         self._metric = metric
 
     def __call__(self, matrix: Tensor) -> tuple[float, Tensor, int]:
@@ -73,14 +76,17 @@ class MutualInformation:
             of points that lie in both images.
         """
         n = self.points.shape[1]
+        nothing = 0.0, torch.zeros_like(matrix), 0
+        if self._blank:
+            return nothing
         self._transform.SetParameters(affine_parameters(matrix))
         try:
             self._metric.GetDerivative(self._derivative)
-        except RuntimeError:  # No point lies in both images, or all have one value in one of them.
-            return 0.0, torch.zeros_like(matrix), 0
+        except RuntimeError:  # No point lies in both images, or in one of them all have the same value.
+            return nothing
         overlap = self._metric.GetNumberOfValidPoints()
         if overlap == 0:
-            return 0.0, torch.zeros_like(matrix), 0
+            return nothing
         # ITK minimises -MI and calls the direction of descent its derivative.
         flat = torch.tensor([self._derivative.GetElement(k) for k in range(n * n + n)], dtype=torch.float64)
         gradient = torch.zeros_like(matrix)

@@ -18,8 +18,7 @@ from regplugins.spatial import AffineTransform, Grid
 # Voxels at each resolution: a head at about 8, 4 and 2 mm.
 _SIZES = {2: (64**2, 128**2, 256**2), 3: (32**3, 64**3, 128**3)}
 _SAMPLES = 30_000
-# More would leave too few samples in each where, as in CT, most of an image has nearly one value.
-_BINS = 24
+_BINS = 32
 _ITERATIONS = 60
 # Of the gain of the first step, a voxel long: what is left when a resolution is done.
 _TOLERANCE = 1e-3
@@ -99,7 +98,7 @@ def _optimise(
     origin = np.zeros(_NUMBER[kind](fixed.grid.ndim))
     steepness = float(np.linalg.norm(descent(origin)[1]))
     if steepness == 0:
-        return 0.0, start
+        return _score(similarity, start), start
     # Without constraints SLSQP is the method of Broyden, Fletcher, Goldfarb and Shanno with a line search that only
     # goes back. SciPy's own BFGS asks for slopes that fit the values exactly, and ITK's are those of a smoother image:
     # it spends most of its time to find that out. Gradient descent stops in the valley along which a round head turns.

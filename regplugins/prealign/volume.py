@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -54,20 +54,30 @@ class Volume:
                 raise ValueError(f"the {what} has shape {tuple(tensor.shape)}, expected {(1, *grid.shape)}")
         blocks = _blocks(grid, _LARGEST[grid.ndim])
         values = _average(image.as_subclass(Tensor)[0], blocks)
+        inside = None if mask is None else _average(mask.as_subclass(Tensor)[0].bool(), blocks) > 0
+        volume = cls(name, values, _coarser(grid, blocks), inside)
         if not values.isfinite().all():
             raise ValueError(f"the {name} image has values that are not finite")
-        inside = None if mask is None else _average(mask.as_subclass(Tensor)[0].bool(), blocks) > 0
-        if inside is not None and not inside.any():
+        if volume.visible.numel() == 0:
             raise ValueError(f"the {name} mask is empty")
-        seen = values if inside is None else values[inside]
-        if seen.min() == seen.max():
-            where = "" if inside is None else " within its mask"
-            raise ValueError(f"the {name} image is constant{where} ({seen.max():g}): nothing in it can be aligned")
-        low, high = torch.quantile(seen.flatten(), seen.new_tensor(_PERCENTILES) / 100).tolist()
+        if volume.is_constant:
+            where = "" if mask is None else " within its mask"
+            raise ValueError(
+                f"the {name} image is constant{where} ({volume.visible.max():g}): nothing in it can be aligned"
+            )
+        low, high = torch.quantile(volume.visible, values.new_tensor(_PERCENTILES) / 100).tolist()
         low = max(low, _LOWEST)
-        if low < high:
-            values = values.clamp(low, high)
-        return cls(name, values, _coarser(grid, blocks), inside)
+        return replace(volume, values=values.clamp(low, high)) if low < high else volume
+
+    @property
+    def visible(self) -> Tensor:
+        """``(number,)`` values where the mask allows."""
+        return self.values.flatten() if self.mask is None else self.values[self.mask]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all visible values are one."""
+        return bool(self.visible.min() == self.visible.max())
 
     def shrunk(self, size: int) -> Volume:
         """Averaged over blocks of voxels, as equal in mm as possible, so that at most ``size`` voxels remain."""

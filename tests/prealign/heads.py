@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from regplugins.spatial import Grid
 
-# Half axes of the head in mm and how its centre lies in the world.
+# Intensities at world points (..., n).
+Contrast = Callable[[Tensor], Tensor]
+# Half axes of the head and its centre in the world, mm.
 _AXES = {2: (60.0, 72.0), 3: (58.0, 70.0, 52.0)}
 _CENTRE = (6.0, -9.0, 12.0)
 
@@ -60,6 +63,12 @@ def ct(points: Tensor) -> Tensor:
     return _layers(radius, 60 - 40 * texture, bone=1400, skin=50, air=-1000)
 
 
+def t2(points: Tensor) -> Tensor:
+    """T2-like intensities at world points (..., n): the brain's contrast inverted, and not in proportion."""
+    radius, texture = _tissue(points)
+    return _layers(radius, 900 - 700 * texture**2, bone=40, skin=500, air=5)
+
+
 def head_points(ndim: int) -> Tensor:
     """World points (number, n), mm, all over the head."""
     cube = torch.cartesian_prod(*[torch.linspace(-1, 1, 9, dtype=torch.float64)] * ndim)
@@ -82,10 +91,10 @@ def motion(degrees: float, shift: tuple[float, ...], stretch: float = 0.0) -> Te
     return torch.from_numpy(matrix)
 
 
-def head(contrast, grid: Grid, moved: Tensor | None = None) -> Tensor:
-    """Image (1, *grid.shape) of the head that ``moved`` took from where ``contrast`` shows it."""
+def head(contrast: Contrast, grid: Grid, moved: Tensor | None = None) -> Tensor:
+    """Image (1, *grid.shape) of the head where ``contrast`` puts it, or where ``moved`` takes it from there."""
     points = grid.coordinates()
     if moved is not None:
-        matrix = torch.linalg.inv(moved)
-        points = points @ matrix[:-1, :-1].T + matrix[:-1, -1]
+        back = torch.linalg.inv(moved)
+        points = points @ back[:-1, :-1].T + back[:-1, -1]
     return contrast(points)[None]
