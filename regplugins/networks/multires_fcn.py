@@ -124,8 +124,7 @@ class MultiResolutionFCN(RegistrationNetwork):
 
         Returns:
             Displacement fields in voxels of their own grids, finest first: full, half and quarter resolution; for the
-                two other
-            variants the full one alone.
+            two other variants the full one alone.
         """
         self._check(pair)
         features = self.trunk(pair)

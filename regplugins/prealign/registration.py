@@ -22,6 +22,8 @@ _BINS = 32
 _ITERATIONS = 60
 # Of the gain of the first step, a voxel long: what is left when a resolution is done.
 _TOLERANCE = 1e-3
+# Of the overlap at the start: what has to remain. Where images share but a corner, they may agree there by chance.
+_LEAST_OVERLAP = 0.5
 _NUMBER: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
@@ -30,8 +32,8 @@ def register(
 ) -> AffineTransform:
     """Maximise the mutual information of two images over rigid or affine transforms.
 
-    The coarsest resolution is registered rigidly from every start, the best result is refined at the finer ones. Best
-    is the largest product of mutual information and overlap: images that share no more than a corner may agree there.
+    The coarsest resolution is registered rigidly from every start; the result with the largest product of mutual
+    information and overlap is refined at the finer ones.
 
     Args:
         kind: "rigid" or "affine".
@@ -89,16 +91,18 @@ def _optimise(
         return start.matrix @ _change(kind, parameters * voxel, centre, radius)
 
     def descent(values: np.ndarray) -> tuple[float, np.ndarray]:
-        parameters = torch.tensor(values, requires_grad=True)
-        matrix = matrix_of(parameters)
+        with torch.enable_grad():
+            parameters = torch.tensor(values, requires_grad=True)
+            matrix = matrix_of(parameters)
         information, gradient, _ = similarity(matrix.detach())
         (slope,) = torch.autograd.grad(matrix, parameters, gradient)
         return -information, -slope.numpy()
 
+    before, _, overlap_before = similarity(start.matrix)
     origin = np.zeros(_NUMBER[kind](fixed.grid.ndim))
     steepness = float(np.linalg.norm(descent(origin)[1]))
-    if steepness == 0:
-        return _score(similarity, start), start
+    if steepness == 0:  # There is nothing to see, or nothing to gain.
+        return before * overlap_before, start
     # Without constraints SLSQP is the method of Broyden, Fletcher, Goldfarb and Shanno with a line search that only
     # goes back. SciPy's own BFGS asks for slopes that fit the values exactly, and ITK's are those of a smoother image:
     # it spends most of its time to find that out. Gradient descent stops in the valley along which a round head turns.
@@ -111,13 +115,10 @@ def _optimise(
         options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE},
     )
     found = AffineTransform(matrix_of(torch.from_numpy(minimum.x)))
-    results = [(_score(similarity, transform), transform) for transform in (start, found)]
-    return max(results, key=lambda result: result[0])
-
-
-def _score(similarity: MutualInformation, transform: AffineTransform) -> float:
-    information, _, overlap = similarity(transform.matrix)
-    return information * overlap
+    after, _, overlap_after = similarity(found.matrix)
+    if after > before and overlap_after > _LEAST_OVERLAP * overlap_before:
+        return after * overlap_after, found
+    return before * overlap_before, start
 
 
 def _change(kind: str, parameters: Tensor, centre: Tensor, radius: float) -> Tensor:

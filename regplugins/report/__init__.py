@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.report.figure import registration_figure
 from regplugins.report.files import WritePaird, write_image
-from regplugins.report.measure import MeasurePaird, folding, mean_dice
+from regplugins.report.measure import MeasurePaird, correlation, folding, mean_dice
 from regplugins.report.summary import headline, pair_report, sha256, summary_row, versions, write_json
 from regplugins.report.table import SummaryTable
 
@@ -13,6 +13,7 @@ __all__ = [
     "MeasurePaird",
     "SummaryTable",
     "WritePaird",
+    "correlation",
     "folding",
     "headline",
     "mean_dice",

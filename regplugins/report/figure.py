@@ -68,10 +68,10 @@ def registration_figure(
         before: moving image on the fixed grid by the initial transform alone, ``(1, *spatial)``.
         warped: moving image after registration, ``(1, *spatial)``.
         grid: of all these.
-        displacement: ``(n, *spatial)``, RAS+ mm on ``grid``: a point x of the fixed image is taken to x + u(x). None:
-            no
-            deformation is shown.
-        fixed_label: integer labels ``(1, *spatial)`` to outline; the planes then go through their centre of mass.
+        displacement: ``(n, *spatial)``, RAS+ mm on ``grid``: a point x of the fixed image is taken to x + u(x).
+            None: no deformation is shown.
+        fixed_label: integer labels ``(1, *spatial)`` to outline; the planes go through the centre of mass of these, or
+            else of ``warped_label``.
         before_label: the same of ``before``.
         warped_label: the same of ``warped``.
         folding_percent: share of folded voxels in the whole field, to be named above the Jacobian.
@@ -87,7 +87,7 @@ def registration_figure(
         expected = (grid.ndim if name == "displacement" else 1, *grid.shape)
         if volume is not None and tuple(volume.shape) != expected:
             raise ValueError(f"{name} must be of the shape {expected} to lie on the grid, got {tuple(volume.shape)}")
-    planes = display_planes(grid, _centre(fixed_label, grid))
+    planes = display_planes(grid, _centre(warped_label if fixed_label is None else fixed_label, grid))
     layout = Layout(planes, 5 if displacement is None else 7, title, subtitle)
     figure = Figure(figsize=(layout.width, layout.height), dpi=_DPI, facecolor="white")
     axes = [[_panel(figure, layout, row, column) for column in range(layout.columns)] for row in range(len(planes))]
@@ -152,14 +152,15 @@ def _outlines(
     before: Tensor | None,
     warped: Tensor | None,
 ) -> None:
-    """Outline the fixed label on columns 1 to 3 and, unless that is a crowd, the moving one on its own image."""
-    if fixed is None:
+    """Outline the fixed label on columns 1 to 3 and the moving one on its own image, unless both would be a crowd."""
+    given = [(fixed, _FIXED_COLOUR, (0, 1, 2)), (before, _MOVING_COLOUR, (1,)), (warped, _MOVING_COLOUR, (2,))]
+    shown = [(label, colour, columns) for label, colour, columns in given if label is not None]
+    if not shown:
         return
-    slices = [plane.take(fixed)[0] for plane in layout.planes]
+    slices = [plane.take(shown[0][0])[0] for plane in layout.planes]
     many = len(np.unique(np.concatenate([part.ravel() for part in slices]))) > _MANY_LABELS
-    shown: list[tuple[Tensor, str, tuple[int, ...]]] = [(fixed, _FIXED_COLOUR, (0, 1, 2))]
-    if not many:
-        shown += [(label, _MOVING_COLOUR, (k,)) for k, label in ((1, before), (2, warped)) if label is not None]
+    if many and fixed is not None:
+        shown = shown[:1]
     for label, colour, columns in shown:
         for row, plane in enumerate(layout.planes):
             segments = list(outline(plane.take(label)[0], plane))

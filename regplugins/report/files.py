@@ -33,9 +33,23 @@ def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | 
         nib.save(image, temporary)
 
 
+OUTPUTS = (
+    "warped.nii.gz",
+    "warped_label.nii.gz",
+    "transform_0GenericAffine.mat",
+    "transform_1Warp.nii.gz",
+    "transform_1InverseWarp.nii.gz",
+    "warped_landmarks.csv",
+    "report.png",
+    "report.json",
+)
+
+
 class WritePaird(Transform):
     """Write a pair's images, transforms, landmarks, picture and report; the report comes last and says that all is
     there.
+
+    What an earlier run left under the same names is replaced or, where this pair has no such output, removed.
 
     Args:
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
@@ -47,8 +61,16 @@ class WritePaird(Transform):
         self.weights = None if weights is None else Path(weights)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: an input lies where an output would go.
+        """
         pair = dict(data)
         folder = self.output_dir / pair["name"] if "name" in pair else self.output_dir
+        outputs = {(folder / name).resolve() for name in OUTPUTS}
+        for key, path in pair["paths"].items():
+            if Path(path).resolve() in outputs:
+                raise ValueError(f"{path}: given as {key}, and the result would overwrite it: use another output_dir")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").unlink(missing_ok=True)
         with stage(pair, "write"):
@@ -64,12 +86,16 @@ class WritePaird(Transform):
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
+        else:
+            (folder / "warped_label.nii.gz").unlink(missing_ok=True)
         write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
         write_transform(pair["displacement"], folder / "transform_1Warp.nii.gz")
         write_transform(pair["inverse_displacement"], folder / "transform_1InverseWarp.nii.gz")
         if "warped_landmarks" in pair:
             names = read_landmark_names(pair["paths"]["fixed_landmarks"])
             write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
+        else:
+            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
         registration_figure(
             folder / "report.png",
             pair["fixed"].as_tensor(),

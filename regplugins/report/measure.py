@@ -32,8 +32,7 @@ class MeasurePaird(Transform):
     ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
     ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
     landmarks are: each ``before`` (through the initial transform alone) and ``after``. ``folding_percent`` and
-        ``sd_log_jacobian`` of
-    the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile.
+    ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +51,22 @@ class MeasurePaird(Transform):
 
 
 def mean_dice(output: Mapping[str, Any]) -> float:
-    """Mean Dice over labels after registration, of an evaluator's output; what validation looks at."""
+    """Mean Dice over labels after registration, of an evaluator's output: what validation looks at.
+
+    Raises:
+        ValueError: the pair has no labels.
+    """
+    if "overlap" not in output["measures"]:
+        raise ValueError(
+            "no labels to validate with; without them choose epochs by similarity: "
+            "--validation_score '$regplugins.report.correlation'"
+        )
     return float(output["measures"]["overlap"]["after"]["mean"]["dice"])
+
+
+def correlation(output: Mapping[str, Any]) -> float:
+    """NCC after registration, of an evaluator's output: what validation looks at where there are no labels."""
+    return float(output["measures"]["similarity"]["ncc"]["after"])
 
 
 def folding(output: Mapping[str, Any]) -> float:

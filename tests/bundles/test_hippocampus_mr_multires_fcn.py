@@ -111,6 +111,20 @@ class TestTraining:
         )
         assert result.returncode == 0, result.stderr[-3000:]
         assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 2
+        assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2  # training's and validation's, of one process
+
+    def test_labels_are_not_needed(self, bundle, data, tmp_path):
+        sections = json.loads((data / "datalist.json").read_text())
+        for records in sections.values():
+            for record in records:
+                del record["label"]
+        (tmp_path / "datalist.json").write_text(json.dumps(sections))
+        with pytest.raises(RuntimeError) as error:
+            train(bundle, tmp_path, tmp_path / "output", max_epochs=1)
+        assert "--validation_score" in str(first_cause(error.value))
+        score = "$regplugins.report.correlation"
+        best = train(bundle, tmp_path, tmp_path / "output", max_epochs=1, validation_score=score)["best"]
+        assert -1 < best < 1
 
 
 @pytest.mark.parametrize("overlays", [(), ("refine",)], ids=["one_pass", "refine"])

@@ -92,6 +92,21 @@ def test_images_that_fit_stay_where_they_are() -> None:
     torch.testing.assert_close(found.matrix, torch.eye(4, dtype=torch.float64), atol=0.02, rtol=0)
 
 
+def test_runs_where_gradients_are_off() -> None:
+    truth = motion(9.0, (5.0, -7.0))
+    with torch.no_grad():
+        found = initial_transform("affine", head(mr, FLAT), FLAT, head(t2, FLAT, truth), FLAT)
+    assert largest_error(found, truth) < 1
+
+
+def test_two_partial_views_are_not_pushed_apart() -> None:
+    # Each image shows another two thirds of the head; what they share in a corner must not win.
+    truth = motion(8.0, (4.0, -6.0))
+    left, right = FLAT.resized([1.8, 1.7], (64, 110)), FLAT.resized([1.8, 1.7], (96, 74))
+    found = initial_transform("rigid", head(mr, left), left, head(ct, right, truth), right)
+    assert largest_error(found, truth) < 1
+
+
 def test_masks_hide_what_does_not_move_along() -> None:
     truth = motion(12.0, (16.0, 5.0))
     fixed, moving = head(mr, FLAT), head(ct, FLAT, truth)

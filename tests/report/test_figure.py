@@ -151,6 +151,14 @@ def test_labels_steer_the_planes_and_are_outlined(tmp_path: Path) -> None:
     assert (rows.min() / height, rows.max() / height) == pytest.approx((8 / 20, 16 / 20), abs=0.03)
 
 
+def test_a_moving_label_alone_is_outlined(tmp_path: Path) -> None:
+    label = torch.zeros(1, *SHAPE, dtype=torch.int16)
+    label[0, 3:9, 4:12, 1:6] = 1
+    pixels = drawn(tmp_path, **scene(), before_label=label, warped_label=label)
+    blue = [panel(pixels, layout_of(GRID), 0, column).astype(int) for column in (0, 1, 2)]
+    assert [bool((shown[..., 2] - shown[..., 0] > 150).any()) for shown in blue] == [False, True, True]
+
+
 def test_moving_outlines_are_left_out_in_a_crowd(tmp_path: Path) -> None:
     blue = []
     for structures in (2, 40):

@@ -15,7 +15,8 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from regplugins.report import MeasurePaird, SummaryTable, WritePaird, folding, mean_dice, write_image
+from regplugins.report import MeasurePaird, SummaryTable, WritePaird, correlation, folding, mean_dice, write_image
+from regplugins.report.files import OUTPUTS
 from regplugins.report.table import summarise
 from regplugins.spatial import AffineTransform, Grid
 from regplugins.transforms import ReturnPaird
@@ -65,6 +66,7 @@ def test_figures_of_a_shift(home):
     assert measures["inverse_consistency_mm"]["p95"] < 0.01
     assert mean_dice(home) == 1.0
     assert folding(home) == 0.0
+    assert correlation(home) == measures["similarity"]["ncc"]["after"]
 
 
 def test_files_say_the_same_to_itk(home, tmp_path):
@@ -96,6 +98,24 @@ def test_failure_leaves_no_report(home, tmp_path):
     with pytest.raises(KeyError):
         WritePaird(tmp_path)(home)
     assert not (tmp_path / "shifted/report.json").exists()
+
+
+def test_nothing_of_an_earlier_run_stays(home, tmp_path):
+    WritePaird(tmp_path)(home)
+    bare = {key: value for key, value in home.items() if key not in ("warped_label", "warped_landmarks")}
+    WritePaird(tmp_path)(bare)
+    left = {path.name for path in (tmp_path / "shifted").iterdir()}
+    assert left == set(OUTPUTS) - {"warped_label.nii.gz", "warped_landmarks.csv"}
+
+
+def test_an_input_is_not_overwritten(home, tmp_path):
+    own = tmp_path / "shifted" / "warped.nii.gz"
+    own.parent.mkdir()
+    own.write_bytes(b"an image")
+    pair = {**home, "paths": {**home["paths"], "moving": str(own)}}
+    with pytest.raises(ValueError, match=r"warped\.nii\.gz: given as moving"):
+        WritePaird(tmp_path)(pair)
+    assert own.read_bytes() == b"an image"
 
 
 def test_two_dimensional_images_are_written_in_the_plane(tmp_path):
