@@ -3,67 +3,68 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import fire
 
 from regplugins.checks import first_cause
-from regplugins.data.hippocampus import prepare_hippocampus
-
-DATASETS = {"hippocampus": prepare_hippocampus}
+from regplugins.commands import COMMANDS
 
 
-def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> None:
-    """Register a pair with a bundle: the same as running its inference.json.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the command line; a user's mistake ends with its message and exit code 1 (2: wrong usage).
 
     Args:
-        bundle: the bundle's folder.
-        output_dir: where the warped image, the transforms, the picture and the report go.
-        refine: improve the result by optimising the "field" or the network's "weights" on this pair (refine.json).
-        options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
+        arguments: what follows ``python -m regplugins``; default: that of this process. ``--json`` prints the result
+            as JSON.
     """
-    import monai.bundle  # takes seconds, which "prepare" need not wait for
-    from monai.bundle import ConfigParser
-
-    configs = Path(bundle) / "configs"
-    files = [str(configs / "inference.json")]
-    if refine is not None:
-        files.append(str(configs / "refine.json"))
-        options["refine"] = refine
-    for file in files:
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
-    keys = {key for file in files for key in ConfigParser.load_config_file(file)}
-    unknown = sorted(option for option in options if option.split("#")[0].split("::")[0] not in keys)
-    if unknown:
-        raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {sorted(keys)}")
-    logging_file = str(configs / "logging.conf")
-    monai.bundle.run(
-        config_file=files, logging_file=logging_file, bundle_root=str(bundle), output_dir=str(output_dir), **options
-    )
-
-
-def prepare(dataset: str, source: str, target: str) -> str:
-    """Turn a data set's folder, as downloaded, into a datalist.
-
-    Args:
-        dataset: "hippocampus", the Medical Segmentation Decathlon's Task04 (monai.apps.DecathlonDataset downloads it).
-        source: the data set's folder.
-        target: folder in which datalist.json is written: the dataset_dir of the bundle.
-    """
-    if dataset not in DATASETS:
-        raise ValueError(f"unknown data set '{dataset}', expected one of {sorted(DATASETS)}")
-    return str(DATASETS[dataset](source, target))
-
-
-def main() -> None:
-    """Entry point of the command line; a user's mistake ends with its message and exit code 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    words = [word for word in words if word != "--json"]
     try:
-        fire.Fire({"prepare": prepare, "register": register}, name="regplugins")
+        _check_options(words)
+        fire.Fire(COMMANDS, command=words, name="regplugins", serialize=_json if as_json else _text)
     except Exception as error:
         sys.exit(f"error: {first_cause(error)}")
+
+
+def _check_options(words: Sequence[str]) -> None:
+    """Refuse options that the command does not have: python-fire complains of them after it has run the command."""
+    if not words or words[0] not in COMMANDS:
+        return
+    parameters = inspect.signature(COMMANDS[words[0]]).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    options = [word for word in words[1:] if re.match(r"--?[A-Za-z]", word) and word not in ("-h", "--help")]
+    names = [option.lstrip("-").split("=")[0].replace("-", "_") for option in options]
+    unknown = [option for option, name in zip(options, names, strict=True) if name not in parameters]
+    if unknown:
+        known = [
+            f"--{name}" for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_POSITIONAL
+        ]
+        raise ValueError(f"{words[0]} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+
+
+def _json(result: Any) -> str | None:
+    return None if result is None else json.dumps(result, indent=2)
+
+
+def _text(result: Any, indent: str = "") -> Any:
+    """A result as lines ``key: value``, what is nested indented below its key."""
+    if not isinstance(result, dict):
+        return result
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", _text(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {f'{value:.4g}' if isinstance(value, float) else value}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,18 @@
 
 from __future__ import annotations
 
+from regplugins.data.hippocampus import prepare_hippocampus
 from regplugins.data.pairs import PairDataset, PairSampler
 from regplugins.data.records import ordered_pairs, pair_records, read_datalist
 from regplugins.data.volumes import load_image, load_label
 
-__all__ = ["PairDataset", "PairSampler", "load_image", "load_label", "ordered_pairs", "pair_records", "read_datalist"]
+__all__ = [
+    "PairDataset",
+    "PairSampler",
+    "load_image",
+    "load_label",
+    "ordered_pairs",
+    "pair_records",
+    "prepare_hippocampus",
+    "read_datalist",
+]

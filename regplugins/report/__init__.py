@@ -6,6 +6,7 @@ from __future__ import annotations
 from regplugins.report.figure import registration_figure
 from regplugins.report.files import WritePaird, write_image
 from regplugins.report.measure import MeasurePaird, correlation, folding, mean_dice
+from regplugins.report.page import write_page
 from regplugins.report.summary import headline, pair_report, sha256, summary_row, versions, write_json
 from regplugins.report.table import SummaryTable
 
@@ -24,4 +25,5 @@ __all__ = [
     "versions",
     "write_image",
     "write_json",
+    "write_page",
 ]

@@ -4,7 +4,16 @@
 from __future__ import annotations
 
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
-from regplugins.transforms.pair import MeetPaird, ReturnPaird
+from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
 from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd
 
-__all__ = ["LabelChannelsd", "LoadPaird", "LoadVolumesd", "MeetPaird", "OntoNetworkGridd", "ReturnPaird"]
+__all__ = [
+    "CarryPaird",
+    "LabelChannelsd",
+    "LoadPaird",
+    "LoadVolumesd",
+    "MeetPaird",
+    "OntoNetworkGridd",
+    "ReturnPaird",
+    "initial_of",
+]

@@ -16,7 +16,7 @@ from monai.transforms import ScaleIntensityRangePercentiles, Transform
 from torch import Tensor
 
 from regplugins.prealign import initial_transform
-from regplugins.spatial import AffineTransform, DisplacementField, Grid, resample, resample_labels
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, resample, resample_labels
 from regplugins.spatial import Transform as SpatialTransform
 from regplugins.spatial.transforms import slabs
 from regplugins.transforms.timing import stage
@@ -70,6 +70,21 @@ def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
     return ScaleIntensityRangePercentiles(lower, upper, 0.0, 1.0, clip=True)(image)
 
 
+def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
+    """Initial transform of a loaded pair, its masks regarded; arguments and errors as of ``initial_transform``."""
+    fixed, moving = pair["fixed"], pair["moving"]
+    return initial_transform(
+        init,
+        fixed.as_tensor(),
+        Grid.from_image(fixed),
+        moving.as_tensor(),
+        Grid.from_image(moving),
+        seed=seed,
+        fixed_mask=pair.get("fixed_mask"),
+        moving_mask=pair.get("moving_mask"),
+    )
+
+
 class MeetPaird(Transform):
     """Bring both images onto the network's grid in the fixed image's world and normalise them.
 
@@ -105,16 +120,7 @@ class MeetPaird(Transform):
         fixed, moving = pair["fixed"], pair["moving"]
         fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
         with stage(pair, "init"):
-            initial = initial_transform(
-                self.init,
-                fixed.as_tensor(),
-                fixed_grid,
-                moving.as_tensor(),
-                moving_grid,
-                seed=self.seed,
-                fixed_mask=pair.get("fixed_mask"),
-                moving_mask=pair.get("moving_mask"),
-            )
+            initial = initial_of(pair, self.init, self.seed)
         with stage(pair, "meet"):
             grid = network_grid(fixed_grid, self.spacing)
             if not any(moving_grid.contains(initial.map_grid(grid, rows)).any() for rows in slabs(grid.shape)):
@@ -136,20 +142,8 @@ class MeetPaird(Transform):
             logger.warning("%s: %s mm, but the network was trained on some %s mm", path, *sizes)
 
 
-class ReturnPaird(Transform):
-    """Turn the network's field into a transform of the world and send the original moving image and labels through it,
-    once.
-
-    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``. Adds ``displacement`` and
-    ``inverse_displacement`` (on the fixed image's grid; ``x_moving = initial(x + displacement(x))``), ``warped``,
-    ``warped_label``, ``before`` and ``before_label`` (through ``initial`` alone) and ``warped_landmarks`` (the fixed
-    ones carried to the moving image).
-
-    Args:
-        interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for a linear one of each class.
-        fill: value of the image outside the moving one.
-    """
+class _Carrier(Transform):
+    """Sends the original moving image and labels through a transform, once; see ``CarryPaird``."""
 
     def __init__(self, interpolation: str = "linear", label_interpolation: str = "nearest", fill: float = 0.0) -> None:
         for name, mode in (("interpolation", interpolation), ("label_interpolation", label_interpolation)):
@@ -159,30 +153,88 @@ class ReturnPaird(Transform):
         self.label_interpolation = label_interpolation
         self.fill = float(fill)
 
+    def _carry(self, pair: dict[str, Any], initial: AffineTransform, field: DisplacementField) -> None:
+        fixed_grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+        displacement = field if field.grid.matches(fixed_grid) else field.sample(fixed_grid)
+        transform = initial @ displacement
+        for name, through in (("before", initial), ("warped", transform)):
+            pair[name] = resample(
+                pair["moving"].as_tensor(), moving_grid, fixed_grid, through, self.interpolation, self.fill
+            )
+            if "moving_label" in pair:
+                label = pair["moving_label"].as_tensor()
+                pair[f"{name}_label"] = resample_labels(
+                    label, moving_grid, fixed_grid, through, self.label_interpolation
+                )
+        if "fixed_landmarks" in pair:
+            pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
+        # Inverted where it was given: a scan of 500 voxels an axis would need gigabytes for no more information.
+        inverse = field.inverse().sample(fixed_grid)
+        pair |= {"initial": initial, "field": field, "displacement": displacement, "inverse_displacement": inverse}
+
+
+class CarryPaird(_Carrier):
+    """Send the original moving image and labels through a known transform, once: one from a file, of any tool.
+
+    Adds ``initial`` (the transform's outermost part where that is affine, else the identity), ``field`` (the rest),
+    ``displacement`` and ``inverse_displacement`` (on the fixed image's grid; ``x_moving = initial(x +
+    displacement(x))``), ``warped``, ``warped_label``, ``before`` and ``before_label`` (through ``initial`` alone) and
+    ``warped_landmarks`` (the fixed ones carried to the moving image).
+
+    Args:
+        transform: from the fixed to the moving world.
+        interpolation: of the image, "linear" or "nearest".
+        label_interpolation: "nearest", or "linear" for a linear one of each class.
+        fill: value of the image outside the moving one.
+    """
+
+    def __init__(
+        self,
+        transform: SpatialTransform,
+        interpolation: str = "linear",
+        label_interpolation: str = "nearest",
+        fill: float = 0.0,
+    ) -> None:
+        super().__init__(interpolation, label_interpolation, fill)
+        self.transform = transform
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: the transform is of another dimension than the images.
+        """
+        pair = dict(data)
+        grid = Grid.from_image(pair["fixed"])
+        if self.transform.ndim != grid.ndim:
+            raise ValueError(f"{pair['paths']['fixed']}: {grid.ndim}-D, the transform is {self.transform.ndim}-D")
+        with stage(pair, "return"):
+            initial = AffineTransform.identity(grid.ndim)
+            first, *others = CompositeTransform([self.transform]).transforms
+            if isinstance(first, AffineTransform):
+                initial = first
+            else:
+                others.insert(0, first)
+            rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
+            self._carry(pair, initial, rest.sample(grid))
+        return pair
+
+
+class ReturnPaird(_Carrier):
+    """Turn the network's field into a transform of the world and carry the pair through it as ``CarryPaird`` does.
+
+    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``.
+
+    Args:
+        interpolation: of the image, "linear" or "nearest".
+        label_interpolation: "nearest", or "linear" for a linear one of each class.
+        fill: value of the image outside the moving one.
+    """
+
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
         ddf = pair["pred"][0].detach().float().cpu()  # waits for the device, so that the network's time is its own
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
         with stage(pair, "return"):
-            fixed_grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-            initial: AffineTransform = pair["initial"]
-            field = DisplacementField.from_ddf(ddf, pair["grid"])
-            displacement = field.sample(fixed_grid)
-            transform = initial @ displacement
-            for name, through in (("before", initial), ("warped", transform)):
-                pair[name] = resample(
-                    pair["moving"].as_tensor(), moving_grid, fixed_grid, through, self.interpolation, self.fill
-                )
-                if "moving_label" in pair:
-                    label = pair["moving_label"].as_tensor()
-                    pair[f"{name}_label"] = resample_labels(
-                        label, moving_grid, fixed_grid, through, self.label_interpolation
-                    )
-            if "fixed_landmarks" in pair:
-                pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
-            # Inverted where the network gave it: a scan of 500 voxels an axis would need gigabytes for no more
-            # information.
-            inverse = field.inverse()
-            pair |= {"field": field, "displacement": displacement, "inverse_displacement": inverse.sample(fixed_grid)}
+            self._carry(pair, pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
         return pair

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of ``python -m regplugins``, each thin over a public function; their docstrings are the help texts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+
+if TYPE_CHECKING:
+    from regplugins.spatial import DisplacementField, Grid, Transform
+
+
+def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> None:
+    """Register a pair with a bundle: the same as running its inference.json.
+
+    Args:
+        bundle: the bundle's folder.
+        output_dir: where the warped image, the transforms, the picture and the report go.
+        refine: improve the result by optimising the "field" or the network's "weights" on this pair (refine.json).
+        options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
+    """
+    import monai.bundle  # takes seconds, which the other commands need not wait for
+    from monai.bundle import ConfigParser
+
+    configs = Path(bundle) / "configs"
+    files = [str(configs / "inference.json")]
+    if refine is not None:
+        files.append(str(configs / "refine.json"))
+        options["refine"] = refine
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
+    keys = {key for file in files for key in ConfigParser.load_config_file(file)}
+    unknown = sorted(option for option in options if option.split("#")[0].split("::")[0] not in keys)
+    if unknown:
+        raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {sorted(keys)}")
+    logging_file = str(configs / "logging.conf")
+    monai.bundle.run(
+        config_file=files, logging_file=logging_file, bundle_root=str(bundle), output_dir=str(output_dir), **options
+    )
+
+
+def align(
+    fixed: str,
+    moving: str,
+    output_dir: str,
+    kind: str = "rigid",
+    fixed_mask: str | None = None,
+    moving_mask: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Bring two scans roughly together: the initial transform alone, without a network.
+
+    Writes transform_0GenericAffine.mat (ITK, LPS mm, fixed to moving points), which ANTs, ITK, Slicer and --init of
+    every bundle read.
+
+    Args:
+        fixed: scan that stays: NIfTI, NRRD, MHA or a DICOM folder.
+        moving: scan that is to lie on it.
+        output_dir: folder for the transform.
+        kind: "rigid" or "affine" (mutual information), "centre" (centres of mass) or "fov" (centres of the fields of
+            view).
+        fixed_mask: label map on the fixed scan's grid; only where it is not zero does the scan count.
+        moving_mask: the same for the moving scan.
+        seed: of the sampling.
+    """
+    kinds = [choice for choice in regplugins.prealign.CHOICES if choice != "none"]
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {kinds}, got '{kind}'")
+    given = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    record = {key: str(path) for key, path in given.items() if path is not None}
+    pair = regplugins.transforms.LoadPaird()(record)
+    begin = time.perf_counter()
+    initial = regplugins.transforms.initial_of(pair, kind, seed)
+    seconds = time.perf_counter() - begin
+    folder = Path(str(output_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "transform_0GenericAffine.mat"
+    regplugins.io.write_transform(initial, path)
+    return {"transform": str(path), "seconds": round(seconds, 3)}
+
+
+def apply(
+    *transforms: str,
+    output: str,
+    reference: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    landmarks: str | None = None,
+    landmark_space: str = "RAS",
+    inverse: bool = False,
+    interpolation: str = "linear",
+    fill: float = 0.0,
+) -> dict[str, Any]:
+    """Send an image, a label map or landmarks through transform files.
+
+    Images go from the moving to the fixed scan, landmarks from the fixed to the moving one; with --inverse each goes
+    the other way.
+
+    Args:
+        transforms: files in the order of antsApplyTransforms: transform_1Warp.nii.gz transform_0GenericAffine.mat.
+        output: file to write; NIfTI, or CSV for landmarks.
+        reference: scan whose grid the result gets: the fixed one; with --inverse the moving one. Landmarks need none.
+        image: scan to resample.
+        label: label map to resample instead; its values and its type are kept.
+        landmarks: CSV file with x,y,z in mm to carry instead.
+        landmark_space: "RAS" or "LPS", the world of the CSV's numbers.
+        inverse: go back.
+        interpolation: of the image, "linear" or "nearest".
+        fill: value outside the image.
+    """
+    chain = _chain(transforms)
+    chain = ~chain if inverse else chain
+    given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
+    if len(given) != 1:
+        raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
+    if landmarks is not None:
+        points = regplugins.io.read_landmarks(str(landmarks), landmark_space)
+        regplugins.io.write_landmarks(
+            chain(points), output, landmark_space, regplugins.io.read_landmark_names(str(landmarks))
+        )
+        return {"landmarks": output}
+    if reference is None:
+        raise ValueError("give --reference, the scan whose grid the result gets")
+    target = _grid(reference)
+    if label is not None:
+        volume = regplugins.data.load_label(str(label))
+        result = regplugins.spatial.resample_labels(
+            volume.as_tensor(), regplugins.spatial.Grid.from_image(volume), target, chain
+        )
+        regplugins.report.write_image(result, target, output, volume.meta["stored_dtype"])
+        return {"label": output}
+    volume = regplugins.data.load_image(str(image))
+    result = regplugins.spatial.resample(
+        volume.as_tensor(), regplugins.spatial.Grid.from_image(volume), target, chain, interpolation, float(fill)
+    )
+    regplugins.report.write_image(result, target, output)
+    return {"image": output}
+
+
+def compose(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
+    """Make one transform file of several.
+
+    Args:
+        transforms: files in the order of antsApplyTransforms: of a fixed point, the first named is applied first.
+        output: .h5 keeps the parts; .nii.gz is one displacement field on the reference's grid; .mat, .tfm or .txt if
+            all parts are affine.
+        reference: scan whose grid a displacement field gets: the fixed one. Default: that of the only field there is.
+    """
+    return _write(_chain(transforms), output, reference)
+
+
+def convert(transform: str, output: str, reference: str | None = None) -> dict[str, Any]:
+    """Write a transform file in another form; the endings say which.
+
+    Args:
+        transform: .mat, .tfm, .txt, .h5 or .nii.gz.
+        output: .mat, .tfm, .txt (affine transforms), .h5 (any) or .nii.gz (a displacement field).
+        reference: scan whose grid a displacement field gets. Default: that of the only field there is.
+    """
+    return _write(_chain([transform]), output, reference)
+
+
+def invert(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
+    """Write the inverse of a transform, or of several one after the other.
+
+    Affine parts are inverted exactly, displacement fields by fixed-point iteration: the command says what that leaves,
+    in mm.
+
+    Args:
+        transforms: files in the order of antsApplyTransforms.
+        output: as for compose.
+        reference: scan whose grid a displacement field gets: the moving one. Default: that of the only field there is.
+    """
+    inverse = ~_chain(transforms)
+    residuals = [part.residual for part in _parts(inverse) if isinstance(part, regplugins.spatial.DisplacementField)]
+    left = [residual for residual in residuals if residual is not None]
+    errors = {
+        "residual_mean_mm": max(float(r.mean()) for r in left),
+        "residual_max_mm": max(float(r.max()) for r in left),
+    }
+    return _write(inverse, output, reference) | (errors if left else {})
+
+
+def evaluate(
+    warped_label: str | None = None,
+    fixed_label: str | None = None,
+    warped_landmarks: str | None = None,
+    moving_landmarks: str | None = None,
+    transform: str | None = None,
+    landmark_space: str = "RAS",
+) -> dict[str, Any]:
+    """Judge a registration of any tool by its files: overlap of labels, distance of landmarks, folding.
+
+    Args:
+        warped_label: label map after registration; gives Dice, HD95 and ASD (mm) with fixed_label.
+        fixed_label: label map on the same grid.
+        warped_landmarks: CSV of landmarks after registration; gives the target registration error (mm) with
+            moving_landmarks.
+        moving_landmarks: CSV of where they belong, in the same order.
+        transform: displacement field (.nii.gz); gives the share of folded voxels and the spread of log Jacobian.
+        landmark_space: "RAS" or "LPS", the world of both CSV files.
+    """
+    figures: dict[str, Any] = {}
+    if _both(warped_label=warped_label, fixed_label=fixed_label):
+        warped, fixed = regplugins.data.load_label(str(warped_label)), regplugins.data.load_label(str(fixed_label))
+        grid = regplugins.spatial.Grid.from_image(fixed)
+        if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
+            raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
+        figures["overlap"] = regplugins.metrics.label_overlap(
+            warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist()
+        )
+    if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
+        points = [
+            regplugins.io.read_landmarks(str(path), landmark_space) for path in (warped_landmarks, moving_landmarks)
+        ]
+        error = regplugins.metrics.target_registration_error(*points)
+        figures["tre_mm"] = {"mean": float(error.mean()), "max": float(error.max()), "n": len(error)}
+    if transform is not None:
+        determinant = regplugins.spatial.jacobian_determinant(
+            _field(_chain([transform]), None, transform).to_ddf()[None]
+        )
+        figures["folding_percent"] = float(regplugins.metrics.folding_percent(determinant))
+        figures["sd_log_jacobian"] = float(regplugins.metrics.sd_log_jacobian(determinant))
+    if not figures:
+        raise ValueError("nothing to judge: give two label maps, two landmark files or a transform")
+    return figures
+
+
+def report(
+    output_dir: str,
+    *transforms: str,
+    fixed: str | None = None,
+    moving: str | None = None,
+    fixed_label: str | None = None,
+    moving_label: str | None = None,
+    fixed_landmarks: str | None = None,
+    moving_landmarks: str | None = None,
+    landmark_space: str = "RAS",
+    fill: float = 0.0,
+) -> dict[str, Any]:
+    """Report on registered pairs: a page over a folder of them, or all files of one pair from its transforms.
+
+    With a folder alone, writes report.html into it, over the pairs of its summary.csv or metrics.csv. With images and
+    transforms, which may be any tool's, writes what a bundle would have written of that pair: warped images, picture,
+    report.json.
+
+    Args:
+        output_dir: the folder.
+        transforms: files in the order of antsApplyTransforms, from the fixed to the moving scan.
+        fixed: scan that stayed.
+        moving: scan that was registered.
+        fixed_label: label map of the fixed scan.
+        moving_label: label map of the moving scan.
+        fixed_landmarks: CSV with x,y,z in mm.
+        moving_landmarks: CSV with the same points in the moving scan.
+        landmark_space: "RAS" or "LPS", the world of both CSV files.
+        fill: value of the warped image outside the moving one.
+    """
+    given = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_label": fixed_label,
+        "moving_label": moving_label,
+        "fixed_landmarks": fixed_landmarks,
+        "moving_landmarks": moving_landmarks,
+    }
+    if not transforms and all(path is None for path in given.values()):
+        return {"page": str(regplugins.report.write_page(str(output_dir)))}
+    (record,) = regplugins.data.pair_records(given, None, "")
+    pair = regplugins.transforms.CarryPaird(_chain(transforms), fill=fill)(
+        regplugins.transforms.LoadPaird(landmark_space)(record)
+    )
+    regplugins.report.WritePaird(str(output_dir))(regplugins.report.MeasurePaird()(pair))
+    return {"report": str(Path(str(output_dir)) / "report.json"), "picture": str(Path(str(output_dir)) / "report.png")}
+
+
+def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
+    """Turn a data set's folder, as downloaded, into a datalist.
+
+    Args:
+        dataset: "hippocampus", the Medical Segmentation Decathlon's Task04 (monai.apps.DecathlonDataset downloads it).
+        source: the data set's folder.
+        target: folder in which datalist.json is written: the dataset_dir of the bundle.
+    """
+    datasets = {"hippocampus": regplugins.data.prepare_hippocampus}
+    prepare_dataset = regplugins.checks.choice("dataset", dataset, datasets)
+    return {"datalist": str(prepare_dataset(str(source), str(target)))}
+
+
+def bundles(folder: str = "bundles") -> dict[str, Any]:
+    """List the bundles in a folder: version, task, and whether their weights are those that metadata.json names.
+
+    Args:
+        folder: where to look; a bundle is a folder with configs/metadata.json.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(Path(str(folder)).glob("*/configs/metadata.json")):
+        root, metadata = path.parents[1], json.loads(path.read_text(encoding="utf-8"))
+        weights = {}
+        for name, entry in metadata.get("weights", {}).items():
+            file = root / name
+            same = file.is_file() and regplugins.report.sha256(file) == entry["sha256"]
+            weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
+        found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
+    if not found:
+        raise FileNotFoundError(f"{folder}: no bundle in this folder; give --folder")
+    return found
+
+
+COMMANDS = {
+    command.__name__: command
+    for command in (register, align, apply, compose, invert, convert, evaluate, report, prepare, bundles)
+}
+
+
+def _chain(files: Sequence[Any]) -> Transform:
+    """The transform of files in the order of antsApplyTransforms; ``[file,1]`` stands for a file's inverse."""
+    if not files:
+        raise ValueError("give at least one transform file")
+    steps = []
+    for file in files:
+        name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
+        if str(name).startswith("[") and str(name).endswith("]"):
+            name, _, backwards = str(name)[1:-1].rpartition(",")
+        transform = regplugins.io.read_transform(str(name).strip())
+        steps.append(~transform if int(backwards) else transform)
+    dimensions = {step.ndim for step in steps}
+    if len(dimensions) > 1:
+        raise ValueError(f"transforms of one dimension expected, got {sorted(dimensions)} in {list(map(str, files))}")
+    return reduce(lambda done, step: step @ done, steps)
+
+
+def _parts(transform: Transform) -> Sequence[Transform]:
+    return regplugins.spatial.CompositeTransform([transform]).transforms
+
+
+def _grid(path: str) -> Grid:
+    """Where a scan's voxels lie."""
+    return regplugins.spatial.Grid.from_image(regplugins.data.load_image(str(path)))
+
+
+def _field(transform: Transform, reference: str | None, name: str) -> DisplacementField:
+    """A transform as one displacement field."""
+    if reference is not None:
+        return transform.sample(_grid(reference))
+    fields = [part for part in _parts(transform) if isinstance(part, regplugins.spatial.DisplacementField)]
+    if len(fields) != 1:
+        raise ValueError(f"{name}: {len(fields)} displacement fields among the transforms, so give --reference a scan")
+    return fields[0] if len(_parts(transform)) == 1 else transform.sample(fields[0].grid)
+
+
+def _write(transform: Transform, output: str, reference: str | None) -> dict[str, Any]:
+    """Write a transform in the form that the output's name asks for."""
+    (part, *others) = _parts(transform)
+    if str(output).endswith((".nii", ".nii.gz")):
+        transform = _field(transform, reference, output)
+    elif reference is not None:
+        raise ValueError(f"{output}: only a displacement field (.nii.gz) has the grid of a reference")
+    elif not others:
+        transform = part
+    regplugins.io.write_transform(transform, output)
+    return {"transform": output}
+
+
+def _both(**files: str | None) -> bool:
+    """Whether two files that belong together are given."""
+    (first, a), (second, b) = files.items()
+    if (a is None) != (b is None):
+        raise ValueError(f"give both --{first} and --{second}, or neither")
+    return a is not None

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many registered pairs on one web page: their figures in a table that can be sorted, and their pictures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from PIL import Image
+
+from regplugins.io import atomic
+from regplugins.report.table import summarise
+
+_TABLES = ("summary.csv", "metrics.csv")
+_THUMBNAIL = (840, 840)
+_UNITS = {"hd95": "mm", "asd": "mm", "tre": "mm", "inverse_consistency": "mm", "seconds": "s", "mutual": "nat"}
+
+
+def write_page(folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` over the pairs of a run: one file that needs no other, though pictures link to the big
+    ones.
+
+    Args:
+        folder: output folder of an inference over a datalist (``summary.csv`` and a folder a pair) or of an evaluation
+            (``metrics.csv``).
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: neither table is there.
+        ValueError: the table has no rows, or none is named.
+    """
+    folder = Path(folder)
+    table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+    if table is None:
+        raise FileNotFoundError(f"{folder}: neither {' nor '.join(_TABLES)} is there; register a datalist first")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "name" not in rows[0]:
+        raise ValueError(f"{table}: expected a row a pair with a column 'name'")
+    numbers = [{key: _number(cell) for key, cell in row.items() if key != "name"} for row in rows]
+    columns = [key for key in numbers[0] if any(row[key] is not None for row in numbers)]
+    pictures = [folder / row["name"] / "report.png" for row in rows]
+    shown = any(picture.is_file() for picture in pictures)
+    lines = [
+        _line(row["name"], figures, columns, picture if shown else None)
+        for row, figures, picture in zip(rows, numbers, pictures, strict=True)
+    ]
+    headings = [f'<th scope="col"><button>{_heading(column)}</button></th>' for column in ("pair", *columns)]
+    headings += ['<th scope="col"></th>'] if shown else []
+    page = Template(files("regplugins.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(f"Registered pairs: {folder.resolve().name}"),
+        subtitle=f"{len(rows)} pairs. Click a heading to sort by it, a picture to see it in full size.",
+        headings="".join(headings),
+        rows="\n".join(lines),
+        feet=_foot(numbers, columns, shown),
+    )
+    with atomic(folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def _line(name: str, figures: Mapping[str, float | None], columns: Sequence[str], picture: Path | None) -> str:
+    cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
+    for column in columns:
+        value = figures[column]
+        cells.append("<td></td>" if value is None else f'<td data-value="{value!r}">{value:.4g}</td>')
+    if picture is not None:
+        cells.append(f"<td>{_thumbnail(picture, name)}</td>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _thumbnail(picture: Path, name: str) -> str:
+    if not picture.is_file():
+        return ""
+    with Image.open(picture) as image:
+        small = image.convert("RGB")
+        small.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    link = html.escape(f"{name}/report.png")
+    return f'<a href="{link}"><img src="data:image/jpeg;base64,{data}" alt="picture of {html.escape(name)}"></a>'
+
+
+def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str], shown: bool) -> str:
+    statistics = summarise(numbers)
+    cells = [f"<td>{statistics[column]['mean']:.4g}<br>± {statistics[column]['sd']:.2g}</td>" for column in columns]
+    return f"<tr><td>mean ± sd</td>{''.join(cells)}{'<td></td>' if shown else ''}</tr>"
+
+
+def _heading(column: str) -> str:
+    unit = next((unit for measure, unit in _UNITS.items() if column.startswith(measure)), None)
+    text = html.escape(column.replace("_", " ").replace("percent", "%"))
+    return f"{text}<br><small>{unit}</small>" if unit else text
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        value = float(cell or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page over many pairs, read by a parser and, where there is one, by a browser."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from regplugins.report import write_page
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ROWS = [
+    {"name": "pair 10 <b>", "dice_mean_after": "0.75", "hd95_mean_after": "", "seconds": "1.5"},
+    {"name": "pair 2", "dice_mean_after": "0.25", "hd95_mean_after": "", "seconds": "12"},
+    {"name": "pair 1", "dice_mean_after": "", "hd95_mean_after": "", "seconds": "3"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with (tmp_path / "summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows(ROWS)
+    (tmp_path / "pair 2").mkdir()
+    Image.new("RGB", (3000, 1000), (250, 10, 10)).save(tmp_path / "pair 2" / "report.png")
+    return tmp_path
+
+
+class Cells(HTMLParser):
+    """The text of each cell of a table, and the pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.pictures: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "img":
+            self.pictures.append(dict(attributes)["src"] or "")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+def test_table_holds_what_was_measured(folder: Path) -> None:
+    page = write_page(folder)
+    cells = Cells()
+    cells.feed(page.read_text())
+    heading, *rows, foot = cells.rows
+    assert heading == ["pair", "dice mean after", "secondss", ""]  # no column in which nothing was measured
+    assert [row[0] for row in rows] == [row["name"] for row in ROWS]
+    assert [row[1] for row in rows] == ["0.75", "0.25", ""]
+    assert foot[1].startswith("0.5") and "0.35" in foot[1]  # sd of 0.75 and 0.25
+    assert len(cells.pictures) == 1
+
+
+def test_page_needs_no_other_file(folder: Path) -> None:
+    text = write_page(folder).read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    cells = Cells()
+    cells.feed(text)
+    assert all(picture.startswith("data:image/jpeg;base64,") for picture in cells.pictures)
+    assert len(text) < 100_000  # a 3000 pixel wide picture became a thumbnail
+
+
+def test_no_table_or_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"summary\.csv"):
+        write_page(tmp_path)
+    (tmp_path / "summary.csv").write_text("name,seconds\n")
+    with pytest.raises(ValueError, match="a row a pair"):
+        write_page(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
+@pytest.mark.slow
+def test_headings_sort(folder: Path) -> None:
+    page = write_page(folder)
+    orders = []
+    for clicks in ([0], [1], [1, 1], [2]):
+        script = "".join(f"document.querySelectorAll('thead button')[{column}].click();" for column in clicks)
+        probe = folder / "probe.html"
+        probe.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+        result = subprocess.run(
+            [str(BROWSER), *options, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120
+        )
+        cells = Cells()
+        cells.feed(result.stdout)
+        orders.append([row[0] for row in cells.rows[1:4]])
+    one, two, ten = "pair 1", "pair 2", "pair 10 <b>"
+    assert orders == [[one, two, ten], [two, ten, one], [ten, two, one], [ten, one, two]]

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a user types it, its files judged by ITK."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from regplugins.__main__ import main
+from regplugins.io import read_transform, write_landmarks, write_transform
+from regplugins.spatial import AffineTransform
+from tests.itk_truth import GRIDS, array_of, points_in, random_affine, random_field, transform_points, write_image
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXED, MOVING = GRIDS["oblique"], GRIDS["las"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command in ``tmp_path``, which holds a pair and its transforms; gives what it prints as JSON."""
+    monkeypatch.chdir(tmp_path)
+    write_image(torch.rand(FIXED.shape), FIXED, tmp_path / "fixed.nii.gz")
+    write_image(torch.rand(MOVING.shape), MOVING, tmp_path / "moving.nii.gz")
+    write_image(torch.randint(0, 4, MOVING.shape).to(torch.uint8), MOVING, tmp_path / "label.nii.gz")
+    write_transform(random_field(FIXED), tmp_path / "warp.nii.gz")
+    write_transform(AffineTransform(random_affine(3)), tmp_path / "affine.mat")
+    write_landmarks(points_in(FIXED, 5), tmp_path / "points.csv", names=list("abcde"))
+
+    def call(line: str) -> dict:
+        main([*line.split(), "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def itk_chain() -> sitk.Transform:
+    """x -> affine(x + u(x)), read by ITK from the files."""
+    field = sitk.DisplacementFieldTransform(sitk.ReadImage("warp.nii.gz", sitk.sitkVectorFloat64))
+    return sitk.CompositeTransform([sitk.ReadTransform("affine.mat"), field])
+
+
+def itk_resampled(name: str, interpolator: int, fill: float = 0.0) -> np.ndarray:
+    """The file through the chain onto the fixed grid; where ITK's field ends, ours continues."""
+    return array_of(
+        sitk.Resample(sitk.ReadImage(name), sitk.ReadImage("fixed.nii.gz"), itk_chain(), interpolator, fill)
+    )
+
+
+class TestApply:
+    def test_images_as_itk_has_them(self, run):
+        run("apply warp.nii.gz affine.mat --image moving.nii.gz --reference fixed.nii.gz --output out.nii.gz --fill -7")
+        truth = itk_resampled("moving.nii.gz", sitk.sitkLinear, -7)
+        found = array_of(sitk.ReadImage("out.nii.gz"))
+        # Fill and image do not mix alike on the last half voxel.
+        assert np.mean(np.abs(found - truth) < 1e-4) > 0.97
+        assert (found == -7).any() and (found != -7).any()
+
+    def test_labels_keep_values_and_type(self, run):
+        run("apply warp.nii.gz affine.mat --label label.nii.gz --reference fixed.nii.gz --output out.nii.gz")
+        image = sitk.ReadImage("out.nii.gz")
+        assert image.GetPixelID() == sitk.sitkUInt8
+        assert np.mean(array_of(image) == itk_resampled("label.nii.gz", sitk.sitkNearestNeighbor)) > 0.999
+
+    def test_landmarks_go_and_come_back(self, run, tmp_path):
+        run("apply warp.nii.gz affine.mat --landmarks points.csv --output there.csv")
+        rows = np.genfromtxt("points.csv", delimiter=",", skip_header=1, usecols=(0, 1, 2))
+        there = np.genfromtxt("there.csv", delimiter=",", skip_header=1, usecols=(0, 1, 2))
+        np.testing.assert_allclose(there, transform_points(itk_chain(), torch.from_numpy(rows)), atol=1e-3)
+        assert Path("there.csv").read_text().splitlines()[1].endswith(",a")
+        run("apply warp.nii.gz affine.mat --landmarks there.csv --output back.csv --inverse")
+        back = np.genfromtxt("back.csv", delimiter=",", skip_header=1, usecols=(0, 1, 2))
+        assert np.linalg.norm(back - rows, axis=1).max() < 0.05  # the field's inverse lies on a grid of 2 mm
+
+    def test_inverse_of_one_file(self, run):
+        run("apply [affine.mat,1] affine.mat --landmarks points.csv --output same.csv")
+        found = np.genfromtxt("same.csv", delimiter=",", skip_header=1, usecols=(0, 1, 2))
+        truth = np.genfromtxt("points.csv", delimiter=",", skip_header=1, usecols=(0, 1, 2))
+        np.testing.assert_allclose(found, truth, atol=1e-6)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("output", ["chain.h5", "chain.nii.gz"])
+    def test_composed(self, run, output):
+        run(
+            f"compose warp.nii.gz affine.mat --output {output} --reference fixed.nii.gz".removesuffix(
+                "" if output.endswith("gz") else " --reference fixed.nii.gz"
+            )
+        )
+        inside = FIXED.index_to_world(3 + 10 * torch.rand(50, 3, dtype=torch.float64))
+        truth = transform_points(itk_chain(), inside)
+        if output.endswith(".h5"):
+            found = transform_points(sitk.ReadTransform(output), inside)
+        else:
+            field = sitk.DisplacementFieldTransform(sitk.ReadImage(output, sitk.sitkVectorFloat64))
+            found = transform_points(field, inside)
+        torch.testing.assert_close(found, truth, atol=2e-3, rtol=0)
+
+    def test_affine_files_compose_to_one(self, run):
+        run("compose affine.mat affine.mat --output twice.tfm")
+        points = points_in(FIXED)
+        once, twice = sitk.ReadTransform("affine.mat"), sitk.ReadTransform("twice.tfm")
+        truth = transform_points(once, transform_points(once, points))
+        torch.testing.assert_close(transform_points(twice, points), truth, atol=1e-6, rtol=0)
+
+    def test_inverse_undoes(self, run):
+        told = run("invert warp.nii.gz --output back.nii.gz")
+        assert told["residual_mean_mm"] < 0.02
+        inside = FIXED.index_to_world(5 + 8 * torch.rand(50, 3, dtype=torch.float64))
+        there = read_transform("warp.nii.gz")(inside)
+        found = transform_points(
+            sitk.DisplacementFieldTransform(sitk.ReadImage("back.nii.gz", sitk.sitkVectorFloat64)), there
+        )
+        assert (found - inside).norm(dim=1).median() < 0.05  # between voxels of 2 mm
+        assert run("invert affine.mat --output back.mat") == {"transform": "back.mat"}
+
+    @pytest.mark.parametrize("form", ["tfm", "txt", "h5"])
+    def test_affine_forms(self, run, form):
+        run(f"convert affine.mat --output other.{form}")
+        points = points_in(FIXED)
+        found = transform_points(sitk.ReadTransform(f"other.{form}"), points)
+        torch.testing.assert_close(found, transform_points(sitk.ReadTransform("affine.mat"), points))
+
+    def test_an_affine_transform_as_a_field_needs_a_grid(self, run):
+        with pytest.raises(SystemExit, match="--reference"):
+            run("convert affine.mat --output field.nii.gz")
+        assert not Path("field.nii.gz").exists()
+        run("convert affine.mat --output field.nii.gz --reference fixed.nii.gz")
+        field = read_transform("field.nii.gz")
+        points = points_in(FIXED)
+        torch.testing.assert_close(field(points), read_transform("affine.mat")(points), atol=1e-4, rtol=0)
+
+    def test_a_warp_is_no_affine_file(self, run):
+        with pytest.raises(SystemExit, match=r"other\.mat"):
+            run("convert warp.nii.gz --output other.mat")
+        assert not Path("other.mat").exists()
+
+
+def test_figures_of_given_files(run, tmp_path):
+    # A box of 6 voxels shifted by 2 of 1.5 mm: 4 of 6 overlap, and the landmarks are 3 mm away.
+    grid = GRIDS["ras"]
+    label = torch.zeros(grid.shape, dtype=torch.int16)
+    label[6:12, 8:14, 5:11] = 1
+    write_image(label, grid, tmp_path / "a.nii.gz")
+    write_image(label.roll(2, 0), grid, tmp_path / "b.nii.gz")
+    points = points_in(grid, 4)
+    write_landmarks(points, tmp_path / "p.csv")
+    write_landmarks(points + torch.tensor([3.0, 0, 4]), tmp_path / "q.csv")
+    write_transform(AffineTransform(torch.diag(torch.tensor([-1.0, 1, 1, 1]))).sample(grid), tmp_path / "mirror.nii.gz")
+    files = "--warped_label b.nii.gz --fixed_label a.nii.gz --warped_landmarks p.csv --moving_landmarks q.csv"
+    figures = run(f"evaluate {files} --transform mirror.nii.gz")
+    assert figures["overlap"]["1"]["dice"] == pytest.approx(4 / 6)
+    assert figures["tre_mm"] == {"mean": pytest.approx(5), "max": pytest.approx(5), "n": 4}
+    assert figures["folding_percent"] == 100
+    with pytest.raises(SystemExit, match="both --warped_label and --fixed_label"):
+        run("evaluate --warped_label b.nii.gz")
+    with pytest.raises(SystemExit, match="does not lie on the grid"):
+        run("evaluate --warped_label b.nii.gz --fixed_label label.nii.gz")
+
+
+def test_initial_transform_alone(run):
+    run("align fixed.nii.gz moving.nii.gz --output_dir out --kind fov")
+    centre = FIXED.index_to_world((torch.tensor(FIXED.shape, dtype=torch.float64)[None] - 1) / 2)
+    truth = MOVING.index_to_world((torch.tensor(MOVING.shape, dtype=torch.float64)[None] - 1) / 2)
+    found = transform_points(sitk.ReadTransform("out/transform_0GenericAffine.mat"), centre)
+    torch.testing.assert_close(found, truth, atol=1e-4, rtol=0)
+    with pytest.raises(SystemExit, match="kind must be one of"):
+        run("align fixed.nii.gz moving.nii.gz --output_dir out --kind quick")
+
+
+def test_report_of_another_tools_transforms(run):
+    run("report out warp.nii.gz affine.mat --fixed fixed.nii.gz --moving moving.nii.gz --moving_label label.nii.gz")
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["weights"] is None and report["similarity"]["ncc"]["after"] is not None
+    label = array_of(sitk.ReadImage("out/warped_label.nii.gz"))
+    assert np.mean(label == itk_resampled("label.nii.gz", sitk.sitkNearestNeighbor)) > 0.999
+    again = sitk.CompositeTransform(
+        [
+            sitk.ReadTransform("out/transform_0GenericAffine.mat"),
+            sitk.DisplacementFieldTransform(sitk.ReadImage("out/transform_1Warp.nii.gz", sitk.sitkVectorFloat64)),
+        ]
+    )
+    points = FIXED.index_to_world(3 + 10 * torch.rand(50, 3, dtype=torch.float64))
+    torch.testing.assert_close(
+        transform_points(again, points), transform_points(itk_chain(), points), atol=1e-3, rtol=0
+    )
+
+
+def test_bundles_and_the_state_of_their_weights(run, tmp_path):
+    (name,) = [path.parents[1].name for path in (ROOT / "bundles").glob("hippocampus*/configs/metadata.json")]
+    shutil.copytree(ROOT / "bundles" / name, tmp_path / "bundles" / name)
+    models = tmp_path / "bundles" / name / "models"
+    assert set(run("bundles")[name]["weights"].values()) == {"ok"}
+    (models / "model.pt").write_bytes(b"cut")
+    (models / "model_weak.pt").unlink()
+    assert run("bundles")[name]["weights"] == {"models/model.pt": "changed", "models/model_weak.pt": "missing"}
+    with pytest.raises(SystemExit, match="no bundle"):
+        run("bundles --folder nowhere")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "apply warp.nii.gz --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz --fil 3",
+            "no option --fil",
+        ),
+        ("apply warp.nii.gz --reference fixed.nii.gz --output o.nii.gz", "one of --image"),
+        ("apply lost.nii.gz --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz", "lost.nii.gz: no such"),
+        ("apply warp.nii.gz --image moving.nii.gz --output o.nii.gz", "--reference"),
+        ("apply --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz", "at least one transform"),
+        (
+            "apply affine.mat --image moving.nii.gz --reference fixed.nii.gz --output no/o.nii.gz",
+            "folder does not exist",
+        ),
+        ("convert affine.mat --output o.xyz", "a transform file ends in"),
+        ("evaluate", "nothing to judge"),
+        ("prepare brains src dst", "dataset must be one of"),
+        ("report .", "neither summary.csv nor metrics.csv"),
+        ("report out warp.nii.gz --fixed fixed.nii.gz", "no moving image"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match=message):
+        run(line)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_exit_codes_and_help():
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "regplugins", *words]
+        return subprocess.run(command, capture_output=True, text=True, env={"PAGER": "cat", "PATH": "/usr/bin:/bin"})
+
+    assert call("bundles", "--folder", "nowhere").returncode == 1
+    assert call("no_such_command").returncode == 2
+    help_of_apply = call("apply", "--help")
+    assert help_of_apply.returncode == 0
+    assert "antsApplyTransforms" in help_of_apply.stdout + help_of_apply.stderr
