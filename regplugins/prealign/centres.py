@@ -23,7 +23,13 @@ def align_centres_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
 
 
 def centre_of_mass(volume: Volume) -> Tensor:
-    """Centre of an image's foreground, weighted by how much brighter it is than the mean of the background.
+    """Centre of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
+    points, weights = weighted_foreground(volume)
+    return weights @ points / weights.sum()
+
+
+def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
+    """The voxels of the patient, weighted by how much brighter they are than the mean of the background.
 
     Foreground is what lies above Otsu's threshold: the patient in MR and in CT, where air has -1000.
 
@@ -31,7 +37,7 @@ def centre_of_mass(volume: Volume) -> Tensor:
         volume: image; its mask, if it has one, bounds both.
 
     Returns:
-        ``(n,)`` float64, RAS+ mm.
+        Their places ``(number, n)``, RAS+ mm, and weights ``(number,)``, both float64.
     """
     threshold = otsu_threshold(volume.visible)
     background = volume.visible[volume.visible <= threshold].mean()
@@ -39,7 +45,7 @@ def centre_of_mass(volume: Volume) -> Tensor:
     if volume.mask is not None:
         foreground &= volume.mask
     weights = (volume.values[foreground] - background).to(torch.float64)
-    return volume.grid.index_to_world(weights @ foreground.nonzero().to(torch.float64) / weights.sum())
+    return volume.grid.index_to_world(foreground.nonzero().to(torch.float64)), weights
 
 
 def otsu_threshold(values: Tensor) -> float:

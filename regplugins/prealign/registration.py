@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from regplugins.prealign.centres import centre_of_mass
 from regplugins.prealign.mutual_information import MutualInformation
+from regplugins.prealign.poses import turned_poses
 from regplugins.prealign.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -24,6 +26,9 @@ _ITERATIONS = 60
 _TOLERANCE = 1e-3
 # Of the overlap at the start: what has to remain. Where images share but a corner, they may agree there by chance.
 _LEAST_OVERLAP = 0.5
+# Of the turned poses: points to rank them by, how many are tried, degrees between these, and by how much the result of
+# one must be better to be believed, since most patients lie much as others do.
+_SCREENING_SAMPLES, _TURNED_STARTS, _LEAST_ANGLE, _DOUBT = 4_000, 5, 25.0, 1.05
 _NUMBER: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
@@ -32,8 +37,8 @@ def register(
 ) -> AffineTransform:
     """Maximise the mutual information of two images over rigid or affine transforms.
 
-    The coarsest resolution is registered rigidly from every start; the result with the largest product of mutual
-    information and overlap is refined at the finer ones.
+    The coarsest resolution is registered rigidly from every start, and from the most promising of many turned poses;
+    the result with the largest product of mutual information and overlap is refined at the finer ones.
 
     Args:
         kind: "rigid" or "affine".
@@ -51,10 +56,12 @@ def register(
     # A small image is the same volume at several sizes.
     levels = list(dict.fromkeys((fixed.shrunk(size), moving.shrunk(size)) for size in _SIZES[fixed.grid.ndim]))
     centre = centre_of_mass(fixed)
-    score, transform = max(
-        (_optimise("rigid", *levels[0], start, centre, seed) for start in _distinct(starts, levels[0][0].grid)),
-        key=lambda result: result[0],
-    )
+    upright = _distinct(starts, levels[0][0].grid)
+    results = [_optimise("rigid", *levels[0], start, centre, seed) for start in upright]
+    for start in _promising(*levels[0], seed):
+        score, transform = _optimise("rigid", *levels[0], start, centre, seed)
+        results.append((score / _DOUBT, transform))
+    score, transform = max(results, key=lambda result: result[0])
     for level in levels[1:] if kind == "rigid" else levels:
         score, transform = _optimise(kind, *level, transform, centre, seed)
     if score == 0:
@@ -72,6 +79,28 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
         if all((start(corners) - other(corners)).norm(dim=-1).max() > grid.spacing.min() for other in kept):
             kept.append(start)
     return kept
+
+
+def _promising(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
+    """The turned poses from which mutual information and overlap are largest, no two of them near each other."""
+    similarity = MutualInformation(fixed, moving, _SCREENING_SAMPLES, _BINS, seed)
+    ranked = []
+    for pose in turned_poses(fixed, moving):
+        information, _, overlap = similarity(pose.matrix)
+        ranked.append((information * overlap, pose))
+    ranked.sort(key=lambda candidate: -candidate[0])
+    kept: list[AffineTransform] = []
+    for _, pose in ranked:
+        if len(kept) < _TURNED_STARTS and all(_angle(pose, other) > _LEAST_ANGLE for other in kept):
+            kept.append(pose)
+    return kept
+
+
+def _angle(a: AffineTransform, b: AffineTransform) -> float:
+    """Degrees between two rigid transforms of the same handedness."""
+    n = a.ndim
+    cosine = (a.matrix[:n, :n].T @ b.matrix[:n, :n]).trace().item() - (n - 2)
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine / 2))))
 
 
 def _optimise(

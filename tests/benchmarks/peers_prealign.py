@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Initial alignment of heads under random rigid motions: `regplugins`, ANTs and elastix on the same cases.
+
+    python tests/benchmarks/peers_prealign.py --images D --output_dir O [--cases 50] [--degrees 30]
+
+Needs the ``benchmark`` extra. ``D`` is a folder of images in one world, ``--mr`` and ``--ct`` name them
+(``t1.nii.gz`` is ``t1``). The fixed image of a case is an MR, the moving one another MR or a CT, half of the cases each.
+The moving image is turned about the centre of the fixed grid by up to ``degrees`` about a random axis and shifted by up
+to ``shift`` mm along each axis. It loses up to a tenth of its slices at each of its six faces, so that its field of
+view tells nothing of the motion; the motion goes into its header, so that nothing is interpolated. A case succeeds if
+the rotation is right to 2 degrees and the centre of the fixed image to 2 mm. Writes ``prealign.csv`` (a row a case and
+method) and prints shares and times.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fire
+import itk
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from regplugins.data import load_image
+from regplugins.io import atomic, read_transform
+from regplugins.prealign import initial_transform
+from regplugins.report import write_image
+from regplugins.spatial import AffineTransform, Grid
+
+_NEAR_DEGREES, _NEAR_MM = 2.0, 2.0
+_CROPPED = 0.1
+
+
+def main(
+    images: str,
+    output_dir: str,
+    mr: tuple[str, ...] = ("t1", "t2", "pd", "flair"),
+    ct: tuple[str, ...] = ("ct",),
+    cases: int = 50,
+    degrees: float = 30.0,
+    shift: float = 40.0,
+    methods: tuple[str, ...] = ("regplugins", "ants", "elastix"),
+    seed: int = 0,
+) -> None:
+    """Align every case with every method and write the table."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for modality in ("MR-MR", "CT-MR"):
+        for case in tqdm(range(cases), desc=modality):
+            fixed, moving = random.choice(mr, 2, replace=False)
+            moving = moving if modality == "MR-MR" else random.choice(ct)
+            motion = _motion(random, degrees, shift)
+            with tempfile.TemporaryDirectory() as folder:
+                grid = Grid.from_image(load_image(Path(images) / f"{fixed}.nii.gz"))
+                truth = _about_centre(motion, grid)
+                paths = _write_case(Path(images), fixed, moving, truth, random, Path(folder))
+                for method in methods:
+                    begin = time.perf_counter()
+                    found = METHODS[method](*paths)
+                    seconds = time.perf_counter() - begin
+                    angle, distance = _errors(found, truth, grid)
+                    row = {"modality": modality, "case": case, "method": method, "fixed": fixed, "moving": moving}
+                    row |= {"turned": math.degrees(np.linalg.norm(motion[0])), "degrees": angle, "mm": distance}
+                    row["success"] = int(angle <= _NEAR_DEGREES and distance <= _NEAR_MM)
+                    rows.append(row | {"seconds": seconds})
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic(output / "prealign.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for modality in ("MR-MR", "CT-MR"):
+        for method in methods:
+            own = [row for row in rows if row["modality"] == modality and row["method"] == method]
+            share = 100 * np.mean([row["success"] for row in own])
+            mm, angle, seconds = (np.median([row[key] for row in own]) for key in ("mm", "degrees", "seconds"))
+            print(
+                f"{modality} {method}: {share:.0f} % of {len(own)}; median {mm:.2f} mm, {angle:.2f}°, {seconds:.1f} s"
+            )
+
+
+def _motion(random: np.random.Generator, degrees: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation vector (radians; any axis, any angle up to ``degrees``) and shift (mm)."""
+    axis = random.normal(size=3)
+    angle = math.radians(random.uniform(-degrees, degrees))
+    return angle * axis / np.linalg.norm(axis), random.uniform(-shift, shift, size=3)
+
+
+def _about_centre(motion: tuple[np.ndarray, np.ndarray], grid: Grid) -> AffineTransform:
+    """The motion as a transform from the fixed to the moving world."""
+    matrix = np.eye(4)
+    centre = grid.centre.numpy()
+    matrix[:3, :3] = Rotation.from_rotvec(motion[0]).as_matrix()
+    matrix[:3, 3] = centre + motion[1] - matrix[:3, :3] @ centre
+    return AffineTransform(torch.from_numpy(matrix))
+
+
+def _write_case(
+    images: Path, fixed: str, moving: str, truth: AffineTransform, random: np.random.Generator, folder: Path
+) -> tuple[str, str]:
+    paths = folder / "fixed.nii.gz", folder / "moving.nii.gz"
+    still, moved = load_image(images / f"{fixed}.nii.gz"), load_image(images / f"{moving}.nii.gz")
+    write_image(still.as_tensor(), Grid.from_image(still), paths[0])
+    grid = Grid.from_image(moved)
+    lost = [[int(random.uniform(0, _CROPPED) * size) for _ in range(2)] for size in grid.shape]
+    box = tuple(slice(low, size - high) for (low, high), size in zip(lost, grid.shape, strict=True))
+    values = moved.as_tensor()[(slice(None), *box)]
+    start = torch.eye(4, dtype=torch.float64)
+    start[:3, 3] = torch.tensor([low for low, _ in lost])
+    write_image(values, Grid(tuple(values.shape[1:]), truth.matrix @ grid.affine @ start), paths[1])
+    return str(paths[0]), str(paths[1])
+
+
+def _errors(found: AffineTransform, truth: AffineTransform, grid: Grid) -> tuple[float, float]:
+    """Degrees, and mm at the centre of the fixed image."""
+    turn = Rotation.from_matrix((found.matrix[:3, :3] @ torch.linalg.inv(truth.matrix[:3, :3])).numpy())
+    centre = grid.centre[None]
+    return math.degrees(turn.magnitude()), float((found(centre) - truth(centre)).norm())
+
+
+def _regplugins(fixed: str, moving: str) -> AffineTransform:
+    f, m = load_image(fixed), load_image(moving)
+    return initial_transform("rigid", f.as_tensor(), Grid.from_image(f), m.as_tensor(), Grid.from_image(m))
+
+
+def _ants(fixed: str, moving: str) -> AffineTransform:
+    import ants
+
+    result = ants.registration(ants.image_read(fixed), ants.image_read(moving), type_of_transform="Rigid")
+    return _affine(result["fwdtransforms"][0])
+
+
+def _elastix(fixed: str, moving: str) -> AffineTransform:
+    images = [itk.imread(path, itk.F) for path in (fixed, moving)]
+    parameters = itk.ParameterObject.New()
+    settings = parameters.GetDefaultParameterMap("rigid", 4)
+    settings["AutomaticTransformInitialization"] = ["true"]
+    settings["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
+    parameters.AddParameterMap(settings)
+    try:
+        _, result = itk.elastix_registration_method(*images, parameter_object=parameters)
+    except RuntimeError:  # "Too many samples map outside moving image buffer": its way to give up
+        return AffineTransform.identity(3)
+    found = result.GetParameterMap(0)
+    euler = itk.Euler3DTransform[itk.D].New()
+    euler.SetComputeZYX(found["ComputeZYX"][0] == "true")
+    euler.SetFixedParameters(_parameters(found["CenterOfRotationPoint"]))
+    euler.SetParameters(_parameters(found["TransformParameters"]))
+    with tempfile.TemporaryDirectory() as folder:
+        itk.transformwrite([euler], f"{folder}/euler.tfm")
+        return _affine(f"{folder}/euler.tfm")
+
+
+def _parameters(words: Any) -> Any:
+    array = itk.OptimizerParameters[itk.D](len(words))
+    for k, word in enumerate(words):
+        array.SetElement(k, float(word))
+    return array
+
+
+def _affine(path: str) -> AffineTransform:
+    transform = read_transform(path)
+    assert isinstance(transform, AffineTransform)
+    return transform
+
+
+METHODS: dict[str, Callable[[str, str], AffineTransform]] = {
+    "regplugins": _regplugins,
+    "ants": _ants,
+    "elastix": _elastix,
+}
+
+if __name__ == "__main__":
+    fire.Fire(main)
