@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 if TYPE_CHECKING:
-    from regplugins.spatial import DisplacementField, Grid, Transform
+    from regplugins.spatial import DisplacementField, Transform
 
 
 def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> None:
@@ -128,7 +128,7 @@ def apply(
         return {"landmarks": output}
     if reference is None:
         raise ValueError("give --reference, the scan whose grid the result gets")
-    target = _grid(reference)
+    target = regplugins.data.load_grid(str(reference))
     if label is not None:
         volume = regplugins.data.load_label(str(label))
         result = regplugins.spatial.resample_labels(
@@ -213,9 +213,10 @@ def evaluate(
         grid = regplugins.spatial.Grid.from_image(fixed)
         if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
             raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
-        figures["overlap"] = regplugins.metrics.label_overlap(
-            warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist()
-        )
+        scores = regplugins.metrics.label_overlap(warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist())
+        if not scores:
+            raise ValueError(f"{fixed_label}: only background, no structure to judge by")
+        figures["overlap"] = {**scores, "mean": regplugins.metrics.mean_overlap(scores)}
     if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
         points = [
             regplugins.io.read_landmarks(str(path), landmark_space) for path in (warped_landmarks, moving_landmarks)
@@ -341,15 +342,10 @@ def _parts(transform: Transform) -> Sequence[Transform]:
     return regplugins.spatial.CompositeTransform([transform]).transforms
 
 
-def _grid(path: str) -> Grid:
-    """Where a scan's voxels lie."""
-    return regplugins.spatial.Grid.from_image(regplugins.data.load_image(str(path)))
-
-
 def _field(transform: Transform, reference: str | None, name: str) -> DisplacementField:
     """A transform as one displacement field."""
     if reference is not None:
-        return transform.sample(_grid(reference))
+        return transform.sample(regplugins.data.load_grid(str(reference)))
     fields = [part for part in _parts(transform) if isinstance(part, regplugins.spatial.DisplacementField)]
     if len(fields) != 1:
         raise ValueError(f"{name}: {len(fields)} displacement fields among the transforms, so give --reference a scan")

@@ -157,6 +157,7 @@ def test_figures_of_given_files(run, tmp_path):
     files = "--warped_label b.nii.gz --fixed_label a.nii.gz --warped_landmarks p.csv --moving_landmarks q.csv"
     figures = run(f"evaluate {files} --transform mirror.nii.gz")
     assert figures["overlap"]["1"]["dice"] == pytest.approx(4 / 6)
+    assert figures["overlap"]["mean"] == figures["overlap"]["1"]
     assert figures["tre_mm"] == {"mean": pytest.approx(5), "max": pytest.approx(5), "n": 4}
     assert figures["folding_percent"] == 100
     with pytest.raises(SystemExit, match="both --warped_label and --fixed_label"):

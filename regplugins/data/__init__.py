@@ -6,11 +6,12 @@ from __future__ import annotations
 from regplugins.data.hippocampus import prepare_hippocampus
 from regplugins.data.pairs import PairDataset, PairSampler
 from regplugins.data.records import ordered_pairs, pair_records, read_datalist
-from regplugins.data.volumes import load_image, load_label
+from regplugins.data.volumes import load_grid, load_image, load_label
 
 __all__ = [
     "PairDataset",
     "PairSampler",
+    "load_grid",
     "load_image",
     "load_label",
     "ordered_pairs",

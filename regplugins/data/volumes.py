@@ -64,6 +64,24 @@ def load_label(path: str | Path) -> MetaTensor:
     return MetaTensor(torch.from_numpy(whole)[None], affine=affine, meta={"stored_dtype": stored})
 
 
+def load_grid(path: str | Path) -> Grid:
+    """Where an image's voxels lie, whatever they hold.
+
+    Args:
+        path: file or folder.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or is neither 2-D nor 3-D. The message names the file.
+    """
+    array, affine = _read(path)
+    return _grid(array.shape, affine)
+
+
+def _grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
+    return Grid.from_image(MetaTensor(torch.empty(1, *shape, device="meta"), affine=affine))
+
+
 def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
     path = Path(path)
     if not path.exists():
@@ -82,7 +100,7 @@ def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
         raise ValueError(f"{path}: {array.ndim}-D, expected a 2-D or 3-D image of one channel, got shape {array.shape}")
     affine = torch.as_tensor(np.asarray(meta["affine"]), dtype=torch.float64)
     try:
-        Grid.from_image(MetaTensor(torch.empty(1, *array.shape, device="meta"), affine=affine))
+        _grid(array.shape, affine)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return array, affine

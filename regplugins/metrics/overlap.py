@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -82,3 +83,12 @@ def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float
         asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=sizes)
         scores[int(value)] = {"dice": dice.item(), "hd95": hd95.item(), "asd": asd.item()}
     return scores
+
+
+def mean_overlap(scores: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each figure over the structures; a distance is NaN where that of one structure is.
+
+    Args:
+        scores: of :func:`label_overlap`, of at least one structure.
+    """
+    return {name: fmean(score[name] for score in scores.values()) for name in ("dice", "hd95", "asd")}

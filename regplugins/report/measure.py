@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from regplugins.metrics import (
     folding_percent,
     inverse_consistency_error,
     label_overlap,
+    mean_overlap,
     mutual_information,
     normalised_correlation,
     sample_points,
@@ -94,9 +94,9 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     spacing = Grid.from_image(pair["fixed"]).spacing.tolist()
     result = {}
     for when, label in (("before", pair["before_label"]), ("after", pair["warped_label"])):
-        scores = {str(k): score for k, score in label_overlap(label, reference, spacing).items()}
-        names = ("dice", "hd95", "asd")
-        result[when] = scores | {"mean": {n: fmean(s[n] for s in scores.values()) for n in names}} if scores else {}
+        scores = label_overlap(label, reference, spacing)
+        named = {str(k): score for k, score in scores.items()}
+        result[when] = named | {"mean": mean_overlap(scores)} if scores else {}
     return result
 
 

@@ -4,7 +4,7 @@
     python tests/benchmarks/peers_prealign.py --images D --output_dir O [--cases 50] [--degrees 30]
 
 Needs the ``benchmark`` extra. ``D`` is a folder of images in one world, ``--mr`` and ``--ct`` name them
-(``t1.nii.gz`` is ``t1``). The fixed image of a case is an MR, the moving one another MR or a CT, half of the cases each.
+(``t1.nii.gz`` is ``t1``). The fixed image of a case is an MR, the moving one another MR or a CT, half the cases each.
 The moving image is turned about the centre of the fixed grid by up to ``degrees`` about a random axis and shifted by up
 to ``shift`` mm along each axis. It loses up to a tenth of its slices at each of its six faces, so that its field of
 view tells nothing of the motion; the motion goes into its header, so that nothing is interpolated. A case succeeds if
