@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import fire
 
+import regplugins
 from regplugins.checks import first_cause
 from regplugins.commands import COMMANDS
 
@@ -26,32 +26,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
+    unknown = _unknown_options(words)
+    if unknown:
+        print(
+            f"error: {words[0]} has no option {', '.join(unknown)}; see python -m regplugins {words[0]} --help",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     try:
-        _check_options(words)
         fire.Fire(COMMANDS, command=words, name="regplugins", serialize=_json if as_json else _text)
     except Exception as error:
         sys.exit(f"error: {first_cause(error)}")
 
 
-def _check_options(words: Sequence[str]) -> None:
-    """Refuse options that the command does not have: python-fire complains of them after it has run the command."""
+def _unknown_options(words: Sequence[str]) -> list[str]:
+    """Options that the command does not have: python-fire complains of them after it has run the command."""
     if not words or words[0] not in COMMANDS:
-        return
+        return []
     parameters = inspect.signature(COMMANDS[words[0]]).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
+        return []
     options = [word for word in words[1:] if re.match(r"--?[A-Za-z]", word) and word not in ("-h", "--help")]
-    names = [option.lstrip("-").split("=")[0].replace("-", "_") for option in options]
-    unknown = [option for option, name in zip(options, names, strict=True) if name not in parameters]
-    if unknown:
-        known = [
-            f"--{name}" for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_POSITIONAL
-        ]
-        raise ValueError(f"{words[0]} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return [word for word in options if word.lstrip("-").split("=")[0].replace("-", "_") not in parameters]
 
 
 def _json(result: Any) -> str | None:
-    return None if result is None else json.dumps(result, indent=2)
+    return None if result is None else regplugins.report.json_text(result)
 
 
 def _text(result: Any, indent: str = "") -> Any:

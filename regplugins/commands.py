@@ -6,14 +6,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 if TYPE_CHECKING:
-    from regplugins.spatial import DisplacementField, Transform
+    from torch import Tensor
+
+    from regplugins.spatial import Transform
 
 
 def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> None:
@@ -115,13 +116,18 @@ def apply(
         interpolation: of the image, "linear" or "nearest".
         fill: value outside the image.
     """
-    chain = _chain(transforms)
-    chain = ~chain if inverse else chain
+    chain = regplugins.io.read_chain(transforms)
+    chain = ~chain if regplugins.checks.boolean("inverse", inverse) else chain
     given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
+    regplugins.io.keep_inputs(output, [str(path) for path in (*transforms, *given.values())])
+    if landmarks is None and not str(output).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
     if landmarks is not None:
         points = regplugins.io.read_landmarks(str(landmarks), landmark_space)
+        if points.shape[1] != chain.ndim:
+            raise ValueError(f"{landmarks}: {points.shape[1]}-D points, the transform is {chain.ndim}-D")
         regplugins.io.write_landmarks(
             chain(points), output, landmark_space, regplugins.io.read_landmark_names(str(landmarks))
         )
@@ -151,9 +157,10 @@ def compose(*transforms: str, output: str, reference: str | None = None) -> dict
         transforms: files in the order of antsApplyTransforms: of a fixed point, the first named is applied first.
         output: .h5 keeps the parts; .nii.gz is one displacement field on the reference's grid; .mat, .tfm or .txt if
             all parts are affine.
-        reference: scan whose grid a displacement field gets: the fixed one. Default: that of the only field there is.
+        reference: scan whose grid a displacement field gets: the fixed one. Default: that of the field that is
+            applied first.
     """
-    return _write(_chain(transforms), output, reference)
+    return _write(regplugins.io.read_chain(transforms), output, reference, transforms)
 
 
 def convert(transform: str, output: str, reference: str | None = None) -> dict[str, Any]:
@@ -162,9 +169,10 @@ def convert(transform: str, output: str, reference: str | None = None) -> dict[s
     Args:
         transform: .mat, .tfm, .txt, .h5 or .nii.gz.
         output: .mat, .tfm, .txt (affine transforms), .h5 (any) or .nii.gz (a displacement field).
-        reference: scan whose grid a displacement field gets. Default: that of the only field there is.
+        reference: scan whose grid a displacement field gets. Default: that of the field that is
+            applied first.
     """
-    return _write(_chain([transform]), output, reference)
+    return _write(regplugins.io.read_chain([transform]), output, reference, [transform])
 
 
 def invert(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
@@ -176,16 +184,17 @@ def invert(*transforms: str, output: str, reference: str | None = None) -> dict[
     Args:
         transforms: files in the order of antsApplyTransforms.
         output: as for compose.
-        reference: scan whose grid a displacement field gets: the moving one. Default: that of the only field there is.
+        reference: scan whose grid a displacement field gets: the moving one. Default: that of the field that is
+            applied first.
     """
-    inverse = ~_chain(transforms)
-    residuals = [part.residual for part in _parts(inverse) if isinstance(part, regplugins.spatial.DisplacementField)]
-    left = [residual for residual in residuals if residual is not None]
-    errors = {
-        "residual_mean_mm": max(float(r.mean()) for r in left),
-        "residual_max_mm": max(float(r.max()) for r in left),
-    }
-    return _write(inverse, output, reference) | (errors if left else {})
+    inverse = ~regplugins.io.read_chain(transforms)
+    result = _write(inverse, output, reference, transforms)
+    parts = regplugins.spatial.CompositeTransform([inverse]).transforms
+    left: list[Tensor] = [part.residual for part in parts if hasattr(part, "residual")]
+    if left:
+        result["residual_mean_mm"] = max(residual.mean().item() for residual in left)
+        result["residual_max_mm"] = max(residual.max().item() for residual in left)
+    return result
 
 
 def evaluate(
@@ -224,9 +233,8 @@ def evaluate(
         error = regplugins.metrics.target_registration_error(*points)
         figures["tre_mm"] = {"mean": float(error.mean()), "max": float(error.max()), "n": len(error)}
     if transform is not None:
-        determinant = regplugins.spatial.jacobian_determinant(
-            _field(_chain([transform]), None, transform).to_ddf()[None]
-        )
+        ddf = regplugins.io.read_displacement(transform).to_ddf()[None]
+        determinant = regplugins.spatial.jacobian_determinant(ddf)
         figures["folding_percent"] = float(regplugins.metrics.folding_percent(determinant))
         figures["sd_log_jacobian"] = float(regplugins.metrics.sd_log_jacobian(determinant))
     if not figures:
@@ -274,8 +282,11 @@ def report(
     }
     if not transforms and all(path is None for path in given.values()):
         return {"page": str(regplugins.report.write_page(str(output_dir)))}
+    for key in ("fixed", "moving"):
+        if given[key] is None:
+            raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
-    pair = regplugins.transforms.CarryPaird(_chain(transforms), fill=fill)(
+    pair = regplugins.transforms.CarryPaird(regplugins.io.read_chain(transforms), fill=fill)(
         regplugins.transforms.LoadPaird(landmark_space)(record)
     )
     regplugins.report.WritePaird(str(output_dir))(regplugins.report.MeasurePaird()(pair))
@@ -290,8 +301,7 @@ def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
         source: the data set's folder.
         target: folder in which datalist.json is written: the dataset_dir of the bundle.
     """
-    datasets = {"hippocampus": regplugins.data.prepare_hippocampus}
-    prepare_dataset = regplugins.checks.choice("dataset", dataset, datasets)
+    prepare_dataset = regplugins.checks.choice("dataset", dataset, regplugins.data.DATASETS)
     return {"datalist": str(prepare_dataset(str(source), str(target)))}
 
 
@@ -321,47 +331,11 @@ COMMANDS = {
 }
 
 
-def _chain(files: Sequence[Any]) -> Transform:
-    """The transform of files in the order of antsApplyTransforms; ``[file,1]`` stands for a file's inverse."""
-    if not files:
-        raise ValueError("give at least one transform file")
-    steps = []
-    for file in files:
-        name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
-        if str(name).startswith("[") and str(name).endswith("]"):
-            name, _, backwards = str(name)[1:-1].rpartition(",")
-        transform = regplugins.io.read_transform(str(name).strip())
-        steps.append(~transform if int(backwards) else transform)
-    dimensions = {step.ndim for step in steps}
-    if len(dimensions) > 1:
-        raise ValueError(f"transforms of one dimension expected, got {sorted(dimensions)} in {list(map(str, files))}")
-    return reduce(lambda done, step: step @ done, steps)
-
-
-def _parts(transform: Transform) -> Sequence[Transform]:
-    return regplugins.spatial.CompositeTransform([transform]).transforms
-
-
-def _field(transform: Transform, reference: str | None, name: str) -> DisplacementField:
-    """A transform as one displacement field."""
-    if reference is not None:
-        return transform.sample(regplugins.data.load_grid(str(reference)))
-    fields = [part for part in _parts(transform) if isinstance(part, regplugins.spatial.DisplacementField)]
-    if len(fields) != 1:
-        raise ValueError(f"{name}: {len(fields)} displacement fields among the transforms, so give --reference a scan")
-    return fields[0] if len(_parts(transform)) == 1 else transform.sample(fields[0].grid)
-
-
-def _write(transform: Transform, output: str, reference: str | None) -> dict[str, Any]:
+def _write(transform: Transform, output: str, reference: str | None, inputs: Sequence[Any]) -> dict[str, Any]:
     """Write a transform in the form that the output's name asks for."""
-    (part, *others) = _parts(transform)
-    if str(output).endswith((".nii", ".nii.gz")):
-        transform = _field(transform, reference, output)
-    elif reference is not None:
-        raise ValueError(f"{output}: only a displacement field (.nii.gz) has the grid of a reference")
-    elif not others:
-        transform = part
-    regplugins.io.write_transform(transform, output)
+    grid = None if reference is None else regplugins.data.load_grid(str(reference))
+    regplugins.io.keep_inputs(output, [str(file) for file in inputs])
+    regplugins.io.write_chain(transform, output, grid)
     return {"transform": output}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from regplugins.data import load_image, read_datalist
-from regplugins.io import atomic, read_transform
+from regplugins.io import atomic, read_chain
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid, resample
 from regplugins.transforms.pair import normalise
@@ -64,11 +64,13 @@ def mean_image(dataset_dir: str, output: str) -> None:
         monai.bundle.run(config_file=config, bundle_root=str(BUNDLE), datalist=str(datalist), output_dir=folder)
         for pair in pairs:
             moving = load_image(pair["moving"])
-            initial = read_transform(Path(folder) / pair["name"] / "transform_0GenericAffine.mat")
-            aligned = resample(moving.as_tensor(), Grid.from_image(moving), grid, initial, fill=None)
-            warped = load_image(Path(folder) / pair["name"] / "warped.nii.gz").as_tensor()
-            before += normalise(aligned)[0].numpy() / len(pairs)
-            after += normalise(warped)[0].numpy() / len(pairs)
+            written = [
+                Path(folder) / pair["name"] / f"transform_{part}" for part in ("1Warp.nii.gz", "0GenericAffine.mat")
+            ]
+            for mean, files in ((before, written[1:]), (after, written)):
+                # Continued from its border, so that no edge of the field of view looks like sharpness.
+                image = resample(moving.as_tensor(), Grid.from_image(moving), grid, read_chain(files), fill=None)
+                mean += normalise(image)[0].numpy() / len(pairs)
     shown = {"fixed": normalise(fixed.as_tensor())[0].numpy(), "mean before": before, "mean after": after}
     planes = display_planes(grid, tuple(size // 2 for size in grid.shape))
     figure = Figure(figsize=(6, 6), dpi=150, layout="constrained")

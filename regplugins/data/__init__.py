@@ -8,7 +8,11 @@ from regplugins.data.pairs import PairDataset, PairSampler
 from regplugins.data.records import ordered_pairs, pair_records, read_datalist
 from regplugins.data.volumes import load_grid, load_image, load_label
 
+# What ``python -m regplugins prepare`` knows, by name: folder as downloaded, folder for the datalist -> datalist.
+DATASETS = {"hippocampus": prepare_hippocampus}
+
 __all__ = [
+    "DATASETS",
     "PairDataset",
     "PairSampler",
     "load_grid",

@@ -56,5 +56,5 @@ def prepare_hippocampus(source: str | Path, target: str | Path) -> Path:
         raise FileNotFoundError(f"{source / images}: images of every section expected, found {counts}")
     target.mkdir(parents=True, exist_ok=True)
     with atomic(target / "datalist.json") as temporary:
-        temporary.write_text(json.dumps(sections, indent=2) + "\n")
+        temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
     return target / "datalist.json"

@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
+from regplugins.checks import first_cause
+
 
 class PairDataset(Dataset):
     """Every ordered pair of ``n`` images: item ``k`` is fixed image ``k // n`` with moving image ``k % n``.
@@ -30,7 +32,7 @@ class PairDataset(Dataset):
         seed: of the augmentation.
 
     Raises:
-        ValueError: no records.
+        ValueError: no records, or one that cannot be transformed.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class PairDataset(Dataset):
         if len(data) == 0:
             raise ValueError("no images to make pairs of")
         self.data = data
-        self.images = [transform(record) for record in tqdm(data, desc="reading images", mininterval=1)]
+        self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
         self.augmentation = augmentation
         self.seed = seed
 
@@ -66,6 +68,17 @@ class PairDataset(Dataset):
                 record = self.augmentation(record)
             item |= {side if key == "image" else f"{side}_{key}": value for key, value in record.items()}
         return item
+
+
+def _prepared(
+    record: Mapping[str, Any], transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
+) -> Mapping[str, Tensor]:
+    """The transformed record; an error names its image."""
+    try:
+        return transform(record)
+    except Exception as error:
+        cause, image = first_cause(error), str(record.get("image"))
+        raise ValueError(str(cause) if image in str(cause) else f"{image}: {cause}") from error
 
 
 class PairSampler(DistributedSampler):

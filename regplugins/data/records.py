@@ -74,7 +74,7 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such datalist")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if section is not None:

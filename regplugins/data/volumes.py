@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def load_label(path: str | Path) -> MetaTensor:
 
     Returns:
         ``(1, *spatial)`` int32 with its RAS+ affine; ``meta["stored_dtype"]`` is the numpy type to write its like with:
-        that of the file, or int16 for labels kept as floating-point numbers.
+        that of the file, or the smaller of int16 and int32 that holds labels kept as floating-point numbers.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,7 +61,10 @@ def load_label(path: str | Path) -> MetaTensor:
         whole = np.ascontiguousarray(array.astype(np.int32))
     if not np.array_equal(whole, array):
         raise ValueError(f"{path}: a label map holds whole numbers, found fractions, NaN or numbers beyond 32 bits")
-    stored = array.dtype if array.dtype.kind in "iu" else np.dtype(np.int16)
+    stored = array.dtype
+    if stored.kind not in "iu":
+        fits = np.abs(whole).max() <= np.iinfo(np.int16).max
+        stored = np.dtype(np.int16 if fits else np.int32)
     return MetaTensor(torch.from_numpy(whole)[None], affine=affine, meta={"stored_dtype": stored})
 
 
@@ -88,7 +92,10 @@ def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
         raise FileNotFoundError(f"{path}: no such file")
     reader = NibabelReader() if path.name.endswith(NIFTI_SUFFIXES) else ITKReader()
     try:
-        array, meta = reader.get_data(reader.read(path))
+        with warnings.catch_warnings():
+            # Of two scans in one folder MONAI would take one and warn.
+            warnings.filterwarnings("error", ".*more than one DICOM series")
+            array, meta = reader.get_data(reader.read(path))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ValueError(f"{path}: cannot be read as an image ({reason})") from error

@@ -64,11 +64,13 @@ class TrainingCheckpoints:
         self.best = checkpoint["best"]
 
     def save(self, engine: Engine) -> None:
-        """Write ``last.pt``, and ``model.pt`` if this epoch was validated and is the best one."""
+        """Write ``last.pt``, and ``model.pt`` if this epoch is the best of those validated; the last one always is."""
+        state = self.validator.state
+        if engine.state.epoch == engine.state.max_epochs and state.epoch != engine.state.epoch:
+            self.validator.run(engine.state.epoch)
         if idist.get_rank() != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = self.validator.state
         if state.epoch > 0 and state.best_metric_epoch == engine.state.epoch and state.best_metric > self.best:
             self.best = float(state.best_metric)
             _save(self.network.state_dict(), self.folder / "model.pt")

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from regplugins.io.chains import read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
-from regplugins.io.files import atomic
+from regplugins.io.files import atomic, keep_inputs
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.transform_files import read_transform, write_transform
 
 __all__ = [
     "atomic",
+    "keep_inputs",
+    "read_chain",
     "read_displacement",
     "read_landmark_names",
     "read_landmarks",
     "read_transform",
+    "write_chain",
     "write_displacement",
     "write_landmarks",
     "write_transform",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,3 +46,13 @@ def atomic(path: PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_inputs(output: PathLike, inputs: Iterable[PathLike]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ValueError: ``output`` is one of the inputs.
+    """
+    if any(Path(path).resolve() == Path(output).resolve() for path in inputs):
+        raise ValueError(f"{output}: is an input and would be overwritten; choose another place for the result")

@@ -26,7 +26,7 @@ def read_transform(path: PathLike) -> Transform:
         FileNotFoundError: there is no such file.
         ValueError: unknown ending, or a file that does not hold such a transform.
     """
-    if _ends(path, _FIELD):
+    if is_field_file(path):
         return read_displacement(path)
     if _ends(path, _AFFINE):
         return read_affine(path)
@@ -46,7 +46,7 @@ def write_transform(transform: Transform, path: PathLike) -> None:
     Raises:
         ValueError: unknown ending, or a transform that the format cannot hold.
     """
-    if _ends(path, _FIELD):
+    if is_field_file(path):
         if not isinstance(transform, DisplacementField):
             raise ValueError(f"{path}: such a file holds a displacement field, got {type(transform).__name__}")
         write_displacement(transform, path)
@@ -56,6 +56,11 @@ def write_transform(transform: Transform, path: PathLike) -> None:
         write_composite(transform, path)
     else:
         raise _unknown(path)
+
+
+def is_field_file(path: PathLike) -> bool:
+    """Whether a file of that name holds a displacement field."""
+    return _ends(path, _FIELD)
 
 
 def _ends(path: PathLike, suffixes: tuple[str, ...]) -> bool:

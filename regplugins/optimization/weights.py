@@ -16,8 +16,7 @@ class WeightsOptimizer:
     """Train a copy of a network on the one pair, from trained or from random weights.
 
     Batch normalisation: with trained weights its running statistics stay as they are (eval mode); with random ones,
-        which have none, the
-    pair's own statistics are used (train mode), for the returned field too.
+    which have none, the pair's own statistics are used (train mode), for the returned field too.
 
     Args:
         network: where to start from; not changed.

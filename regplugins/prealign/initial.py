@@ -31,7 +31,8 @@ def initial_transform(
     Args:
         init: "none" (the images lie in one world), "fov" (the centres of the fields of view meet), "centre" (the
             centres of mass of what is brighter than the background meet), "rigid" or "affine" (mutual information, from
-            whichever of these three starts leads to the best), or a file that holds an affine transform.
+            whichever start leads to the best: these three, and turned poses about the centres of mass), or a file that
+            holds an affine transform.
         fixed: ``(1, *fixed_grid.shape)``.
         fixed_grid: where its voxels lie.
         moving: ``(1, *moving_grid.shape)``.

@@ -7,7 +7,7 @@ from regplugins.report.figure import registration_figure
 from regplugins.report.files import WritePaird, write_image
 from regplugins.report.measure import MeasurePaird, correlation, folding, mean_dice
 from regplugins.report.page import write_page
-from regplugins.report.summary import headline, pair_report, sha256, summary_row, versions, write_json
+from regplugins.report.summary import headline, json_text, pair_report, sha256, summary_row, versions, write_json
 from regplugins.report.table import SummaryTable
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "correlation",
     "folding",
     "headline",
+    "json_text",
     "mean_dice",
     "pair_report",
     "registration_figure",

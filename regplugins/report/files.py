@@ -12,7 +12,7 @@ import numpy as np
 from monai.transforms import Transform
 from torch import Tensor
 
-from regplugins.io import atomic, read_landmark_names, write_landmarks, write_transform
+from regplugins.io import atomic, keep_inputs, read_landmark_names, write_landmarks, write_transform
 from regplugins.report.figure import registration_figure
 from regplugins.report.summary import headline, pair_report, write_json
 from regplugins.spatial import Grid
@@ -25,7 +25,7 @@ def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | 
     n = grid.ndim
     affine[:n, :n] = grid.affine[:n, :n].numpy()
     affine[:n, 3] = grid.affine[:n, n].numpy()
-    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype), affine)
+    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype), affine, dtype=dtype)
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm")
@@ -67,10 +67,8 @@ class WritePaird(Transform):
         """
         pair = dict(data)
         folder = self.output_dir / pair["name"] if "name" in pair else self.output_dir
-        outputs = {(folder / name).resolve() for name in OUTPUTS}
-        for key, path in pair["paths"].items():
-            if Path(path).resolve() in outputs:
-                raise ValueError(f"{path}: given as {key}, and the result would overwrite it: use another output_dir")
+        for name in OUTPUTS:
+            keep_inputs(folder / name, pair["paths"].values())
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").unlink(missing_ok=True)
         with stage(pair, "write"):

@@ -56,10 +56,10 @@ def mean_dice(output: Mapping[str, Any]) -> float:
     Raises:
         ValueError: the pair has no labels.
     """
-    if "overlap" not in output["measures"]:
+    if not output["measures"].get("overlap", {}).get("after"):
         raise ValueError(
-            "no labels to validate with; without them choose epochs by similarity: "
-            "--validation_score '$regplugins.report.correlation'"
+            f"{output['paths']['fixed']}: no label with structures to validate by; without labels choose epochs by "
+            "similarity: --validation_score '$regplugins.report.correlation'"
         )
     return float(output["measures"]["overlap"]["after"]["mean"]["dice"])
 

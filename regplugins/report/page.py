@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -49,10 +50,12 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{table}: expected a row a pair with a column 'name'")
     numbers = [{key: _number(cell) for key, cell in row.items() if key != "name"} for row in rows]
     columns = [key for key in numbers[0] if any(row[key] is not None for row in numbers)]
-    pictures = [folder / row["name"] / "report.png" for row in rows]
-    shown = any(picture.is_file() for picture in pictures)
+    pictures = [f"{row['name']}/report.png" for row in rows]
+    if len(rows) == 1 and (folder / "report.png").is_file():
+        pictures = ["report.png"]  # a pair without a datalist has no folder of its own
+    shown = any((folder / picture).is_file() for picture in pictures)
     lines = [
-        _line(row["name"], figures, columns, picture if shown else None)
+        _line(row["name"], figures, columns, _thumbnail(folder, picture, row["name"]) if shown else None)
         for row, figures, picture in zip(rows, numbers, pictures, strict=True)
     ]
     headings = [f'<th scope="col"><button>{_heading(column)}</button></th>' for column in ("pair", *columns)]
@@ -69,27 +72,27 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     return folder / "report.html"
 
 
-def _line(name: str, figures: Mapping[str, float | None], columns: Sequence[str], picture: Path | None) -> str:
+def _line(name: str, figures: Mapping[str, float | None], columns: Sequence[str], picture: str | None) -> str:
     cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
     for column in columns:
         value = figures[column]
         cells.append("<td></td>" if value is None else f'<td data-value="{value!r}">{value:.4g}</td>')
     if picture is not None:
-        cells.append(f"<td>{_thumbnail(picture, name)}</td>")
+        cells.append(f"<td>{picture}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _thumbnail(picture: Path, name: str) -> str:
-    if not picture.is_file():
+def _thumbnail(folder: Path, picture: str, name: str) -> str:
+    if not (folder / picture).is_file():
         return ""
-    with Image.open(picture) as image:
+    with Image.open(folder / picture) as image:
         small = image.convert("RGB")
         small.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
-    link = html.escape(f"{name}/report.png")
-    return f'<a href="{link}"><img src="data:image/jpeg;base64,{data}" alt="picture of {html.escape(name)}"></a>'
+    image = f'<img src="data:image/jpeg;base64,{data}" alt="picture of {html.escape(name)}">'
+    return f'<a href="{html.escape(quote(picture))}">{image}</a>'
 
 
 def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str], shown: bool) -> str:

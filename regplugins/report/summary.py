@@ -88,17 +88,20 @@ def pair_report(
     }
 
 
-def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a report as strict JSON, completely or not at all.
+def json_text(report: Mapping[str, Any]) -> str:
+    """A report as strict JSON.
 
     Args:
-        report: mappings with string keys, lists, strings, numbers, None. NaN and infinity, which JSON does not know,
-            become null: a distance to a structure that is not there, for instance.
-        path: of the file.
+        report: mappings, lists, strings, numbers, None. NaN and infinity, which JSON does not know, become null: a
+            distance to a structure that is not there, for instance.
     """
-    text = json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a report as strict JSON (see ``json_text``), completely or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(report) + "\n", encoding="utf-8")
 
 
 def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:

@@ -43,9 +43,16 @@ class SummaryTable:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
-        engine.add_event_handler(Events.STARTED, self.rows.clear)
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Forget earlier pairs, and remove their tables: those of a run that fails would be taken for its own."""
+        self.rows.clear()
+        for path in (self.path, self.summary):
+            if path is not None:
+                Path(path).unlink(missing_ok=True)
 
     def collect(self, engine: Engine) -> None:
         """Keep the figures of the pair just registered."""

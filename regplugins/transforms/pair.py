@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRangePercentiles, Transform
+from monai.transforms import Transform
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
-from regplugins.prealign import initial_transform
+from regplugins.prealign import CHOICES, initial_transform
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, resample, resample_labels
 from regplugins.spatial import Transform as SpatialTransform
 from regplugins.spatial.transforms import slabs
@@ -66,23 +67,35 @@ def onto_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | Non
 def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
     """Map the given percentiles of an image ``(1, *spatial)`` to 0 and 1, and clip: scanners' scales differ
     twentyfold.
+
+    Where the two are one value, as in an image that is nearly all background, the extremes stand in for them.
     """
-    return ScaleIntensityRangePercentiles(lower, upper, 0.0, 1.0, clip=True)(image)
+    low, high = map(float, percentile(image, [lower, upper]))
+    if low == high:
+        low, high = image.min().item(), image.max().item()
+    return ((image - low) / ((high - low) or 1.0)).clamp(0, 1)
 
 
 def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
-    """Initial transform of a loaded pair, its masks regarded; arguments and errors as of ``initial_transform``."""
+    """Initial transform of a loaded pair, its masks regarded; arguments as of ``initial_transform``.
+
+    Raises:
+        ValueError: as ``initial_transform`` does, with the names of the files.
+    """
     fixed, moving = pair["fixed"], pair["moving"]
-    return initial_transform(
-        init,
-        fixed.as_tensor(),
-        Grid.from_image(fixed),
-        moving.as_tensor(),
-        Grid.from_image(moving),
-        seed=seed,
-        fixed_mask=pair.get("fixed_mask"),
-        moving_mask=pair.get("moving_mask"),
-    )
+    try:
+        return initial_transform(
+            init,
+            fixed.as_tensor(),
+            Grid.from_image(fixed),
+            moving.as_tensor(),
+            Grid.from_image(moving),
+            seed=seed,
+            fixed_mask=pair.get("fixed_mask"),
+            moving_mask=pair.get("moving_mask"),
+        )
+    except ValueError as error:
+        raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
 
 class MeetPaird(Transform):
@@ -121,6 +134,8 @@ class MeetPaird(Transform):
         fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
         with stage(pair, "init"):
             initial = initial_of(pair, self.init, self.seed)
+            if self.init not in CHOICES:
+                pair["paths"] = {**pair["paths"], "init": self.init}
         with stage(pair, "meet"):
             grid = network_grid(fixed_grid, self.spacing)
             if not any(moving_grid.contains(initial.map_grid(grid, rows)).any() for rows in slabs(grid.shape)):

@@ -18,8 +18,8 @@ class OntoNetworkGridd(Transform):
     """Bring an ``image`` and, if there is one, its ``label`` onto a grid of given size about the centre of the field of
     view.
 
-    Two images prepared so stand to each other as ``init: fov`` brings a pair together. Adds ``mask``: 1 where the image
-    is known.
+    Two images of one orientation prepared so stand to each other as ``init: fov`` brings a pair together. Adds
+    ``mask``: 1 where the image is known.
 
     Args:
         spacing: mm.

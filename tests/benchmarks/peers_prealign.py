@@ -42,27 +42,28 @@ _CROPPED = 0.1
 def main(
     images: str,
     output_dir: str,
-    mr: tuple[str, ...] = ("t1", "t2", "pd", "flair"),
-    ct: tuple[str, ...] = ("ct",),
+    mr: str = "t1,t2,pd,flair",
+    ct: str = "ct",
     cases: int = 50,
     degrees: float = 30.0,
     shift: float = 40.0,
-    methods: tuple[str, ...] = ("regplugins", "ants", "elastix"),
+    methods: str = "regplugins,ants,elastix",
     seed: int = 0,
 ) -> None:
-    """Align every case with every method and write the table."""
+    """Align every case with every method and write the table; names are parted by commas."""
+    kinds, scans, names = ([part.strip(" ()'\"") for part in str(words).split(",")] for words in (mr, ct, methods))
     random = np.random.default_rng(seed)
     rows = []
     for modality in ("MR-MR", "CT-MR"):
         for case in tqdm(range(cases), desc=modality):
-            fixed, moving = random.choice(mr, 2, replace=False)
-            moving = moving if modality == "MR-MR" else random.choice(ct)
+            fixed, moving = random.choice(kinds, 2, replace=False)
+            moving = moving if modality == "MR-MR" else random.choice(scans)
             motion = _motion(random, degrees, shift)
             with tempfile.TemporaryDirectory() as folder:
                 grid = Grid.from_image(load_image(Path(images) / f"{fixed}.nii.gz"))
                 truth = _about_centre(motion, grid)
                 paths = _write_case(Path(images), fixed, moving, truth, random, Path(folder))
-                for method in methods:
+                for method in names:
                     begin = time.perf_counter()
                     found = METHODS[method](*paths)
                     seconds = time.perf_counter() - begin
@@ -78,7 +79,7 @@ def main(
         writer.writeheader()
         writer.writerows(rows)
     for modality in ("MR-MR", "CT-MR"):
-        for method in methods:
+        for method in names:
             own = [row for row in rows if row["modality"] == modality and row["method"] == method]
             share = 100 * np.mean([row["success"] for row in own])
             mm, angle, seconds = (np.median([row[key] for row in own]) for key in ("mm", "degrees", "seconds"))

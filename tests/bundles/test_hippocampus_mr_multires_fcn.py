@@ -92,6 +92,11 @@ class TestTraining:
             train(bundle, data, tmp_path, max_epochs=1, pairs_per_epoch=2, batch_size=1, **overrides)["iteration"] == 2
         )
 
+    def test_errors_name_the_image(self, bundle, data, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            train(bundle, data, tmp_path, max_epochs=1, network_shape=[20, 20, 20])
+        assert "image_0.nii.gz" in str(first_cause(error.value))
+
     def test_papers_objective(self, bundle, data, tmp_path):
         overrides = {"pairs_per_epoch": 2, "max_epochs": 1}
         assert train(bundle, data, tmp_path, "paper", **overrides)["epoch"] == 1
@@ -175,6 +180,53 @@ class TestInference:
         assert (itk == sitk.GetArrayFromImage(own)).mean() > 0.999
         assert own.GetPixelID() == label.GetPixelID()
         assert set(np.unique(itk)) == {0, 1, 2}
+
+    def test_itk_finds_the_inverse_an_inverse_and_no_folding(self, bundle, registered):
+        fixed = sitk.ReadImage(str(bundle / "sample/fixed.nii.gz"))
+        files = {name: registered / f"transform_1{name}.nii.gz" for name in ("Warp", "InverseWarp")}
+        for path in (registered / "warped.nii.gz", registered / "warped_label.nii.gz", *files.values()):
+            image = sitk.ReadImage(str(path))
+            assert image.GetSize()[:3] == fixed.GetSize()
+            assert image.GetSpacing()[:3] == pytest.approx(fixed.GetSpacing(), abs=1e-5)
+            assert image.GetOrigin()[:3] == pytest.approx(fixed.GetOrigin(), abs=1e-4)
+            assert image.GetDirection() == pytest.approx(fixed.GetDirection(), abs=1e-5)
+        fields = [sitk.ReadImage(str(path), sitk.sitkVectorFloat64) for path in files.values()]
+        jacobian = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(fields[0]))
+        assert 100 * (jacobian <= 0).mean() < 1
+        warp, inverse = (sitk.DisplacementFieldTransform(field) for field in fields)
+        random = np.random.default_rng(0)
+        errors = []
+        for _ in range(500):
+            index = (np.array(fixed.GetSize()) - 1) * random.uniform(0.25, 0.75, 3)
+            point = fixed.TransformContinuousIndexToPhysicalPoint(index)
+            errors.append(np.linalg.norm(np.subtract(inverse.TransformPoint(warp.TransformPoint(point)), point)))
+        assert np.percentile(errors, 95) < 0.5  # mm
+
+    def test_initial_transform_of_any_kind_is_part_of_the_result(self, bundle, registered, tmp_path):
+        """The moving image is moved far away and turned; a file says where to, or mutual information finds out."""
+        image = nib.load(bundle / "sample/moving.nii.gz")
+        turn = sitk.Euler3DTransform([0.0, 0.0, 0.0], 0.2, -0.15, 0.25, [300.0, -150.0, 80.0])
+        flip, motion = np.diag([-1.0, -1, 1, 1]), np.eye(4)
+        motion[:3, :3], motion[:3, 3] = np.array(turn.GetMatrix()).reshape(3, 3), turn.GetTranslation()
+        affine = flip @ motion @ flip @ image.affine
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "far.nii.gz")
+        nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), affine), tmp_path / "mask.nii.gz")
+        sitk.WriteTransform(turn, str(tmp_path / "turn.tfm"))
+        near = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving")}
+        far = near | {"moving": str(tmp_path / "far.nii.gz")}
+        cases = {
+            "near": near | {"init": "none"},
+            "file": far | {"init": str(tmp_path / "turn.tfm")},
+            "rigid": far | {"init": "rigid", "moving_mask": str(tmp_path / "mask.nii.gz")},
+        }
+        for name, options in cases.items():
+            run(bundle, "inference", output_dir=str(tmp_path / name), **options)
+        truth, by_file, rigid = (nib.load(tmp_path / name / "warped.nii.gz").get_fdata() for name in cases)
+        assert np.corrcoef(by_file.ravel(), truth.ravel())[0, 1] > 0.999
+        assert np.corrcoef(rigid.ravel(), truth.ravel())[0, 1] > 0.95
+        inputs = json.loads((tmp_path / "file/report.json").read_text())["inputs"]
+        assert inputs["init"]["path"] == str(tmp_path / "turn.tfm")
+        assert len(inputs["init"]["sha256"]) == 64
 
     def test_report(self, registered):
         report = json.loads((registered / "report.json").read_text())

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from ignite.metrics import Average
 from monai.engines import SupervisedEvaluator
+from monai.handlers import ValidationHandler
 from torch import nn
 
 from regplugins.handlers import TrainingCheckpoints
@@ -67,3 +69,22 @@ def test_resume_needs_a_checkpoint_and_a_boolean(tmp_path):
         training(tmp_path, [], resume=True)
     with pytest.raises(TypeError, match="resume must be True or False"):
         training(tmp_path, [], resume="True")
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(tmp_path):
+    network = nn.Linear(1, 1, bias=False)
+    trainer = Engine(lambda engine, batch: None)
+    validator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": torch.ones(1, 1), "label": torch.ones(1, 1)}],
+        network=network,
+        key_val_metric={"score": Average(lambda output: 0.5)},
+        decollate=False,
+    )
+    ValidationHandler(interval=2, validator=validator).attach(trainer)
+    TrainingCheckpoints(tmp_path, network, {"network": network}, validator).attach(trainer)
+    epochs = []
+    validator.add_event_handler(Events.COMPLETED, lambda engine: epochs.append(trainer.state.epoch))
+    trainer.run([0], max_epochs=5)
+    assert epochs == [2, 4, 5]
+    assert (tmp_path / "model.pt").is_file()

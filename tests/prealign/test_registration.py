@@ -127,3 +127,15 @@ def test_says_what_cannot_be_registered() -> None:
         initial_transform(
             "rigid", image, GRIDS["ras"], image, GRIDS["ras"], fixed_mask=mask, moving_mask=mask.roll(9, dims=3)
         )
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "moving_contrast", "degrees"),
+    [(FIXED, FIXED, t2, 70.0), (FIXED, OBLIQUE, ct, -85.0), (FLAT, FLAT_OBLIQUE, ct, 90.0), (FLAT, FLAT, t2, -75.0)],
+    ids=["MR", "CT", "2-D CT", "2-D MR"],
+)
+def test_heads_turned_aside(fixed: Grid, moving: Grid, moving_contrast: Contrast, degrees: float) -> None:
+    truth = motion(degrees, (9.0, -7.0, 6.0)[: fixed.ndim])
+    images = head(mr, fixed), head(moving_contrast, moving, truth)
+    found = initial_transform("rigid", images[0], fixed, images[1], moving)
+    assert largest_error(found, truth) < 1.5

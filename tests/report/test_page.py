@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -57,7 +59,7 @@ class Cells(HTMLParser):
 def test_table_holds_what_was_measured(folder: Path) -> None:
     page = write_page(folder)
     cells = Cells()
-    cells.feed(page.read_text())
+    cells.feed(page.read_text(encoding="utf-8"))
     heading, *rows, foot = cells.rows
     assert heading == ["pair", "dice mean after", "secondss", ""]  # no column in which nothing was measured
     assert [row[0] for row in rows] == [row["name"] for row in ROWS]
@@ -66,8 +68,22 @@ def test_table_holds_what_was_measured(folder: Path) -> None:
     assert len(cells.pictures) == 1
 
 
+def test_pictures_link_to_the_big_ones(folder: Path) -> None:
+    (folder / "pair 2").rename(folder / "a#1 ?")
+    table = (folder / "summary.csv").read_text(encoding="utf-8").replace("pair 2", "a#1 ?")
+    (folder / "summary.csv").write_text(table)
+    (link,) = re.findall(r'href="([^"]+)"', write_page(folder).read_text(encoding="utf-8"))
+    assert (folder / unquote(link)).is_file() and "#" not in link and "?" not in link
+
+
+def test_a_single_pair_has_its_picture_beside_the_page(folder: Path) -> None:
+    (folder / "summary.csv").write_text("name,seconds\npair,3\n")
+    (folder / "pair 2" / "report.png").rename(folder / "report.png")
+    assert 'href="report.png"' in write_page(folder).read_text(encoding="utf-8")
+
+
 def test_page_needs_no_other_file(folder: Path) -> None:
-    text = write_page(folder).read_text()
+    text = write_page(folder).read_text(encoding="utf-8")
     assert "http" not in text.replace("http-equiv", "")
     cells = Cells()
     cells.feed(text)
@@ -92,7 +108,7 @@ def test_headings_sort(folder: Path) -> None:
     for clicks in ([0], [1], [1, 1], [2]):
         script = "".join(f"document.querySelectorAll('thead button')[{column}].click();" for column in clicks)
         probe = folder / "probe.html"
-        probe.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+        probe.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"))
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
         result = subprocess.run(
             [str(BROWSER), *options, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120

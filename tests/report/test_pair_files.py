@@ -113,7 +113,7 @@ def test_an_input_is_not_overwritten(home, tmp_path):
     own.parent.mkdir()
     own.write_bytes(b"an image")
     pair = {**home, "paths": {**home["paths"], "moving": str(own)}}
-    with pytest.raises(ValueError, match=r"warped\.nii\.gz: given as moving"):
+    with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
         WritePaird(tmp_path)(pair)
     assert own.read_bytes() == b"an image"
 
@@ -125,6 +125,22 @@ def test_two_dimensional_images_are_written_in_the_plane(tmp_path):
     assert image.GetSize() == (5, 6)
     assert image.GetSpacing() == (2.0, 1.0)
     assert image.GetOrigin() == (-3.0, -4.0)
+
+
+def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(home, tmp_path):
+    from ignite.engine import Engine
+
+    (tmp_path / "summary.csv").write_text("name\nold\n")
+    (tmp_path / "summary.json").write_text("{}")
+
+    def fail(engine: Engine, batch: dict) -> dict:
+        raise ValueError("no good")
+
+    engine = Engine(fail)
+    SummaryTable(tmp_path / "summary.csv", tmp_path / "summary.json").attach(engine)
+    with pytest.raises(ValueError, match="no good"):
+        engine.run([home])
+    assert not list(tmp_path.glob("summary.*"))
 
 
 def test_summary_is_the_mean_and_spread_of_the_rows():

@@ -133,3 +133,10 @@ def test_enlarged_ramp_is_the_finer_ramp(shape):
     assert enlarged.shape == fine.shape
     known = (..., *(slice(4 * size - 3) for size in shape))
     torch.testing.assert_close(enlarged[known], fine[known])
+
+
+def test_inverse_and_jacobian_are_differentiable():
+    # Off the lattice, where linear interpolation has a kink.
+    ddf = (smooth_ddf((5, 6), 0.4) + 0.137).requires_grad_()
+    assert torch.autograd.gradcheck(jacobian_determinant, (ddf,))
+    assert torch.autograd.gradcheck(lambda u: invert(u)[0], (ddf,), atol=1e-3, rtol=1e-2)

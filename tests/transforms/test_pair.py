@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from regplugins.spatial import AffineTransform, Grid
 from regplugins.transforms import LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
-from regplugins.transforms.pair import network_grid, onto_grid
+from regplugins.transforms.pair import network_grid, normalise, onto_grid
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -78,6 +78,13 @@ def test_meet_normalises_and_keeps_the_originals():
     assert met["fixed"] is fixed
     assert met["moving"] is moving
     torch.testing.assert_close(met["initial"](Grid.from_image(fixed).centre), Grid.from_image(moving).centre)
+
+
+def test_nearly_empty_images_are_normalised_too():
+    image = torch.zeros(1, 20, 20, 20)
+    image[0, 3, 4, 5:9] = torch.tensor([1000.0, 2000, 3000, 4000])
+    torch.testing.assert_close(normalise(image), image / 4000)
+    assert not normalise(torch.full((1, 4, 4, 4), 7.0)).any()
 
 
 def test_images_that_do_not_overlap_are_refused():

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several transform files one after the other, named in the order of antsApplyTransforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+from regplugins.io.files import PathLike
+from regplugins.io.transform_files import is_field_file, read_transform, write_transform
+from regplugins.spatial import CompositeTransform, DisplacementField, Grid, Transform
+
+
+def read_chain(files: Sequence[Any]) -> Transform:
+    """Read the transform that files make together.
+
+    Args:
+        files: in the order of antsApplyTransforms: of a point of the fixed world, the first named is applied first.
+            ``[file,1]``, as text or as a sequence, stands for a file's inverse.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no file is given, one holds no transform, or their dimensions differ.
+    """
+    if not files:
+        raise ValueError("give at least one transform file")
+    steps = []
+    for file in files:
+        name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
+        if str(name).startswith("[") and str(name).endswith("]"):
+            name, _, backwards = str(name)[1:-1].rpartition(",")
+        transform = read_transform(str(name).strip())
+        steps.append(~transform if int(backwards) else transform)
+    dimensions = {step.ndim for step in steps}
+    if len(dimensions) > 1:
+        raise ValueError(f"transforms of one dimension expected, got {sorted(dimensions)} in {list(map(str, files))}")
+    return reduce(lambda done, step: step @ done, steps)
+
+
+def write_chain(transform: Transform, path: PathLike, grid: Grid | None = None) -> None:
+    """Write any transform in the form that the path's ending says.
+
+    Args:
+        transform: what to write.
+        path: as for ``write_transform``.
+        grid: where a displacement field (``.nii``, ``.nii.gz``) is to lie. Default: that of the field which is applied
+            first, if one is.
+
+    Raises:
+        ValueError: the form cannot hold the transform, or it is not clear on which grid.
+    """
+    *others, innermost = CompositeTransform([transform]).transforms
+    if not others:
+        transform = innermost
+    if is_field_file(path):
+        if grid is None and isinstance(innermost, DisplacementField):
+            grid = innermost.grid
+        if grid is None:
+            raise ValueError(f"{path}: on which grid? No displacement field is applied first; give a --reference scan")
+        if not (isinstance(transform, DisplacementField) and transform.grid is grid):
+            transform = transform.sample(grid)
+    elif grid is not None:
+        raise ValueError(f"{path}: only a displacement field (.nii.gz) has the grid of a reference")
+    write_transform(transform, path)
