@@ -59,6 +59,8 @@ class MutualInformation:
         metric.SetUseMovingImageGradientFilter(False)
         # Threads add up their parts in the order in which they finish: no two runs would agree.
         metric.SetMaximumNumberOfWorkUnits(1)
+        # A handful of points fall into bins of their own and seem to tell all about each other.
+        self._fewest = bins // 2
         # Of an image of one value ITK cannot make a histogram.
         self._blank = fixed.is_constant or moving.is_constant
         if not self._blank:
@@ -72,8 +74,8 @@ class MutualInformation:
             matrix: ``(n + 1, n + 1)`` float64, from the fixed to the moving world, RAS+ mm.
 
         Returns:
-            Mutual information (nats, 0 where it cannot be had), its gradient with respect to the matrix, and the number
-            of points that lie in both images.
+            Mutual information (nats, 0 where too few points lie in both images), its gradient with respect to the
+            matrix, and the number of points that lie in both images.
         """
         n = self.points.shape[1]
         nothing = 0.0, torch.zeros_like(matrix), 0
@@ -85,7 +87,7 @@ class MutualInformation:
         except RuntimeError:  # No point lies in both images, or in one of them all have the same value.
             return nothing
         overlap = self._metric.GetNumberOfValidPoints()
-        if overlap == 0:
+        if overlap < self._fewest:
             return nothing
         # ITK minimises -MI and calls the direction of descent its derivative.
         flat = torch.tensor([self._derivative.GetElement(k) for k in range(n * n + n)], dtype=torch.float64)

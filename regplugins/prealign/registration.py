@@ -58,15 +58,15 @@ def register(
     centre = centre_of_mass(fixed)
     upright = _distinct(starts, levels[0][0].grid)
     results = [_optimise("rigid", *levels[0], start, centre, seed) for start in upright]
+    if all(score == 0 for score, _ in results):
+        what = "what they share (where their masks are set) is too little or constant"
+        raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
     for start in _promising(*levels[0], seed):
         score, transform = _optimise("rigid", *levels[0], start, centre, seed)
         results.append((score / _DOUBT, transform))
-    score, transform = max(results, key=lambda result: result[0])
+    _, transform = max(results, key=lambda result: result[0])
     for level in levels[1:] if kind == "rigid" else levels:
-        score, transform = _optimise(kind, *level, transform, centre, seed)
-    if score == 0:
-        what = "what they share (where their masks are set) is empty or constant"
-        raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
+        _, transform = _optimise(kind, *level, transform, centre, seed)
     return transform
 
 
