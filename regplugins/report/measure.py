@@ -58,8 +58,8 @@ def mean_dice(output: Mapping[str, Any]) -> float:
     """
     if not output["measures"].get("overlap", {}).get("after"):
         raise ValueError(
-            f"{output['paths']['fixed']}: no label with structures to validate by; without labels choose epochs by "
-            "similarity: --validation_score '$regplugins.report.correlation'"
+            "no label with structures to validate by; without labels choose epochs by similarity: "
+            "--validation_score '$regplugins.report.correlation'"
         )
     return float(output["measures"]["overlap"]["after"]["mean"]["dice"])
 

@@ -108,10 +108,12 @@ def test_headings_sort(folder: Path) -> None:
     for clicks in ([0], [1], [1, 1], [2]):
         script = "".join(f"document.querySelectorAll('thead button')[{column}].click();" for column in clicks)
         probe = folder / "probe.html"
-        probe.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"))
+        probe.write_text(
+            page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8"
+        )
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
         result = subprocess.run(
-            [str(BROWSER), *options, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120
+            [str(BROWSER), *options, "--dump-dom", probe.as_uri()], capture_output=True, encoding="utf-8", timeout=120
         )
         cells = Cells()
         cells.feed(result.stdout)
