@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between MONAI's engines and a network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from regplugins.engines import FieldsModule, prepare_pair, prepare_training_batch, single_pair, start_processes
+from regplugins.networks import MultiResolutionFCN
+
+
+def test_fields_module_gives_the_networks_fields_with_gradients() -> None:
+    network = MultiResolutionFCN(2, channels=(2, 2, 2, 2, 2, 2)).eval()
+    pair = torch.rand(1, 2, 8, 12)
+    for field, expected in zip(FieldsModule(network)(pair), network.fields(pair), strict=True):
+        torch.testing.assert_close(field, expected)
+    # The regressions stay in float32 under autocast.
+    assert {field.dtype for field in FieldsModule(network, amp=True)(pair)} == {torch.float32}
+    with pytest.raises(TypeError, match="amp must be True or False"):
+        FieldsModule(network, amp="true")  # type: ignore[arg-type]
+
+
+def test_moving_comes_first() -> None:
+    batch = {"moving": torch.zeros(2, 1, 4, 4), "fixed": torch.ones(2, 1, 4, 4), "fixed_mask": torch.ones(2, 1, 4, 4)}
+    pair, target = prepare_training_batch(batch, "cpu")
+    assert pair.mean(dim=(0, 2, 3)).tolist() == [0, 1]
+    assert target["mask"] is not None and "fixed_mask" not in target
+    assert "fixed_mask" in batch  # the loader's own is not touched
+
+
+def test_one_pair_at_a_time() -> None:
+    item = {"pair": torch.rand(2, 4, 4)}
+    inputs, target = prepare_pair(single_pair([item]), "cpu")
+    assert inputs.shape == (1, 2, 4, 4) and target is None
+    with pytest.raises(ValueError, match="a batch of 2"):
+        single_pair([item, item])
+
+
+def test_several_processes_want_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(RuntimeError, match="torchrun"):
+        start_processes()
