@@ -18,6 +18,7 @@ from pathlib import Path
 import fire
 import monai.bundle
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from regplugins.data import load_image, read_datalist
@@ -79,7 +80,9 @@ def mean_image(dataset_dir: str, output: str) -> None:
         slope = np.sqrt(sum(part**2 for part in np.gradient(image, *grid.spacing.tolist())))
         print(f"{name}: mean gradient magnitude {slope.mean():.4f} / mm")
         for row, plane in enumerate(planes):
-            panels[row][column].imshow(plane.take(image[None])[0], cmap="gray", extent=plane.extent, vmin=0, vmax=1)
+            panels[row][column].imshow(
+                plane.take(torch.from_numpy(image)[None])[0], cmap="gray", extent=plane.extent, vmin=0, vmax=1
+            )
             panels[row][column].set_axis_off()
         panels[0][column].set_title(f"{name}\n{slope.mean():.4f} / mm", fontsize=10)
     with atomic(output) as temporary:
