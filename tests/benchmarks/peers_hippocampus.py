@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ANTs on the hippocampus bundle's test pairs, measured with the same code as the bundle's evaluate.json.
 
-    python tests/benchmarks/peers_hippocampus.py --dataset_dir D --output_dir O [--method syn_mi|paper_cc] [--pairs 200]
+    python tests/benchmarks/peers_hippocampus.py --dataset_dir D --output_dir O [--method syn_mi|paper_cc] [--first 40]
 
 Needs the ``benchmark`` extra (antspyx). ``syn_mi`` is ANTs' default SyN with mutual information; ``paper_cc`` the
 command of Li and Fan (2018): cross-correlation of radius 2, SyN[0.25], Gauss[3,0], 100x100x10 iterations, affine first,
@@ -48,11 +48,18 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def main(dataset_dir: str, output_dir: str, method: str = "syn_mi", pairs: int = 200, seed: int = 0) -> None:
-    """Register the pairs and write the table."""
+def main(
+    dataset_dir: str,
+    output_dir: str,
+    method: str = "syn_mi",
+    pairs: int = 200,
+    seed: int = 0,
+    first: int | None = None,
+) -> None:
+    """Register the pairs, or the first of them, and write the table."""
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    records = ordered_pairs(read_datalist(Path(dataset_dir) / "datalist.json", "test"), pairs, seed)
+    records = ordered_pairs(read_datalist(Path(dataset_dir) / "datalist.json", "test"), pairs, seed)[:first]
     rows = [row(record, METHODS[method], method) for record in tqdm(records)]
     with (output / f"{method}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
