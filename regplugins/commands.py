@@ -75,7 +75,7 @@ def align(
     if kind not in kinds:
         raise ValueError(f"kind must be one of {kinds}, got '{kind}'")
     given = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    record = {key: str(path) for key, path in given.items() if path is not None}
+    (record,) = regplugins.data.pair_records(given, None, "")
     pair = regplugins.transforms.LoadPaird()(record)
     begin = time.perf_counter()
     initial = regplugins.transforms.initial_of(pair, kind, seed)
@@ -122,8 +122,6 @@ def apply(
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
     regplugins.io.keep_inputs(output, [str(path) for path in (*transforms, *given.values())])
-    if landmarks is None and not str(output).endswith((".nii", ".nii.gz")):
-        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
     if landmarks is not None:
         points = regplugins.io.read_landmarks(str(landmarks), landmark_space)
         if points.shape[1] != chain.ndim:
@@ -132,6 +130,8 @@ def apply(
             chain(points), output, landmark_space, regplugins.io.read_landmark_names(str(landmarks))
         )
         return {"landmarks": output}
+    if not str(output).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
     if reference is None:
         raise ValueError("give --reference, the scan whose grid the result gets")
     target = regplugins.data.load_grid(str(reference))
@@ -169,8 +169,8 @@ def convert(transform: str, output: str, reference: str | None = None) -> dict[s
     Args:
         transform: .mat, .tfm, .txt, .h5 or .nii.gz.
         output: .mat, .tfm, .txt (affine transforms), .h5 (any) or .nii.gz (a displacement field).
-        reference: scan whose grid a displacement field gets. Default: that of the field that is
-            applied first.
+        reference: scan whose grid a displacement field gets. Default: that of the field that is applied
+            first.
     """
     return _write(regplugins.io.read_chain([transform]), output, reference, [transform])
 
