@@ -121,7 +121,7 @@ def apply(
     given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
-    regplugins.io.keep_inputs(output, [str(path) for path in (*transforms, *given.values())])
+    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(transforms), *map(str, given.values())])
     if landmarks is not None:
         points = regplugins.io.read_landmarks(str(landmarks), landmark_space)
         if points.shape[1] != chain.ndim:
@@ -334,7 +334,7 @@ COMMANDS = {
 def _write(transform: Transform, output: str, reference: str | None, inputs: Sequence[Any]) -> dict[str, Any]:
     """Write a transform in the form that the output's name asks for."""
     grid = None if reference is None else regplugins.data.load_grid(str(reference))
-    regplugins.io.keep_inputs(output, [str(file) for file in inputs])
+    regplugins.io.keep_inputs(output, regplugins.io.chain_files(inputs))
     regplugins.io.write_chain(transform, output, grid)
     return {"transform": output}
 

@@ -238,6 +238,7 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
         ("apply affine.mat --landmarks points.csv --output points.csv", r"points\.csv: is an input"),
         ("apply affine.mat --image moving.nii.gz --reference fixed.nii.gz --output o.mha", r"o\.mha: an image is"),
         ("invert affine.mat --output affine.mat", r"affine\.mat: is an input"),
+        ("invert [affine.mat,1] --output affine.mat", r"affine\.mat: is an input"),
         ("invert warp.nii.gz affine.mat --output back.nii.gz", "on which grid"),
     ],
 )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from regplugins.io.chains import read_chain, write_chain
+from regplugins.io.chains import chain_files, read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
 from regplugins.io.files import atomic, keep_inputs
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
@@ -11,6 +11,7 @@ from regplugins.io.transform_files import read_transform, write_transform
 
 __all__ = [
     "atomic",
+    "chain_files",
     "keep_inputs",
     "read_chain",
     "read_displacement",

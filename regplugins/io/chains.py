@@ -26,16 +26,26 @@ def read_chain(files: Sequence[Any]) -> Transform:
     if not files:
         raise ValueError("give at least one transform file")
     steps = []
-    for file in files:
-        name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
-        if str(name).startswith("[") and str(name).endswith("]"):
-            name, _, backwards = str(name)[1:-1].rpartition(",")
-        transform = read_transform(str(name).strip())
-        steps.append(~transform if int(backwards) else transform)
+    for name, backwards in map(_parsed, files):
+        transform = read_transform(name)
+        steps.append(~transform if backwards else transform)
     dimensions = {step.ndim for step in steps}
     if len(dimensions) > 1:
         raise ValueError(f"transforms of one dimension expected, got {sorted(dimensions)} in {list(map(str, files))}")
     return reduce(lambda done, step: step @ done, steps)
+
+
+def chain_files(files: Sequence[Any]) -> list[str]:
+    """The paths alone, of files named as for ``read_chain``."""
+    return [name for name, _ in map(_parsed, files)]
+
+
+def _parsed(file: Any) -> tuple[str, bool]:
+    """A file's path, and whether its inverse is meant."""
+    name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
+    if str(name).startswith("[") and str(name).endswith("]"):
+        name, _, backwards = str(name)[1:-1].rpartition(",")
+    return str(name).strip(), bool(int(backwards))
 
 
 def write_chain(transform: Transform, path: PathLike, grid: Grid | None = None) -> None:
