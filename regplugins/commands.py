@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from regplugins.spatial import Transform
 
+logger = logging.getLogger(__name__)
 
-def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> None:
+# Mean residual in mm from which an inverse is not to be trusted.
+_POOR_INVERSE = 0.5
+
+
+def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> dict[str, Any]:
     """Register a pair with a bundle: the same as running its inference.json.
 
     Args:
@@ -37,14 +41,13 @@ def register(bundle: str, output_dir: str, refine: str | None = None, **options:
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
-    keys = {key for file in files for key in ConfigParser.load_config_file(file)}
+    keys = {key for file in files for key in ConfigParser.load_config_file(file)} - {"bundle_root"}
     unknown = sorted(option for option in options if option.split("#")[0].split("::")[0] not in keys)
     if unknown:
         raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {sorted(keys)}")
     logging_file = str(configs / "logging.conf")
-    monai.bundle.run(
-        config_file=files, logging_file=logging_file, bundle_root=str(bundle), output_dir=str(output_dir), **options
-    )
+    monai.bundle.run(config_file=files, logging_file=logging_file, bundle_root=bundle, output_dir=output_dir, **options)
+    return {"summary": str(Path(output_dir) / "summary.csv"), "output_dir": output_dir}
 
 
 def align(
@@ -80,7 +83,7 @@ def align(
     begin = time.perf_counter()
     initial = regplugins.transforms.initial_of(pair, kind, seed)
     seconds = time.perf_counter() - begin
-    folder = Path(str(output_dir))
+    folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "transform_0GenericAffine.mat"
     regplugins.io.write_transform(initial, path)
@@ -105,7 +108,8 @@ def apply(
     the other way.
 
     Args:
-        transforms: files in the order of antsApplyTransforms: transform_1Warp.nii.gz transform_0GenericAffine.mat.
+        transforms: files in the order of antsApplyTransforms: transform_1Warp.nii.gz transform_0GenericAffine.mat;
+            [file,1] is a file's inverse.
         output: file to write; NIfTI, or CSV for landmarks.
         reference: scan whose grid the result gets: the fixed one; with --inverse the moving one. Landmarks need none.
         image: scan to resample.
@@ -116,38 +120,30 @@ def apply(
         interpolation: of the image, "linear" or "nearest".
         fill: value outside the image.
     """
+    logger.info("reading %d transforms", len(transforms))
     chain = regplugins.io.read_chain(transforms)
-    chain = ~chain if regplugins.checks.boolean("inverse", inverse) else chain
+    result: dict[str, Any] = {}
+    if regplugins.checks.boolean("inverse", inverse):
+        logger.info("inverting")
+        chain = ~chain
+        result = _what_inversion_left(chain)
     given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
-    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(transforms), *map(str, given.values())])
-    if landmarks is not None:
-        points = regplugins.io.read_landmarks(str(landmarks), landmark_space)
-        if points.shape[1] != chain.ndim:
-            raise ValueError(f"{landmarks}: {points.shape[1]}-D points, the transform is {chain.ndim}-D")
-        regplugins.io.write_landmarks(
-            chain(points), output, landmark_space, regplugins.io.read_landmark_names(str(landmarks))
-        )
-        return {"landmarks": output}
-    if not str(output).endswith((".nii", ".nii.gz")):
-        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
-    if reference is None:
-        raise ValueError("give --reference, the scan whose grid the result gets")
-    target = regplugins.data.load_grid(str(reference))
-    if label is not None:
-        volume = regplugins.data.load_label(str(label))
-        result = regplugins.spatial.resample_labels(
-            volume.as_tensor(), regplugins.spatial.Grid.from_image(volume), target, chain
-        )
-        regplugins.report.write_image(result, target, output, volume.meta["stored_dtype"])
-        return {"label": output}
-    volume = regplugins.data.load_image(str(image))
-    result = regplugins.spatial.resample(
-        volume.as_tensor(), regplugins.spatial.Grid.from_image(volume), target, chain, interpolation, float(fill)
-    )
-    regplugins.report.write_image(result, target, output)
-    return {"image": output}
+    ((kind, path),) = given.items()
+    inputs = [*regplugins.io.chain_files(transforms), path, *([] if reference is None else [reference])]
+    regplugins.io.keep_inputs(output, inputs)
+    meant = {"landmarks": ("landmark_space",), "label": ("reference",), "image": ("reference", "interpolation", "fill")}
+    chosen = {"reference": reference is not None, "landmark_space": landmark_space != "RAS"}
+    chosen |= {"interpolation": interpolation != "linear", "fill": fill != 0}
+    useless = [option for option, is_chosen in chosen.items() if is_chosen and option not in meant[kind]]
+    if useless:
+        raise ValueError(f"--{useless[0]} says nothing about --{kind}")
+    if kind == "landmarks":
+        _carry_landmarks(chain, path, output, landmark_space)
+    else:
+        _resample_file(chain, kind, path, output, reference, interpolation, fill)
+    return {kind: output, **result}
 
 
 def compose(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
@@ -187,14 +183,9 @@ def invert(*transforms: str, output: str, reference: str | None = None) -> dict[
         reference: scan whose grid a displacement field gets: the moving one. Default: that of the field that is
             applied first.
     """
+    logger.info("inverting")
     inverse = ~regplugins.io.read_chain(transforms)
-    result = _write(inverse, output, reference, transforms)
-    parts = regplugins.spatial.CompositeTransform([inverse]).transforms
-    left: list[Tensor] = [part.residual for part in parts if hasattr(part, "residual")]
-    if left:
-        result["residual_mean_mm"] = max(residual.mean().item() for residual in left)
-        result["residual_max_mm"] = max(residual.max().item() for residual in left)
-    return result
+    return _write(inverse, output, reference, transforms) | _what_inversion_left(inverse)
 
 
 def evaluate(
@@ -218,7 +209,7 @@ def evaluate(
     """
     figures: dict[str, Any] = {}
     if _both(warped_label=warped_label, fixed_label=fixed_label):
-        warped, fixed = regplugins.data.load_label(str(warped_label)), regplugins.data.load_label(str(fixed_label))
+        warped, fixed = regplugins.data.load_label(warped_label), regplugins.data.load_label(fixed_label)
         grid = regplugins.spatial.Grid.from_image(fixed)
         if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
             raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
@@ -227,9 +218,10 @@ def evaluate(
             raise ValueError(f"{fixed_label}: only background, no structure to judge by")
         figures["overlap"] = {**scores, "mean": regplugins.metrics.mean_overlap(scores)}
     if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
-        points = [
-            regplugins.io.read_landmarks(str(path), landmark_space) for path in (warped_landmarks, moving_landmarks)
-        ]
+        points = [regplugins.io.read_landmarks(path, landmark_space) for path in (warped_landmarks, moving_landmarks)]
+        if points[0].shape != points[1].shape:
+            shapes = [tuple(part.shape) for part in points]
+            raise ValueError(f"{warped_landmarks} and {moving_landmarks}: points {shapes[0]} and {shapes[1]}")
         error = regplugins.metrics.target_registration_error(*points)
         figures["tre_mm"] = {"mean": float(error.mean()), "max": float(error.max()), "n": len(error)}
     if transform is not None:
@@ -281,16 +273,17 @@ def report(
         "moving_landmarks": moving_landmarks,
     }
     if not transforms and all(path is None for path in given.values()):
-        return {"page": str(regplugins.report.write_page(str(output_dir)))}
+        return {"page": str(regplugins.report.write_page(output_dir))}
     for key in ("fixed", "moving"):
         if given[key] is None:
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
+    logger.info("carrying, measuring and drawing %s", moving)
     pair = regplugins.transforms.CarryPaird(regplugins.io.read_chain(transforms), fill=fill)(
         regplugins.transforms.LoadPaird(landmark_space)(record)
     )
-    regplugins.report.WritePaird(str(output_dir))(regplugins.report.MeasurePaird()(pair))
-    return {"report": str(Path(str(output_dir)) / "report.json"), "picture": str(Path(str(output_dir)) / "report.png")}
+    regplugins.report.WritePaird(output_dir)(regplugins.report.MeasurePaird()(pair))
+    return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 
 
 def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
@@ -302,7 +295,7 @@ def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
         target: folder in which datalist.json is written: the dataset_dir of the bundle.
     """
     prepare_dataset = regplugins.checks.choice("dataset", dataset, regplugins.data.DATASETS)
-    return {"datalist": str(prepare_dataset(str(source), str(target)))}
+    return {"datalist": str(prepare_dataset(source, target))}
 
 
 def bundles(folder: str = "bundles") -> dict[str, Any]:
@@ -312,14 +305,17 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
         folder: where to look; a bundle is a folder with configs/metadata.json.
     """
     found: dict[str, Any] = {}
-    for path in sorted(Path(str(folder)).glob("*/configs/metadata.json")):
-        root, metadata = path.parents[1], json.loads(path.read_text(encoding="utf-8"))
-        weights = {}
-        for name, entry in metadata.get("weights", {}).items():
-            file = root / name
-            same = file.is_file() and regplugins.report.sha256(file) == entry["sha256"]
-            weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
-        found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
+    for path in sorted(Path(folder).glob("*/configs/metadata.json")):
+        root, weights = path.parents[1], {}
+        try:
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            for name, entry in metadata.get("weights", {}).items():
+                file = root / name
+                same = file.is_file() and regplugins.report.sha256(file) == entry["sha256"]
+                weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
+            found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a bundle's metadata ({error!r})") from error
     if not found:
         raise FileNotFoundError(f"{folder}: no bundle in this folder; give --folder")
     return found
@@ -333,10 +329,58 @@ COMMANDS = {
 
 def _write(transform: Transform, output: str, reference: str | None, inputs: Sequence[Any]) -> dict[str, Any]:
     """Write a transform in the form that the output's name asks for."""
-    grid = None if reference is None else regplugins.data.load_grid(str(reference))
-    regplugins.io.keep_inputs(output, regplugins.io.chain_files(inputs))
+    grid = None if reference is None else regplugins.data.load_grid(reference)
+    if grid is not None and grid.ndim != transform.ndim:
+        raise ValueError(f"{reference}: {grid.ndim}-D, the transform is {transform.ndim}-D")
+    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(inputs), *([] if reference is None else [reference])])
     regplugins.io.write_chain(transform, output, grid)
     return {"transform": output}
+
+
+def _what_inversion_left(inverse: Transform) -> dict[str, float]:
+    """How far, in mm, inverted displacement fields are from being inverses; nothing if all parts are affine."""
+    parts = regplugins.spatial.CompositeTransform([inverse]).transforms
+    fields = [part for part in parts if isinstance(part, regplugins.spatial.DisplacementField)]
+    left = [field.residual for field in fields if field.residual is not None]
+    if not left:
+        return {}
+    mean, largest = max(float(part.mean()) for part in left), max(float(part.max()) for part in left)
+    if mean > _POOR_INVERSE:
+        logger.warning("the inverse of a displacement field is off by %.1f mm in the mean: does the field fold?", mean)
+    return {"residual_mean_mm": mean, "residual_max_mm": largest}
+
+
+def _carry_landmarks(transform: Transform, path: str, output: str, space: str) -> None:
+    if not str(output).endswith(".csv"):
+        raise ValueError(f"{output}: landmarks are written as .csv")
+    points = regplugins.io.read_landmarks(path, space)
+    if points.shape[1] != transform.ndim:
+        raise ValueError(f"{path}: {points.shape[1]}-D points, the transform is {transform.ndim}-D")
+    regplugins.io.write_landmarks(transform(points), output, space, regplugins.io.read_landmark_names(path))
+
+
+def _resample_file(
+    transform: Transform, kind: str, path: str, output: str, reference: str | None, interpolation: str, fill: float
+) -> None:
+    if not str(output).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
+    if reference is None:
+        raise ValueError("give --reference, the scan whose grid the result gets")
+    target = regplugins.data.load_grid(reference)
+    volume = regplugins.data.load_label(path) if kind == "label" else regplugins.data.load_image(path)
+    source = regplugins.spatial.Grid.from_image(volume)
+    for name, grid in ((reference, target), (path, source)):
+        if grid.ndim != transform.ndim:
+            raise ValueError(f"{name}: {grid.ndim}-D, the transform is {transform.ndim}-D")
+    if not regplugins.spatial.overlap(target, source, transform):
+        raise ValueError(f"{reference} and {path} do not overlap through the transform: the result would be empty")
+    logger.info("resampling %s", path)
+    if kind == "label":
+        result = regplugins.spatial.resample_labels(volume.as_tensor(), source, target, transform)
+        regplugins.report.write_image(result, target, output, volume.meta["stored_dtype"])
+    else:
+        result = regplugins.spatial.resample(volume.as_tensor(), source, target, transform, interpolation, float(fill))
+        regplugins.report.write_image(result, target, output)
 
 
 def _both(**files: str | None) -> bool:

@@ -7,8 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -16,7 +18,7 @@ import torch
 
 from regplugins.__main__ import main
 from regplugins.io import read_transform, write_landmarks, write_transform
-from regplugins.spatial import AffineTransform
+from regplugins.spatial import AffineTransform, Grid
 from tests.itk_truth import GRIDS, array_of, points_in, random_affine, random_field, transform_points, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,7 +188,15 @@ def test_initial_transform_alone(run):
 def test_report_of_another_tools_transforms(run):
     run("report out warp.nii.gz affine.mat --fixed fixed.nii.gz --moving moving.nii.gz --moving_label label.nii.gz")
     report = json.loads(Path("out/report.json").read_text())
-    assert report["weights"] is None and report["similarity"]["ncc"]["after"] is not None
+    assert report["weights"] is None
+    # "Before" is the world as it was, "after" the whole chain.
+    fixed = array_of(sitk.ReadImage("fixed.nii.gz"))
+    for when, transform in (("before", sitk.Transform(3, sitk.sitkIdentity)), ("after", itk_chain())):
+        images = (sitk.ReadImage("moving.nii.gz"), sitk.ReadImage("fixed.nii.gz"))
+        seen = array_of(sitk.Resample(*images, transform, sitk.sitkLinear, -1.0))
+        covered = seen >= 0
+        truth = np.corrcoef(fixed[covered], seen[covered])[0, 1]
+        assert report["similarity"]["ncc"][when] == pytest.approx(truth, abs=0.01)
     label = array_of(sitk.ReadImage("out/warped_label.nii.gz"))
     assert np.mean(label == itk_resampled("label.nii.gz", sitk.sitkNearestNeighbor)) > 0.999
     again = sitk.CompositeTransform(
@@ -238,11 +248,36 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
         ("apply affine.mat --landmarks points.csv --output points.csv", r"points\.csv: is an input"),
         ("apply affine.mat --image moving.nii.gz --reference fixed.nii.gz --output o.mha", r"o\.mha: an image is"),
         ("invert affine.mat --output affine.mat", r"affine\.mat: is an input"),
+        (
+            "apply affine.mat --image moving.nii.gz --reference fixed.nii.gz --output fixed.nii.gz",
+            r"fixed\.nii\.gz: is an input",
+        ),
+        ("convert affine.mat --output fixed.nii.gz --reference fixed.nii.gz", r"fixed\.nii\.gz: is an input"),
+        (
+            "apply affine.mat --image far.nii.gz --reference fixed.nii.gz --output o.nii.gz",
+            r"fixed\.nii\.gz and far\.nii\.gz do not overlap",
+        ),
+        ("report out affine.mat --fixed fixed.nii.gz --moving far.nii.gz", r"far\.nii\.gz do not overlap"),
+        ("apply flat.mat --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz", r"fixed\.nii\.gz: 3-D"),
+        ("convert flat.mat --output o.nii.gz --reference fixed.nii.gz", r"fixed\.nii\.gz: 3-D, the transform is 2-D"),
+        ("invert singular.mat --output o.mat", r"singular\.mat: .* no inverse"),
+        ("invert [affine.mat] --output o.mat", r"\[affine\.mat\]: expected .* \[file,1\]"),
+        ("apply affine.mat --landmarks points.csv --output o.nii.gz", r"o\.nii\.gz: landmarks are written as \.csv"),
+        ("apply affine.mat --landmarks points.csv --output o.csv --fill 3", "--fill says nothing about --landmarks"),
+        ("align fixed.nii.gz moving.nii.gz --output_dir out --seed abc", "seed must be a number"),
+        ("apply affine.mat --image rgb.nii.gz --reference fixed.nii.gz --output o.nii.gz", r"rgb\.nii\.gz: voxels are"),
         ("invert [affine.mat,1] --output affine.mat", r"affine\.mat: is an input"),
         ("invert warp.nii.gz affine.mat --output back.nii.gz", "on which grid"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message):
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[0, 3] = 1e4
+    write_image(torch.rand(MOVING.shape), Grid(MOVING.shape, shift @ MOVING.affine), tmp_path / "far.nii.gz")
+    colours = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii.gz")
+    write_transform(AffineTransform(torch.eye(3, dtype=torch.float64)), tmp_path / "flat.mat")
+    write_transform(AffineTransform(torch.diag(torch.tensor([1.0, 0, 1, 1]).double())), tmp_path / "singular.mat")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit, match=message):
         run(line)
@@ -258,6 +293,34 @@ def test_unknown_options_are_refused_before_anything_is_done(run, tmp_path, caps
     with pytest.raises(SystemExit, match=r"unknown options .*'fixd'"):
         run(f"register --bundle {ROOT / 'bundles/hippocampus_mr_multires_fcn'} --output_dir out --fixd fixed.nii.gz")
     assert not (tmp_path / "out").exists()
+
+
+def test_words_stay_words(run, tmp_path):
+    # python-fire reads 2024.10 as the number 2024.1.
+    assert run("align fixed.nii.gz moving.nii.gz --output_dir 2024.10 -k fov")["transform"].startswith("2024.10/")
+    run("convert 2024.10/transform_0GenericAffine.mat --output 7.txt")
+    assert (tmp_path / "7.txt").is_file()
+
+
+def test_words_too_many_are_refused_before_anything_is_done(run, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        run("align fixed.nii.gz moving.nii.gz out rigid mask.nii.gz mask.nii.gz 0 8")
+    assert error.value.code == 2
+    assert "takes 7 words, got 8" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_turn_stored_as_a_field_is_undone(run):
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[0.0, -1], [1, 0]])
+    turn[:3, 3] = FIXED.centre - turn[:3, :3] @ FIXED.centre
+    write_transform(AffineTransform(turn).sample(FIXED), "turn.nii.gz")
+    centre = FIXED.centre + torch.tensor([[3.0, -2, 1], [-4, 1, 2]], dtype=torch.float64)
+    write_landmarks(centre, "near.csv")
+    run("apply turn.nii.gz --landmarks near.csv --output there.csv")
+    figures = run("apply turn.nii.gz --landmarks there.csv --output back.csv --inverse")
+    np.testing.assert_allclose(np.loadtxt("back.csv", delimiter=",", skiprows=1), centre, atol=0.05)
+    assert figures["residual_max_mm"] >= figures["residual_mean_mm"]
 
 
 def test_json_is_strict(run, tmp_path):
@@ -281,3 +344,23 @@ def test_exit_codes_and_help():
     help_of_apply = call("apply", "--help")
     assert help_of_apply.returncode == 0
     assert "antsApplyTransforms" in help_of_apply.stdout + help_of_apply.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["warped.nii.gz", "transform_1InverseWarp.nii.gz", "report.png"])
+def test_a_killed_run_leaves_no_file_that_looks_finished(moment, tmp_path):
+    command = [sys.executable, "-m", "regplugins", "register", "--output_dir", str(tmp_path)]
+    process = subprocess.Popen([*command, "--bundle", str(ROOT / "bundles/hippocampus_mr_multires_fcn")])
+    # Temporary files have hidden names that end as the file does.
+    while not list(tmp_path.glob(f".*-{moment}")):
+        assert process.poll() is None, f"the run ended, or wrote {moment}, before it could be killed"
+        time.sleep(1e-4)
+    process.kill()
+    process.wait()
+    finished = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert finished.isdisjoint({moment, "report.json"})
+    for name in finished:
+        if name.endswith(".nii.gz"):
+            nib.load(tmp_path / name).get_fdata()  # to the end of the file, and its check sum
+        if name.startswith("transform"):
+            read_transform(tmp_path / name)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import ITKReader, MetaTensor, NibabelReader
 
+from regplugins.io.files import existing
 from regplugins.spatial import Grid
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -30,8 +31,6 @@ def load_image(path: str | Path) -> MetaTensor:
             file.
     """
     array, affine = _read(path)
-    if np.iscomplexobj(array):
-        raise ValueError(f"{path}: complex values, expected an image of real ones")
     values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     low, high = values.aminmax()
     if not torch.isfinite(low + high):  # NaN and infinities carry over to the extremes
@@ -78,12 +77,31 @@ def load_grid(path: str | Path) -> Grid:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read, or is neither 2-D nor 3-D. The message names the file.
     """
-    array, affine = _read(path)
-    return _grid(array.shape, affine)
+    if not str(path).endswith(NIFTI_SUFFIXES):
+        array, affine = _read(path)
+        return _grid(array.shape, affine)
+    try:
+        header = NibabelReader().read(existing(path))  # not its voxels
+        return _grid(_spatial(path, header.shape), torch.from_numpy(header.affine.astype(np.float64)))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # nibabel raises whatever the damage leads to.
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
     return Grid.from_image(MetaTensor(torch.empty(1, *shape, device="meta"), affine=affine))
+
+
+def _spatial(path: str | Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A 2-D or 3-D shape, without empty axes after the third."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3):
+        raise ValueError(f"{path}: {len(shape)}-D, expected a 2-D or 3-D image of one channel, got shape {shape}")
+    if 0 in shape:
+        raise ValueError(f"{path}: empty image of shape {shape}")
+    return shape
 
 
 def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
@@ -97,14 +115,13 @@ def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
             warnings.filterwarnings("error", ".*more than one DICOM series")
             array, meta = reader.get_data(reader.read(path))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        # After its own reason ITK tells that of the operating system, which is often another's.
+        lines = [line for line in str(error).strip().splitlines() if not line.startswith("Reason:")]
+        reason = (lines or [type(error).__name__])[-1]
         raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
-    if array.size == 0:
-        raise ValueError(f"{path}: empty image of shape {array.shape}")
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3):
-        raise ValueError(f"{path}: {array.ndim}-D, expected a 2-D or 3-D image of one channel, got shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: voxels are of type {array.dtype}, expected one real number each")
+    array = array.reshape(_spatial(path, array.shape))
     affine = torch.as_tensor(np.asarray(meta["affine"]), dtype=torch.float64)
     try:
         _grid(array.shape, affine)

@@ -46,6 +46,8 @@ def read_affine(path: PathLike) -> Transform:
             matrix = np.eye(n + 1)
             matrix[:n, :n] = parameters[: n * n].reshape(n, n)
             matrix[:n, n] = parameters[n * n :] + centre - matrix[:n, :n] @ centre
+            if not np.isfinite(np.linalg.cond(matrix)):
+                raise ValueError("a matrix that has no inverse")
             return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
     except Exception as error:  # SciPy raises whatever the damage leads to.
         raise ValueError(f"{path}: damaged, or not an ITK transform ({error})") from error

@@ -30,9 +30,9 @@ def read_displacement(path: PathLike) -> DisplacementField:
     """
     path = existing(path)
     try:
-        content = path.read_bytes()
         # Decompressed to the end, since only there a checksum tells that the file is whole.
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        image = nib.Nifti1Image.from_bytes(content)
         data = image.get_fdata(dtype=np.float32)
     except Exception as error:  # nibabel raises whatever the damage leads to.
         raise ValueError(f"{path}: not a readable NIfTI file ({error})") from error
@@ -46,12 +46,13 @@ def read_displacement(path: PathLike) -> DisplacementField:
         raise ValueError(f"{path}: {np.count_nonzero(~np.isfinite(data))} displacements are not finite")
     in_plane = [*range(n), 3]
     affine = torch.from_numpy(image.affine.astype(np.float64)[np.ix_(in_plane, in_plane)])
-    vectors = flip_points(torch.from_numpy(data.reshape(*data.shape[:n], n)))
+    vectors = torch.from_numpy(data.reshape(*data.shape[:n], n)).movedim(-1, 0).contiguous()
+    vectors[:2].neg_()  # LPS; in place, since a scan's field takes gigabytes
     try:
         grid = Grid(tuple(data.shape[:n]), affine)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return DisplacementField(vectors.movedim(-1, 0).contiguous(), grid)
+    return DisplacementField(vectors, grid)
 
 
 def write_displacement(field: DisplacementField, path: PathLike) -> None:

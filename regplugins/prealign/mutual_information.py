@@ -7,6 +7,8 @@ Imaging 22 (2003).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,11 +30,13 @@ class MutualInformation:
 
     Attributes:
         points: ``(samples, n)`` float64, RAS+ mm.
+        voxel: smallest side of a voxel of the fixed image, mm.
     """
 
     def __init__(self, fixed: Volume, moving: Volume, samples: int, bins: int, seed: int) -> None:
         n = fixed.grid.ndim
         self.points = _draw(fixed, samples, seed)
+        self.voxel = fixed.grid.spacing.min().item()
         points = itk_class("PointSet", f"F{n}").New()
         for k, point in enumerate(flip_points(self.points).tolist()):
             points.SetPoint(k, point)
@@ -67,41 +71,47 @@ class MutualInformation:
             metric.Initialize()
         self._metric = metric
 
-    def __call__(self, matrix: Tensor) -> tuple[float, Tensor, int]:
+    def value(self, matrix: Tensor) -> tuple[float, int]:
         """Evaluate one transform.
 
         Args:
             matrix: ``(n + 1, n + 1)`` float64, from the fixed to the moving world, RAS+ mm.
 
         Returns:
-            Mutual information (nats, 0 where too few points lie in both images), its gradient with respect to the
-            matrix, and the number of points that lie in both images.
+            Mutual information (nats, 0 where too few points lie in both images), and the number of points that lie in
+            both images.
         """
-        n = self.points.shape[1]
-        nothing = 0.0, torch.zeros_like(matrix), 0
+        return self._evaluate(matrix, self._metric.GetValue)
+
+    def gradient(self, matrix: Tensor) -> tuple[float, int, Tensor]:
+        """Evaluate one transform: what ``value`` returns, and the gradient of the mutual information with respect to
+        the matrix.
+        """
+        information, overlap = self._evaluate(matrix, lambda: self._metric.GetDerivative(self._derivative))
+        gradient = torch.zeros_like(matrix)
+        if overlap > 0:
+            # ITK minimises -MI and calls the direction of descent its derivative.
+            n = self.points.shape[1]
+            flat = torch.tensor([self._derivative.GetElement(k) for k in range(n * n + n)], dtype=torch.float64)
+            gradient[:n, :n], gradient[:n, n] = flat[: n * n].view(n, n), flat[n * n :]
+        return information, overlap, flip_matrix(gradient)
+
+    def _evaluate(self, matrix: Tensor, compute: Callable[[], object]) -> tuple[float, int]:
         if self._blank:
-            return nothing
+            return 0.0, 0
         self._transform.SetParameters(affine_parameters(matrix))
         try:
-            self._metric.GetDerivative(self._derivative)
+            compute()
         except RuntimeError:  # No point lies in both images, or in one of them all have the same value.
-            return nothing
+            return 0.0, 0
         overlap = self._metric.GetNumberOfValidPoints()
-        if overlap < self._fewest:
-            return nothing
-        # ITK minimises -MI and calls the direction of descent its derivative.
-        flat = torch.tensor([self._derivative.GetElement(k) for k in range(n * n + n)], dtype=torch.float64)
-        gradient = torch.zeros_like(matrix)
-        gradient[:n, :n], gradient[:n, n] = flat[: n * n].view(n, n), flat[n * n :]
-        return -self._metric.GetCurrentValue(), flip_matrix(gradient), overlap
+        return (0.0, 0) if overlap < self._fewest else (-self._metric.GetCurrentValue(), overlap)
 
 
 def _draw(volume: Volume, samples: int, seed: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
-    if volume.mask is None:
-        voxels = torch.randperm(volume.values.numel(), generator=random)[:samples]
-    else:
-        voxels = volume.mask.flatten().nonzero()[:, 0]
-        voxels = voxels[torch.randperm(len(voxels), generator=random)[:samples]]
+    visible = torch.arange(volume.values.numel()) if volume.mask is None else volume.mask.flatten().nonzero()[:, 0]
+    # In the order in which they lie in memory, which both images are then read in.
+    voxels = visible[torch.randperm(len(visible), generator=random)[:samples].sort().values]
     index = torch.stack(torch.unravel_index(voxels, volume.grid.shape), dim=1)
     return volume.grid.index_to_world(index + torch.rand(index.shape, generator=random, dtype=torch.float64) - 0.5)

@@ -12,9 +12,8 @@ from regplugins.prealign.centres import centre_of_mass, weighted_foreground
 from regplugins.prealign.volume import Volume
 from regplugins.spatial import AffineTransform
 
-# Degrees: further apart than these a registration by mutual information does not find back to the truth, and patients
-# lie on their backs or their sides, not on their heads.
-_STEP, _LARGEST = 30.0, 100.0
+# Degrees: from further away a registration by mutual information does not find back to the truth.
+_STEP = 30.0
 
 
 def principal_axes(volume: Volume) -> Tensor:
@@ -37,12 +36,12 @@ def principal_axes(volume: Volume) -> Tensor:
 def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
     """Rigid transforms that lay one centre of mass onto the other, and the axes of one image somehow onto the other's.
 
-    They hold rotations of up to 100 degrees, 30 degrees apart, and those that take the principal axes to one another:
+    They hold rotations 30 degrees apart, and those that take the principal axes to one another:
     an axis has no direction, so that four proper rotations in 3-D and two in 2-D fit (Islam et al. 2021 take one of
     them).
 
     Returns:
-        From the fixed to the moving world, RAS+ mm; 175 in 3-D, 9 in 2-D.
+        From the fixed to the moving world, RAS+ mm; 929 in 3-D, 15 in 2-D.
     """
     a, b = principal_axes(fixed), principal_axes(moving)
     signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=len(a))]
@@ -59,10 +58,10 @@ def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
 
 def _rotations(n: int) -> Tensor:
     """Rotation matrices ``(number, n, n)`` whose rotation vectors are a lattice in a ball."""
-    ticks = torch.arange(-(_LARGEST // _STEP), _LARGEST // _STEP + 1, dtype=torch.float64) * _STEP
+    ticks = torch.arange(-180.0, 180.1, _STEP, dtype=torch.float64)
     parameters = n * (n - 1) // 2
     vectors = torch.cartesian_prod(*[ticks] * parameters).view(-1, parameters)
-    vectors = torch.deg2rad(vectors[vectors.norm(dim=1) <= _LARGEST])
+    vectors = torch.deg2rad(vectors[vectors.norm(dim=1) <= 180])
     skew = torch.zeros(len(vectors), n, n, dtype=torch.float64)
     rows, columns = torch.triu_indices(n, n, 1)
     skew[:, rows, columns] = vectors

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -17,9 +18,12 @@ from regplugins.prealign.poses import turned_poses
 from regplugins.prealign.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
+logger = logging.getLogger(__name__)
+
 # Voxels at each resolution: a head at about 8, 4 and 2 mm.
 _SIZES = {2: (64**2, 128**2, 256**2), 3: (32**3, 64**3, 128**3)}
-_SAMPLES = 30_000
+# At the coarsest resolution, and at the finer ones.
+_COARSE_SAMPLES, _SAMPLES = 10_000, 30_000
 _BINS = 32
 _ITERATIONS = 60
 # Of the gain of the first step, a voxel long: what is left when a resolution is done.
@@ -56,17 +60,19 @@ def register(
     # A small image is the same volume at several sizes.
     levels = list(dict.fromkeys((fixed.shrunk(size), moving.shrunk(size)) for size in _SIZES[fixed.grid.ndim]))
     centre = centre_of_mass(fixed)
-    upright = _distinct(starts, levels[0][0].grid)
-    results = [_optimise("rigid", *levels[0], start, centre, seed) for start in upright]
+    logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
+    coarse = MutualInformation(*levels[0], _COARSE_SAMPLES, _BINS, seed)
+    results = [_optimise("rigid", coarse, start, centre) for start in _distinct(starts, levels[0][0].grid)]
     if all(score == 0 for score, _ in results):
         what = "what they share (where their masks are set) is too little or constant"
         raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
     for start in _promising(*levels[0], seed):
-        score, transform = _optimise("rigid", *levels[0], start, centre, seed)
+        score, transform = _optimise("rigid", coarse, start, centre)
         results.append((score / _DOUBT, transform))
     _, transform = max(results, key=lambda result: result[0])
     for level in levels[1:] if kind == "rigid" else levels:
-        _, transform = _optimise(kind, *level, transform, centre, seed)
+        logger.info("aligning: refining at %.1f mm", level[0].grid.spacing.max())
+        _, transform = _optimise(kind, MutualInformation(*level, _SAMPLES, _BINS, seed), transform, centre)
     return transform
 
 
@@ -86,7 +92,7 @@ def _promising(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform
     similarity = MutualInformation(fixed, moving, _SCREENING_SAMPLES, _BINS, seed)
     ranked = []
     for pose in turned_poses(fixed, moving):
-        information, _, overlap = similarity(pose.matrix)
+        information, overlap = similarity.value(pose.matrix)
         ranked.append((information * overlap, pose))
     ranked.sort(key=lambda candidate: -candidate[0])
     kept: list[AffineTransform] = []
@@ -104,7 +110,7 @@ def _angle(a: AffineTransform, b: AffineTransform) -> float:
 
 
 def _optimise(
-    kind: str, fixed: Volume, moving: Volume, start: AffineTransform, centre: Tensor, seed: int
+    kind: str, similarity: MutualInformation, start: AffineTransform, centre: Tensor
 ) -> tuple[float, AffineTransform]:
     """Register at one resolution.
 
@@ -112,23 +118,21 @@ def _optimise(
         Mutual information times the number of points that lie in both images (0: it cannot be had), and the transform,
         which is never worse than the start.
     """
-    similarity = MutualInformation(fixed, moving, _SAMPLES, _BINS, seed)
     radius = (similarity.points - centre).square().sum(dim=-1).mean().sqrt().item()
-    voxel = fixed.grid.spacing.min().item()
 
     def matrix_of(parameters: Tensor) -> Tensor:
-        return start.matrix @ _change(kind, parameters * voxel, centre, radius)
+        return start.matrix @ _change(kind, parameters * similarity.voxel, centre, radius)
 
     def descent(values: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             parameters = torch.tensor(values, requires_grad=True)
             matrix = matrix_of(parameters)
-        information, gradient, _ = similarity(matrix.detach())
+        information, _, gradient = similarity.gradient(matrix.detach())
         (slope,) = torch.autograd.grad(matrix, parameters, gradient)
         return -information, -slope.numpy()
 
-    before, _, overlap_before = similarity(start.matrix)
-    origin = np.zeros(_NUMBER[kind](fixed.grid.ndim))
+    before, overlap_before = similarity.value(start.matrix)
+    origin = np.zeros(_NUMBER[kind](start.ndim))
     steepness = float(np.linalg.norm(descent(origin)[1]))
     if steepness == 0:  # There is nothing to see, or nothing to gain.
         return before * overlap_before, start
@@ -144,7 +148,7 @@ def _optimise(
         options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE},
     )
     found = AffineTransform(matrix_of(torch.from_numpy(minimum.x)))
-    after, _, overlap_after = similarity(found.matrix)
+    after, overlap_after = similarity.value(found.matrix)
     if after > before and overlap_after > _LEAST_OVERLAP * overlap_before:
         return after * overlap_after, found
     return before * overlap_before, start

@@ -208,7 +208,8 @@ def _volumes(figure: Figure, layout: Layout, axes: list[list[Axes]], fields: lis
             positive, cmap=_VOLUMES, norm=norm, extent=plane.extent, aspect="auto", interpolation="nearest"
         )
     ticks = [1 / limit, 1, limit]
-    _colour_bar(figure, layout, 6, ScalarMappable(norm, _VOLUMES), ticks, "volume ratio (mm³/mm³)", extend="both")
+    label = "area ratio (mm²/mm²)" if len(layout.planes) == 1 else "volume ratio (mm³/mm³)"
+    _colour_bar(figure, layout, 6, ScalarMappable(norm, _VOLUMES), ticks, label, extend="both")
 
 
 def _colour_bar(

@@ -25,7 +25,7 @@ def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | 
     n = grid.ndim
     affine[:n, :n] = grid.affine[:n, :n].numpy()
     affine[:n, 3] = grid.affine[:n, n].numpy()
-    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype), affine, dtype=dtype)
+    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype, copy=False), affine, dtype=dtype)
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm")

@@ -31,7 +31,7 @@ class MeasurePaird(Transform):
 
     ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
     ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
-    landmarks are: each ``before`` (through the initial transform alone) and ``after``. ``folding_percent`` and
+    landmarks are: each ``before`` (through ``start``) and ``after``. ``folding_percent`` and
     ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile.
     """
 
@@ -77,7 +77,7 @@ def folding(output: Mapping[str, Any]) -> float:
 def _similarity(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     fixed = pair["fixed"].as_tensor()
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    ways = {"before": pair["initial"], "after": pair["initial"] @ pair["displacement"]}
+    ways = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
     result: dict[str, dict[str, float]] = {"ncc": {}, "mutual_information": {}}
     for when, transform in ways.items():
         image = pair["before" if when == "before" else "warped"]
@@ -102,7 +102,7 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 
 def _landmark_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     moving, fixed = pair["moving_landmarks"], pair["fixed_landmarks"]
-    places = {"before": pair["initial"](fixed), "after": pair["warped_landmarks"]}
+    places = {"before": pair["start"](fixed), "after": pair["warped_landmarks"]}
     errors = {when: target_registration_error(points, moving) for when, points in places.items()}
     return {when: {"mean": float(error.mean()), "max": float(error.max())} for when, error in errors.items()}
 

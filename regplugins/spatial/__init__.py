@@ -10,7 +10,7 @@ from __future__ import annotations
 from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacobian_determinant
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import crop, pad_to_multiple
-from regplugins.spatial.resample import resample, resample_labels
+from regplugins.spatial.resample import overlap, resample, resample_labels
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 from regplugins.spatial.warp import identity_grid, warp
 
@@ -27,6 +27,7 @@ __all__ = [
     "identity_grid",
     "invert",
     "jacobian_determinant",
+    "overlap",
     "pad_to_multiple",
     "resample",
     "resample_labels",

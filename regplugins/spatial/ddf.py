@@ -14,6 +14,9 @@ from torch import Tensor
 from regplugins.spatial.padding import crop
 from regplugins.spatial.warp import warp
 
+# A volume ratio below which a Jacobian is not inverted.
+_FLAT = 0.01
+
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
     """Displacement of the map that applies ``inner`` first, then ``outer``: ``inner(x) + outer(x + inner(x))``.
@@ -50,9 +53,11 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
 
 
 def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Invert a displacement field by the fixed-point iteration ``v <- -u(x + v)`` (Chen et al., Medical Physics 2008).
+    """Invert a displacement field by fixed-point iteration (Chen et al., Medical Physics 2008).
 
-    It converges where the field's gradient is below one; the residual says whether it did.
+    Theirs is ``v <- v - (v + u(x + v))``, which converges where the field's gradient is below one. Here the last term
+    is divided by the field's mean Jacobian, so that a field that turns or scales everything is no harder than one that
+    does not. The residual says whether it converged.
 
     Args:
         ddf: ``(B, n, *spatial)`` voxels.
@@ -63,14 +68,35 @@ def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[
         The inverse ``(B, n, *spatial)`` in voxels, and the residual ``(B, *spatial)``: the length in voxels of ``v(x) +
         u(x + v(x))``.
     """
-    inverse = -ddf
+    step = _inverse_of_mean_jacobian(ddf)
+    inverse = -_times(step, ddf)
     error = warp(ddf, inverse) + inverse
     for _ in range(iterations):
         if float(error.detach().abs().max()) < tolerance:
             break
-        inverse = inverse - error
+        inverse = inverse - _times(step, error)
         error = warp(ddf, inverse) + inverse
     return inverse, error.norm(dim=1)
+
+
+def _inverse_of_mean_jacobian(ddf: Tensor) -> Tensor:
+    """``(B, n, n)``; the identity where the mean Jacobian turns space inside out or flattens it."""
+    n = ddf.dim() - 2
+    ddf = ddf.to(torch.promote_types(ddf.dtype, torch.float32))
+    identity = torch.eye(n).to(ddf).expand(ddf.shape[0], n, n)
+    columns = []
+    for axis in range(2, n + 2):
+        first, last = ddf.select(axis, 0).flatten(2), ddf.select(axis, -1).flatten(2)
+        columns.append((last - first).mean(dim=2) / max(ddf.shape[axis] - 1, 1))
+    jacobian = identity + torch.stack(columns, dim=2)
+    usable = torch.linalg.det(jacobian) > _FLAT
+    return torch.linalg.inv(torch.where(usable[:, None, None], jacobian, identity))
+
+
+def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices (B, n, n) times vectors (B, n, *spatial), in the matrices' type whatever the autocast state."""
+    with torch.autocast(device_type=vectors.device.type, enabled=False):
+        return (matrix @ vectors.to(matrix.dtype).flatten(2)).view_as(vectors)
 
 
 def enlarge(ddf: Tensor, factor: int) -> Tensor:

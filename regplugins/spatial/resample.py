@@ -53,6 +53,11 @@ def resample(
     raise ValueError(f"mode must be 'linear' or 'nearest', got {mode!r}")
 
 
+def overlap(target: Grid, source: Grid, transform: Transform) -> bool:
+    """Whether any voxel of ``target`` lands in the field of view of ``source``: if none does, nothing is resampled."""
+    return any(bool(source.contains(transform.map_grid(target, rows)).any()) for rows in slabs(target.shape))
+
+
 def resample_labels(
     label: Tensor, source: Grid, target: Grid, transform: Transform | None = None, mode: str = "nearest"
 ) -> Tensor:

@@ -17,9 +17,16 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
 from regplugins.prealign import CHOICES, initial_transform
-from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, resample, resample_labels
+from regplugins.spatial import (
+    AffineTransform,
+    CompositeTransform,
+    DisplacementField,
+    Grid,
+    overlap,
+    resample,
+    resample_labels,
+)
 from regplugins.spatial import Transform as SpatialTransform
-from regplugins.spatial.transforms import slabs
 from regplugins.transforms.timing import stage
 
 logger = logging.getLogger(__name__)
@@ -138,7 +145,7 @@ class MeetPaird(Transform):
                 pair["paths"] = {**pair["paths"], "init": self.init}
         with stage(pair, "meet"):
             grid = network_grid(fixed_grid, self.spacing)
-            if not any(moving_grid.contains(initial.map_grid(grid, rows)).any() for rows in slabs(grid.shape)):
+            if not overlap(grid, moving_grid, initial):
                 raise ValueError(
                     f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world "
                     f"(init '{self.init}'); try --init centre or --init rigid"
@@ -168,11 +175,13 @@ class _Carrier(Transform):
         self.label_interpolation = label_interpolation
         self.fill = float(fill)
 
-    def _carry(self, pair: dict[str, Any], initial: AffineTransform, field: DisplacementField) -> None:
+    def _carry(
+        self, pair: dict[str, Any], start: AffineTransform, initial: AffineTransform, field: DisplacementField
+    ) -> None:
         fixed_grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
         displacement = field if field.grid.matches(fixed_grid) else field.sample(fixed_grid)
         transform = initial @ displacement
-        for name, through in (("before", initial), ("warped", transform)):
+        for name, through in (("before", start), ("warped", transform)):
             pair[name] = resample(
                 pair["moving"].as_tensor(), moving_grid, fixed_grid, through, self.interpolation, self.fill
             )
@@ -185,7 +194,8 @@ class _Carrier(Transform):
             pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
         # Inverted where it was given: a scan of 500 voxels an axis would need gigabytes for no more information.
         inverse = field.inverse().sample(fixed_grid)
-        pair |= {"initial": initial, "field": field, "displacement": displacement, "inverse_displacement": inverse}
+        pair |= {"start": start, "initial": initial, "field": field}
+        pair |= {"displacement": displacement, "inverse_displacement": inverse}
 
 
 class CarryPaird(_Carrier):
@@ -193,8 +203,9 @@ class CarryPaird(_Carrier):
 
     Adds ``initial`` (the transform's outermost part where that is affine, else the identity), ``field`` (the rest),
     ``displacement`` and ``inverse_displacement`` (on the fixed image's grid; ``x_moving = initial(x +
-    displacement(x))``), ``warped``, ``warped_label``, ``before`` and ``before_label`` (through ``initial`` alone) and
-    ``warped_landmarks`` (the fixed ones carried to the moving image).
+    displacement(x))``), ``warped``, ``warped_label``, ``warped_landmarks`` (the fixed ones carried to the moving
+    image), and what registration is compared with: ``start`` (here the identity: the world as the files have it),
+    ``before`` and ``before_label`` (through ``start``).
 
     Args:
         transform: from the fixed to the moving world.
@@ -216,26 +227,31 @@ class CarryPaird(_Carrier):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            ValueError: the transform is of another dimension than the images.
+            ValueError: the transform is of another dimension than the images, or takes no voxel into the moving one.
         """
         pair = dict(data)
         grid = Grid.from_image(pair["fixed"])
         if self.transform.ndim != grid.ndim:
             raise ValueError(f"{pair['paths']['fixed']}: {grid.ndim}-D, the transform is {self.transform.ndim}-D")
+        if not overlap(grid, Grid.from_image(pair["moving"]), self.transform):
+            paths = pair["paths"]
+            raise ValueError(f"{paths['fixed']} and {paths['moving']} do not overlap through the transform")
         with stage(pair, "return"):
-            initial = AffineTransform.identity(grid.ndim)
+            start = initial = AffineTransform.identity(grid.ndim)
             first, *others = CompositeTransform([self.transform]).transforms
             if isinstance(first, AffineTransform):
                 initial = first
             else:
                 others.insert(0, first)
             rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
-            self._carry(pair, initial, rest.sample(grid))
+            self._carry(pair, start, initial, rest.sample(grid))
         return pair
 
 
 class ReturnPaird(_Carrier):
     """Turn the network's field into a transform of the world and carry the pair through it as ``CarryPaird`` does.
+
+    ``start`` is the initial transform: what the network itself adds is judged.
 
     Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``.
 
@@ -251,5 +267,5 @@ class ReturnPaird(_Carrier):
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
         with stage(pair, "return"):
-            self._carry(pair, pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
+            self._carry(pair, pair["initial"], pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
         return pair

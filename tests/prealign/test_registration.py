@@ -107,6 +107,17 @@ def test_two_partial_views_are_not_pushed_apart() -> None:
     assert largest_error(found, truth) < 1
 
 
+def test_fields_of_view_that_overlap_by_half() -> None:
+    # The upper three quarters of the head, and its lower three quarters; of what either shows, the other lacks a third.
+    truth = motion(14.0, (12.0, -9.0, 15.0))
+    upper = make_grid((64, 64, 40), np.eye(3), (2.6, 2.9, 2.5), (2.1, -4.2, 30.0))
+    lower = make_grid((64, 64, 40), np.eye(3), (2.6, 2.9, 2.5), (14.1, -13.2, -2.0))
+    shared = upper.shape[2] * 2.5 - (upper.centre - lower.centre)[2] - 15.0
+    assert 0.4 < shared / (upper.shape[2] * 2.5) < 0.6
+    found = initial_transform("rigid", head(mr, upper), upper, head(t2, lower, truth), lower)
+    assert largest_error(found, truth) < 1.5
+
+
 def test_masks_hide_what_does_not_move_along() -> None:
     truth = motion(12.0, (16.0, 5.0))
     fixed, moving = head(mr, FLAT), head(ct, FLAT, truth)

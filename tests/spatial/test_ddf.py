@@ -74,6 +74,19 @@ def test_inverse_undoes_the_field_on_both_sides(shape):
     assert compose(inverse, ddf).norm(dim=1).max() < 0.1  # interpolates the inverse between its voxels
 
 
+@pytest.mark.parametrize("degrees", [60.0, -90.0, 150.0])
+def test_a_field_that_turns_everything_is_inverted(degrees):
+    # About the grid's centre; the plain fixed-point iteration runs away.
+    angle = torch.tensor(degrees).deg2rad().double()
+    matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    places = torch.stack(torch.meshgrid(*[torch.arange(-20.0, 21.0, dtype=torch.float64)] * 2, indexing="ij"))
+    ddf = torch.einsum("kl,lij->kij", matrix - torch.eye(2, dtype=torch.float64), places)[None]
+    inverse = invert(ddf)[0][0]
+    inside = places.norm(dim=0) < 19
+    truth = torch.einsum("kl,lij->kij", matrix.T - torch.eye(2, dtype=torch.float64), places)
+    torch.testing.assert_close(inverse[:, inside], truth[:, inside], atol=2e-3, rtol=0)
+
+
 def test_inverse_equals_itk():
     ddf = smooth_ddf((20, 22, 24), 2.0)
     vectors = ddf[0].flip(0).permute(3, 2, 1, 0).numpy().transpose(2, 1, 0, 3)  # (i, j, k, xyz of a unit grid: k, j, i)

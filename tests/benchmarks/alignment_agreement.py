@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far tools disagree about the rigid alignment of one pair of heads whose true alignment nobody knows.
+
+    python tests/benchmarks/alignment_agreement.py --fixed F --moving M [--output_dir O]
+
+Needs the ``benchmark`` extra. `regplugins` is asked three times: as a user would, with another seed, and with the roles
+of the images swapped. Prints, for every two answers, the mean and the largest distance in mm between where they put the
+points of the patient, a lattice of the fixed image's foreground. Small distances do not prove that all are right, but
+errors are at least half as large as the distances. Writes each transform into ``O`` if given.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import fire
+from peers_prealign import METHODS
+
+from regplugins.data import load_image
+from regplugins.io import write_transform
+from regplugins.prealign import Volume, initial_transform
+from regplugins.prealign.centres import weighted_foreground
+from regplugins.spatial import AffineTransform, Grid
+
+
+def main(fixed: str, moving: str, output_dir: str | None = None, methods: str = "ants,elastix") -> None:
+    """Align the pair in every way and print the distances."""
+    found = {"regplugins": METHODS["regplugins"](fixed, moving), "another seed": _with_seed(fixed, moving, 1)}
+    found["roles swapped"] = METHODS["regplugins"](moving, fixed).inverse()
+    found |= {name: METHODS[name](fixed, moving) for name in methods.split(",")}
+    image = load_image(fixed)
+    points, _ = weighted_foreground(Volume.prepare("fixed", image.as_tensor(), Grid.from_image(image)).shrunk(32**3))
+    for (name, one), (other_name, other) in combinations(found.items(), 2):
+        distances = (one(points) - other(points)).norm(dim=-1)
+        print(f"{name} and {other_name}: mean {distances.mean():.2f} mm, largest {distances.max():.2f} mm")
+    if output_dir is not None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        for name, transform in found.items():
+            write_transform(transform, Path(output_dir) / f"{name.replace(' ', '_')}_0GenericAffine.mat")
+
+
+def _with_seed(fixed: str, moving: str, seed: int) -> AffineTransform:
+    f, m = load_image(fixed), load_image(moving)
+    return initial_transform("rigid", f.as_tensor(), Grid.from_image(f), m.as_tensor(), Grid.from_image(m), seed)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
