@@ -131,7 +131,7 @@ def test_a_network_takes_pairs_of_any_size(data: st.DataObject, ndim: int) -> No
     fixed = pair["fixed"]
     assert pair["warped"].shape == fixed.shape
     assert pair["displacement"].vectors.shape == (ndim, *fixed.shape[1:])
-    for values in (pair["warped"], pair["displacement"].vectors, pair["inverse_displacement"].vectors):
+    for values in (pair["warped"], pair["displacement"].vectors, pair["inverse"].vectors):
         assert values.isfinite().all()
 
 

@@ -88,7 +88,7 @@ class WritePaird(Transform):
             (folder / "warped_label.nii.gz").unlink(missing_ok=True)
         write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
         write_transform(pair["displacement"], folder / "transform_1Warp.nii.gz")
-        write_transform(pair["inverse_displacement"], folder / "transform_1InverseWarp.nii.gz")
+        write_transform(pair["inverse"].sample(grid), folder / "transform_1InverseWarp.nii.gz")
         if "warped_landmarks" in pair:
             names = read_landmark_names(pair["paths"]["fixed_landmarks"])
             write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)

@@ -109,9 +109,7 @@ def _landmark_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, float]:
     points = sample_points(pair["displacement"].grid)
-    error = inverse_consistency_error(
-        pair["displacement"], pair["inverse_displacement"], points, pair["displacement"].grid
-    )
+    error = inverse_consistency_error(pair["displacement"], pair["inverse"], points, pair["displacement"].grid)
     return {"mean": float(error.mean()), "p95": _percentile(error, 0.95)}
 
 

@@ -178,31 +178,33 @@ class _Carrier(Transform):
     def _carry(
         self, pair: dict[str, Any], start: AffineTransform, initial: AffineTransform, field: DisplacementField
     ) -> None:
-        fixed_grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-        displacement = field if field.grid.matches(fixed_grid) else field.sample(fixed_grid)
-        transform = initial @ displacement
-        for name, through in (("before", start), ("warped", transform)):
-            pair[name] = resample(
-                pair["moving"].as_tensor(), moving_grid, fixed_grid, through, self.interpolation, self.fill
-            )
-            if "moving_label" in pair:
-                label = pair["moving_label"].as_tensor()
-                pair[f"{name}_label"] = resample_labels(
-                    label, moving_grid, fixed_grid, through, self.label_interpolation
-                )
-        if "fixed_landmarks" in pair:
-            pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
-        # Inverted where it was given: a scan of 500 voxels an axis would need gigabytes for no more information.
-        inverse = field.inverse().sample(fixed_grid)
-        pair |= {"start": start, "initial": initial, "field": field}
-        pair |= {"displacement": displacement, "inverse_displacement": inverse}
+        with stage(pair, "warp"):
+            fixed_grid = Grid.from_image(pair["fixed"])
+            displacement = field if field.grid.matches(fixed_grid) else field.sample(fixed_grid)
+            transform = initial @ displacement
+            self._resample(pair, "warped", fixed_grid, transform)
+            if "fixed_landmarks" in pair:
+                pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
+        with stage(pair, "before"):
+            self._resample(pair, "before", fixed_grid, start)
+        with stage(pair, "invert"):
+            # Where the field was given: on a scan of 500 voxels an axis the inverse takes gigabytes.
+            inverse = field.inverse()
+        pair |= {"start": start, "initial": initial, "field": field, "inverse": inverse, "displacement": displacement}
+
+    def _resample(self, pair: dict[str, Any], name: str, target: Grid, transform: SpatialTransform) -> None:
+        source = Grid.from_image(pair["moving"])
+        pair[name] = resample(pair["moving"].as_tensor(), source, target, transform, self.interpolation, self.fill)
+        if "moving_label" in pair:
+            label = pair["moving_label"].as_tensor()
+            pair[f"{name}_label"] = resample_labels(label, source, target, transform, self.label_interpolation)
 
 
 class CarryPaird(_Carrier):
     """Send the original moving image and labels through a known transform, once: one from a file, of any tool.
 
-    Adds ``initial`` (the transform's outermost part where that is affine, else the identity), ``field`` (the rest),
-    ``displacement`` and ``inverse_displacement`` (on the fixed image's grid; ``x_moving = initial(x +
+    Adds ``initial`` (the transform's outermost part where that is affine, else the identity), ``field`` (the rest) and
+    ``inverse`` (of ``field``), ``displacement`` (``field`` on the fixed image's grid; ``x_moving = initial(x +
     displacement(x))``), ``warped``, ``warped_label``, ``warped_landmarks`` (the fixed ones carried to the moving
     image), and what registration is compared with: ``start`` (here the identity: the world as the files have it),
     ``before`` and ``before_label`` (through ``start``).
@@ -236,15 +238,14 @@ class CarryPaird(_Carrier):
         if not overlap(grid, Grid.from_image(pair["moving"]), self.transform):
             paths = pair["paths"]
             raise ValueError(f"{paths['fixed']} and {paths['moving']} do not overlap through the transform")
-        with stage(pair, "return"):
-            start = initial = AffineTransform.identity(grid.ndim)
-            first, *others = CompositeTransform([self.transform]).transforms
-            if isinstance(first, AffineTransform):
-                initial = first
-            else:
-                others.insert(0, first)
-            rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
-            self._carry(pair, start, initial, rest.sample(grid))
+        start = initial = AffineTransform.identity(grid.ndim)
+        first, *others = CompositeTransform([self.transform]).transforms
+        if isinstance(first, AffineTransform):
+            initial = first
+        else:
+            others.insert(0, first)
+        rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
+        self._carry(pair, start, initial, rest.sample(grid))
         return pair
 
 
@@ -266,6 +267,5 @@ class ReturnPaird(_Carrier):
         ddf = pair["pred"][0].detach().float().cpu()  # waits for the device, so that the network's time is its own
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
-        with stage(pair, "return"):
-            self._carry(pair, pair["initial"], pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
+        self._carry(pair, pair["initial"], pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
         return pair

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from tqdm import tqdm
 
 from regplugins.data import load_image
 from regplugins.io import atomic, read_transform
+from regplugins.io.lps import flip_matrix
 from regplugins.prealign import initial_transform
 from regplugins.report import write_image
 from regplugins.spatial import AffineTransform, Grid
@@ -149,31 +151,26 @@ def _ants(fixed: str, moving: str) -> AffineTransform:
 
 
 def _elastix(fixed: str, moving: str) -> AffineTransform:
-    images = [itk.imread(path, itk.F) for path in (fixed, moving)]
     parameters = itk.ParameterObject.New()
     settings = parameters.GetDefaultParameterMap("rigid", 4)
     settings["AutomaticTransformInitialization"] = ["true"]
     settings["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
+    settings["WriteResultImage"] = ["false"]
     parameters.AddParameterMap(settings)
+    method = itk.ElastixRegistrationMethod.New(itk.imread(fixed, itk.F), itk.imread(moving, itk.F))
+    method.SetParameterObject(parameters)
     try:
-        _, result = itk.elastix_registration_method(*images, parameter_object=parameters)
+        method.UpdateLargestPossibleRegion()
     except RuntimeError:  # "Too many samples map outside moving image buffer": its way to give up
         return AffineTransform.identity(3)
-    found = result.GetParameterMap(0)
-    euler = itk.Euler3DTransform[itk.D].New()
-    euler.SetComputeZYX(found["ComputeZYX"][0] == "true")
-    euler.SetFixedParameters(_parameters(found["CenterOfRotationPoint"]))
-    euler.SetParameters(_parameters(found["TransformParameters"]))
-    with tempfile.TemporaryDirectory() as folder:
-        itk.transformwrite([euler], f"{folder}/euler.tfm")
-        return _affine(f"{folder}/euler.tfm")
-
-
-def _parameters(words: Any) -> Any:
-    array = itk.OptimizerParameters[itk.D](len(words))
-    for k, word in enumerate(words):
-        array.SetElement(k, float(word))
-    return array
+    found = method.GetTransformParameterObject().GetParameterMap(0)
+    x, y, z, *shift = map(float, found["TransformParameters"])
+    centre = np.array([float(word) for word in found["CenterOfRotationPoint"]])
+    assert found["ComputeZYX"][0] == "false"  # ITK's Euler3DTransform then is Rz Rx Ry (p - c) + c + t
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("ZXY", [z, x, y]).as_matrix()
+    matrix[:3, 3] = centre + shift - matrix[:3, :3] @ centre
+    return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
 
 
 def _affine(path: str) -> AffineTransform:
@@ -182,10 +179,16 @@ def _affine(path: str) -> AffineTransform:
     return transform
 
 
+@cache
+def _elsewhere() -> Any:
+    return get_context("spawn").Pool(1)
+
+
 METHODS: dict[str, Callable[[str, str], AffineTransform]] = {
     "regplugins": _regplugins,
     "ants": _ants,
-    "elastix": _elastix,
+    # In a process of its own: where another part of ITK was used before, elastix takes a minute instead of a second.
+    "elastix": lambda *paths: _elsewhere().apply(_elastix, paths),
 }
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ class TestInference:
         assert report["folding_percent"] < 1
         assert report["inverse_consistency_mm"]["p95"] < 1
         assert set(report["inputs"]) == {"fixed", "moving", "moving_label"}
-        assert set(report["seconds"]) >= {"load", "init", "meet", "network", "return", "measure", "write"}
+        assert set(report["seconds"]) >= {"load", "init", "meet", "network", "warp", "invert", "measure", "write"}
         assert (registered / "report.png").stat().st_size > 10_000
 
     def test_refined_scores_better_on_what_was_optimised_and_does_not_fold(self, bundle, registered, tmp_path):

@@ -119,7 +119,7 @@ def test_shift_found_by_the_network_comes_home_in_millimetres(fixed_affine):
         atol=1e-5,
         rtol=0,
     )
-    torch.testing.assert_close(home["inverse_displacement"].vectors, -home["displacement"].vectors, atol=1e-2, rtol=0)
+    torch.testing.assert_close(home["inverse"].vectors, -home["field"].vectors, atol=1e-2, rtol=0)
     assert home["warped"].shape == fixed.shape
 
 
