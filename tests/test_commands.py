@@ -17,9 +17,19 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.__main__ import main
+from regplugins.data.hippocampus import TEST_CASES, VALIDATION_CASES
 from regplugins.io import read_transform, write_landmarks, write_transform
 from regplugins.spatial import AffineTransform, Grid
-from tests.itk_truth import GRIDS, array_of, points_in, random_affine, random_field, transform_points, write_image
+from tests.itk_truth import (
+    GRIDS,
+    array_of,
+    points_in,
+    random_affine,
+    random_field,
+    transform_points,
+    write_image,
+    write_series,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FIXED, MOVING = GRIDS["oblique"], GRIDS["las"]
@@ -344,6 +354,51 @@ def test_exit_codes_and_help():
     help_of_apply = call("apply", "--help")
     assert help_of_apply.returncode == 0
     assert "antsApplyTransforms" in help_of_apply.stdout + help_of_apply.stderr
+
+
+def test_two_dimensional_images(run, tmp_path):
+    fixed, moving = GRIDS["2-D"], GRIDS["2-D oblique"]
+    write_image(torch.rand(fixed.shape), fixed, tmp_path / "flat.nii.gz")
+    write_image(torch.rand(moving.shape), moving, tmp_path / "tilted.nii.gz")
+    path = run("align flat.nii.gz tilted.nii.gz --output_dir out --kind fov")["transform"]
+    run(f"apply {path} --image tilted.nii.gz --reference flat.nii.gz --output warped.nii.gz")
+    images = sitk.ReadImage("tilted.nii.gz"), sitk.ReadImage("flat.nii.gz")
+    truth = array_of(sitk.Resample(*images, sitk.ReadTransform(path), sitk.sitkLinear))
+    np.testing.assert_allclose(array_of(sitk.ReadImage("warped.nii.gz")), truth, atol=1e-4)
+    run(f"report flat {path} --fixed flat.nii.gz --moving tilted.nii.gz")
+    assert Path("flat/report.png").is_file()
+
+
+def test_dicom_folders_are_images(run, tmp_path):
+    scan = sitk.Cast(sitk.ReadImage("moving.nii.gz") * 1000, sitk.sitkInt16)
+    sitk.WriteImage(scan, "scan.nii.gz")
+    write_series(scan, tmp_path / "series", "1.2.3.4")
+    for name in ("series", "scan.nii.gz"):
+        run(f"align fixed.nii.gz {name} --output_dir {name}.out --kind centre")
+        run(f"apply affine.mat --image {name} --reference fixed.nii.gz --output {name}.out/warped.nii.gz")
+        run(f"apply affine.mat --image fixed.nii.gz --reference {name} --output {name}.out/back.nii.gz --inverse")
+    for file, tolerance in (("warped.nii.gz", 0.5), ("back.nii.gz", 1e-3)):
+        series, single = (sitk.ReadImage(f"{name}.out/{file}") for name in ("series", "scan.nii.gz"))
+        series = sitk.Resample(series, single)  # a series has its slices in the order of the scanner
+        np.testing.assert_allclose(array_of(series), array_of(single), atol=tolerance)
+    transforms = [read_transform(f"{name}.out/transform_0GenericAffine.mat") for name in ("series", "scan.nii.gz")]
+    torch.testing.assert_close(transforms[0].matrix, transforms[1].matrix, atol=1e-3, rtol=0)
+
+
+def test_data_set_becomes_a_datalist(run, tmp_path):
+    for name in ("imagesTr", "labelsTr"):
+        (tmp_path / "Task04" / name).mkdir(parents=True)
+        for case in (1, min(TEST_CASES), min(VALIDATION_CASES)):
+            (tmp_path / "Task04" / name / f"hippocampus_{case:03d}.nii.gz").touch()
+    path = run("prepare hippocampus Task04 data")["datalist"]
+    sections = json.loads(Path(path).read_text())
+    assert {name: len(records) for name, records in sections.items()} == {"training": 1, "validation": 1, "test": 1}
+
+
+def test_page_over_a_folder_of_pairs(run, tmp_path):
+    (tmp_path / "summary.csv").write_text("name,dice_mean_after\npatient_a,0.81\npatient_b,0.79\n")
+    page = Path(run("report .")["page"]).read_text(encoding="utf-8")
+    assert "patient_a" in page and "0.79" in page
 
 
 @pytest.mark.slow

@@ -14,32 +14,7 @@ import torch
 from regplugins.data import load_grid, load_image, load_label
 from regplugins.report import write_image
 from regplugins.spatial import Grid
-from tests.itk_truth import array_of, make_grid, rotation, sitk_image
-
-
-def write_series(image: sitk.Image, folder: Path, uid: str) -> None:
-    """A DICOM series of slices, as a scanner would have written it."""
-    folder.mkdir(exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    direction, position = image.GetDirection(), image.GetSize()[2]
-    orientation = "\\".join(str(direction[k]) for k in (0, 3, 6, 1, 4, 7))
-    for k in range(position):
-        plane = image[:, :, k]
-        tags = {
-            "0008|0060": "MR",
-            "0020|000e": uid,
-            "0020|000d": "1.2.3",
-            "0008|0018": f"{uid}.{k + 1}",
-            "0020|0037": orientation,
-            "0020|0032": "\\".join(str(x) for x in image.TransformIndexToPhysicalPoint((0, 0, k))),
-            "0020|0013": str(k),
-            "0018|0050": str(image.GetSpacing()[2]),
-        }
-        for key, value in tags.items():
-            plane.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{uid}_{k:03d}.dcm"))
-        writer.Execute(plane)
+from tests.itk_truth import array_of, make_grid, rotation, sitk_image, write_series
 
 
 @pytest.fixture
