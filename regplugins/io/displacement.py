@@ -8,9 +8,10 @@ import gzip
 import nibabel as nib
 import numpy as np
 import torch
+from nibabel.openers import ImageOpener
+from nibabel.volumeutils import array_to_file
 
 from regplugins.io.files import PathLike, atomic, existing
-from regplugins.io.lps import flip_points
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.transforms import DisplacementField
 
@@ -63,14 +64,20 @@ def write_displacement(field: DisplacementField, path: PathLike) -> None:
         path: ends in ``.nii`` or ``.nii.gz``.
     """
     n = field.ndim
-    vectors = flip_points(field.vectors.detach().cpu().movedim(0, -1)).numpy()
+    vectors = field.vectors.detach().cpu().numpy()
     affine = np.eye(4)
     in_plane = [*range(n), 3]
     affine[np.ix_(in_plane, in_plane)] = field.grid.affine.numpy()
-    image = nib.Nifti1Image(vectors.reshape(*(*field.grid.shape, 1)[:3], 1, n), affine)
-    image.header.set_intent(_VECTOR)
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_sform(affine, code=_SCANNER)
-    image.set_qform(affine, code=_SCANNER)
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((*(*field.grid.shape, 1)[:3], 1, n))
+    header.set_intent(_VECTOR)
+    header.set_xyzt_units("mm", "sec")
+    header.set_sform(affine, code=_SCANNER)
+    header.set_qform(affine, code=_SCANNER)
+    # Component by component, since a scan's field takes gigabytes and a file's order of axes is not that of memory.
+    with atomic(path) as temporary, ImageOpener(temporary, "wb") as file:
+        header.write_to(file)
+        for axis, component in enumerate(vectors):
+            lps = -component if axis < 2 else component
+            array_to_file(lps, file, np.float32, offset=None)
