@@ -38,6 +38,7 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "4-D": (nifti(np.stack([NOISE, NOISE], axis=3)), "4-D"),
     "NaN": (nifti(np.where(NOISE > 0.99, np.nan, NOISE)), "NaN"),
     "constant": (nifti(np.ones((8, 8, 8))), "constant"),
+    "sheared": (lambda path: nib.save(nib.Nifti1Image(NOISE, np.eye(4) + 0.3 * np.eye(4, k=1)), path), "right angles"),
     "complex": (nifti(NOISE.astype(np.complex64)), "type complex64"),
 }
 ON_IMAGES = {

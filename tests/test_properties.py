@@ -48,12 +48,12 @@ def shapes(ndim: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @st.composite
-def image_files(draw: st.DrawFn, folder: Path, name: str, ndim: int, shear: float = 0.0) -> Path:
+def image_files(draw: st.DrawFn, folder: Path, name: str, ndim: int) -> Path:
     """A NIfTI file of noise, of any type, scaled by its header or not."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dtype, shape = draw(st.sampled_from(TYPES)), draw(shapes(ndim))
     affine = np.eye(4)
-    matrix = draw(affines(ndim, shear))
+    matrix = draw(affines(ndim))
     affine[:ndim, :ndim], affine[:ndim, 3] = matrix[:ndim, :ndim], matrix[:ndim, ndim]
     values = random.integers(0, 120, shape).astype(dtype)
     values.flat[:2] = 3, 100
@@ -68,7 +68,7 @@ def image_files(draw: st.DrawFn, folder: Path, name: str, ndim: int, shear: floa
 @given(data=st.data(), ndim=st.sampled_from([2, 3]))
 def test_images_go_through_any_affine_transform_as_scipy_has_it(data: st.DataObject, ndim: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        paths = [data.draw(image_files(Path(folder), name, ndim, shear=0.2)) for name in ("fixed", "moving")]
+        paths = [data.draw(image_files(Path(folder), name, ndim)) for name in ("fixed", "moving")]
         fixed, moving = (nib.load(path) for path in paths)
         own = np.ix_([*range(ndim), 3], [*range(ndim), 3])
         fixed_affine, moving_affine = fixed.affine[own], moving.affine[own]

@@ -13,6 +13,9 @@ from monai.data import ITKReader, MetaTensor, NibabelReader
 from regplugins.io.files import existing
 from regplugins.spatial import Grid
 
+# Cosine of the angle between two axes of an image: what rounding leaves in a header is below it.
+_SKEW = 1e-3
+
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
@@ -82,11 +85,13 @@ def load_grid(path: str | Path) -> Grid:
         return _grid(array.shape, affine)
     try:
         header = NibabelReader().read(existing(path))  # not its voxels
-        return _grid(_spatial(path, header.shape), torch.from_numpy(header.affine.astype(np.float64)))
+        grid = _grid(_spatial(path, header.shape), torch.from_numpy(header.affine.astype(np.float64)))
     except FileNotFoundError:
         raise
     except Exception as error:  # nibabel raises whatever the damage leads to.
         raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+    _check_axes(path, grid)
+    return grid
 
 
 def _grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
@@ -124,7 +129,15 @@ def _read(path: str | Path) -> tuple[np.ndarray, torch.Tensor]:
     array = array.reshape(_spatial(path, array.shape))
     affine = torch.as_tensor(np.asarray(meta["affine"]), dtype=torch.float64)
     try:
-        _grid(array.shape, affine)
+        grid = _grid(array.shape, affine)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    _check_axes(path, grid)
     return array, affine
+
+
+def _check_axes(path: str | Path, grid: Grid) -> None:
+    """Refuse a sheared image: ITK's have axes at right angles, and what we write for one it would place elsewhere."""
+    axes = grid.affine[: grid.ndim, : grid.ndim] / grid.spacing
+    if (axes.T @ axes - torch.eye(grid.ndim, dtype=axes.dtype)).abs().max() > _SKEW:
+        raise ValueError(f"{path}: its axes are not at right angles (a sheared image); resample it first")

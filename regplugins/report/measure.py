@@ -95,8 +95,9 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     result = {}
     for when, label in (("before", pair["before_label"]), ("after", pair["warped_label"])):
         scores = label_overlap(label, reference, spacing)
-        named = {str(k): score for k, score in scores.items()}
-        result[when] = named | {"mean": mean_overlap(scores)} if scores else {}
+        if not scores:
+            raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to judge by")
+        result[when] = {str(k): score for k, score in scores.items()} | {"mean": mean_overlap(scores)}
     return result
 
 

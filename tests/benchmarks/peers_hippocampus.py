@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from regplugins.data import load_image, load_label, ordered_pairs, read_datalist
 from regplugins.io import read_displacement, write_transform
-from regplugins.metrics import folding_percent, label_overlap
+from regplugins.metrics import folding_percent, label_overlap, sd_log_jacobian
 from regplugins.prealign import initial_transform
 from regplugins.report import write_json
 from regplugins.report.table import summarise
@@ -92,8 +92,9 @@ def row(record: dict[str, str], options: dict[str, Any], method: str) -> dict[st
     for name in ("dice", "hd95", "asd"):
         figures[f"{name}_mean_after"] = float(np.mean([score[name] for score in scores.values()]))
         figures |= {f"{name}_{k}_after": score[name] for k, score in scores.items()}
-    folding = float(folding_percent(jacobian_determinant(ddf)))
-    return figures | {"folding_percent": folding, "seconds": seconds}
+    determinant = jacobian_determinant(ddf)
+    figures |= {"folding_percent": float(folding_percent(determinant))}
+    return figures | {"sd_log_jacobian": float(sd_log_jacobian(determinant)), "seconds": seconds}
 
 
 if __name__ == "__main__":
