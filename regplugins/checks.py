@@ -21,6 +21,18 @@ def boolean(name: str, value: Any) -> bool:
     return value
 
 
+def number(name: str, value: Any) -> float:
+    """``value`` as a number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}") from error
+
+
 def choice(name: str, value: Any, options: Mapping[str, Any]) -> Any:
     """What ``options`` has for ``value``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from regplugins.checks import boolean, choice, first_cause
+from regplugins.checks import boolean, choice, first_cause, number
 
 
 @pytest.mark.parametrize("value", ["true", "False", 0, 1, None, 1.0])
@@ -13,6 +13,12 @@ def test_only_booleans_are_booleans(value: object) -> None:
     with pytest.raises(TypeError, match="amp must be True or False"):
         boolean("amp", value)
     assert boolean("amp", True) is True
+
+
+def test_numbers_are_numbers() -> None:
+    assert number("fill", "-1024") == number("fill", -1024) == -1024.0
+    with pytest.raises(ValueError, match="fill must be a number, got 'abc'"):
+        number("fill", "abc")
 
 
 def test_choice_lists_what_there_is() -> None:

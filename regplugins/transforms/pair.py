@@ -16,6 +16,7 @@ from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
+from regplugins.checks import number
 from regplugins.prealign import CHOICES, initial_transform
 from regplugins.spatial import (
     AffineTransform,
@@ -40,8 +41,14 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[i
         grid: of the image.
         spacing: voxel size in mm, one number or one an axis.
         shape: number of voxels an axis; default: as many as cover the image's field of view.
+
+    Raises:
+        ValueError: the spacing is none.
     """
-    sizes = [float(spacing)] * grid.ndim if isinstance(spacing, (int, float)) else list(spacing)
+    given = spacing if isinstance(spacing, (list, tuple)) else [spacing] * grid.ndim
+    sizes = [number("spacing", size) for size in given]
+    if len(sizes) != grid.ndim or min(sizes) <= 0:
+        raise ValueError(f"spacing must be one number or {grid.ndim}, greater than 0, got {spacing}")
     return grid.canonical().resized(sizes, shape)
 
 
@@ -173,7 +180,7 @@ class _Carrier(Transform):
                 raise ValueError(f"{name} must be 'linear' or 'nearest', got '{mode}'")
         self.interpolation = interpolation
         self.label_interpolation = label_interpolation
-        self.fill = float(fill)
+        self.fill = number("fill", fill)
 
     def _carry(
         self, pair: dict[str, Any], start: AffineTransform, initial: AffineTransform, field: DisplacementField

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from regplugins.spatial import AffineTransform, Grid
 from regplugins.transforms import LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
 from regplugins.transforms.pair import network_grid, normalise, onto_grid
+from tests.itk_truth import GRIDS
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -138,6 +139,12 @@ def test_labels_go_through_once_and_keep_their_type():
 def test_unknown_interpolation_is_refused():
     with pytest.raises(ValueError, match=r"label_interpolation.*cubic"):
         ReturnPaird(label_interpolation="cubic")
+
+
+@pytest.mark.parametrize("spacing", [0, -1.0, "wide", [1.0, 2.0], [1.0, 0.0, 1.0]])
+def test_spacing_that_is_none_is_refused(spacing):
+    with pytest.raises(ValueError, match="spacing must be"):
+        network_grid(GRIDS["oblique"], spacing)
 
 
 def test_two_dimensions():
