@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of ``python -m regplugins``, each thin over a public function; their docstrings are the help texts."""
+
+from __future__ import annotations
+
+from regplugins.commands.catalogue import bundles, prepare
+from regplugins.commands.registration import align, register
+from regplugins.commands.results import evaluate, report
+from regplugins.commands.transforms import apply, compose, convert, invert
+
+COMMANDS = {
+    command.__name__: command
+    for command in (register, align, apply, compose, invert, convert, evaluate, report, prepare, bundles)
+}
+
+__all__ = ["COMMANDS"]

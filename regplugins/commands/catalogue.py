@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`prepare` and `bundles`: data sets to train on, and what there is to run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+
+
+def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
+    """Turn a data set's folder, as downloaded, into a datalist.
+
+    Args:
+        dataset: "hippocampus", the Medical Segmentation Decathlon's Task04 (monai.apps.DecathlonDataset downloads it).
+        source: the data set's folder.
+        target: folder in which datalist.json is written: the dataset_dir of the bundle.
+    """
+    prepare_dataset = regplugins.checks.choice("dataset", dataset, regplugins.data.DATASETS)
+    return {"datalist": str(prepare_dataset(source, target))}
+
+
+def bundles(folder: str = "bundles") -> dict[str, Any]:
+    """List the bundles in a folder: version, task, and whether their weights are those that metadata.json names.
+
+    Args:
+        folder: where to look; a bundle is a folder with configs/metadata.json.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(Path(folder).glob("*/configs/metadata.json")):
+        root, weights = path.parents[1], {}
+        try:
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            for name, entry in metadata.get("weights", {}).items():
+                file = root / name
+                same = file.is_file() and regplugins.report.sha256(file) == entry["sha256"]
+                weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
+            found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a bundle's metadata ({error!r})") from error
+    if not found:
+        raise FileNotFoundError(f"{folder}: no bundle in this folder; give --folder")
+    return found

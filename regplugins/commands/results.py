@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`evaluate` and `report`: judge a registration by its files, and show it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    warped_label: str | None = None,
+    fixed_label: str | None = None,
+    warped_landmarks: str | None = None,
+    moving_landmarks: str | None = None,
+    transform: str | None = None,
+    landmark_space: str = "RAS",
+) -> dict[str, Any]:
+    """Judge a registration of any tool by its files: overlap of labels, distance of landmarks, folding.
+
+    Args:
+        warped_label: label map after registration; gives Dice, HD95 and ASD (mm) with fixed_label.
+        fixed_label: label map on the same grid.
+        warped_landmarks: CSV of landmarks after registration; gives the target registration error (mm) with
+            moving_landmarks.
+        moving_landmarks: CSV of where they belong, in the same order.
+        transform: displacement field (.nii.gz); gives the share of folded voxels and the spread of log Jacobian.
+        landmark_space: "RAS" or "LPS", the world of both CSV files.
+    """
+    figures: dict[str, Any] = {}
+    if _both(warped_label=warped_label, fixed_label=fixed_label):
+        warped, fixed = regplugins.data.load_label(warped_label), regplugins.data.load_label(fixed_label)
+        grid = regplugins.spatial.Grid.from_image(fixed)
+        if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
+            raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
+        scores = regplugins.metrics.label_overlap(warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist())
+        if not scores:
+            raise ValueError(f"{fixed_label}: only background, no structure to judge by")
+        figures["overlap"] = {**scores, "mean": regplugins.metrics.mean_overlap(scores)}
+    if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
+        points = [regplugins.io.read_landmarks(path, landmark_space) for path in (warped_landmarks, moving_landmarks)]
+        if points[0].shape != points[1].shape:
+            shapes = [tuple(part.shape) for part in points]
+            raise ValueError(f"{warped_landmarks} and {moving_landmarks}: points {shapes[0]} and {shapes[1]}")
+        error = regplugins.metrics.target_registration_error(*points)
+        figures["tre_mm"] = {"mean": float(error.mean()), "max": float(error.max()), "n": len(error)}
+    if transform is not None:
+        ddf = regplugins.io.read_displacement(transform).to_ddf()[None]
+        determinant = regplugins.spatial.jacobian_determinant(ddf)
+        figures["folding_percent"] = float(regplugins.metrics.folding_percent(determinant))
+        figures["sd_log_jacobian"] = float(regplugins.metrics.sd_log_jacobian(determinant))
+    if not figures:
+        raise ValueError("nothing to judge: give two label maps, two landmark files or a transform")
+    return figures
+
+
+def report(
+    output_dir: str,
+    *transforms: str,
+    fixed: str | None = None,
+    moving: str | None = None,
+    fixed_label: str | None = None,
+    moving_label: str | None = None,
+    fixed_landmarks: str | None = None,
+    moving_landmarks: str | None = None,
+    landmark_space: str = "RAS",
+    fill: float = 0.0,
+) -> dict[str, Any]:
+    """Report on registered pairs: a page over a folder of them, or all files of one pair from its transforms.
+
+    With a folder alone, writes report.html into it, over the pairs of its summary.csv or metrics.csv. With images and
+    transforms, which may be any tool's, writes what a bundle would have written of that pair: warped images, picture,
+    report.json.
+
+    Args:
+        output_dir: the folder.
+        transforms: files in the order of antsApplyTransforms, from the fixed to the moving scan.
+        fixed: scan that stayed.
+        moving: scan that was registered.
+        fixed_label: label map of the fixed scan.
+        moving_label: label map of the moving scan.
+        fixed_landmarks: CSV with x,y,z in mm.
+        moving_landmarks: CSV with the same points in the moving scan.
+        landmark_space: "RAS" or "LPS", the world of both CSV files.
+        fill: value of the warped image outside the moving one.
+    """
+    given = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_label": fixed_label,
+        "moving_label": moving_label,
+        "fixed_landmarks": fixed_landmarks,
+        "moving_landmarks": moving_landmarks,
+    }
+    if not transforms and all(path is None for path in given.values()):
+        return {"page": str(regplugins.report.write_page(output_dir))}
+    for key in ("fixed", "moving"):
+        if given[key] is None:
+            raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
+    (record,) = regplugins.data.pair_records(given, None, "")
+    logger.info("carrying, measuring and drawing %s", moving)
+    pair = regplugins.transforms.CarryPaird(regplugins.io.read_chain(transforms), fill=fill)(
+        regplugins.transforms.LoadPaird(landmark_space)(record)
+    )
+    regplugins.report.WritePaird(output_dir)(regplugins.report.MeasurePaird()(pair))
+    return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
+
+
+def _both(**files: str | None) -> bool:
+    """Whether two files that belong together are given."""
+    (first, a), (second, b) = files.items()
+    if (a is None) != (b is None):
+        raise ValueError(f"give both --{first} and --{second}, or neither")
+    return a is not None
