@@ -33,6 +33,7 @@ NOISE = np.random.default_rng(0).random((8, 8, 8))
 IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "no voxels": (nifti(np.zeros((8, 8, 0))), "empty image"),
     "truncated": (cut, "cannot be read"),
     "text": (lambda path: path.write_text("a scan"), "cannot be read"),
     "4-D": (nifti(np.stack([NOISE, NOISE], axis=3)), "4-D"),

@@ -100,12 +100,12 @@ def _grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
 
 def _spatial(path: str | Path, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A 2-D or 3-D shape, without empty axes after the third."""
+    if 0 in shape:
+        raise ValueError(f"{path}: empty image of shape {shape}")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (2, 3):
         raise ValueError(f"{path}: {len(shape)}-D, expected a 2-D or 3-D image of one channel, got shape {shape}")
-    if 0 in shape:
-        raise ValueError(f"{path}: empty image of shape {shape}")
     return shape
 
 
