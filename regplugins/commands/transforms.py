@@ -59,8 +59,7 @@ def apply(
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
     ((kind, path),) = given.items()
-    inputs = [*regplugins.io.chain_files(transforms), path, *([] if reference is None else [reference])]
-    regplugins.io.keep_inputs(output, inputs)
+    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(transforms), path, reference])
     meant = {"landmarks": ("landmark_space",), "label": ("reference",), "image": ("reference", "interpolation", "fill")}
     chosen = {"reference": reference is not None, "landmark_space": landmark_space != "RAS"}
     chosen |= {"interpolation": interpolation != "linear", "fill": fill != 0}
@@ -121,7 +120,7 @@ def _write(transform: Transform, output: str, reference: str | None, inputs: Seq
     grid = None if reference is None else regplugins.data.load_grid(reference)
     if grid is not None and grid.ndim != transform.ndim:
         raise ValueError(f"{reference}: {grid.ndim}-D, the transform is {transform.ndim}-D")
-    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(inputs), *([] if reference is None else [reference])])
+    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(inputs), reference])
     regplugins.io.write_chain(transform, output, grid)
     return {"transform": output}
 

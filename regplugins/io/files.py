@@ -48,11 +48,11 @@ def atomic(path: PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def keep_inputs(output: PathLike, inputs: Iterable[PathLike]) -> None:
-    """Refuse to write over what is read.
+def keep_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
+    """Refuse to write over what is read; an input that is None is not given.
 
     Raises:
         ValueError: ``output`` is one of the inputs.
     """
-    if any(Path(path).resolve() == Path(output).resolve() for path in inputs):
+    if any(path is not None and Path(path).resolve() == Path(output).resolve() for path in inputs):
         raise ValueError(f"{output}: is an input and would be overwritten; choose another place for the result")
