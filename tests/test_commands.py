@@ -246,7 +246,7 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
         ),
         ("convert affine.mat --output o.xyz", "a transform file ends in"),
         ("evaluate", "nothing to judge"),
-        ("prepare brains src dst", "dataset must be one of"),
+        ("prepare livers src dst", "dataset must be one of"),
         ("report .", "neither summary.csv nor metrics.csv"),
         ("report out warp.nii.gz --fixed fixed.nii.gz", "no moving image"),
         ("report out warp.nii.gz", "no fixed image"),  # though fixed.nii.gz and moving.nii.gz lie in the folder

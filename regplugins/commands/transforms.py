@@ -165,7 +165,7 @@ def _resample_file(
     logger.info("resampling %s", path)
     if kind == "label":
         result = regplugins.spatial.resample_labels(volume.as_tensor(), source, target, transform)
-        regplugins.report.write_image(result, target, output, volume.meta["stored_dtype"])
+        regplugins.io.write_image(result, target, output, volume.meta["stored_dtype"])
     else:
         result = regplugins.spatial.resample(volume.as_tensor(), source, target, transform, interpolation, float(fill))
-        regplugins.report.write_image(result, target, output)
+        regplugins.io.write_image(result, target, output)

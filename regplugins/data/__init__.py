@@ -3,23 +3,28 @@
 
 from __future__ import annotations
 
+from regplugins.data.brains import prepare_brains
 from regplugins.data.hippocampus import prepare_hippocampus
-from regplugins.data.pairs import PairDataset, PairSampler
+from regplugins.data.pairs import PairDataset, PairSampler, multimodal_pairs
+from regplugins.data.random_warps import RandomWarp
 from regplugins.data.records import ordered_pairs, pair_records, read_datalist
 from regplugins.data.volumes import load_grid, load_image, load_label
 
 # What ``python -m regplugins prepare`` knows, by name: folder as downloaded, folder for the datalist -> datalist.
-DATASETS = {"hippocampus": prepare_hippocampus}
+DATASETS = {"brains": prepare_brains, "hippocampus": prepare_hippocampus}
 
 __all__ = [
     "DATASETS",
     "PairDataset",
     "PairSampler",
+    "RandomWarp",
     "load_grid",
     "load_image",
     "load_label",
+    "multimodal_pairs",
     "ordered_pairs",
     "pair_records",
+    "prepare_brains",
     "prepare_hippocampus",
     "read_datalist",
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,46 @@ from tqdm import tqdm
 from regplugins.checks import first_cause
 
 
-class PairDataset(Dataset):
-    """Every ordered pair of ``n`` images: item ``k`` is fixed image ``k // n`` with moving image ``k % n``.
+def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int]]:
+    """Every ordered pair of images of different sequences, of one subject and of two.
 
-    Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond ``n
-    * n`` with the same pairs again, but another draw of the augmentation.
+    Args:
+        records: each with ``subject`` and ``sequence``.
+        within: how many times a pair of one subject is listed; those of two subjects, of which there are many more, are
+            once.
+
+    Returns:
+        Indices of fixed and moving record.
+
+    Raises:
+        ValueError: there is no such pair, or a record lacks a key.
+    """
+    for record in records:
+        if not {"subject", "sequence"} <= record.keys():
+            raise ValueError(f"{record.get('image')}: its record has no subject or no sequence")
+    pairs = []
+    for (fixed, a), (moving, b) in permutations(enumerate(records), 2):
+        if a["sequence"] != b["sequence"]:
+            pairs += [(fixed, moving)] * (within if a["subject"] == b["subject"] else 1)
+    if not pairs:
+        raise ValueError("no two images of different sequences")
+    return pairs
+
+
+class PairDataset(Dataset):
+    """Ordered pairs of ``n`` images, by default all: item ``k`` is then fixed image ``k // n``, moving image ``k % n``.
+
+    Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond
+    their number with the same pairs again, but another draw of the augmentations.
 
     Args:
         data: ``n`` records, each with an ``image`` and what else a loss needs.
         transform: makes of a record a mapping of tensors on a grid that all images share; deterministic.
         augmentation: random transform of such a mapping, applied to moving and fixed image independently; what it does
             depends on ``seed`` and the index alone.
-        seed: of the augmentation.
+        pair_augmentation: the like of a whole item.
+        pairs: indices of fixed and moving record.
+        seed: of the augmentations.
 
     Raises:
         ValueError: no records, or one that cannot be transformed.
@@ -40,6 +69,8 @@ class PairDataset(Dataset):
         data: Sequence[Mapping[str, Any]],
         transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
         augmentation: Randomizable | None = None,
+        pair_augmentation: Randomizable | None = None,
+        pairs: Sequence[tuple[int, int]] | None = None,
         seed: int = 0,
     ) -> None:
         if len(data) == 0:
@@ -47,10 +78,12 @@ class PairDataset(Dataset):
         self.data = data
         self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
         self.augmentation = augmentation
+        self.pair_augmentation = pair_augmentation
+        self.pairs = pairs if pairs is not None else list(product(range(len(data)), repeat=2))
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.data) ** 2
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """
@@ -58,16 +91,23 @@ class PairDataset(Dataset):
             ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of
             the records.
         """
-        n = len(self.data)
+        fixed, moving = self.pairs[index % len(self.pairs)]
         item: dict[str, Tensor] = {}
-        for number, (side, image) in enumerate((("moving", index % n), ("fixed", index // n % n))):
-            record = self.images[image]
-            if self.augmentation is not None:
-                draw = np.random.SeedSequence([self.seed, index, number]).generate_state(1)[0]
-                self.augmentation.set_random_state(seed=int(draw))
-                record = self.augmentation(record)
+        for number, (side, image) in enumerate((("moving", moving), ("fixed", fixed))):
+            record = self._augment(self.augmentation, self.images[image], index, number)
             item |= {side if key == "image" else f"{side}_{key}": value for key, value in record.items()}
-        return item
+        item = dict(self._augment(self.pair_augmentation, item, index, 2))
+        # MONAI's augmentations give MetaTensors, which keep books at every operation
+        return {key: value.as_subclass(Tensor) for key, value in item.items()}
+
+    def _augment(
+        self, augmentation: Any, values: Mapping[str, Tensor], index: int, number: int
+    ) -> Mapping[str, Tensor]:
+        if augmentation is None:
+            return values
+        draw = np.random.SeedSequence([self.seed, index, number]).generate_state(1)[0]
+        augmentation.set_random_state(seed=int(draw))
+        return augmentation(values)
 
 
 def _prepared(

@@ -19,6 +19,7 @@ PATH_KEYS = (
     "moving_landmarks",
     "fixed_mask",
     "moving_mask",
+    "truth",
 )
 RECORD_KEYS = (*PATH_KEYS, "name")
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms and landmarks as files, in the formats of ITK, ANTs and Slicer. Only here is the world LPS."""
+"""Transforms, landmarks and images as files, in the formats of ITK, ANTs and Slicer. Only here is the world LPS."""
 
 from __future__ import annotations
 
 from regplugins.io.chains import chain_files, read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
 from regplugins.io.files import atomic, keep_inputs
+from regplugins.io.images import write_image
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.transform_files import read_transform, write_transform
 
@@ -20,6 +21,7 @@ __all__ = [
     "read_transform",
     "write_chain",
     "write_displacement",
+    "write_image",
     "write_landmarks",
     "write_transform",
 ]

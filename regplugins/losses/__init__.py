@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from regplugins.losses.dual_branch import DualBranchLoss
+from regplugins.losses.mind import MIND, MINDLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
 from regplugins.losses.regularisation import (
@@ -14,7 +16,10 @@ from regplugins.losses.regularisation import (
 from regplugins.losses.weak import WeaklySupervisedLoss
 
 __all__ = [
+    "MIND",
+    "DualBranchLoss",
     "LocalNCCLoss",
+    "MINDLoss",
     "MagnitudeLoss",
     "MultiResolutionLoss",
     "NCCLoss",

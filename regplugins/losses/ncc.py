@@ -11,27 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from regplugins.losses._images import ROUNDING_ERRORS, check_images, computing_dtype, normalised
+
 __all__ = ["LocalNCCLoss", "NCCLoss"]
-
-# A variance within this many rounding errors of zero is that of a constant: what is left of it is noise, and
-# normalising by it would correlate the noise of one image with that of the other.
-_ROUNDING_ERRORS = 16
-
-
-def _check(pred: Tensor, target: Tensor, mask: Tensor | None) -> None:
-    if pred.ndim not in (4, 5):
-        raise ValueError(f"pred must be (B, C, H, W) or (B, C, H, W, D), got the shape {tuple(pred.shape)}")
-    if pred.shape != target.shape:
-        raise ValueError(f"pred and target differ in shape: {tuple(pred.shape)} and {tuple(target.shape)}")
-    if not (pred.is_floating_point() and target.is_floating_point()):
-        raise TypeError(f"pred and target must be floating-point tensors, got {pred.dtype} and {target.dtype}")
-    if mask is not None and mask.shape != (pred.shape[0], 1, *pred.shape[2:]):
-        expected = (pred.shape[0], 1, *pred.shape[2:])
-        raise ValueError(f"mask must be of the shape {expected} for these images, got {tuple(mask.shape)}")
-
-
-def _computing_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 class NCCLoss(nn.Module):
@@ -57,11 +39,11 @@ class NCCLoss(nn.Module):
             ValueError: if the shapes do not fit.
             TypeError: if an image is not of a floating-point type.
         """
-        _check(pred, target, mask)
-        dtype = _computing_dtype(pred, target)
+        check_images(pred, target, mask)
+        dtype = computing_dtype(pred, target)
         with torch.autocast(pred.device.type, enabled=False):
             pred, target = pred.to(dtype).flatten(2), target.to(dtype).flatten(2)
-            weight = None if mask is None else _normalised(mask.detach().to(dtype).flatten(2), dim=2)
+            weight = None if mask is None else normalised(mask.detach().to(dtype).flatten(2), dim=2)
             pred, pred_variance, pred_constant = _centred(pred, weight)
             target, target_variance, target_constant = _centred(target, weight)
             covariance = _average(pred * target, weight)
@@ -69,11 +51,6 @@ class NCCLoss(nn.Module):
             # 1 in place of a variance of 0: `where` alone would let the infinite derivative of rsqrt through as NaN.
             scale = torch.where(constant, 1, pred_variance).rsqrt() * torch.where(constant, 1, target_variance).rsqrt()
             return -torch.where(constant, 0, covariance * scale).mean()
-
-
-def _normalised(weight: Tensor, dim: int | None = None) -> Tensor:
-    total = weight.sum() if dim is None else weight.sum(dim, keepdim=True)
-    return weight / total.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def _average(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -85,7 +62,7 @@ def _centred(image: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tens
     mean = _average(image, weight)
     centred = image - mean
     variance = _average(centred.square(), weight)
-    rounding = _ROUNDING_ERRORS * torch.finfo(image.dtype).eps * mean.detach()
+    rounding = ROUNDING_ERRORS * torch.finfo(image.dtype).eps * mean.detach()
     return centred, variance, variance.detach() <= rounding.square()
 
 
@@ -142,10 +119,10 @@ class LocalNCCLoss(nn.Module):
             ValueError: if the shapes do not fit.
             TypeError: if an image is not of a floating-point type.
         """
-        _check(pred, target, mask)
-        dtype = _computing_dtype(pred, target)
+        check_images(pred, target, mask)
+        dtype = computing_dtype(pred, target)
         with torch.autocast(pred.device.type, enabled=False):
-            weight = None if mask is None else _normalised(mask.detach().to(dtype)) / pred.shape[1]
+            weight = None if mask is None else normalised(mask.detach().to(dtype)) / pred.shape[1]
             pred, target = pred.to(dtype), target.to(dtype)
             if not torch.is_grad_enabled():
                 pred, target = pred.detach(), target.detach()
@@ -250,7 +227,7 @@ def _products_are_rounded(device: torch.device) -> bool:
 
 def _variance(square: Tensor, mean: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """Turn the windowed mean square, in place, into the variance; also return where that is but rounding."""
-    rounding = square * (_ROUNDING_ERRORS * torch.finfo(square.dtype).eps)
+    rounding = square * (ROUNDING_ERRORS * torch.finfo(square.dtype).eps)
     variance = square.addcmul_(mean, mean, value=-1)
     flat = variance <= rounding
     return variance.clamp_min_(limit), flat

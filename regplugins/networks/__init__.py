@@ -6,7 +6,8 @@ needs.
 from __future__ import annotations
 
 from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.weights import load_weights, weights_file
 
-__all__ = ["MultiResolutionFCN", "RegistrationNetwork", "load_weights", "weights_file"]
+__all__ = ["GatedDualBranch", "MultiResolutionFCN", "RegistrationNetwork", "load_weights", "weights_file"]

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
 from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.blocks import Regression
 from regplugins.spatial import enlarge
 
 VARIANTS = ("multires", "no_pooling", "coarse")
@@ -27,25 +27,6 @@ class ConvModule(nn.Sequential):
         else:
             conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size=3, padding=1, bias=False)
         super().__init__(conv, Norm[Norm.BATCH, spatial_dims](out_channels), nn.ReLU(inplace=True))
-
-
-class Regression(nn.Module):
-    """Convolution to one displacement component an axis; float32 under autocast, and nearly zero before training."""
-
-    def __init__(self, spatial_dims: int, in_channels: int, kernel_size: int) -> None:
-        super().__init__()
-        self.conv = Conv[Conv.CONV, spatial_dims](
-            in_channels, spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2
-        )
-        nn.init.normal_(self.conv.weight, std=1e-5)
-        nn.init.zeros_(self.conv.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        # bfloat16 keeps three digits: a displacement of 5 voxels would be known to 0.02
-        if torch.jit.is_scripting():  # a script cannot switch autocast off for a device it does not know
-            return self.conv(features.float())
-        with torch.autocast(device_type=features.device.type, enabled=False):
-            return self.conv(features.float())
 
 
 class MultiResolutionFCN(RegistrationNetwork):
@@ -73,14 +54,13 @@ class MultiResolutionFCN(RegistrationNetwork):
         channels: Sequence[int] = (32, 64, 128, 64, 64, 32),
         regression_kernel: int = 3,
     ) -> None:
-        super().__init__(stride=1 if variant == "no_pooling" else 4)
+        super().__init__(spatial_dims, stride=1 if variant == "no_pooling" else 4)
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {VARIANTS}, got '{variant}'")
         if len(channels) != 6:
             raise ValueError(f"expected 6 channel numbers (four convolutions, two deconvolutions), got {channels}")
         if regression_kernel % 2 != 1:
             raise ValueError(f"regression_kernel must be odd, got {regression_kernel}")
-        self.spatial_dims = spatial_dims
         self.variant = variant
         c1, c2, c3, c4, d1, d2 = channels
         pooling = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=2, padding=1)
@@ -111,7 +91,7 @@ class MultiResolutionFCN(RegistrationNetwork):
         Raises:
             ValueError: not two channels, or a size that is no multiple of ``stride``.
         """
-        self._check(pair)
+        self.check(pair)
         features = self.trunk(pair)
         for upsampling in self.upsamplings:
             features = upsampling(features)
@@ -126,7 +106,7 @@ class MultiResolutionFCN(RegistrationNetwork):
             Displacement fields in voxels of their own grids, finest first: full, half and quarter resolution; for the
             two other variants the full one alone.
         """
-        self._check(pair)
+        self.check(pair)
         features = self.trunk(pair)
         fields = [self.regressions[0](features)]
         for upsampling, regression in zip(self.upsamplings, self.regressions[1:], strict=True):
@@ -136,13 +116,3 @@ class MultiResolutionFCN(RegistrationNetwork):
 
     def _full_size(self, ddf: Tensor) -> Tensor:
         return enlarge(ddf, 4) if self.variant == "coarse" else ddf
-
-    def _check(self, pair: Tensor) -> None:
-        fits = pair.dim() == self.spatial_dims + 2 and pair.shape[1] == 2
-        for size in pair.shape[2:]:
-            fits = fits and size % self.stride == 0
-        if not fits:
-            raise ValueError(
-                f"expected (B, 2, *spatial) with {self.spatial_dims} sizes that are multiples of {self.stride}, "
-                f"got {pair.shape}"
-            )

@@ -32,7 +32,7 @@ _TOLERANCE = 1e-3
 _LEAST_OVERLAP = 0.5
 # Of the turned poses: points to rank them by, how many are tried, degrees between these, and by how much the result of
 # one must be better to be believed, since most patients lie much as others do.
-_SCREENING_SAMPLES, _TURNED_STARTS, _LEAST_ANGLE, _DOUBT = 4_000, 5, 25.0, 1.05
+_SCREENING_SAMPLES, _TURNED_STARTS, _LEAST_ANGLE, _DOUBT = 4_000, 5, 25.0, 1.1
 _NUMBER: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from regplugins.report.figure import registration_figure
-from regplugins.report.files import WritePaird, write_image
-from regplugins.report.measure import MeasurePaird, correlation, folding, mean_dice
+from regplugins.report.files import WritePaird
+from regplugins.report.measure import MeasurePaird, closeness, correlation, folding, mean_dice
 from regplugins.report.page import write_page
 from regplugins.report.summary import headline, json_text, pair_report, sha256, summary_row, versions, write_json
 from regplugins.report.table import SummaryTable
@@ -14,6 +14,7 @@ __all__ = [
     "MeasurePaird",
     "SummaryTable",
     "WritePaird",
+    "closeness",
     "correlation",
     "folding",
     "headline",
@@ -24,7 +25,6 @@ __all__ = [
     "sha256",
     "summary_row",
     "versions",
-    "write_image",
     "write_json",
     "write_page",
 ]

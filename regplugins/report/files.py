@@ -7,31 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 from monai.transforms import Transform
-from torch import Tensor
 
-from regplugins.io import atomic, keep_inputs, read_landmark_names, write_landmarks, write_transform
+from regplugins.io import keep_inputs, read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.report.figure import registration_figure
 from regplugins.report.summary import headline, pair_report, write_json
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
-
-
-def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | type = np.float32) -> None:
-    """Write ``(1, *grid.shape)`` as NIfTI, world coordinates in both of its forms."""
-    affine = np.eye(4)
-    n = grid.ndim
-    affine[:n, :n] = grid.affine[:n, :n].numpy()
-    affine[:n, 3] = grid.affine[:n, n].numpy()
-    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype, copy=False), affine, dtype=dtype)
-    image.set_sform(affine, code=2)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
-
 
 OUTPUTS = (
     "warped.nii.gz",

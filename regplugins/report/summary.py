@@ -119,6 +119,9 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     for measure in ("dice", "hd95", "asd"):
         row |= {f"{measure}_mean_{when}": _look_up(report, "overlap", when, "mean", measure) for when in _WHEN}
     row |= {f"tre_mean_{when}": _look_up(report, "tre_mm", when, "mean") for when in _WHEN}
+    for statistic in ("mean", "p95"):
+        for when in _WHEN:
+            row[f"endpoint_error_{statistic}_{when}"] = _look_up(report, "endpoint_error_mm", when, statistic)
     row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian")}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)

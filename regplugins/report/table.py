@@ -59,7 +59,7 @@ class SummaryTable:
         pair = {**engine.state.batch, **engine.state.output}
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
         row = summary_row({"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds})
-        row |= {f"seconds_{stage}": seconds[stage] for stage in ("network", "warp")}
+        row |= {f"seconds_{stage}": seconds.get(stage) for stage in ("init", "network", "warp")}
         if self.by_label:
             for when, labels in pair["measures"].get("overlap", {}).items():
                 for label, scores in labels.items():

@@ -8,9 +8,10 @@ World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") ar
 from __future__ import annotations
 
 from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacobian_determinant
+from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import crop, pad_to_multiple
-from regplugins.spatial.resample import overlap, resample, resample_labels
+from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 from regplugins.spatial.warp import identity_grid, warp
 
@@ -24,9 +25,11 @@ __all__ = [
     "crop",
     "enlarge",
     "exponentiate",
+    "gradient_magnitude",
     "identity_grid",
     "invert",
     "jacobian_determinant",
+    "onto_grid",
     "overlap",
     "pad_to_multiple",
     "resample",

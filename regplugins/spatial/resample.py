@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.interpolation import interpolate_labels, interpolate_linear, interpolate_nearest
 from regplugins.spatial.transforms import AffineTransform, Transform, slabs
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 # PyTorch stores these types but does not compute with them.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
@@ -51,6 +57,32 @@ def resample(
         real = image.to(torch.promote_types(image.dtype, torch.float32))
         return _resample(real, source, target, transform, fill, interpolate_linear)
     raise ValueError(f"mode must be 'linear' or 'nearest', got {mode!r}")
+
+
+def onto_grid(image: MetaTensor, target: Grid, transform: Transform | None = None) -> Tensor:
+    """Resample an image for a network: averaged first where the target is much coarser, continued from its border
+    outside.
+
+    Args:
+        image: ``(1, *spatial)`` with its affine.
+        target: grid of the result.
+        transform: target's world to the image's.
+
+    Returns:
+        ``(1, *target.shape)`` float32.
+    """
+    source = Grid.from_image(image)
+    blocks = [int(target.spacing.min() // size) or 1 for size in source.spacing.tolist()]
+    blocks = [min(block, size) for block, size in zip(blocks, source.shape, strict=True)]
+    values = image.as_tensor()
+    if math.prod(blocks) > 1:
+        # Without it a 0.5 mm scan would be sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
+        pool = F.avg_pool3d if source.ndim == 3 else F.avg_pool2d
+        values = pool(values[None], kernel_size=blocks, stride=blocks)[0]
+        step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
+        step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
+        source = Grid(tuple(values.shape[1:]), source.affine @ step)
+    return resample(values, source, target, transform, fill=None)
 
 
 def overlap(target: Grid, source: Grid, transform: Transform) -> bool:

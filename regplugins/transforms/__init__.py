@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
-from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd
+from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd, RandWarpPaird
 
 __all__ = [
     "CarryPaird",
@@ -14,6 +14,7 @@ __all__ = [
     "LoadVolumesd",
     "MeetPaird",
     "OntoNetworkGridd",
+    "RandWarpPaird",
     "ReturnPaird",
     "initial_of",
 ]

@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Transform
 
 from regplugins.data.volumes import load_image, load_label
-from regplugins.io import read_landmarks
+from regplugins.io import read_landmarks, read_transform
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 
@@ -33,7 +33,7 @@ class LoadVolumesd(Transform):
 
 
 class LoadPaird(LoadVolumesd):
-    """Read the images, labels, masks and landmarks of a pair; their paths stay under ``paths``.
+    """Read the images, labels, masks, landmarks and true transform of a pair; their paths stay under ``paths``.
 
     Args:
         landmark_space: "RAS" or "LPS", the world of the landmark files.
@@ -63,6 +63,8 @@ class LoadPaird(LoadVolumesd):
             for key in ("fixed_landmarks", "moving_landmarks"):
                 if key in pair:
                     pair[key] = read_landmarks(pair[key], space=self.landmark_space)
+            if "truth" in pair:
+                pair["truth"] = read_transform(pair["truth"])
         for key in ("fixed", "moving"):
             if self.spatial_dims not in (None, pair[key].ndim - 1):
                 raise ValueError(f"{paths[key]}: {pair[key].ndim - 1}-D, expected a {self.spatial_dims}-D image")
@@ -73,6 +75,8 @@ class LoadPaird(LoadVolumesd):
             for kind in ("label", "mask"):
                 _check_belongs(paths, pair, side, f"{side}_{kind}")
         _check_landmarks(paths, pair)
+        if "truth" in pair and pair["truth"].ndim != pair["fixed"].ndim - 1:
+            raise ValueError(f"{paths['truth']}: {pair['truth'].ndim}-D, the images are {pair['fixed'].ndim - 1}-D")
         return pair
 
 

@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
-from regplugins.checks import number
+from regplugins.checks import boolean, number
 from regplugins.prealign import CHOICES, initial_transform
 from regplugins.spatial import (
     AffineTransform,
     CompositeTransform,
     DisplacementField,
     Grid,
+    onto_grid,
     overlap,
     resample,
     resample_labels,
@@ -31,6 +29,9 @@ from regplugins.spatial import Transform as SpatialTransform
 from regplugins.transforms.timing import stage
 
 logger = logging.getLogger(__name__)
+
+# The background of a stripped brain takes half of the box around it; a whole head's is noise, not one value.
+_STRIPPED_BACKGROUND = 0.2
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[int] | None = None) -> Grid:
@@ -50,32 +51,6 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[i
     if len(sizes) != grid.ndim or min(sizes) <= 0:
         raise ValueError(f"spacing must be one number or {grid.ndim}, greater than 0, got {spacing}")
     return grid.canonical().resized(sizes, shape)
-
-
-def onto_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
-    """Resample an image for a network: averaged first where the target is much coarser, continued from its border
-    outside.
-
-    Args:
-        image: ``(1, *spatial)`` with its affine.
-        target: grid of the result.
-        transform: target's world to the image's.
-
-    Returns:
-        ``(1, *target.shape)`` float32.
-    """
-    source = Grid.from_image(image)
-    blocks = [int(target.spacing.min() // size) or 1 for size in source.spacing.tolist()]
-    blocks = [min(block, size) for block, size in zip(blocks, source.shape, strict=True)]
-    values = image.as_tensor()
-    if math.prod(blocks) > 1:
-        # Without it a 0.5 mm scan would be sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
-        pool = F.avg_pool3d if source.ndim == 3 else F.avg_pool2d
-        values = pool(values[None], kernel_size=blocks, stride=blocks)[0]
-        step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
-        step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
-        source = Grid(tuple(values.shape[1:]), source.affine @ step)
-    return resample(values, source, target, transform, fill=None)
 
 
 def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
@@ -124,6 +99,8 @@ class MeetPaird(Transform):
         seed: of a registration by mutual information.
         trained_extent: size in mm, along the axes nearest to RAS, of what the network was trained on; a fixed image
             half or twice that size along an axis gets a warning.
+        trained_stripped: the network was trained on brains without their skulls, all else one dark value; an image
+            without such a background gets a warning.
     """
 
     def __init__(
@@ -132,11 +109,13 @@ class MeetPaird(Transform):
         init: str = "none",
         seed: int = 0,
         trained_extent: Sequence[float] | None = None,
+        trained_stripped: bool = False,
     ) -> None:
         self.spacing = spacing
         self.init = init
         self.seed = seed
         self.trained_extent = trained_extent
+        self.trained_stripped = boolean("trained_stripped", trained_stripped)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -160,6 +139,8 @@ class MeetPaird(Transform):
             channels = [normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))]
             pair |= {"pair": torch.cat(channels), "grid": grid, "initial": initial}
         self._warn_of_other_extent(pair["paths"]["fixed"], grid)
+        for key in ("fixed", "moving"):
+            self._warn_of_skull(pair["paths"][key], pair[key].as_tensor())
         return pair
 
     def _warn_of_other_extent(self, path: str, grid: Grid) -> None:
@@ -169,6 +150,10 @@ class MeetPaird(Transform):
         if any(not 0.5 < own / trained < 2 for own, trained in zip(extent, self.trained_extent, strict=True)):
             sizes = [" x ".join(f"{size:.0f}" for size in sizes) for sizes in (extent, self.trained_extent)]
             logger.warning("%s: %s mm, but the network was trained on some %s mm", path, *sizes)
+
+    def _warn_of_skull(self, path: str, image: Tensor) -> None:
+        if self.trained_stripped and (image == image.min()).float().mean() < _STRIPPED_BACKGROUND:
+            logger.warning("%s: does not look like a brain without its skull, which the network was trained on", path)
 
 
 class _Carrier(Transform):

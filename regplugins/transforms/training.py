@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import Transform
+from monai.transforms import Randomizable, Transform
 
-from regplugins.spatial import Grid, resample, resample_labels
-from regplugins.transforms.pair import network_grid, normalise, onto_grid
+from regplugins.data.random_warps import RandomWarp
+from regplugins.spatial import Grid, compose, onto_grid, resample, resample_labels, warp
+from regplugins.transforms.pair import network_grid, normalise
 
 
 class OntoNetworkGridd(Transform):
@@ -54,6 +56,43 @@ class OntoNetworkGridd(Transform):
                     f"{int(lost.sum())} labelled voxels lie outside the training grid of {self.shape} voxels"
                 )
         return record
+
+
+class RandWarpPaird(Randomizable, Transform):
+    """Warp both images of a pair by one random map and the fixed one by another besides: two images that were aligned
+    then differ by the second map.
+
+    Args:
+        spacing: of the grid, mm.
+        common: of both images, for variety.
+        between: from the fixed image to the moving one.
+    """
+
+    def __init__(self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp) -> None:
+        self.spacing = spacing
+        self.common = common
+        self.between = between
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandWarpPaird:
+        super().set_random_state(seed, state)
+        for source in (self.common, self.between):
+            source.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid.
+
+        Returns:
+            The same keys.
+        """
+        shape = tuple(data["fixed"].shape[1:])
+        spacing = self.spacing if isinstance(self.spacing, (list, tuple)) else [self.spacing] * len(shape)
+        grid = Grid(shape, torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)))
+        common, between = (source(grid).sample(grid).to_ddf()[None] for source in (self.common, self.between))
+        fields = {"moving": common, "fixed": compose(common, between)}
+        return {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
 
 
 class LabelChannelsd(Transform):

@@ -22,10 +22,9 @@ import torch
 from peers_prealign import METHODS
 
 from regplugins.data import load_image
-from regplugins.io import write_transform
+from regplugins.io import write_image, write_transform
 from regplugins.prealign import Volume, initial_transform
 from regplugins.prealign.centres import weighted_foreground
-from regplugins.report import write_image
 from regplugins.spatial import AffineTransform, Grid
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from regplugins.data import load_image
-from regplugins.report import write_image
+from regplugins.io import write_image
 from regplugins.spatial import Grid, resample
 
 ROOT = Path(__file__).resolve().parents[2]

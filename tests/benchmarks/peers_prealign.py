@@ -36,10 +36,9 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from regplugins.data import load_image
-from regplugins.io import atomic, read_transform
+from regplugins.io import atomic, read_transform, write_image
 from regplugins.io.lps import flip_matrix
 from regplugins.prealign import initial_transform
-from regplugins.report import write_image
 from regplugins.spatial import AffineTransform, Grid
 
 _NEAR_DEGREES, _NEAR_MM = 2.0, 2.0

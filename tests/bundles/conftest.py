@@ -1,69 +1,130 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles as users have them: a copy of the folder, and a small data set of realistic images."""
+"""Bundles as users have them: a copy of the folder, a small data set, and the commands.
+
+A module says which bundle it tests by a fixture ``case``.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
+import monai.bundle
 import pytest
 import torch
 
-from regplugins.data import load_image, load_label
-from regplugins.report import write_image
-from regplugins.spatial import DisplacementField, Grid, resample, resample_labels
+from tests.bundles.cases import BundleCase
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def bundle_copy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BundleCase], Path]:
     """Copies of bundles, made once, so that what tests write does not land in the repository."""
-    copies: dict[str, Path] = {}
 
-    def copy(name: str) -> Path:
-        if name not in copies:
-            copies[name] = tmp_path_factory.mktemp("bundles") / name
-            shutil.copytree(ROOT / "bundles" / name, copies[name])
-        return copies[name]
+    @cache
+    def copy(case: BundleCase) -> Path:
+        folder = tmp_path_factory.mktemp("bundles") / case.name
+        left_by_users = shutil.ignore_patterns("output", "eval", "data", "runs")
+        return shutil.copytree(ROOT / "bundles" / case.name, folder, ignore=left_by_users)
 
     return copy
 
 
 @pytest.fixture(scope="session")
-def warped_samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """A data set made of a bundle's sample: the labelled image under smooth random warps, scaled as differently as
-    scanners do.
-    """
+def data_of(
+    bundle_of: Callable[[BundleCase], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[BundleCase], Path]:
+    """Folders with a datalist, made once."""
 
-    def make(bundle: Path) -> Path:
+    @cache
+    def make(case: BundleCase) -> Path:
         folder = tmp_path_factory.mktemp("data")
-        image, label = load_image(bundle / "sample/moving.nii.gz"), load_label(bundle / "sample/moving_label.nii.gz")
-        grid = Grid.from_image(image)
-        generator = torch.Generator().manual_seed(0)
-        records: list[dict[str, str]] = []
-        for case in range(7):
-            coarse = 4 * torch.randn(1, 3, 5, 5, 5, generator=generator)
-            vectors = torch.nn.functional.interpolate(coarse, grid.shape, mode="trilinear", align_corners=True)[0]
-            warp = DisplacementField(vectors, grid)
-            scale = 20.0 ** float(torch.rand((), generator=generator))
-            paths = {key: folder / f"{key}_{case}.nii.gz" for key in ("image", "label")}
-            write_image(scale * resample(image.as_tensor(), grid, grid, warp), grid, paths["image"])
-            write_image(resample_labels(label.as_tensor(), grid, grid, warp), grid, paths["label"], np.uint8)
-            records.append({key: str(path) for key, path in paths.items()})
-        sections = {"training": records[:3], "validation": records[3:5], "test": records[5:]}
-        (folder / "datalist.json").write_text(json.dumps(sections))
+        case.write_data(bundle_of(case), folder)
         return folder
 
     return make
 
 
-def save(path: Path, array: Any, affine: Any = None) -> str:
-    """Write an array as NIfTI; the path as a string."""
-    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
-    return str(path)
+@pytest.fixture(scope="session")
+def sample_of(
+    bundle_of: Callable[[BundleCase], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[BundleCase], Path]:
+    """What ``inference.json`` makes of a bundle's sample without any argument, run once."""
+
+    @cache
+    def register(case: BundleCase) -> Path:
+        folder = tmp_path_factory.mktemp("registered")
+        run_bundle(bundle_of(case), "inference", output_dir=str(folder))
+        return folder
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def bundle(case: BundleCase, bundle_of: Callable[[BundleCase], Path]) -> Path:
+    """The bundle's folder."""
+    return bundle_of(case)
+
+
+@pytest.fixture(scope="module")
+def data(case: BundleCase, data_of: Callable[[BundleCase], Path]) -> Path:
+    """Folder with a datalist."""
+    return data_of(case)
+
+
+@pytest.fixture(scope="module")
+def registered(case: BundleCase, sample_of: Callable[[BundleCase], Path]) -> Path:
+    """The sample, registered without any argument."""
+    return sample_of(case)
+
+
+@pytest.fixture(scope="module")
+def aligned(registered: Path) -> str:
+    """A file for ``init`` by which the sample's images lie on each other, for tests that are not about that."""
+    return str(registered / "transform_0GenericAffine.mat")
+
+
+@pytest.fixture(scope="module")
+def run(bundle: Path) -> Callable[..., None]:
+    """``python -m monai.bundle run`` without the price of a new process: names of configs, overrides."""
+
+    def call(*configs: str, **overrides: object) -> None:
+        run_bundle(bundle, *configs, **overrides)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def train(case: BundleCase, data: Path, run: Callable[..., None]) -> Callable[..., dict[str, Any]]:
+    """A few steps of ``train.json``: output folder, names of overlays, overrides. Gives the last checkpoint."""
+
+    def call(output: Path, *overlays: str, **overrides: object) -> dict[str, Any]:
+        given = {"dataset_dir": str(data), "output_dir": str(output), **case.few_steps, "amp": False}
+        run("train", *overlays, **(given | overrides))
+        return torch.load(output / "checkpoints/last.pt", weights_only=True)
+
+    return call
+
+
+@pytest.fixture
+def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], set[str]]]:
+    """What the package has warned of. (A bundle's logging.conf takes pytest's handler from the root.)"""
+    logger = logging.getLogger("regplugins")
+    logger.addHandler(caplog.handler)
+
+    def messages() -> set[str]:
+        ours = (record for record in caplog.records if record.name.startswith("regplugins."))
+        return {record.getMessage() for record in ours if record.levelno >= logging.WARNING}
+
+    yield messages
+    logger.removeHandler(caplog.handler)
+
+
+def run_bundle(bundle: Path, *configs: str, **overrides: object) -> None:
+    files = [str(bundle / f"configs/{name}.json") for name in configs]
+    monai.bundle.run(config_file=files, bundle_root=str(bundle), **overrides)

@@ -1,463 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundle from end to end, with the commands a user types."""
+"""What this bundle alone does; the rest is in test_every_bundle.py."""
 
 from __future__ import annotations
 
-import csv
 import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
-import monai.bundle
-import nibabel as nib
-import numpy as np
-import onnxruntime
 import pytest
-import SimpleITK as sitk
-import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
 
 from regplugins.checks import first_cause
 from regplugins.data import load_image
 from regplugins.losses import LocalNCCLoss
-from regplugins.networks import MultiResolutionFCN, load_weights
+from tests.bundles.cases import HIPPOCAMPUS, BundleCase
 
-NAME = "hippocampus_mr_multires_fcn"
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def bundle(bundle_copy: Callable[[str], Path]) -> Path:
-    return bundle_copy(NAME)
-
-
-@pytest.fixture(scope="module")
-def data(bundle: Path, warped_samples: Callable[[Path], Path]) -> Path:
-    return warped_samples(bundle)
-
-
-def run(bundle: Path, *configs: str, **overrides: object) -> None:
-    """``python -m monai.bundle run`` without the price of a new process."""
-    files = [str(bundle / f"configs/{name}.json") for name in configs]
-    monai.bundle.run(config_file=files, bundle_root=str(bundle), **overrides)
-
-
-def train(bundle: Path, data: Path, output: Path, *overlays: str, **overrides: object) -> dict[str, torch.Tensor]:
-    """A few steps; the last checkpoint."""
-    small = {"pairs_per_epoch": 4, "batch_size": 2, "val_pairs": 1, "val_interval": 1, "amp": False}
-    small["network_shape"] = [44, 52, 48]  # the sample's label is larger than those that the bundle was trained on
-    run(bundle, "train", *overlays, dataset_dir=str(data), output_dir=str(output), **(small | overrides))
-    return torch.load(output / "checkpoints/last.pt", weights_only=True)
+def case() -> BundleCase:
+    return HIPPOCAMPUS
 
 
 class TestTraining:
-    @pytest.fixture(scope="class")
-    def straight(self, bundle, data, tmp_path_factory):
-        output = tmp_path_factory.mktemp("straight")
-        return output, train(bundle, data, output, max_epochs=2)
-
-    def test_best_network_is_a_plain_state_dict(self, straight):
-        output, _ = straight
-        network = MultiResolutionFCN()
-        network.load_state_dict(torch.load(output / "checkpoints/model.pt", weights_only=True))
-        assert list(output.glob("events.out.tfevents.*"))
-
-    def test_resumed_training_ends_where_it_would_have(self, bundle, data, straight, tmp_path):
-        # Stopped after one of two epochs, as a kill would, with the schedule of both.
-        steps = {"lr_scheduler#total_steps": 4}
-        train(bundle, data, tmp_path, max_epochs=1, **steps)
-        resumed = train(bundle, data, tmp_path, max_epochs=2, resume=True, **steps)
-        _, whole = straight
-        assert resumed["epoch"] == whole["epoch"] == 2
-        for name, value in whole["network"].items():
-            torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
-
-    def test_nothing_to_resume_from(self, bundle, data, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            train(bundle, data, tmp_path, max_epochs=1, resume=True)
-        assert "last.pt" in str(first_cause(error.value))
-
-    def test_strings_are_no_booleans(self, bundle, data, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            train(bundle, data, tmp_path, max_epochs=1, resume="false")
-        assert "resume must be True or False" in str(first_cause(error.value))
-
     @pytest.mark.parametrize("variant", ["no_pooling", "coarse"])
-    def test_ablations(self, bundle, data, tmp_path, variant):
-        overrides = {"network_def#variant": variant}
-        assert (
-            train(bundle, data, tmp_path, max_epochs=1, pairs_per_epoch=2, batch_size=1, **overrides)["iteration"] == 2
-        )
+    def test_ablations(self, train, tmp_path, variant):
+        overrides = {"network_def#variant": variant, "pairs_per_epoch": 2, "batch_size": 1}
+        assert train(tmp_path, max_epochs=1, **overrides)["iteration"] == 2
 
-    def test_errors_name_the_image(self, bundle, data, tmp_path):
+    def test_structures_that_the_grid_cuts_off(self, train, tmp_path):
         with pytest.raises(RuntimeError) as error:
-            train(bundle, data, tmp_path, max_epochs=1, network_shape=[20, 20, 20])
+            train(tmp_path, max_epochs=1, network_shape=[20, 20, 20])
         assert "image_0.nii.gz" in str(first_cause(error.value))
+        assert "labelled voxels lie outside the training grid" in str(first_cause(error.value))
 
-    def test_papers_objective(self, bundle, data, tmp_path):
-        overrides = {"pairs_per_epoch": 2, "max_epochs": 1}
-        assert train(bundle, data, tmp_path, "paper", **overrides)["epoch"] == 1
+    def test_papers_objective(self, train, tmp_path):
+        small = {"batch_size": 2, "pairs_per_epoch": 2}
+        assert train(tmp_path, "paper", max_epochs=1, **small)["epoch"] == 1
 
-    def test_weak_supervision(self, bundle, data, tmp_path):
-        assert train(bundle, data, tmp_path, "weak", max_epochs=1)["epoch"] == 1
+    def test_weak_supervision(self, train, tmp_path):
+        assert train(tmp_path, "weak", max_epochs=1)["epoch"] == 1
 
-    def test_several_processes(self, bundle, data, tmp_path):
-        configs = str([str(bundle / f"configs/{name}.json") for name in ("train", "multi_gpu_train")])
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
-        options = ["--config_file", configs, "--bundle_root", str(bundle), "--dataset_dir", str(data)]
-        small = {"max_epochs": 1, "pairs_per_epoch": 4, "batch_size": 2, "val_pairs": 2, "val_interval": 1}
-        small["network_shape"] = "[44,52,48]"
-        options += [word for key, value in small.items() for word in (f"--{key}", str(value))]
-        result = subprocess.run(
-            [*command, *options, "--output_dir", str(tmp_path)], capture_output=True, text=True, timeout=300
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 2
-        assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2  # training's and validation's, of one process
-
-    def test_labels_are_not_needed(self, bundle, data, tmp_path):
+    def test_labels_are_not_needed(self, data, train, tmp_path):
         sections = json.loads((data / "datalist.json").read_text())
         for records in sections.values():
             for record in records:
                 del record["label"]
         (tmp_path / "datalist.json").write_text(json.dumps(sections))
         with pytest.raises(RuntimeError) as error:
-            train(bundle, tmp_path, tmp_path / "output", max_epochs=1)
+            train(tmp_path / "output", dataset_dir=str(tmp_path), max_epochs=1)
         assert "--validation_score" in str(first_cause(error.value))
         score = "$regplugins.report.correlation"
-        best = train(bundle, tmp_path, tmp_path / "output", max_epochs=1, validation_score=score)["best"]
+        best = train(tmp_path / "output", dataset_dir=str(tmp_path), max_epochs=1, validation_score=score)["best"]
         assert -1 < best < 1
 
 
-@pytest.mark.parametrize("overlays", [(), ("refine",)], ids=["one_pass", "refine"])
-def test_evaluation_writes_a_row_a_pair(bundle, data, tmp_path, overlays):
-    overrides = {"iterations": 2} if overlays else {}
-    run(
-        bundle,
-        "train",
-        "evaluate",
-        *overlays,
-        dataset_dir=str(data),
-        output_dir=str(tmp_path),
-        eval_pairs=2,
-        **overrides,
-    )
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    dice = [float(row["dice_mean_after"]) for row in rows]
-    assert summary["dice_mean_after"] == {
-        "n": 2,
-        "mean": pytest.approx(np.mean(dice)),
-        "sd": pytest.approx(np.std(dice, ddof=1)),
-    }
-    assert summary["dice_mean_after"]["mean"] > summary["dice_mean_before"]["mean"]
-
-
-class TestInference:
-    @pytest.fixture(scope="class")
-    def registered(self, bundle, tmp_path_factory):
-        output = tmp_path_factory.mktemp("registered")
-        run(bundle, "inference", output_dir=str(output))
-        return output
-
-    def test_itk_makes_the_same_of_the_transforms(self, bundle, registered):
-        fixed, moving, label = (
-            sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz")) for n in ("fixed", "moving", "moving_label")
+class TestRefinement:
+    def test_of_the_weights_scores_better_on_what_was_optimised_and_does_not_fold(
+        self, bundle, registered, run, tmp_path
+    ):
+        run("inference", "refine", output_dir=str(tmp_path), refine="weights", iterations=10)
+        fixed, one_pass, refined = (
+            load_image(path).as_tensor()[None]
+            for path in (bundle / "sample/fixed.nii.gz", registered / "warped.nii.gz", tmp_path / "warped.nii.gz")
         )
-        field = sitk.ReadImage(str(registered / "transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
-        affine = sitk.ReadTransform(str(registered / "transform_0GenericAffine.mat"))
-        transform = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
-        floating = sitk.Cast(moving, sitk.sitkFloat32)
-        itk = sitk.GetArrayFromImage(sitk.Resample(floating, fixed, transform, sitk.sitkLinear, 0.0))
-        ours = sitk.GetArrayFromImage(sitk.ReadImage(str(registered / "warped.nii.gz")))
-        # At the very border of the moving image rounding decides what is outside.
-        assert (np.abs(itk - ours) < 0.05).mean() > 0.999
-        itk = sitk.GetArrayFromImage(sitk.Resample(label, fixed, transform, sitk.sitkNearestNeighbor, 0))
-        own = sitk.ReadImage(str(registered / "warped_label.nii.gz"))
-        assert (itk == sitk.GetArrayFromImage(own)).mean() > 0.999
-        assert own.GetPixelID() == label.GetPixelID()
-        assert set(np.unique(itk)) == {0, 1, 2}
+        loss = LocalNCCLoss(7)
+        assert loss(refined, fixed) < loss(one_pass, fixed) - 0.01
+        assert json.loads((tmp_path / "report.json").read_text())["folding_percent"] < 0.5
 
-    def test_itk_finds_the_inverse_an_inverse_and_no_folding(self, bundle, registered):
-        fixed = sitk.ReadImage(str(bundle / "sample/fixed.nii.gz"))
-        files = {name: registered / f"transform_1{name}.nii.gz" for name in ("Warp", "InverseWarp")}
-        for path in (registered / "warped.nii.gz", registered / "warped_label.nii.gz", *files.values()):
-            image = sitk.ReadImage(str(path))
-            assert image.GetSize()[:3] == fixed.GetSize()
-            assert image.GetSpacing()[:3] == pytest.approx(fixed.GetSpacing(), abs=1e-5)
-            assert image.GetOrigin()[:3] == pytest.approx(fixed.GetOrigin(), abs=1e-4)
-            assert image.GetDirection() == pytest.approx(fixed.GetDirection(), abs=1e-5)
-        fields = [sitk.ReadImage(str(path), sitk.sitkVectorFloat64) for path in files.values()]
-        jacobian = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(fields[0]))
-        assert 100 * (jacobian <= 0).mean() < 1
-        warp, inverse = (sitk.DisplacementFieldTransform(field) for field in fields)
-        random = np.random.default_rng(0)
-        errors = []
-        for _ in range(500):
-            index = (np.array(fixed.GetSize()) - 1) * random.uniform(0.25, 0.75, 3)
-            point = fixed.TransformContinuousIndexToPhysicalPoint(index)
-            errors.append(np.linalg.norm(np.subtract(inverse.TransformPoint(warp.TransformPoint(point)), point)))
-        assert np.percentile(errors, 95) < 0.5  # mm
-
-    def test_initial_transform_of_any_kind_is_part_of_the_result(self, bundle, registered, tmp_path):
-        """The moving image is moved far away and turned; a file says where to, or mutual information finds out."""
-        image = nib.load(bundle / "sample/moving.nii.gz")
-        turn = sitk.Euler3DTransform([0.0, 0.0, 0.0], 0.2, -0.15, 0.25, [300.0, -150.0, 80.0])
-        flip, motion = np.diag([-1.0, -1, 1, 1]), np.eye(4)
-        motion[:3, :3], motion[:3, 3] = np.array(turn.GetMatrix()).reshape(3, 3), turn.GetTranslation()
-        affine = flip @ motion @ flip @ image.affine
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / "far.nii.gz")
-        nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), affine), tmp_path / "mask.nii.gz")
-        sitk.WriteTransform(turn, str(tmp_path / "turn.tfm"))
-        near = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving")}
-        far = near | {"moving": str(tmp_path / "far.nii.gz")}
-        cases = {
-            "near": near | {"init": "none"},
-            "file": far | {"init": str(tmp_path / "turn.tfm")},
-            "rigid": far | {"init": "rigid", "moving_mask": str(tmp_path / "mask.nii.gz")},
-        }
-        for name, options in cases.items():
-            run(bundle, "inference", output_dir=str(tmp_path / name), **options)
-        truth, by_file, rigid = (nib.load(tmp_path / name / "warped.nii.gz").get_fdata() for name in cases)
-        assert np.corrcoef(by_file.ravel(), truth.ravel())[0, 1] > 0.999
-        assert np.corrcoef(rigid.ravel(), truth.ravel())[0, 1] > 0.85  # another start, but the same hippocampus
-        inputs = json.loads((tmp_path / "file/report.json").read_text())["inputs"]
-        assert inputs["init"]["path"] == str(tmp_path / "turn.tfm")
-        assert len(inputs["init"]["sha256"]) == 64
-
-    def test_report(self, registered):
-        report = json.loads((registered / "report.json").read_text())
-        assert report["similarity"]["ncc"]["after"] > report["similarity"]["ncc"]["before"] + 0.05
-        assert report["folding_percent"] < 1
-        assert report["inverse_consistency_mm"]["p95"] < 1
-        assert set(report["inputs"]) == {"fixed", "moving", "moving_label"}
-        assert set(report["seconds"]) >= {"load", "init", "meet", "network", "warp", "invert", "measure", "write"}
-        assert (registered / "report.png").stat().st_size > 10_000
-
-    def test_refined_scores_better_on_what_was_optimised_and_does_not_fold(self, bundle, registered, tmp_path):
-        fixed = load_image(bundle / "sample/fixed.nii.gz").as_tensor()[None]
-
-        def local_ncc(folder: Path) -> float:
-            return -float(LocalNCCLoss(7)(load_image(folder / "warped.nii.gz").as_tensor()[None], fixed))
-
-        for mode in ("field", "weights"):
-            run(bundle, "inference", "refine", output_dir=str(tmp_path / mode), refine=mode, iterations=10)
-            assert local_ncc(tmp_path / mode) > local_ncc(registered) + 0.01
-            assert json.loads((tmp_path / mode / "report.json").read_text())["folding_percent"] < 0.5
-
-    def test_unknown_way_to_refine(self, bundle, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run(bundle, "inference", "refine", output_dir=str(tmp_path), refine="velocity")
-        assert "refine must be one of ['field', 'weights'], got 'velocity'" in str(first_cause(error.value))
-
-    def test_registering_is_training_from_random_weights(self, bundle, tmp_path):
+    def test_registering_is_training_from_random_weights(self, run, tmp_path):
         options = {"weights": "random", "refine": "weights", "iterations": 30, "seed": 1}
-        run(bundle, "inference", "refine", output_dir=str(tmp_path), **options)
+        run("inference", "refine", output_dir=str(tmp_path), **options)
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["similarity"]["ncc"]["after"] > report["similarity"]["ncc"]["before"]
         assert report["weights"] is None
-
-    def test_any_grid_of_either_image(self, bundle, tmp_path):
-        """The sample resliced: other spacing, left-handed, oblique, odd sizes."""
-        moving, fixed = (sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz")) for n in ("moving", "fixed"))
-        tilt = sitk.Euler3DTransform(moving.TransformContinuousIndexToPhysicalPoint([20, 25, 23]), 0.1, -0.1, 0.2)
-        grid = sitk.Image([37, 61, 22], sitk.sitkFloat32)
-        grid.SetSpacing([1.1, 0.9, 2.0])
-        matrix = np.array(tilt.GetMatrix()).reshape(3, 3) @ np.diag([-1.0, 1.0, 1.0])
-        grid.SetDirection(matrix.ravel().tolist())
-        centre = np.array(moving.TransformContinuousIndexToPhysicalPoint([20, 25, 23]))
-        grid.SetOrigin((centre - matrix @ (np.array(grid.GetSpacing()) * [18, 30, 10.5])).tolist())
-        sitk.WriteImage(sitk.Resample(sitk.Cast(moving, sitk.sitkFloat32), grid), str(tmp_path / "moving.mha"))
-        sitk.WriteImage(fixed, str(tmp_path / "fixed.nrrd"))
-        options = {"fixed": str(tmp_path / "fixed.nrrd"), "moving": str(tmp_path / "moving.mha"), "init": "none"}
-        run(bundle, "inference", output_dir=str(tmp_path / "out"), **options)
-        report = json.loads((tmp_path / "out/report.json").read_text())
-        assert report["similarity"]["ncc"]["after"] > report["similarity"]["ncc"]["before"]
-        warped = sitk.ReadImage(str(tmp_path / "out/warped.nii.gz"))
-        assert warped.GetSize() == fixed.GetSize()
-
-    def test_datalist_with_landmarks(self, bundle, tmp_path):
-        for name in ("fixed", "moving", "moving_label"):
-            shutil.copy(bundle / f"sample/{name}.nii.gz", tmp_path)
-        centre = sitk.ReadImage(str(tmp_path / "fixed.nii.gz")).TransformContinuousIndexToPhysicalPoint([19, 25, 22])
-        rows = [f"{x:.4f},{y:.4f},{z:.4f},p{k}" for k, (x, y, z) in enumerate([centre, [c + 3 for c in centre]])]
-        (tmp_path / "points.csv").write_text("\n".join(["x,y,z,name", *rows]) + "\n")
-        pair = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
-        pairs = [
-            pair | {"name": "one", "fixed_landmarks": "points.csv"},
-            pair | {"moving_label": "moving_label.nii.gz"},
-        ]
-        (tmp_path / "pairs.json").write_text(json.dumps(pairs))
-        run(
-            bundle,
-            "inference",
-            output_dir=str(tmp_path / "o"),
-            datalist=str(tmp_path / "pairs.json"),
-            landmark_space="LPS",
-        )
-        assert [row["name"] for row in csv.DictReader((tmp_path / "o/summary.csv").open())] == ["one", "1"]
-        assert (tmp_path / "o/1/warped_label.nii.gz").exists()
-        warped = list(csv.DictReader((tmp_path / "o/one/warped_landmarks.csv").open()))
-        field = sitk.ReadImage(str(tmp_path / "o/one/transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
-        affine = sitk.ReadTransform(str(tmp_path / "o/one/transform_0GenericAffine.mat"))
-        expected = affine.TransformPoint(sitk.DisplacementFieldTransform(field).TransformPoint(centre))
-        np.testing.assert_allclose([float(warped[0][axis]) for axis in "xyz"], expected, atol=1e-3)
-        assert warped[1]["name"] == "p1"
-
-    def test_command_line_does_the_same(self, bundle, registered, tmp_path):
-        command = [
-            sys.executable,
-            "-m",
-            "regplugins",
-            "register",
-            "--bundle",
-            str(bundle),
-            "--output_dir",
-            str(tmp_path),
-        ]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-        ours, theirs = (nib.load(folder / "warped.nii.gz").get_fdata() for folder in (tmp_path, registered))
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
-
-
-class TestBadInput:
-    @pytest.fixture
-    def files(self, bundle, tmp_path):
-        for name in ("fixed", "moving", "moving_label"):
-            shutil.copy(bundle / f"sample/{name}.nii.gz", tmp_path)
-        return tmp_path
-
-    @pytest.fixture
-    def refused(self, bundle, files, tmp_path):
-        """Runs; the message of what was wrong. Nothing that looks like a result may be left."""
-
-        def check(**overrides: object) -> str:
-            pair = {key: str(files / f"{key}.nii.gz") for key in ("fixed", "moving")}
-            output = tmp_path / "output"
-            with pytest.raises(Exception) as error:
-                run(bundle, "inference", output_dir=str(output), **(pair | overrides))
-            assert not output.exists() or list(output.rglob("*.*")) == []
-            return str(first_cause(error.value))
-
-        return check
-
-    def test_missing_file(self, refused):
-        assert "absent.nii.gz: no such file" in refused(fixed="absent.nii.gz")
-
-    def test_truncated_file(self, files, refused):
-        content = (files / "moving.nii.gz").read_bytes()
-        (files / "moving.nii.gz").write_bytes(content[: len(content) // 2])
-        assert "moving.nii.gz: cannot be read" in refused()
-
-    def test_empty_file(self, files, refused):
-        (files / "moving.nii.gz").write_bytes(b"")
-        assert "moving.nii.gz: cannot be read" in refused()
-
-    @pytest.mark.parametrize(
-        ("array", "message"),
-        [
-            (np.random.default_rng(0).random((8, 8, 8, 2)), "4-D, expected a 2-D or 3-D image"),
-            (np.where(np.eye(8)[..., None] > 0, np.nan, np.ones((8, 8, 8))), "64 voxels are NaN"),
-            (np.full((8, 8, 8), 5.0), "constant image, all voxels are 5"),
-            (np.zeros((8, 8, 0)), "empty image"),
-            (np.random.default_rng(0).random((8, 8)), "2-D, expected a 3-D image"),
-        ],
-        ids=["4d", "nan", "constant", "empty", "2d"],
-    )
-    def test_image_that_is_none(self, files, refused, array, message):
-        nib.save(nib.Nifti1Image(array, np.eye(4)), files / "moving.nii.gz")
-        answer = refused()
-        assert message in answer
-        assert "moving.nii.gz" in answer
-
-    def test_worlds_apart(self, files, refused):
-        image = nib.load(files / "moving.nii.gz")
-        affine = image.affine.copy()
-        affine[:3, 3] += 1000
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), files / "far.nii.gz")
-        answer = refused(moving=str(files / "far.nii.gz"), init="none")
-        assert "do not overlap" in answer
-        assert "far.nii.gz" in answer
-
-    def test_label_of_another_shape(self, files, refused):
-        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.uint8), np.eye(4)), files / "label.nii.gz")
-        assert "label.nii.gz: shape (9, 9, 9) does not match" in refused(moving_label=str(files / "label.nii.gz"))
-
-    @pytest.mark.parametrize(
-        ("overrides", "message"),
-        [
-            ({"init": "centroid"}, "centroid"),
-            ({"interpolation": "cubic"}, "cubic"),
-            ({"landmark_space": "MNI"}, "MNI"),
-            ({"amp": "true"}, "amp must be True or False"),
-            ({"weights": "best"}, "model_best.pt: no such weights"),
-        ],
-    )
-    def test_unknown_option(self, refused, overrides, message):
-        assert message in refused(**overrides)
-
-    def test_truncated_weights_exit_with_their_name(self, bundle, tmp_path):
-        broken = tmp_path / "broken"
-        shutil.copytree(bundle, broken)
-        content = (broken / "models/model.pt").read_bytes()
-        (broken / "models/model.pt").write_bytes(content[:-5000])
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(broken / "configs/inference.json")]
-        result = subprocess.run([*command, "--bundle_root", str(broken)], capture_output=True, text=True, timeout=300)
-        assert result.returncode != 0
-        last = result.stderr.strip().splitlines()[-1]
-        assert last.startswith("error:")
-        assert "model.pt" in last
-        assert not (broken / "output").exists()
-
-
-class TestConventions:
-    @pytest.mark.parametrize(("config", "kind"), [("inference", "inference"), ("train", "train")])
-    def test_all_of_monais_properties(self, bundle, data, config, kind):
-        workflow = ConfigWorkflow(
-            config_file=str(bundle / f"configs/{config}.json"),
-            meta_file=str(bundle / "configs/metadata.json"),
-            logging_file=str(bundle / "configs/logging.conf"),
-            workflow_type=kind,
-            bundle_root=str(bundle),
-            **({"dataset_dir": str(data), "val_pairs": 1, "network_shape": [44, 52, 48]} if kind == "train" else {}),
-        )
-        workflow.initialize()
-        assert workflow.check_properties() == []
-
-    def test_refinement_uses_the_training_objective(self, bundle):
-        train_config, refine = (
-            ConfigParser.load_config_file(bundle / f"configs/{n}.json") for n in ("train", "refine")
-        )
-        objective = train_config["image_objective"]
-        for key in ("similarity", "regularisation", "regularisation_weight"):
-            objective[key] = train_config[key]
-        ours = refine["image_objective"]
-        assert {key: objective[key] for key in ours} == ours
-
-    def test_network_takes_what_the_metadata_says(self, bundle):
-        monai.bundle.verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(bundle / "configs/metadata.json"),
-            config_file=str(bundle / "configs/inference.json"),
-            device="cpu",
-            n=4,
-        )
-
-    def test_exports_compute_the_same(self, bundle, tmp_path):
-        common = {
-            "net_id": "network_def",
-            "meta_file": str(bundle / "configs/metadata.json"),
-            "config_file": str(bundle / "configs/inference.json"),
-            "ckpt_file": str(bundle / "models/model.pt"),
-        }
-        monai.bundle.ckpt_export(filepath=str(tmp_path / "model.ts"), **common)
-        monai.bundle.onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=[1, 2, 16, 24, 16], **common)
-        pair = torch.rand(1, 2, 16, 24, 16)
-        expected = load_weights(MultiResolutionFCN(), bundle / "models").eval()(pair).detach()
-        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(pair), expected, rtol=1e-4, atol=1e-4)
-        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-        (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
-        np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)

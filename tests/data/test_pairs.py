@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
-from monai.transforms import RandAffined
+from monai.data import MetaTensor
+from monai.transforms import RandAffined, Randomizable
 
-from regplugins.data import PairDataset, PairSampler
+from regplugins.data import PairDataset, PairSampler, multimodal_pairs
 
 
 def images(n: int) -> list[dict[str, float]]:
@@ -104,3 +108,102 @@ def test_same_seed_same_order_whatever_was_drawn_before():
     resumed.set_epoch(2)
     assert list(resumed) == whole[2]
     assert draws(PairSampler(dataset, 5, seed=2), 1)[0] != whole[0]
+
+
+RECORDS = [
+    {"image": "a1", "subject": "a", "sequence": "t1"},
+    {"image": "a2", "subject": "a", "sequence": "t2"},
+    {"image": "b1", "subject": "b", "sequence": "t1"},
+    {"image": "c2", "subject": "c", "sequence": "t2"},
+]
+
+
+def test_multimodal_pairs_are_of_different_sequences_in_either_order():
+    found = sorted(multimodal_pairs(RECORDS))
+    # a1 or b1 with a2 or c2; never two T1s or two T2s.
+    assert found == [(0, 1), (0, 3), (1, 0), (1, 2), (2, 1), (2, 3), (3, 0), (3, 2)]
+    assert multimodal_pairs(RECORDS) == multimodal_pairs(RECORDS)
+
+
+@pytest.mark.parametrize("within", [0, 1, 4])
+def test_pairs_of_one_subject_are_listed_so_many_times(within):
+    found = multimodal_pairs(RECORDS, within)
+    for fixed in range(4):
+        for moving in range(4):
+            differ = RECORDS[fixed]["sequence"] != RECORDS[moving]["sequence"]
+            same = RECORDS[fixed]["subject"] == RECORDS[moving]["subject"]
+            assert found.count((fixed, moving)) == differ * (within if same else 1)
+
+
+@pytest.mark.parametrize("key", ["subject", "sequence"])
+def test_a_record_that_lacks_a_key_is_named(key):
+    records = [*RECORDS, {k: v for k, v in RECORDS[0].items() if k != key} | {"image": "odd.nii.gz"}]
+    with pytest.raises(ValueError, match=r"odd\.nii\.gz: .*no subject or no sequence"):
+        multimodal_pairs(records)
+
+
+@pytest.mark.parametrize("records", [[], RECORDS[:1], [RECORDS[0], RECORDS[2]]])
+def test_without_two_sequences_there_is_no_pair(records):
+    with pytest.raises(ValueError, match="different sequences"):
+        multimodal_pairs(records)
+
+
+def test_given_pairs_are_the_items():
+    pairs = [(2, 0), (1, 3), (2, 0)]
+    dataset = PairDataset(images(4), as_tensors, pairs=pairs)
+    assert len(dataset) == 3
+    for index in range(2 * len(pairs)):  # and so on with the same pairs
+        item = dataset[index]
+        assert (float(item["fixed"].max()) - 1, float(item["moving"].max()) - 1) == pairs[index % 3]
+    assert sorted(flat(draws(PairSampler(dataset, 3), 2))) == list(range(6))
+
+
+def pairwise_augmented(seed: int = 0, **more: Any) -> PairDataset:
+    augmentation = RandAffined(["moving", "fixed"], prob=1.0, rotate_range=1.0, translate_range=2.0)
+    return PairDataset(images(3), as_tensors, pair_augmentation=augmentation, seed=seed, **more)
+
+
+def test_pair_augmentation_moves_both_images_alike():
+    dataset, plain = pairwise_augmented(), PairDataset(images(3), as_tensors)
+    item = dataset[1]  # fixed image 0, moving image 1, twice as bright
+    torch.testing.assert_close(item["moving"], 2 * item["fixed"])
+    assert not torch.allclose(item["fixed"], plain[1]["fixed"])
+    assert torch.equal(item["fixed_label"], plain[1]["fixed_label"])  # it was not asked for
+
+
+def test_pair_augmentation_depends_on_seed_and_index_alone():
+    dataset, again, other = pairwise_augmented(), pairwise_augmented(), pairwise_augmented(seed=1)
+    for index in (5, 0, 7):
+        assert torch.equal(dataset[index]["fixed"], again[index]["fixed"])
+        assert not torch.equal(dataset[index]["fixed"], other[index]["fixed"])
+    assert not torch.equal(dataset[4]["fixed"], dataset[4 + 9]["fixed"])
+    twice = pairwise_augmented(pairs=[(0, 1), (0, 1)])
+    assert not torch.equal(twice[0]["fixed"], twice[1]["fixed"])
+
+
+def test_pair_augmentation_draws_apart_from_those_of_the_images():
+    """Three draws an item: were two of them one, the same random numbers would move image and pair."""
+
+    class Noted(Randomizable):
+        def __init__(self) -> None:
+            self.draws: list[float] = []
+
+        def __call__(self, values: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+            self.draws.append(float(self.R.uniform()))
+            return values
+
+    noted = Noted()
+    dataset = PairDataset(images(2), as_tensors, noted, noted, seed=3)
+    for index in range(5):
+        dataset[index]
+    assert len(noted.draws) == len(set(noted.draws)) == 15
+
+
+@pytest.mark.parametrize("augmentation", [None, RandAffined(["image"], prob=1.0, rotate_range=1.0)])
+def test_items_are_plain_tensors(augmentation):
+    def as_meta_tensors(record):
+        return {key: MetaTensor(value) for key, value in as_tensors(record).items()}
+
+    dataset = PairDataset(images(2), as_meta_tensors, augmentation)
+    assert {type(value) for value in dataset[1].values()} == {torch.Tensor}
+    assert set(dataset[1]) == {"fixed", "moving", "fixed_label", "moving_label"}

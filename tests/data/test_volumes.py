@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.data import load_grid, load_image, load_label
-from regplugins.report import write_image
+from regplugins.io import write_image
 from regplugins.spatial import Grid
 from tests.itk_truth import array_of, make_grid, rotation, sitk_image, write_series
 

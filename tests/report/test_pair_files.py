@@ -15,11 +15,12 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from regplugins.report import MeasurePaird, SummaryTable, WritePaird, correlation, folding, mean_dice, write_image
+from regplugins.io import read_transform, write_transform
+from regplugins.report import MeasurePaird, SummaryTable, WritePaird, closeness, correlation, folding, mean_dice
 from regplugins.report.files import OUTPUTS
 from regplugins.report.table import summarise
-from regplugins.spatial import AffineTransform, Grid
-from regplugins.transforms import ReturnPaird
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid
+from regplugins.transforms import CarryPaird, ReturnPaird
 
 SHAPE = (20, 22, 18)
 SHIFT = 2
@@ -67,6 +68,83 @@ def test_figures_of_a_shift(home):
     assert mean_dice(home) == 1.0
     assert folding(home) == 0.0
     assert correlation(home) == measures["similarity"]["ncc"]["after"]
+
+
+def endpoint_errors(pair, truth, mask=None):
+    """What is measured of a pair whose truth is known."""
+    more = {"truth": truth}
+    if mask is not None:
+        more["fixed_mask"] = MetaTensor(mask[None], affine=pair["fixed"].affine)
+    return MeasurePaird()({**pair, **more})["measures"]["endpoint_error_mm"]
+
+
+def translation(*millimetres):
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = torch.tensor(millimetres)
+    return AffineTransform(matrix)
+
+
+def test_distance_from_the_truth(home):
+    """The field shifts by 3 mm along x; before it nothing moved."""
+    assert "endpoint_error_mm" not in home["measures"]
+    perfect = endpoint_errors(home, translation(SHIFT * 1.5, 0.0, 0.0))
+    assert perfect["before"] == {"mean": pytest.approx(3), "p95": pytest.approx(3)}
+    assert perfect["after"] == {"mean": pytest.approx(0, abs=1e-5), "p95": pytest.approx(0, abs=1e-5)}
+    other = endpoint_errors(home, translation(3.0, 4.0, 12.0))
+    assert other["before"] == {"mean": pytest.approx(13), "p95": pytest.approx(13)}
+    assert other["after"] == {"mean": pytest.approx(160**0.5), "p95": pytest.approx(160**0.5)}
+
+
+def test_distance_from_the_truth_where_the_mask_is_set(home):
+    """The truth moves a voxel along z by a tenth of a millimetre for each that lies below it."""
+    grid = home["grid"]
+    vectors = torch.zeros(3, *SHAPE)
+    vectors[0] = SHIFT * 1.5
+    vectors[2] = 0.1 * torch.arange(SHAPE[2])
+    truth = DisplacementField(vectors, grid)
+    errors = 0.1 * np.arange(SHAPE[2])
+    everywhere = endpoint_errors(home, truth)["after"]
+    assert everywhere["mean"] == pytest.approx(errors.mean(), abs=1e-5)
+    every_voxel = np.sort(np.repeat(errors, SHAPE[0] * SHAPE[1]))
+    assert everywhere["p95"] == pytest.approx(every_voxel[round(0.95 * (len(every_voxel) - 1))], abs=1e-5)
+    mask = torch.zeros(SHAPE, dtype=torch.int32)
+    mask[4:9, 3:5, 10:12] = 7
+    within = endpoint_errors(home, truth, mask)
+    assert within["after"]["mean"] == pytest.approx(1.05, abs=1e-5)
+    assert within["after"]["p95"] == pytest.approx(1.1, abs=1e-5)
+    assert within["before"]["mean"] == pytest.approx((np.hypot(3, 1.0) + np.hypot(3, 1.1)) / 2, abs=1e-5)
+
+
+def test_distance_is_that_of_the_whole_way(home):
+    """Of the initial transform and the field together; the start is the initial transform."""
+    pair = {**home, "start": translation(0.0, 0.0, 5.0), "initial": translation(0.0, 0.0, 5.0)}
+    errors = endpoint_errors(pair, translation(3.0, 0.0, 5.0))
+    assert errors["before"]["mean"] == pytest.approx(3)
+    assert errors["after"]["mean"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_true_transform_itself_is_without_error(home):
+    truth = CompositeTransform([translation(1.0, 2.0, 3.0), DisplacementField(torch.randn(3, *SHAPE), home["grid"])])
+    loaded = {key: home[key] for key in ("fixed", "moving", "paths")} | {"seconds": {}}
+    errors = endpoint_errors(CarryPaird(truth)(loaded), truth)
+    assert errors["before"]["mean"] > 3
+    assert errors["after"]["p95"] < 1e-4
+
+
+def test_closeness_grows_as_the_error_shrinks(home):
+    near, far = (
+        closeness(MeasurePaird()({**home, "truth": translation(SHIFT * 1.5, error, 0.0)})) for error in (0.5, 2.0)
+    )
+    assert near == pytest.approx(-0.5)
+    assert far == pytest.approx(-2)
+    assert near > far
+    with pytest.raises(ValueError, match="no true transform"):
+        closeness(home)
+
+
+def test_an_empty_mask_measures_nothing(home):
+    errors = endpoint_errors(home, translation(3.0, 0.0, 0.0), torch.zeros(SHAPE, dtype=torch.int32))
+    assert all(math.isnan(value) for statistics in errors.values() for value in statistics.values())
 
 
 def test_files_say_the_same_to_itk(home, tmp_path):
@@ -118,15 +196,6 @@ def test_an_input_is_not_overwritten(home, tmp_path):
     assert own.read_bytes() == b"an image"
 
 
-def test_two_dimensional_images_are_written_in_the_plane(tmp_path):
-    grid = Grid((5, 6), torch.tensor([[2.0, 0, 3], [0, 1, 4], [0, 0, 1]]))
-    write_image(torch.arange(30.0).view(1, 5, 6), grid, tmp_path / "flat.nii.gz")
-    image = sitk.ReadImage(str(tmp_path / "flat.nii.gz"))
-    assert image.GetSize() == (5, 6)
-    assert image.GetSpacing() == (2.0, 1.0)
-    assert image.GetOrigin() == (-3.0, -4.0)
-
-
 def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(home, tmp_path):
     from ignite.engine import Engine
 
@@ -165,4 +234,28 @@ def test_table_has_a_row_a_pair(home, tmp_path):
     assert [row["name"] for row in rows] == ["shifted", "again"]
     assert float(rows[0]["dice_1_before"]) == pytest.approx(4 / 6)
     assert float(rows[0]["tre_mean_before"]) == pytest.approx(3)
+    assert rows[0]["endpoint_error_mean_after"] == ""
     assert json.loads((tmp_path / "new/summary.json").read_text())["dice_mean_after"]["n"] == 2
+
+
+def test_report_and_table_hold_the_distance_from_the_truth(home, tmp_path):
+    from ignite.engine import Engine
+
+    def step(engine: Engine, batch: dict) -> dict:
+        return {}
+
+    paths = {**home["paths"], "truth": str(tmp_path / "truth.mat")}
+    write_transform(translation(SHIFT * 1.5, 2.0, 0.0), paths["truth"])
+    pair = MeasurePaird()({**home, "truth": read_transform(paths["truth"]), "paths": paths})
+    WritePaird(tmp_path / "out")(pair)
+    report = json.loads((tmp_path / "out/shifted/report.json").read_text())
+    assert report["endpoint_error_mm"]["before"]["mean"] == pytest.approx(13**0.5)
+    assert report["endpoint_error_mm"]["after"]["p95"] == pytest.approx(2)
+    assert report["inputs"]["truth"]["path"] == paths["truth"]
+    engine = Engine(step)
+    SummaryTable(tmp_path / "summary.csv", tmp_path / "summary.json").attach(engine)
+    engine.run([pair])
+    with (tmp_path / "summary.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["endpoint_error_mean_before"]) == pytest.approx(13**0.5)
+    assert float(row["endpoint_error_mean_after"]) == pytest.approx(2)

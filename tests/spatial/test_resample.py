@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.data import MetaTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from regplugins.io import write_transform
-from regplugins.spatial import AffineTransform, Grid, resample, resample_labels
+from regplugins.spatial import AffineTransform, Grid, onto_grid, resample, resample_labels
 from tests.itk_truth import GRIDS, array_of, random_affine, random_field, sitk_image, write_image
 
 PAIRS = [
@@ -187,3 +188,54 @@ def test_things_that_do_not_belong_together_are_refused() -> None:
         resample(image, grid, grid, AffineTransform.identity(2))
     with pytest.raises(ValueError, match="label map"):
         resample_labels(torch.zeros(2, *grid.shape), grid, grid)
+
+
+class TestOntoGrid:
+    """For a network: averaged before it is made coarser, continued from its border."""
+
+    @pytest.mark.parametrize("name", GRIDS)
+    def test_a_ramp_of_the_world_stays_that_ramp(self, name: str) -> None:
+        grid = GRIDS[name]
+        ramp = MetaTensor(grid.coordinates()[..., 1].float()[None], affine=four_by_four(grid))
+        for size in (0.7, 2.0, 4.1):  # finer, alike, and averaged over two or more voxels an axis
+            target = grid.canonical().resized([size] * grid.ndim, [4] * grid.ndim)
+            found = onto_grid(ramp, target)
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found[0], target.coordinates()[..., 1].float(), atol=1e-3, rtol=0)
+
+    def test_through_a_transform_it_is_the_ramp_where_that_leads(self) -> None:
+        grid = GRIDS["oblique"]
+        ramp = MetaTensor(grid.coordinates()[..., 0].float()[None], affine=grid.affine)
+        target = grid.canonical().resized([2.0] * 3, [5] * 3)
+        transform = AffineTransform(random_affine(3))
+        points = target.coordinates()
+        expected = (points @ transform.matrix[:3, :3].T + transform.matrix[:3, 3])[..., 0]
+        torch.testing.assert_close(onto_grid(ramp, target, transform)[0], expected.float(), atol=1e-3, rtol=0)
+
+    def test_coarse_grids_average_instead_of_picking(self) -> None:
+        noise = MetaTensor(torch.randn(1, 48, 48, 48), affine=torch.eye(4))
+        coarse = onto_grid(noise, Grid.from_image(noise).resized([4.0] * 3))
+        assert coarse.shape == (1, 12, 12, 12)
+        blocks = noise.as_tensor().view(12, 4, 12, 4, 12, 4).mean(dim=(1, 3, 5))  # the voxels each covers
+        torch.testing.assert_close(coarse[0], blocks, atol=1e-5, rtol=0)
+
+    def test_an_axis_thinner_than_a_coarse_voxel_is_averaged_whole(self) -> None:
+        slab = MetaTensor(torch.rand(1, 12, 12, 2), affine=torch.eye(4))
+        coarse = onto_grid(slab, Grid.from_image(slab).resized([3.0] * 3))
+        expected = slab.as_tensor().view(4, 3, 4, 3, 2).mean(dim=(1, 3, 4))
+        torch.testing.assert_close(coarse[0, ..., 0], expected, atol=1e-5, rtol=0)
+
+    def test_outside_the_image_its_border_goes_on(self) -> None:
+        image = MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.eye(4))
+        far = onto_grid(image, Grid((10, 10, 10), torch.eye(4)))[0]
+        torch.testing.assert_close(far[:4, :4, :4], image.as_tensor()[0])
+        torch.testing.assert_close(far[9, 9], far[3, 3])
+        torch.testing.assert_close(far[3:, 2, 1], far[3, 2, 1].expand(7))
+
+
+def four_by_four(grid: Grid) -> torch.Tensor:
+    """The affine of an image file, which is 3-D even where the image is not."""
+    affine = torch.eye(4, dtype=torch.float64)
+    n = grid.ndim
+    affine[:n, :n], affine[:n, 3] = grid.affine[:n, :n], grid.affine[:n, n]
+    return affine

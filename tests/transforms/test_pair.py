@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from regplugins.spatial import AffineTransform, Grid
+from regplugins.data import pair_records
+from regplugins.spatial import AffineTransform, Grid, onto_grid
 from regplugins.transforms import LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
-from regplugins.transforms.pair import network_grid, normalise, onto_grid
+from regplugins.transforms.pair import network_grid, normalise
 from tests.itk_truth import GRIDS
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
@@ -48,26 +53,6 @@ def test_network_grid_has_axes_nearest_ras_and_the_same_centre():
     torch.testing.assert_close(net.spacing, torch.ones(3, dtype=torch.float64))
     assert net.shape == (20, 15, 30)
     assert network_grid(grid, (2, 2, 2), (4, 5, 6)).shape == (4, 5, 6)
-
-
-@pytest.mark.parametrize("affine", [RAS, LPS, oblique((1, 1, 1), 20, (-3, 2, 9))], ids=["ras", "lps", "oblique"])
-def test_a_ramp_of_the_world_stays_that_ramp(affine):
-    grid = Grid((24, 22, 20), torch.from_numpy(affine))
-    ramp = MetaTensor(grid.coordinates()[..., 1].float()[None], affine=grid.affine)
-    target = network_grid(grid, 2.0, (6, 6, 6))
-    torch.testing.assert_close(onto_grid(ramp, target)[0], target.coordinates()[..., 1].float(), atol=1e-3, rtol=0)
-
-
-def test_coarse_grids_average_instead_of_picking():
-    noise = image(np.random.default_rng(0).standard_normal((48, 48, 48)).astype(np.float32))
-    coarse = onto_grid(noise, network_grid(Grid.from_image(noise), 4.0))
-    assert coarse.std() < 0.2  # 64 voxels average to an eighth, single ones would keep 1
-
-
-def test_outside_the_moving_image_its_border_goes_on():
-    moving = image(np.full((4, 4, 4), 7, np.float32))
-    target = Grid((10, 10, 10), torch.eye(4))
-    assert torch.equal(onto_grid(moving, target), torch.full((1, 10, 10, 10), 7.0))
 
 
 def test_meet_normalises_and_keeps_the_originals():
@@ -240,6 +225,44 @@ class TestLoad:
         other.write_text("x,y,z\n1,2,3\n4,5,6\n")
         with pytest.raises(ValueError, match="1 and 2 points"):
             LoadPaird()(files | {"fixed_landmarks": str(csv), "moving_landmarks": str(other)})
+
+    def test_truth_is_a_transform_of_the_world(self, files, tmp_path):
+        """What ITK takes from LPS point to LPS point; x and y have the other sign here."""
+        turn = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
+        matrix = sitk.AffineTransform(np.ravel(turn).tolist(), (2.0, -3.0, 5.0))
+        sitk.WriteTransform(matrix, str(tmp_path / "truth.tfm"))
+        vectors = np.tile([2.0, -3.0, 5.0], (7, 9, 8, 1))
+        sitk.WriteImage(sitk.GetImageFromArray(vectors, isVector=True), str(tmp_path / "truth.nii.gz"))
+        points = torch.tensor([[-1.0, -2.0, 3.0], [-4.0, -5.0, 2.0]], dtype=torch.float64)
+        signs = torch.tensor([-1.0, -1, 1], dtype=torch.float64)
+        for name, linear in (("truth.tfm", np.array(turn)), ("truth.nii.gz", np.eye(3))):
+            paths = files | {"truth": str(tmp_path / name)}
+            loaded = LoadPaird()(paths)
+            expected = ((points * signs).numpy() @ linear.T + [2, -3, 5]) * signs.numpy()
+            np.testing.assert_allclose(loaded["truth"](points), expected, atol=1e-5)
+            assert loaded["paths"] == paths
+
+    def test_truth_of_another_dimension(self, files, tmp_path):
+        sitk.WriteTransform(sitk.AffineTransform(2), str(tmp_path / "flat.tfm"))
+        with pytest.raises(ValueError, match=r"flat\.tfm: 2-D, the images are 3-D"):
+            LoadPaird()(files | {"truth": str(tmp_path / "flat.tfm")})
+
+    def test_truth_that_is_no_transform(self, files, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"none\.tfm"):
+            LoadPaird()(files | {"truth": str(tmp_path / "none.tfm")})
+        with pytest.raises(ValueError, match=r"1_moving\.nii\.gz"):
+            LoadPaird()(files | {"truth": files["moving"]})
+
+    def test_truth_of_a_datalist_is_relative_to_its_folder(self, files, tmp_path):
+        sitk.WriteTransform(sitk.TranslationTransform(3, (0.0, 0.0, 4.0)), str(tmp_path / "shift.tfm"))
+        pair = {key: Path(files[key]).name for key in ("fixed", "moving")} | {"truth": "shift.tfm"}
+        (tmp_path / "pairs.json").write_text(json.dumps([pair]))
+        (record,) = pair_records({}, tmp_path / "pairs.json", tmp_path)
+        point = torch.tensor([[1.0, 2.0, 3.0]])
+        assert LoadPaird()(record)["truth"](point).tolist() == [[1.0, 2.0, 7.0]]
+        (tmp_path / "shift.tfm").unlink()
+        with pytest.raises(FileNotFoundError, match=r"truth .*shift\.tfm: no such file"):
+            pair_records({}, tmp_path / "pairs.json", tmp_path)
 
 
 def test_initial_transform_is_part_of_the_way():

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make the sample pair of the brain bundles out of two packaged templates.
+
+Fetch the inputs by package name (Debian 12 and PyPI), then run the script::
+
+    apt-get download mricron-data && dpkg -x mricron-data_*.deb mricron
+    pip download --no-deps nilearn==0.14.1 && python -m zipfile -e nilearn-0.14.1-py3-none-any.whl nilearn
+    python docs/samples/make_brain_sample.py mricron/usr/share/mricron/templates nilearn/nilearn/datasets/data \
+        bundles/brain_mr_gated_gradient/sample
+
+The output is the same to the byte on every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from regplugins.data import load_image, load_label
+from regplugins.data.brain_pairs import SPACING, remap
+from regplugins.io import write_image
+from regplugins.spatial import Grid, onto_grid, resample_labels
+
+# How the second scan lies in its scanner: turned about an oblique axis (rotation vector, degrees) and shifted (mm).
+TURN, SHIFT = (4.0, -3.0, 8.0), (6.0, -9.0, 5.0)
+MARGIN_MM = 6.0
+
+
+def around(brain: torch.Tensor, grid: Grid) -> Grid:
+    """A grid of ``SPACING`` about what is not zero, with a margin."""
+    voxels = brain[0].nonzero().double()
+    first, last = voxels.amin(0), voxels.amax(0)
+    box = grid.affine.clone()
+    box[:3, 3] = grid.index_to_world(first)
+    extent = Grid(tuple(int(size) for size in last - first + 1), box)
+    shape = [int((size + 2 * MARGIN_MM) / SPACING) for size in extent.shape]
+    return extent.resized([SPACING] * 3, shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mricron", type=Path, help="templates folder of the package mricron-data")
+    parser.add_argument("nilearn", type=Path, help="datasets/data folder of the package nilearn")
+    parser.add_argument("sample", type=Path, help="folder to write to")
+    args = parser.parse_args()
+    fixed = load_image(args.nilearn / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    grid = around(fixed.as_tensor(), Grid.from_image(fixed))
+    write_image(onto_grid(fixed, grid).round(), grid, args.sample / "fixed.nii.gz", np.uint8)
+
+    moving = load_image(args.mricron / "ch2bet.nii.gz")
+    label = load_label(args.mricron / "aal.nii.gz")
+    grid = around(moving.as_tensor(), Grid.from_image(moving))
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = torch.from_numpy(Rotation.from_rotvec(TURN, degrees=True).as_matrix())
+    pose[:3, 3] = torch.tensor(SHIFT)
+    turned = Grid(grid.shape, pose @ grid.affine)
+    values = (1000 * remap(onto_grid(moving, grid))).round()
+    write_image(values, turned, args.sample / "moving.nii.gz", np.int16)
+    regions = resample_labels(label.as_tensor(), Grid.from_image(label), grid)
+    write_image(regions, turned, args.sample / "moving_label.nii.gz", np.uint8)
+
+
+if __name__ == "__main__":
+    main()

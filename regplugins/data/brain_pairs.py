@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of brains at 2 mm by which a registration is judged: by a known warp, tissue classes, landmarks or labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle, islice, permutations
+from pathlib import Path
+from zlib import crc32
+
+import itk
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from regplugins.data.random_warps import RandomWarp
+from regplugins.data.volumes import load_image, load_label
+from regplugins.io import read_landmarks, write_displacement, write_image, write_landmarks
+from regplugins.prealign import initial_transform
+from regplugins.spatial import Grid, Transform, onto_grid, resample_labels
+
+SPACING = 2.0
+
+# Fixed and moving sequence of the pairs with known truth; a brain gives KNOWN_PAIRS of them.
+KNOWN_ORDERS = (
+    *(("t1", "t2"), ("t2", "t1"), ("t1", "flair"), ("flair", "t1c"), ("t1c", "flair"), ("t2", "flair")),
+    *(("ct", "t1"), ("t1", "ct")),
+)
+KNOWN_PAIRS = 6
+
+# Fixed and moving sequence of the pairs of two patients, and of one patient at two times.
+BETWEEN_ORDERS = (("t1c", "t2"), ("t2", "t1c"), ("t1c", "flair"), ("flair", "t1c"), ("flair", "t1"), ("t1", "flair"))
+FOLLOWUP = ("BraTSReg_002_00", "BraTSReg_002_01")
+FOLLOWUP_ORDERS = (("t1", "t2"), ("t2", "t1"), ("t1c", "flair"), ("flair", "t1c"))
+
+# The 138 structures of Neuromorphometrics' protocol in large groups, numbered from 1 in this order.
+STRUCTURES: dict[str, tuple[int, ...]] = {
+    "cerebral cortex": tuple(range(100, 208)),
+    "cerebral white matter": (44, 45),
+    "lateral ventricles": (49, 50, 51, 52),
+    "third and fourth ventricle": (4, 11),
+    "thalamus": (59, 60),
+    "caudate": (36, 37),
+    "putamen": (57, 58),
+    "pallidum": (55, 56),
+    "hippocampus": (47, 48),
+    "amygdala": (31, 32),
+    "brain stem and ventral diencephalon": (35, 61, 62),
+    "cerebellar cortex": (38, 39, 71, 72, 73),
+    "cerebellar white matter": (40, 41),
+}
+LABELLED_TEST_CASES = ("1004", "1005", "1010", "1013", "1017", "1125")
+# Where a T1's intensities, as fractions of the 99.9th percentile, go: fluid becomes bright, white matter dark.
+REMAPPING = ((0.0, 0.15, 0.3, 0.55, 0.8, 1.0), (0.0, 1.0, 0.85, 0.55, 0.3, 0.25))
+
+
+def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> list[dict[str, str]]:
+    """Pairs of different sequences of one brain, the fixed one warped by ``RandomWarp``'s defaults.
+
+    The warp is given on the fixed grid and linear between its voxels, so that the file holds all of it; the name of a
+    pair is its seed.
+
+    Args:
+        name: of the subject.
+        images: sequences and ``brainmask`` on one grid.
+        target: files go into ``pairs/<pair>`` below it.
+
+    Returns:
+        Records with ``fixed``, ``moving``, ``truth`` and ``fixed_mask``, the brain.
+    """
+    orders = cycle(order for order in KNOWN_ORDERS if set(order) <= images.keys())
+    records = []
+    for number, (fixed, moving) in enumerate(islice(orders, KNOWN_PAIRS)):
+        pair = f"{name}_{fixed}_{moving}_{number}"
+        grid = _test_grid(images[fixed])
+        warp = RandomWarp().set_random_state(seed=crc32(pair.encode()))
+        truth = warp(grid).sample(grid)
+        writer = _PairWriter(target, pair)
+        writer.image("fixed", onto_grid(images[fixed], grid, truth), grid)
+        writer.image("moving", onto_grid(images[moving], grid), grid)
+        writer.label("fixed_mask", _label_onto(images["brainmask"], grid, truth), grid)
+        write_displacement(truth, writer.path("truth"))
+        records.append(writer.record)
+    return records
+
+
+def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path) -> list[dict[str, str]]:
+    """Pairs of different sequences of two patients, the moving one brought to the fixed one by an affine transform.
+
+    The labels are tissue classes, tumour left out: 1 fluid, 2 grey, 3 white matter (see ``tissue_classes``).
+
+    Args:
+        patients: sequences and masks of each.
+        target: files go into ``pairs/<pair>`` below it.
+
+    Returns:
+        Records with ``fixed``, ``moving`` and their labels.
+    """
+    records = []
+    classes = {name: tissue_classes(images) for name, images in patients.items()}
+    for (name, fixed_images), (other, moving_images) in permutations(patients.items(), 2):
+        if {name, other} == set(FOLLOWUP):
+            continue
+        grid = _test_grid(fixed_images["t1c"])
+        affine = _affine(fixed_images["t1c"], moving_images["t1c"])
+        for fixed, moving in BETWEEN_ORDERS:
+            if fixed in fixed_images and moving in moving_images:
+                writer = _PairWriter(target, f"{name}_{fixed}_{other}_{moving}")
+                writer.image("fixed", onto_grid(fixed_images[fixed], grid), grid)
+                writer.image("moving", onto_grid(moving_images[moving], grid, affine), grid)
+                writer.label("fixed_label", _label_onto(classes[name], grid), grid)
+                writer.label("moving_label", _label_onto(classes[other], grid, affine), grid)
+                records.append(writer.record)
+    return records
+
+
+def pairs_with_landmarks(
+    folder: Path, patients: Mapping[str, Mapping[str, MetaTensor]], target: Path
+) -> list[dict[str, str]]:
+    """Pairs of different sequences of the patient that was scanned twice, with landmarks of a radiologist.
+
+    Args:
+        folder: holds ``<case>/landmarks_lps.csv``.
+        patients: sequences of each.
+        target: files go into ``pairs/<pair>`` below it.
+
+    Returns:
+        Records with ``fixed``, ``moving`` and their landmarks (RAS+).
+    """
+    records = []
+    for fixed, moving in FOLLOWUP_ORDERS:
+        writer = _PairWriter(target, f"{FOLLOWUP[0]}_{fixed}_{FOLLOWUP[1]}_{moving}")
+        for side, case, sequence in (("fixed", FOLLOWUP[0], fixed), ("moving", FOLLOWUP[1], moving)):
+            image = patients[case][sequence]
+            grid = _test_grid(image)
+            writer.image(side, onto_grid(image, grid), grid)
+            points = read_landmarks(folder / case / "landmarks_lps.csv", "LPS")
+            write_landmarks(points, writer.path(f"{side}_landmarks", ".csv"), "RAS")
+        records.append(writer.record)
+    return records
+
+
+def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
+    """Pairs of T1 brains of two people, the moving one with other intensities, brought together by an affine transform.
+
+    Args:
+        folder: holds ``<id>_t1.nii.gz`` and ``<id>_labels.nii.gz``.
+        target: files go into ``pairs/<pair>`` below it.
+
+    Returns:
+        Records with ``fixed``, ``moving`` and their labels, those of ``STRUCTURES``.
+    """
+    cases = {}
+    for case in LABELLED_TEST_CASES:
+        labels = load_label(folder / f"{case}_labels.nii.gz")
+        grouped = torch.zeros_like(labels)
+        for number, structures in enumerate(STRUCTURES.values(), start=1):
+            grouped[torch.isin(labels, torch.tensor(structures))] = number
+        cases[case] = load_image(folder / f"{case}_t1.nii.gz"), grouped
+    records = []
+    for number, (name, (image, label)) in enumerate(cases.items()):
+        grid = _test_grid(image)
+        for step in (1, 2):
+            other = LABELLED_TEST_CASES[(number + step) % len(cases)]
+            moving, moving_label = cases[other]
+            affine = _affine(image, moving)
+            writer = _PairWriter(target, f"{name}_t1_{other}_remapped")
+            writer.image("fixed", onto_grid(image, grid), grid)
+            writer.image("moving", remap(onto_grid(moving, grid, affine)), grid)
+            writer.label("fixed_label", _label_onto(label, grid), grid)
+            writer.label("moving_label", _label_onto(moving_label, grid, affine), grid)
+            records.append(writer.record)
+    return records
+
+
+def remap(image: Tensor) -> Tensor:
+    """Give a T1 of a stripped brain another contrast, by ``REMAPPING``."""
+    source, goal = REMAPPING
+    top = np.quantile(image[image > 0], 0.999)
+    return torch.from_numpy(np.interp(image.numpy() / top, source, goal).astype(np.float32))
+
+
+def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
+    """Fluid 1, grey 2 and white matter 3 by k-means of the contrast-enhanced T1, its bias field removed (N4); 0 outside
+    the brain and in a tumour.
+
+    Args:
+        images: ``t1c``, ``brainmask`` and perhaps ``tumour``, ``(1, *spatial)`` on one grid.
+    """
+    image = images["t1c"]
+    inside = images["brainmask"] > 0
+    if "tumour" in images:
+        inside = inside & (images["tumour"] == 0)
+    volume = itk.image_from_array(np.ascontiguousarray(image[0].numpy()))
+    mask = itk.image_from_array(inside[0].numpy().astype(np.uint8))
+    corrected = itk.array_from_image(itk.n4_bias_field_correction_image_filter(volume, mask_image=mask))
+    values = corrected[inside[0].numpy()].astype(np.float64)
+    start = np.quantile(values, [0.05, 0.4, 0.8])
+    centres, _ = kmeans2(values, start, minit="matrix")
+    limits = torch.from_numpy((np.sort(centres)[1:] + np.sort(centres)[:-1]) / 2)
+    classes = torch.bucketize(torch.from_numpy(corrected).double(), limits).to(torch.int32) + 1
+    return MetaTensor(classes[None] * inside.as_tensor(), affine=image.affine)
+
+
+class _PairWriter:
+    """Writes a pair's files into its folder and keeps the record of them."""
+
+    def __init__(self, target: Path, name: str) -> None:
+        self.target = target
+        self.folder = target / "pairs" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.record = {"name": name}
+
+    def path(self, key: str, suffix: str = ".nii.gz") -> Path:
+        path = self.folder / f"{key}{suffix}"
+        self.record[key] = str(path.relative_to(self.target))
+        return path
+
+    def image(self, key: str, values: Tensor, grid: Grid) -> None:
+        write_image(values, grid, self.path(key))
+
+    def label(self, key: str, values: Tensor, grid: Grid) -> None:
+        write_image(values, grid, self.path(key), np.uint8)
+
+
+def _test_grid(image: MetaTensor) -> Grid:
+    return Grid.from_image(image).resized([SPACING] * 3)
+
+
+def _label_onto(label: MetaTensor, grid: Grid, transform: Transform | None = None) -> Tensor:
+    return resample_labels(label.as_tensor(), Grid.from_image(label), grid, transform)
+
+
+def _affine(fixed: MetaTensor, moving: MetaTensor) -> Transform:
+    grids = [Grid.from_image(image) for image in (fixed, moving)]
+    return initial_transform("affine", fixed.as_tensor(), grids[0], moving.as_tensor(), grids[1])

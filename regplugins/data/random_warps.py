@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random warps of known truth: an affine one and a smooth one, stated in millimetres, without folds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from scipy.interpolate import BSpline
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from regplugins.spatial import AffineTransform, DisplacementField, Grid, Transform
+
+# A cubic B-spline lattice of spacing h does not fold while its coefficients along the lattice's axes stay below h / K
+# (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, Graphical Models 62 (2000)
+# 411-427).
+_INJECTIVE = {2: 2.046392675, 3: 2.479472335}
+
+
+class RandomWarp(Randomizable):
+    """Draws maps of the world, ``x -> A(x + u(x))``: ``u`` smooth, ``A`` affine about the centre of a grid.
+
+    ``u`` is a cubic B-spline on a lattice of control points with random coefficients, scaled to a largest length
+    between half of ``displacement`` and all of it, and kept below what is known to be free of folds. With the state set
+    (``set_random_state``) the maps are the same on every machine.
+
+    Args:
+        displacement: largest length of ``u``, mm.
+        control_spacing: least and largest distance of the control points, mm, drawn anew for each map; large is smooth.
+        rotation: largest angle about a random axis, degrees.
+        translation: largest shift along each axis, mm.
+        scaling: largest change of size along each axis, as a fraction.
+
+    Raises:
+        ValueError: a negative magnitude, a scaling of one or more, or a spacing that is not positive.
+    """
+
+    def __init__(
+        self,
+        displacement: float = 8.0,
+        control_spacing: Sequence[float] = (24.0, 64.0),
+        rotation: float = 6.0,
+        translation: float = 4.0,
+        scaling: float = 0.05,
+    ) -> None:
+        if min(displacement, rotation, translation, scaling) < 0 or scaling >= 1:
+            raise ValueError(
+                "displacement, rotation, translation and scaling must be at least 0 and scaling below 1, got "
+                f"{displacement}, {rotation}, {translation} and {scaling}"
+            )
+        least, largest = control_spacing
+        if not 0 < least <= largest:
+            raise ValueError(f"control_spacing must be two growing numbers greater than 0, got {control_spacing}")
+        self.displacement = displacement
+        self.control_spacing = (least, largest)
+        self.rotation = rotation
+        self.translation = translation
+        self.scaling = scaling
+
+    def __call__(self, grid: Grid) -> Transform:
+        """Draw a map.
+
+        Args:
+            grid: where ``u`` is given, and about whose centre ``A`` turns and scales.
+
+        Returns:
+            ``A`` after ``u``, from the world to itself.
+        """
+        return self.affine(grid) @ self.smooth(grid)
+
+    def affine(self, grid: Grid) -> AffineTransform:
+        """Draw the affine part alone."""
+        n = grid.ndim
+        axis = self.R.normal(size=3) if n == 3 else np.array([0.0, 0.0, 1.0])
+        angle = math.radians(self.R.uniform(-self.rotation, self.rotation))
+        matrix = np.eye(n + 1)
+        matrix[:n, :n] = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()[:n, :n]
+        matrix[:n, :n] *= self.R.uniform(1 - self.scaling, 1 + self.scaling, size=n)
+        centre = grid.centre.numpy()
+        shift = self.R.uniform(-self.translation, self.translation, size=n)
+        matrix[:n, n] = centre + shift - matrix[:n, :n] @ centre
+        return AffineTransform(torch.from_numpy(matrix))
+
+    def smooth(self, grid: Grid) -> DisplacementField:
+        """Draw the smooth part alone."""
+        n = grid.ndim
+        least, largest = self.control_spacing
+        step = math.exp(self.R.uniform(math.log(least), math.log(largest)))
+        bases = [_basis(size, spacing / step) for size, spacing in zip(grid.shape, grid.spacing.tolist(), strict=True)]
+        coefficients = torch.from_numpy(self.R.uniform(-1, 1, size=(n, *[basis.shape[1] for basis in bases])))
+        vectors = coefficients
+        for axis, basis in enumerate(bases):
+            vectors = torch.tensordot(vectors, basis, dims=([axis + 1], [1])).movedim(-1, axis + 1)
+        length = self.R.uniform(0.5, 1) * self.displacement
+        directions = grid.affine[:n, :n] / grid.spacing
+        largest_along_axes = torch.tensordot(torch.linalg.inv(directions), coefficients, dims=1).abs().max()
+        scale = min(length / float(vectors.norm(dim=0).max()), step / _INJECTIVE[n] / float(largest_along_axes))
+        return DisplacementField(scale * vectors, grid)
+
+
+def _basis(size: int, step: float) -> Tensor:
+    """Cubic B-splines at the voxels of an axis: (size, control points) float64, ``step`` control points a voxel."""
+    positions = np.arange(size) * step
+    count = math.floor(positions[-1]) + 4
+    knots = np.arange(-3, count + 1)  # spline k lives between the knots k - 3 and k + 1
+    return torch.from_numpy(BSpline.design_matrix(positions, knots.astype(float), 3).toarray())

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts that several networks have."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+
+
+class Regression(nn.Module):
+    """Convolution to one displacement component an axis; float32 under autocast, and nearly zero before training.
+
+    Args:
+        spatial_dims: 2 or 3, and as many components.
+        in_channels: of the features.
+        kernel_size: odd.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.conv = Conv[Conv.CONV, spatial_dims](
+            in_channels, spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2
+        )
+        nn.init.normal_(self.conv.weight, std=1e-5)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """
+        Args:
+            features: ``(B, in_channels, *spatial)``.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in voxels.
+        """
+        # bfloat16 keeps three digits: a displacement of 5 voxels would be known to 0.02
+        if torch.jit.is_scripting():  # a script cannot switch autocast off for a device it does not know
+            return self.conv(features.float())
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            return self.conv(features.float())
+
+
+class AverageFusion(nn.Module):
+    """The mean of two displacement fields ``(B, n, *spatial)``."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return (first + second) / 2
+
+
+class GatedFusion(nn.Module):
+    """Weigh two displacement fields voxel by voxel and mix them (Xu et al., ICASSP 2021, Fig. 2b).
+
+    A convolution of both with a sigmoid gives two gates of ``n`` channels; each field is multiplied by its gate, and a
+    1 x 1 x 1 convolution makes one field of the two. Before training the gates are about one half and the result is
+    about the average.
+
+    Args:
+        spatial_dims: 2 or 3.
+        kernel_size: of the gates' convolution, odd; the paper does not give it.
+    """
+
+    def __init__(self, spatial_dims: int, kernel_size: int = 3) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.gate = conv(2 * spatial_dims, 2 * spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2)
+        self.bottleneck = conv(2 * spatial_dims, spatial_dims, kernel_size=1)
+        nn.init.zeros_(self.gate.bias)
+        nn.init.zeros_(self.bottleneck.bias)
+        with torch.no_grad():  # a random mixture would turn displacements about before anything is learnt
+            identity = torch.eye(spatial_dims).repeat(1, 2)
+            self.bottleneck.weight.copy_(identity.view_as(self.bottleneck.weight))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """
+        Args:
+            first: ``(B, n, *spatial)`` displacement.
+            second: ``(B, n, *spatial)`` displacement.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in their unit.
+        """
+        if torch.jit.is_scripting():
+            return self._fuse(torch.cat([first, second], dim=1))
+        with torch.autocast(device_type=first.device.type, enabled=False):
+            return self._fuse(torch.cat([first.float(), second.float()], dim=1))
+
+    def _fuse(self, both: Tensor) -> Tensor:
+        return self.bottleneck(torch.sigmoid(self.gate(both)) * both)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient-guided dual-branch registration network with gated fusion (Xu et al., ICASSP 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from monai.networks.nets import VoxelMorphUNet
+from torch import Tensor, nn
+
+from regplugins.checks import boolean, choice
+from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression
+from regplugins.spatial import exponentiate, gradient_magnitude
+
+FUSIONS = ("gated", "average", "concat", "none")
+
+
+class Branch(nn.Module):
+    """MONAI's ``VoxelMorphUNet`` with strided convolutions, whose last convolution is in float32 under autocast.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: images, 2 or 4.
+        channels: kernels at full resolution, at half of it, and so on.
+        norm: MONAI's name of the normalisation after each convolution but the last, or None.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int], norm: str | None) -> None:
+        super().__init__()
+        full = channels[0]
+        unet = VoxelMorphUNet(
+            spatial_dims,
+            in_channels,
+            unet_out_channels=full,
+            channels=[width for step in pairwise(channels) for width in step],
+            final_conv_channels=[full, full],
+            use_maxpool=False,
+            norm=norm,
+        )
+        self.unet, refinement = unet.net
+        self.refinement = refinement[:-1]
+        self.regression = Regression(spatial_dims, full)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.regression(self.refinement(self.unet(images)))
+
+
+class GatedDualBranch(RegistrationNetwork):
+    """One branch registers the images, another their gradient magnitudes; a gate fuses the two fields.
+
+    Each branch is VoxelMorph: a convolution at full resolution, four of stride 2, the way back with skip connections,
+    and four convolutions that refine at full resolution. That is MONAI's ``VoxelMorphUNet`` with strided convolutions,
+    so its blocks are used. The gradient maps are computed inside: the network takes the plain pair.
+
+    Args:
+        spatial_dims: 2 or 3.
+        fusion: "gated"; or what the paper compares it with: "average" of both fields, "concat" (VM(concat): one branch
+            on images and gradient maps) or "none" (VM: one branch on the images).
+        channels: kernels at full resolution, and at a half, a quarter, an eighth and a sixteenth.
+        norm: MONAI's name of the normalisation after the convolutions: VoxelMorph has None, "batch" learns faster.
+        gate_kernel: kernel size of the gates' convolution, odd.
+        diffeomorphic: take what the branches give for stationary velocities and integrate them, by scaling and
+            squaring; not in the paper.
+
+    Raises:
+        ValueError: unknown fusion, wrong number of channels, even kernel.
+        TypeError: ``diffeomorphic`` is no boolean.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 3,
+        fusion: str = "gated",
+        channels: Sequence[int] = (16, 32, 32, 32, 32),
+        norm: str | None = None,
+        gate_kernel: int = 3,
+        diffeomorphic: bool = False,
+    ) -> None:
+        super().__init__(spatial_dims, stride=16)
+        choice("fusion", fusion, dict.fromkeys(FUSIONS))
+        if len(channels) != 5:
+            raise ValueError(f"expected 5 channel numbers (full resolution to a sixteenth), got {channels}")
+        if gate_kernel % 2 != 1:
+            raise ValueError(f"gate_kernel must be odd, got {gate_kernel}")
+        self.fusion = fusion
+        self.diffeomorphic = boolean("diffeomorphic", diffeomorphic)
+        self.branches = nn.ModuleList([Branch(spatial_dims, 4 if fusion == "concat" else 2, channels, norm)])
+        self.fuse = nn.ModuleList()
+        if fusion in ("gated", "average"):
+            self.branches.append(Branch(spatial_dims, 2, channels, norm))
+            self.fuse.append(GatedFusion(spatial_dims, gate_kernel) if fusion == "gated" else AverageFusion())
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image; every size a multiple of ``stride``.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in voxels.
+
+        Raises:
+            ValueError: not two channels, or a size that is no multiple of ``stride``.
+        """
+        return self.fields(pair)[0]
+
+    def fields(self, pair: Tensor) -> list[Tensor]:
+        """
+        Args:
+            pair: as for ``forward``.
+
+        Returns:
+            The final field, and where there are two branches that of the gradient branch, which aligns the gradient
+            magnitudes: each ``(B, n, *spatial)`` in voxels.
+        """
+        self.check(pair)
+        inputs = [pair] if self.fusion == "none" else [pair, gradient_magnitude(pair)]
+        if self.fusion == "concat":
+            inputs = [torch.cat(inputs, dim=1)]
+        fields: list[Tensor] = []
+        for k, branch in enumerate(self.branches):
+            fields.append(branch(inputs[k]))
+        for fuse in self.fuse:
+            fields[0] = fuse(fields[0], fields[1])
+        return [exponentiate(field, 7) for field in fields] if self.diffeomorphic else fields

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How steep an image is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gradient_magnitude(image: Tensor) -> Tensor:
+    """Length of the gradient by differences of adjacent voxels: the convolution of Eq. 1 of Xu et al., ICASSP 2021.
+
+    The kernel along each axis is (-1/2, 0, 1/2), which puts a boundary where it lies and not half a voxel beside; the
+    image continues from its border.
+
+    Args:
+        image: ``(B, C, *spatial)``, 2-D or 3-D.
+
+    Returns:
+        ``(B, C, *spatial)``, per voxel, each channel by itself.
+    """
+    n = image.dim() - 2
+    padded = F.pad(image, [1, 1] * n, mode="replicate")
+    squares = torch.zeros_like(image)
+    for axis in range(n):
+        middle = padded
+        for other in range(n):
+            if other != axis:
+                middle = middle.narrow(other + 2, 1, image.shape[other + 2])
+        size = image.shape[axis + 2]
+        difference = (middle.narrow(axis + 2, 2, size) - middle.narrow(axis + 2, 0, size)) / 2
+        squares = squares + difference * difference
+    return squares.sqrt()

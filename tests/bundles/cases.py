@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundles, and what the tests that all of them must pass need to know of each."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from regplugins.losses import LocalNCCLoss, MINDLoss
+from regplugins.networks import GatedDualBranch, MultiResolutionFCN
+from tests.bundles.datasets import brain_sequences, labelled_warps
+
+
+@dataclass(frozen=True, eq=False)
+class BundleCase:
+    """A bundle as its tests see it; two are the same only if they are one object.
+
+    Args:
+        name: its folder.
+        network: builds the network of ``models/model.pt``, as ``network_def`` should.
+        stride: of the network.
+        write_data: writes a data set that ``train.json`` takes, with two or more pairs to validate and to test on: the
+            bundle's folder (for its sample), folder to write to.
+        training: overrides of ``train.json`` for quick steps on that data.
+        overlays: what was laid over ``train.json`` to make the shipped weights.
+        evaluation: overrides of ``evaluate.json`` for two test pairs.
+        score: of ``metrics.csv``, without "_before" or "_after".
+        better: whether a score is better than another.
+        similarity: of ``report.json``, what registration of the sample raises.
+        gain: by how much, at least.
+        dissimilarity: of a warped and a fixed image ``(B, 1, *spatial)``: what refinement lowers.
+        lowered: by how much, at least.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    stride: int
+    write_data: Callable[[Path, Path], None]
+    training: Mapping[str, Any]
+    score: str
+    better: Callable[[float, float], bool]
+    similarity: str
+    gain: float
+    dissimilarity: Callable[[Tensor, Tensor], Tensor]
+    lowered: float
+    overlays: tuple[str, ...] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def few_steps(self) -> dict[str, Any]:
+        """Overrides of ``train.json`` for two steps an epoch."""
+        return {"pairs_per_epoch": 4, "batch_size": 2, "val_interval": 1, **self.training}
+
+    @property
+    def export_shape(self) -> list[int]:
+        """Small sizes that the network takes, not all the same."""
+        return [size * max(self.stride, 8) for size in (2, 3, 2)]
+
+
+HIPPOCAMPUS = BundleCase(
+    name="hippocampus_mr_multires_fcn",
+    network=MultiResolutionFCN,
+    stride=4,
+    write_data=labelled_warps,
+    # The sample's label is larger than those that the bundle was trained on.
+    training={"network_shape": [44, 52, 48], "val_pairs": 2},
+    evaluation={"eval_pairs": 2},
+    score="dice_mean",
+    better=operator.gt,
+    similarity="ncc",
+    gain=0.05,
+    dissimilarity=LocalNCCLoss(7),
+    lowered=0.01,
+)
+
+GATED_GRADIENT = BundleCase(
+    name="brain_mr_gated_gradient",
+    network=partial(GatedDualBranch, norm="batch"),
+    stride=16,
+    write_data=brain_sequences,
+    training={"spacing": 6.0, "network_shape": [32, 32, 32]},
+    overlays=("shipped",),
+    score="endpoint_error_mean",
+    better=operator.lt,
+    similarity="mutual_information",
+    gain=0.02,
+    dissimilarity=MINDLoss("ssc"),
+    lowered=0.001,
+)
+
+CASES = (HIPPOCAMPUS, GATED_GRADIENT)

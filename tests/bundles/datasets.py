@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small data sets of realistic images, made of the bundles' samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regplugins.data import RandomWarp, load_image, load_label
+from regplugins.io import write_displacement, write_image
+from regplugins.spatial import DisplacementField, Grid, onto_grid, resample, resample_labels
+
+
+def labelled_warps(bundle: Path, folder: Path) -> None:
+    """The sample's labelled image under smooth random warps, scaled as differently as scanners do."""
+    image, label = load_image(bundle / "sample/moving.nii.gz"), load_label(bundle / "sample/moving_label.nii.gz")
+    grid = Grid.from_image(image)
+    generator = torch.Generator().manual_seed(0)
+    records: list[dict[str, str]] = []
+    for case in range(7):
+        coarse = 4 * torch.randn(1, 3, 5, 5, 5, generator=generator)
+        vectors = torch.nn.functional.interpolate(coarse, grid.shape, mode="trilinear", align_corners=True)[0]
+        warp = DisplacementField(vectors, grid)
+        scale = 20.0 ** float(torch.rand((), generator=generator))
+        paths = {key: folder / f"{key}_{case}.nii.gz" for key in ("image", "label")}
+        write_image(scale * resample(image.as_tensor(), grid, grid, warp), grid, paths["image"])
+        write_image(resample_labels(label.as_tensor(), grid, grid, warp), grid, paths["label"], np.uint8)
+        records.append({key: str(path) for key, path in paths.items()})
+    sections = {"training": records[:3], "validation": records[3:5], "test": records[5:]}
+    (folder / "datalist.json").write_text(json.dumps(sections))
+
+
+def brain_sequences(bundle: Path, folder: Path) -> None:
+    """The sample's two brains at 4 mm, each in two contrasts; pairs of one brain's contrasts, the fixed one under a
+    known random warp.
+
+    ``training`` has the images, ``validation`` and ``test`` a pair of each brain with its ``truth``, and ``labelled``
+    one of the moving sample with its left and right structures instead.
+    """
+    sections: dict[str, list[dict[str, str]]] = {key: [] for key in ("training", "validation", "test", "labelled")}
+    for subject, sequence, other in (("fixed", "t1", "t2"), ("moving", "t2", "t1")):
+        image = load_image(bundle / f"sample/{subject}.nii.gz")
+        grid = Grid.from_image(image).canonical().resized([4.0] * 3)
+        values = onto_grid(image, grid)
+        brain = {sequence: values, other: _other_contrast(values)}
+        paths = {key: folder / f"{subject}_{key}.nii.gz" for key in brain}
+        for key, path in paths.items():
+            write_image(brain[key], grid, path)
+            sections["training"].append({"image": str(path), "subject": subject, "sequence": key})
+        for seed, section in enumerate(("validation", "test"), start=1):
+            truth = RandomWarp().set_random_state(seed)(grid).sample(grid)
+            target = {key: folder / f"{section}_{subject}_{key}.nii.gz" for key in ("fixed", "fixed_mask", "truth")}
+            write_image(resample(brain["t1"], grid, grid, truth), grid, target["fixed"])
+            write_image(resample_labels((values > 0).int(), grid, grid, truth), grid, target["fixed_mask"], np.uint8)
+            write_displacement(truth, target["truth"])
+            pair = {key: str(path) for key, path in (target | {"moving": paths["t2"]}).items()}
+            sections[section].append({"name": subject, **pair})
+    # Of the last pair of the test section, the moving sample's: in the atlas left structures are odd, right ones even.
+    label = load_label(bundle / "sample/moving_label.nii.gz")
+    sides = torch.where(label > 0, 1 + label % 2, 0).as_tensor()
+    labels = {key: folder / f"{key}.nii.gz" for key in ("fixed_label", "moving_label")}
+    write_image(resample_labels(sides, Grid.from_image(label), grid, truth), grid, labels["fixed_label"], np.uint8)
+    write_image(resample_labels(sides, Grid.from_image(label), grid), grid, labels["moving_label"], np.uint8)
+    images = {key: pair[key] for key in ("fixed", "moving")}
+    sections["labelled"].append(images | {key: str(path) for key, path in labels.items()})
+    (folder / "datalist.json").write_text(json.dumps(sections))
+
+
+def _other_contrast(image: Tensor) -> Tensor:
+    """What is bright becomes dark and the other way about, the background aside."""
+    return torch.where(image > 0, 1.1 * image.max() - image, 0)

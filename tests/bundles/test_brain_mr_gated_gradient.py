@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this bundle alone does; the rest is in test_every_bundle.py."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from regplugins.checks import first_cause
+from regplugins.networks import GatedDualBranch, load_weights
+from tests.bundles.cases import GATED_GRADIENT, BundleCase
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def case() -> BundleCase:
+    return GATED_GRADIENT
+
+
+class TestTraining:
+    @pytest.mark.parametrize("fusion", ["gated", "average", "concat", "none"])
+    def test_every_fusion_by_the_papers_settings(self, train, tmp_path, fusion):
+        small = {"pairs_per_epoch": 2, "batch_size": 1}
+        last = train(tmp_path, max_epochs=1, **small, **{"network_def#fusion": fusion})
+        assert last["iteration"] == 2
+        assert {group["lr"] for group in last["optimizer"]["param_groups"]} == {1e-5}
+        load_weights(GatedDualBranch(fusion=fusion, norm="batch"), tmp_path / "checkpoints")
+
+    def test_unknown_fusion(self, train, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            train(tmp_path, max_epochs=1, **{"network_def#fusion": "product"})
+        assert "['average', 'concat', 'gated', 'none']" in str(first_cause(error.value))
+
+    def test_shipped_schedule(self, train, tmp_path):
+        last = train(tmp_path, "shipped", max_epochs=1, pairs_per_epoch=3, batch_size=1)
+        schedule, (group,) = last["lr_scheduler"], last["optimizer"]["param_groups"]
+        assert schedule["total_steps"] == schedule["last_epoch"] == 3
+        assert group["max_lr"] == 0.002
+
+    def test_diffeomorphic(self, train, tmp_path):
+        last = train(tmp_path, "shipped", max_epochs=1, **{"network_def#diffeomorphic": True})
+        assert last["iteration"] == 2
+
+    def test_diffeomorphic_is_no_string(self, train, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            train(tmp_path, max_epochs=1, **{"network_def#diffeomorphic": "true"})
+        assert "diffeomorphic must be True or False" in str(first_cause(error.value))
+
+    def test_epochs_are_chosen_by_the_known_warps(self, data, run, train, tmp_path):
+        best = train(tmp_path, "shipped", max_epochs=1)["best"]
+        options = {"models_dir": str(tmp_path / "checkpoints"), "spacing": GATED_GRADIENT.training["spacing"]}
+        options |= {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "eval_section": "validation"}
+        run("train", "evaluate", **options)
+        summary = json.loads((tmp_path / "eval/summary.json").read_text())
+        assert summary["endpoint_error_mean_after"]["mean"] == pytest.approx(-best, rel=1e-4)
+
+
+class TestEvaluation:
+    @pytest.fixture(scope="class")
+    def evaluated(self, data, run, tmp_path_factory) -> list[dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("eval")
+        run("train", "evaluate", dataset_dir=str(data), output_dir=str(folder))
+        return list(csv.DictReader((folder / "metrics.csv").open()))
+
+    def test_errors_before_are_the_lengths_of_the_true_warps(self, data, evaluated):
+        pairs = json.loads((data / "datalist.json").read_text())["test"]
+        assert [row["name"] for row in evaluated] == [pair["name"] for pair in pairs]
+        for row, pair in zip(evaluated, pairs, strict=True):
+            warp, mask = (sitk.GetArrayFromImage(sitk.ReadImage(pair[key])) for key in ("truth", "fixed_mask"))
+            lengths = np.linalg.norm(warp, axis=-1)[mask > 0]
+            assert float(row["endpoint_error_mean_before"]) == pytest.approx(lengths.mean(), rel=1e-4)
+            assert float(row["endpoint_error_p95_before"]) == pytest.approx(np.percentile(lengths, 95), rel=1e-4)
+
+    def test_errors_after_are_less_in_every_pair(self, evaluated):
+        for row in evaluated:
+            for statistic in ("mean", "p95"):
+                column = f"endpoint_error_{statistic}"
+                assert 0 < float(row[f"{column}_after"]) < float(row[f"{column}_before"])
+
+    def test_pairs_with_labels_in_place_of_a_truth(self, data, run, tmp_path):
+        run("train", "evaluate", dataset_dir=str(data), output_dir=str(tmp_path), eval_section="labelled")
+        (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
+        assert row["endpoint_error_mean_after"] == ""
+        assert float(row["dice_mean_after"]) > float(row["dice_mean_before"])
+        assert {"dice_1_after", "dice_2_after"} <= row.keys()
+
+
+class TestInference:
+    def test_diffeomorphic(self, aligned, registered, run, tmp_path):
+        run("inference", output_dir=str(tmp_path), init=aligned, **{"network_def#diffeomorphic": True})
+        assert json.loads((tmp_path / "report.json").read_text())["folding_percent"] == 0
+        ours, plain = (nib.load(folder / "transform_1Warp.nii.gz").get_fdata() for folder in (tmp_path, registered))
+        # The same branches' fields, taken for velocities
+        assert np.abs(ours - plain).max() > 0.1
+        assert np.corrcoef(ours.ravel(), plain.ravel())[0, 1] > 0.8
+
+    def test_whole_head_gets_a_warning(self, bundle, aligned, run, warnings_of_ours, tmp_path):
+        brain = nib.load(bundle / "sample/fixed.nii.gz")
+        values = np.asarray(brain.dataobj).astype(np.float32)
+        air = np.abs(np.random.default_rng(0).normal(0, 5, values.shape))
+        nib.save(nib.Nifti1Image(np.where(values > 0, values, air), brain.affine), tmp_path / "head.nii.gz")
+        pair = {"fixed": str(tmp_path / "head.nii.gz"), "moving": str(bundle / "sample/moving.nii.gz")}
+        run("inference", output_dir=str(tmp_path / "out"), init=aligned, spacing=6.0, **pair)
+        (message,) = warnings_of_ours()
+        assert message.startswith(f"{pair['fixed']}: does not look like a brain without its skull")
+
+    def test_sample_gets_none(self, aligned, run, warnings_of_ours, tmp_path):
+        run("inference", output_dir=str(tmp_path), init=aligned, spacing=6.0)
+        assert warnings_of_ours() == set()
+
+    def test_gradient_branch_is_made_use_of(self, bundle):
+        """Without what it says the field would be another: the gate has not closed."""
+        network = load_weights(GATED_GRADIENT.network(), bundle / "models").eval()
+        pair = torch.rand(1, 2, 32, 32, 32)
+        with torch.no_grad():
+            field = network(pair)
+            network.branches[1].regression.conv.weight.zero_()
+            network.branches[1].regression.conv.bias.zero_()
+            assert (field - network(pair)).abs().max() > 0.01

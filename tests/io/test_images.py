@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as files: what is written lies where ITK and nibabel find it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from regplugins.io import write_image
+from regplugins.spatial import Grid
+from tests.itk_truth import GRIDS, array_of, same_geometry, sitk_image
+
+grids = pytest.mark.parametrize("grid", GRIDS.values(), ids=list(GRIDS))
+
+
+@grids
+def test_itk_reads_the_same_image(grid: Grid, tmp_path: Path) -> None:
+    image = torch.randn(1, *grid.shape)
+    write_image(image, grid, tmp_path / "image.nii.gz")
+    read = sitk.ReadImage(tmp_path / "image.nii.gz")
+    assert same_geometry(read, sitk_image(image[0], grid))
+    assert read.GetPixelID() == sitk.sitkFloat32
+    np.testing.assert_array_equal(array_of(read), image[0].numpy())
+
+
+@grids
+def test_both_forms_of_the_header_say_where_it_lies(grid: Grid, tmp_path: Path) -> None:
+    write_image(torch.zeros(1, *grid.shape), grid, tmp_path / "image.nii")
+    header = nib.load(tmp_path / "image.nii").header
+    own = np.ix_([*range(grid.ndim), 3], [*range(grid.ndim), 3])
+    for form in (header.get_sform(), header.get_qform()):
+        np.testing.assert_allclose(form[own], grid.affine, atol=1e-5)
+    assert header["sform_code"] > 0 and header["qform_code"] > 0
+    assert header.get_xyzt_units()[0] == "mm"
+    assert header.get_data_shape() == grid.shape
+
+
+def test_two_dimensional_images_are_written_in_the_plane(tmp_path: Path) -> None:
+    grid = Grid((5, 6), torch.tensor([[2.0, 0, 3], [0, 1, 4], [0, 0, 1]]))
+    write_image(torch.arange(30.0).view(1, 5, 6), grid, tmp_path / "flat.nii.gz")
+    image = sitk.ReadImage(tmp_path / "flat.nii.gz")
+    assert image.GetSize() == (5, 6)
+    assert image.GetSpacing() == (2.0, 1.0)
+    assert image.GetOrigin() == (-3.0, -4.0)
+    assert image[3, 2] == 3 * 6 + 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float64])
+def test_kept_in_the_type_that_is_asked_for(dtype: type, tmp_path: Path) -> None:
+    grid = GRIDS["small"]
+    label = torch.randint(0, 200, (1, *grid.shape), dtype=torch.int32)
+    write_image(label, grid, tmp_path / "label.nii.gz", dtype)
+    read = nib.load(tmp_path / "label.nii.gz")
+    assert read.get_data_dtype() == dtype
+    assert read.header.get_slope_inter() in ((None, None), (1.0, 0.0))  # the numbers themselves, not scaled ones
+    np.testing.assert_array_equal(np.asarray(read.dataobj), label[0].numpy())
+
+
+def test_what_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, path = GRIDS["small"], tmp_path / "image.nii.gz"
+    path.write_text("old")
+
+    def fail(image: nib.Nifti1Image, name: str) -> None:
+        Path(name).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(nib, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_image(torch.zeros(1, *grid.shape), grid, path)
+    assert os.listdir(tmp_path) == ["image.nii.gz"]
+    assert path.read_text() == "old"
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    grid = GRIDS["small"]
+    with pytest.raises(FileNotFoundError, match=r"nowhere/image\.nii\.gz: its folder does not exist"):
+        write_image(torch.zeros(1, *grid.shape), grid, tmp_path / "nowhere" / "image.nii.gz")

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The self-similarity descriptors and their loss against the formula, finite differences and their own invariances."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regplugins.losses import MIND, MINDLoss, mind
+
+NEIGHBOURHOODS = ["mind", "ssc"]
+NORMS = ["l1", "l2"]
+
+
+@pytest.fixture(params=[61, None], ids=["slabs", "whole"])
+def slabs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have images worked on in many slabs, each smaller than the reach of its patches, or in one."""
+    if request.param is not None:
+        monkeypatch.setitem(mind._SLAB, "cpu", request.param)
+
+
+def pair(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Return two images in [0, 1] that are correlated, of inverse contrast."""
+    target = torch.rand(shape, dtype=dtype)
+    return 1 - 0.5 * target - 0.5 * torch.rand(shape, dtype=dtype), target
+
+
+def edges(neighbourhood: str, ndim: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    unit = np.eye(ndim, dtype=np.int64)
+    if neighbourhood == "mind":
+        return [(0 * unit[k], sign * unit[k]) for k in range(ndim) for sign in (1, -1)]
+    signs = [(1, 1), (-1, -1), (-1, 1), (1, -1)]
+    return [(s * unit[j], t * unit[k]) for j, k in itertools.combinations(range(ndim), 2) for s, t in signs]
+
+
+def from_the_formula(
+    image: NDArray[np.float64], neighbourhood: str, radius: int, dilation: int, weighting: str
+) -> NDArray[np.float64]:
+    """Return the descriptors (edges, *spatial) of an image (*spatial), a voxel and an edge at a time."""
+    steps = np.arange(-radius, radius + 1)
+    line = np.ones(len(steps)) if weighting == "box" else np.exp(-0.5 * (steps / ((2 * radius + 1) / 3)) ** 2)
+    weights = np.ones(())
+    for _ in image.shape:
+        weights = np.multiply.outer(weights, line / line.sum())
+
+    def patch(centre: NDArray[np.int64]) -> NDArray[np.float64]:
+        lines = zip(centre, image.shape, strict=True)
+        return image[np.ix_(*(np.clip(middle + steps, 0, size - 1) for middle, size in lines))]
+
+    pairs = edges(neighbourhood, image.ndim)
+    distances = np.empty((len(pairs), *image.shape))
+    for voxel in np.ndindex(image.shape):
+        for index, (a, b) in enumerate(pairs):
+            difference = patch(voxel + dilation * a) - patch(voxel + dilation * b)
+            distances[(index, *voxel)] = (weights * difference**2).sum()
+    variance = distances.mean(0)
+    variance = variance.clip(1e-3 * variance.mean(), 1e3 * variance.mean())
+    features = np.exp(-distances / variance)
+    return features / features.max(0)
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("size", [(4, 2, 5), (6, 5), (3, 1, 4)])
+def test_descriptors_are_those_of_the_formula(size: tuple[int, ...], neighbourhood: str) -> None:
+    image = torch.rand(size, dtype=torch.float64)
+    # Where variances lie below their limit.
+    image[..., -2:] *= 1e-3
+    for radius, dilation, weighting in itertools.product((0, 1, 2), (1, 2), ("box", "gaussian")):
+        expected = from_the_formula(image.numpy(), neighbourhood, radius, dilation, weighting)
+        actual = MIND(neighbourhood, radius, dilation, weighting)(image[None, None])
+        torch.testing.assert_close(actual, torch.from_numpy(expected[None]))
+
+
+def test_samples_and_channels_are_described_one_by_one() -> None:
+    image = torch.rand(2, 3, 6, 5, 4) * torch.tensor([1.0, 10.0, 100.0])[:, None, None, None]
+    image[0, ..., -2:] *= 1e-4
+    expected = [torch.cat([MIND()(image[b : b + 1, c : c + 1]) for c in range(3)], dim=1) for b in range(2)]
+    torch.testing.assert_close(MIND()(image), torch.cat(expected))
+
+
+def test_one_bright_voxel() -> None:
+    # By hand: the voxel and its four neighbours have variances of 1 and 1/4 amid 10000 voxels, so that the upper limit
+    # is 1000 * 2 / 10000 = 0.2. From the voxel itself all directions look alike.
+    image = torch.zeros(1, 1, 100, 100)
+    image[..., 40, 60] = 1
+    expected = torch.ones(1, 4, 100, 100)
+    for channel, (y, x) in enumerate([(39, 60), (41, 60), (40, 59), (40, 61)]):
+        expected[:, channel, y, x] = math.exp(-1 / 0.2)
+    torch.testing.assert_close(MIND("mind", radius=0)(image), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_is_the_mean_difference_of_descriptors(neighbourhood: str, norm: str, weighted: bool, slabs: None) -> None:
+    arguments = ({"radius": 1}, {"radius": 2, "weighting": "gaussian"}, {"radius": 0, "dilation": 2})
+    for size, options in itertools.product([(7, 5, 6), (9, 8), (3, 1, 12)], arguments):
+        images = [image.requires_grad_() for image in pair((2, 2, *size))]
+        with torch.no_grad():
+            images[0][..., -3:] *= 1e-3
+        mask = torch.rand(2, 1, *size, dtype=torch.float64) if weighted else None
+        descriptors = [MIND(neighbourhood, **options)(image) for image in images]
+        difference = (descriptors[0] - descriptors[1]).abs() ** (1 if norm == "l1" else 2)
+        weight = torch.ones(2, 1, *size) if mask is None else mask
+        expected = (difference.mean(1, keepdim=True) * weight).sum() / weight.sum()
+        actual = MINDLoss(neighbourhood, norm=norm, **options)(*images, mask)
+        torch.testing.assert_close(actual, expected)
+        for ours, autograd in zip(
+            torch.autograd.grad(actual, images), torch.autograd.grad(expected, images), strict=True
+        ):
+            torch.testing.assert_close(ours, autograd, rtol=1e-6, atol=1e-6 * autograd.abs().max().item())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("size", [(4, 2, 3), (5, 4)])
+def test_gradient_is_that_of_finite_differences(size: tuple[int, ...], neighbourhood: str, norm: str) -> None:
+    images = [image.requires_grad_() for image in pair((2, 1, *size))]
+    for options in ({}, {"radius": 2, "weighting": "gaussian"}, {"radius": 0, "dilation": 2}):
+        loss = MINDLoss(neighbourhood, norm=norm, **options)
+        for mask in (None, torch.rand(2, 1, *size)):
+            assert torch.autograd.gradcheck(lambda a, b, loss=loss, mask=mask: loss(a, b, mask), images, fast_mode=True)
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+def test_descriptors_are_differentiable(neighbourhood: str) -> None:
+    image = torch.rand(1, 2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(MIND(neighbourhood), image, fast_mode=True)
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize(("scale", "offset"), [(0.01, 0.0), (300.0, -4.0), (-1.0, 1.0), (-7.0, 20.0)])
+def test_intensities_may_be_scaled_negated_and_shifted(neighbourhood: str, scale: float, offset: float) -> None:
+    image = torch.rand(2, 1, 9, 8, 7, dtype=torch.float64)
+    image[0] *= 100
+    torch.testing.assert_close(MIND(neighbourhood)(scale * image + offset), MIND(neighbourhood)(image))
+    pred, target = pair((2, 1, 9, 8, 7), torch.float32)
+    loss = MINDLoss(neighbourhood)
+    torch.testing.assert_close(loss(scale * pred + offset, target), loss(pred, target), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+def test_identical_images_do_not_differ(neighbourhood: str, norm: str) -> None:
+    image = torch.rand(1, 1, 8, 8, 8, requires_grad=True)
+    value = MINDLoss(neighbourhood, norm=norm)(image, image.detach().clone())
+    value.backward()
+    assert value == 0
+    assert torch.count_nonzero(image.grad) == 0
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+def test_the_least_is_where_images_are_aligned(neighbourhood: str) -> None:
+    volume = F.avg_pool3d(torch.rand(1, 1, 22, 22, 22), 3, 1)
+    fixed = (1 - volume[..., 4:16]).square()
+    losses = [MINDLoss(neighbourhood)(volume[..., shift : shift + 12], fixed).item() for shift in range(9)]
+    assert min(losses) == losses[4] < 0.7 * sorted(losses)[1]
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize(("radius", "dilation"), [(1, 1), (2, 1), (0, 2), (1, 3)])
+def test_the_image_continues_from_its_border(neighbourhood: str, radius: int, dilation: int) -> None:
+    image = torch.rand(1, 1, 6, 5, 4)
+    margin = 2 * (radius + dilation)
+    continued = MIND(neighbourhood, radius, dilation)(F.pad(image, [margin] * 6, mode="replicate"))
+    inner = continued[(..., *(slice(margin, -margin) for _ in range(3)))]
+    # Beyond the margin's middle the image is constant; with few such voxels the limits would depend on the margin.
+    expected = MIND(neighbourhood, radius, dilation)(image)
+    torch.testing.assert_close(inner, expected)
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+def test_flipped_and_turned_images_have_flipped_and_turned_descriptors(neighbourhood: str) -> None:
+    image = torch.rand(1, 1, 7, 6, 5, dtype=torch.float64)
+    describe, features = (
+        MIND(neighbourhood, 2, weighting="gaussian"),
+        MIND(neighbourhood, 2, weighting="gaussian")(image),
+    )
+    for axis in (2, 3, 4):
+        flipped = describe(image.flip(axis)).flip(axis)
+        assert not torch.allclose(flipped, features)
+        torch.testing.assert_close(flipped.sort(1).values, features.sort(1).values)
+    for order in itertools.permutations((2, 3, 4)):
+        turned = describe(image.permute(0, 1, *order))
+        torch.testing.assert_close(turned.sort(1).values, features.permute(0, 1, *order).sort(1).values)
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("level", [0.0, 0.1, -1234.567, 1e-12])
+def test_constant_images_say_nothing(neighbourhood: str, level: float) -> None:
+    # What resampling leaves of a constant is one but for rounding.
+    constant = torch.full((1, 1, 9, 10, 11), level)
+    rounded = constant * (1 + torch.finfo(torch.float32).eps * torch.randint(-1, 2, constant.shape))
+    varied = torch.rand_like(constant)
+    for image in (constant, rounded):
+        features = MIND(neighbourhood)(image.requires_grad_())
+        assert torch.equal(features, torch.ones_like(features))
+        features.square().sum().backward()
+        assert torch.count_nonzero(image.grad) == 0
+        for images in ((image, varied), (varied, image)):
+            pred, target = (image.detach().clone().requires_grad_() for image in images)
+            value = MINDLoss(neighbourhood)(pred, target)
+            value.backward()
+            flat, other = (pred, target) if images[0] is image else (target, pred)
+            assert torch.count_nonzero(flat.grad) == 0
+            assert torch.count_nonzero(other.grad) > 0
+            torch.testing.assert_close(value, 1 - MIND(neighbourhood)(varied).mean())
+
+
+@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("levels", [(0.0, 0.7), (0.3, 1.0), (1000.3, 1311.7), (-3.1e4, 7.7)])
+def test_constant_parts_say_nothing(levels: tuple[float, float], neighbourhood: str) -> None:
+    steps = torch.full((1, 1, 8, 9, 24), levels[0])
+    steps[..., 12:] = levels[1]
+    far = torch.ones(24, dtype=torch.bool)
+    far[7:17] = False
+    for other in (steps.flip(-1), torch.rand_like(steps)):
+        image = steps.clone().requires_grad_()
+        features = MIND(neighbourhood)(image)
+        features[..., far].sum().backward()
+        assert torch.all(features[..., far] == 1)
+        assert torch.count_nonzero(image.grad) == 0
+        assert features.min() < 0.9
+        image.grad = None
+        MINDLoss(neighbourhood)(image, other).backward()
+        assert image.grad.isfinite().all()
+        assert torch.count_nonzero(image.grad[..., far]) == 0
+
+
+def test_gives_only_the_gradients_asked_for() -> None:
+    pred, target = pair((1, 2, 8, 7, 6))
+    both = torch.autograd.grad(MINDLoss()(pred.requires_grad_(), target.requires_grad_()), (pred, target))
+    for first in (True, False):
+        images = pred.detach().clone().requires_grad_(first), target.detach().clone().requires_grad_(not first)
+        MINDLoss()(*images).mul(3).backward()
+        with_gradient, without = images if first else images[::-1]
+        assert without.grad is None
+        torch.testing.assert_close(with_gradient.grad, 3 * both[0 if first else 1])
+
+
+def test_without_autograd_is_the_same_value() -> None:
+    pred, target = pair((1, 1, 10, 10, 10))
+    pred.requires_grad_()
+    with torch.no_grad():
+        value = MINDLoss()(pred, target)
+    assert not value.requires_grad
+    assert value == MINDLoss()(pred, target)
+
+
+def test_refuses_a_second_derivative() -> None:
+    pred, target = pair((1, 1, 8, 8))
+    squared = MINDLoss()(pred.requires_grad_(), target).square()
+    (gradient,) = torch.autograd.grad(squared, pred, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_keeps_no_descriptors_for_the_gradient() -> None:
+    pred, target = pair((1, 1, 30, 30, 30))
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        MINDLoss()(pred.requires_grad_(), target)
+    # The image itself, and its padded gradient.
+    assert sum(kept.values()) < 3 * pred.nbytes
+
+
+def test_takes_images_of_any_memory_layout() -> None:
+    pred, target = pair((2, 2, 8, 9, 7))
+    layouts = pred.transpose(2, 4).contiguous().transpose(2, 4), target.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(MINDLoss()(*layouts), MINDLoss()(pred, target))
+    torch.testing.assert_close(MIND()(layouts[0]), MIND()(pred))
+
+
+def test_a_mask_of_ones_is_no_mask() -> None:
+    pred, target = pair((2, 2, 8, 9, 10), torch.float32)
+    ones = torch.ones(2, 1, 8, 9, 10)
+    for mask in (ones, ones.bool(), 7 * ones):
+        torch.testing.assert_close(MINDLoss()(pred, target, mask), MINDLoss()(pred, target))
+
+
+@pytest.mark.parametrize(("radius", "dilation"), [(1, 1), (2, 1), (0, 2)])
+def test_what_the_mask_leaves_out_has_no_influence(radius: int, dilation: int) -> None:
+    pred, target = pair((1, 1, 16, 16, 16))
+    mask, reached = torch.zeros(2, 1, 1, 16, 16, 16)
+    mask[..., 6:10, 6:10, 6:10] = 1
+    near = slice(6 - radius - dilation, 10 + radius + dilation)
+    reached[..., near, near, near] = 1
+    loss = MINDLoss("ssc", radius, dilation)
+    value = loss(pred.requires_grad_(), target, mask)
+    value.backward()
+    assert torch.count_nonzero(pred.grad[reached == 0]) == 0
+    assert torch.count_nonzero(pred.grad[mask > 0]) > 0
+    with torch.no_grad():
+        pred[reached == 0] += 5 * torch.rand(int((reached == 0).sum()))
+    torch.testing.assert_close(loss(pred, target, mask), value)
+
+
+def test_an_empty_mask_is_a_loss_of_nothing() -> None:
+    pred, target = pair((1, 1, 8, 8, 8))
+    value = MINDLoss()(pred.requires_grad_(), target, torch.zeros(1, 1, 8, 8, 8))
+    value.backward()
+    assert value == 0
+    assert torch.count_nonzero(pred.grad) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_computes_in_float32_under_autocast(dtype: torch.dtype) -> None:
+    # Far from zero, where squares of differences in 8 bits would be coarse.
+    pred, target = ((image + 4).to(dtype) for image in pair((1, 1, 12, 12, 12)))
+    exact = pred.double().requires_grad_()
+    expected = MINDLoss()(exact, target.double())
+    expected.backward()
+    plain = MIND()(pred)
+    assert plain.dtype == torch.float32
+    pred.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = MINDLoss()(pred, target)
+        assert torch.equal(MIND()(pred), plain)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert pred.grad.dtype == dtype
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    error = (pred.grad.double() - exact.grad).abs().max() / exact.grad.abs().max()
+    assert error < max(1e-3, torch.finfo(dtype).eps)
+
+
+def test_unfit_images_are_refused() -> None:
+    image = torch.rand(2, 1, 8, 9, 10)
+    with pytest.raises(ValueError, match=r"\(2, 1, 8, 9, 10\) and \(2, 1, 8, 9, 9\)"):
+        MINDLoss()(image, image[..., 1:])
+    with pytest.raises(ValueError, match=r"\(2, 1, 8, 9, 10\) for these images, got \(1, 1, 8, 9, 10\)"):
+        MINDLoss()(image, image, image[:1])
+    with pytest.raises(TypeError, match=r"torch\.float32 and torch\.int64"):
+        MINDLoss()(image, image.long())
+    with pytest.raises(ValueError, match=r"image must be .* got the shape \(9, 10\)"):
+        MIND()(image[0, 0, 0])
+    with pytest.raises(TypeError, match=r"torch\.int64"):
+        MIND()(image.long())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("neighbourhood", "cross"),
+        ("radius", -1),
+        ("radius", 1.5),
+        ("dilation", 0),
+        ("dilation", 2.5),
+        ("weighting", "triangular"),
+        ("norm", "l3"),
+    ],
+)
+def test_unknown_arguments_are_refused(name: str, value: object) -> None:
+    for kind in (MIND, MINDLoss) if name != "norm" else (MINDLoss,):
+        with pytest.raises(ValueError, match=rf"{name} must be .*, got {value!r}"):
+            kind(**{name: value})

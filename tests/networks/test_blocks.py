@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of networks, each against its formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression
+
+SHAPES = {2: (6, 7), 3: (6, 7, 5)}
+dimensions = pytest.mark.parametrize("spatial_dims", [2, 3])
+
+
+def lively(block: nn.Module) -> nn.Module:
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return block
+
+
+def two_fields(spatial_dims: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+    first, second = size * torch.randn(2, 2, spatial_dims, *SHAPES[spatial_dims])
+    return first, second
+
+
+class TestRegression:
+    @pytest.mark.parametrize(("spatial_dims", "kernel_size"), [(2, 3), (3, 1), (3, 5)])
+    def test_a_component_an_axis_and_nearly_zero_before_training(self, spatial_dims, kernel_size):
+        block = Regression(spatial_dims, 4, kernel_size)
+        field = block(torch.randn(2, 4, *SHAPES[spatial_dims]))
+        assert field.shape == (2, spatial_dims, *SHAPES[spatial_dims])
+        assert 0 < field.abs().max() < 1e-2
+
+    def test_is_a_convolution_in_float32_whatever_the_autocast_state(self):
+        block = lively(Regression(2, 4))
+        features = torch.randn(1, 4, *SHAPES[2])
+        expected = F.conv2d(features, block.conv.weight, block.conv.bias, padding=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            field, rounded = block(features), block.conv(features)
+        assert rounded.dtype == torch.bfloat16
+        assert field.dtype == torch.float32
+        torch.testing.assert_close(field, expected)
+        torch.testing.assert_close(torch.jit.script(block)(features), expected)
+
+
+class TestGatedFusion:
+    @pytest.mark.parametrize("kernel_size", [1, 3, 5])
+    @dimensions
+    def test_gates_and_bottleneck_by_hand(self, spatial_dims, kernel_size):
+        block = lively(GatedFusion(spatial_dims, kernel_size))
+        first, second = two_fields(spatial_dims)
+        both = torch.cat([first, second], dim=1)
+        convolve = F.conv2d if spatial_dims == 2 else F.conv3d
+        gates = 1 / (1 + torch.exp(-convolve(both, block.gate.weight, block.gate.bias, padding=kernel_size // 2)))
+        mixture = torch.einsum("oi,bi...->bo...", block.bottleneck.weight.flatten(1), gates * both)
+        expected = mixture + block.bottleneck.bias.view(-1, *[1] * spatial_dims)
+        torch.testing.assert_close(block(first, second), expected)
+        torch.testing.assert_close(torch.jit.script(block)(first, second), expected)
+
+    @dimensions
+    def test_starts_at_the_average(self, spatial_dims):
+        first, second = two_fields(spatial_dims, size=1e-3)
+        fused = GatedFusion(spatial_dims)(first, second)
+        torch.testing.assert_close(fused, (first + second) / 2, atol=1e-5, rtol=0)
+        assert fused.abs().max() > 1e-3
+
+    @dimensions
+    def test_an_open_and_a_shut_gate_choose_a_field(self, spatial_dims):
+        block = GatedFusion(spatial_dims)
+        nn.init.zeros_(block.gate.weight)
+        first, second = two_fields(spatial_dims)
+        for chosen, signs in ((first, (1, -1)), (second, (-1, 1)), (first + second, (1, 1))):
+            block.gate.bias.data = 50.0 * torch.tensor(signs).repeat_interleave(spatial_dims)
+            torch.testing.assert_close(block(first, second), chosen)
+
+    def test_a_gate_sees_both_fields(self):
+        block = lively(GatedFusion(2))
+        first, second = (field.requires_grad_() for field in two_fields(2))
+        # Of the gate alone: its sum at a voxel depends on either field there and beside.
+        gate = block.gate(torch.cat([first, second], dim=1))[:, :, 3, 3].sum()
+        for slope in torch.autograd.grad(gate, (first, second)):
+            assert slope[:, :, 2:5, 2:5].abs().min() > 0
+
+    def test_float32_under_autocast(self):
+        block = lively(GatedFusion(2))
+        first, second = two_fields(2)
+        with torch.autocast("cpu", torch.bfloat16):
+            fused = block(first, second)
+            of_rounded = block(first.bfloat16(), second.bfloat16())
+        assert fused.dtype == of_rounded.dtype == torch.float32
+        torch.testing.assert_close(fused, block(first, second))
+
+
+@dimensions
+def test_average_fusion_is_the_mean(spatial_dims):
+    first, second = two_fields(spatial_dims)
+    torch.testing.assert_close(AverageFusion()(first, second), torch.stack([first, second]).mean(dim=0))

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dual-branch network of Xu et al.: its arithmetic, its variants, what it refuses, how it is exported."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets import VoxelMorphUNet
+from torch import Tensor, nn
+
+from regplugins.networks import GatedDualBranch
+from regplugins.networks.gated_dual_branch import Branch
+
+FUSIONS = ["gated", "average", "concat", "none"]
+fusions = pytest.mark.parametrize("fusion", FUSIONS)
+SMALL = (3, 4, 5, 6, 7)
+SHAPES = {2: (16, 32), 3: (32, 16, 16)}
+
+
+def lively(network: GatedDualBranch) -> GatedDualBranch:
+    """Weights large enough that differences show (a new network's field is nearly zero)."""
+    for branch in network.branches:
+        nn.init.normal_(branch.regression.conv.weight, std=0.3)
+    return network.eval()
+
+
+def small(spatial_dims: int = 2, fusion: str = "gated", **more: Any) -> GatedDualBranch:
+    return lively(GatedDualBranch(spatial_dims, fusion, SMALL, **more))
+
+
+def a_pair(spatial_dims: int = 2, batch: int = 1) -> Tensor:
+    return torch.rand(batch, 2, *SHAPES[spatial_dims])
+
+
+def numpys_gradient(pair: Tensor) -> Tensor:
+    """Of each image of (B, 2, *spatial) the length of its gradient, the image continued from its border."""
+    inner = (slice(1, -1),) * (pair.dim() - 2)
+    lengths = []
+    for image in pair.flatten(0, 1).double().numpy():
+        parts = np.gradient(np.pad(image, 1, mode="edge"))
+        lengths.append(np.sqrt(sum(part**2 for part in parts))[inner])
+    return torch.from_numpy(np.stack(lengths)).float().view_as(pair)
+
+
+def convolutions(module: nn.Module) -> list[tuple[int, int, tuple[int, ...], tuple[int, ...]]]:
+    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    return [(m.in_channels, m.out_channels, tuple(m.kernel_size), tuple(m.stride)) for m in layers]
+
+
+class TestBranch:
+    @pytest.mark.parametrize("norm", [None, "batch", "instance"])
+    @pytest.mark.parametrize("spatial_dims", [2, 3])
+    def test_is_voxelmorph_with_strided_convolutions(self, spatial_dims, norm):
+        widths = (3, 4, 4, 5, 5, 6, 6, 7)
+        theirs = VoxelMorphUNet(
+            spatial_dims, 2, 3, channels=widths, final_conv_channels=(3, 3), use_maxpool=False, norm=norm
+        )
+        ours = Branch(spatial_dims, 2, SMALL, norm)
+        unet, last = theirs.net
+        del last[2].adn  # displacements are not normalised
+        ours.unet.load_state_dict(unet.state_dict())
+        ours.refinement.load_state_dict(last[:2].state_dict())
+        ours.regression.conv.load_state_dict(last[2].conv.state_dict())
+        pair = a_pair(spatial_dims, batch=2)
+        assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+        torch.testing.assert_close(ours(pair), theirs(pair))
+        torch.testing.assert_close(ours.eval()(pair), theirs.eval()(pair))
+        assert theirs(pair).std() > 1e-3
+
+    def test_kernels_of_the_paper(self):
+        """A convolution, four of stride 2, four on the way back of which the last is at full resolution, two that
+        refine, and the regression.
+        """
+        three, one, two = (3, 3, 3), (1, 1, 1), (2, 2, 2)
+        assert convolutions(Branch(3, 2, (16, 32, 32, 32, 32), norm=None)) == [
+            (2, 16, three, one),
+            *[(16, 32, three, two), *[(32, 32, three, two)] * 3],
+            *[(64, 32, three, one)] * 3,
+            (48, 16, three, one),
+            *[(16, 16, three, one)] * 2,
+            (16, 3, three, one),
+        ]
+
+    @pytest.mark.parametrize("in_channels", [2, 4])
+    def test_channels_halve_the_resolution_one_by_one(self, in_channels):
+        sizes: list[tuple[int, ...]] = []
+        branch = Branch(2, in_channels, SMALL, norm=None)
+        for module in branch.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
+        branch(torch.rand(1, in_channels, 32, 16))
+        down = [(width, 32 // 2**k, 16 // 2**k) for k, width in enumerate(SMALL)]
+        assert sizes == [*down, *down[-2::-1], (3, 32, 16), (3, 32, 16), (2, 32, 16)]
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@fusions
+def test_every_fusion_gives_its_fields(fusion, spatial_dims):
+    network = small(spatial_dims, fusion)
+    pair = a_pair(spatial_dims, batch=2)
+    fields = network.fields(pair)
+    assert [tuple(field.shape) for field in fields] == [(2, spatial_dims, *SHAPES[spatial_dims])] * (
+        2 if fusion in ("gated", "average") else 1
+    )
+    assert torch.equal(network(pair), fields[0])
+    assert all(field.std() > 1e-3 for field in fields)
+    for field, other in pairwise(fields):
+        assert not torch.allclose(field, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize(
+    ("fusion", "seen"),
+    [("none", ["images"]), ("concat", ["both"]), ("average", ["images", "edges"]), ("gated", ["images", "edges"])],
+)
+def test_what_each_branch_sees(fusion, seen, spatial_dims):
+    network = small(spatial_dims, fusion)
+    inputs: list[Tensor] = []
+    for branch in network.branches:
+        branch.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    pair = a_pair(spatial_dims, batch=2)
+    network(pair)
+    edges = numpys_gradient(pair)
+    kinds = {"images": pair, "edges": edges, "both": torch.cat([pair, edges], dim=1)}
+    assert len(inputs) == len(seen)
+    for found, kind in zip(inputs, seen, strict=True):
+        torch.testing.assert_close(found, kinds[kind])
+
+
+def test_average_is_the_mean_of_the_branches():
+    network = small(fusion="average")
+    pair = a_pair()
+    of_images, of_edges = (branch(x) for branch, x in zip(network.branches, (pair, numpys_gradient(pair)), strict=True))
+    fused, kept = network.fields(pair)
+    torch.testing.assert_close(fused, (of_images + of_edges) / 2)
+    torch.testing.assert_close(kept, of_edges)
+
+
+def test_gated_is_the_formula_of_its_parts():
+    network = small()
+    (gated,) = network.fuse
+    for parameter in gated.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    pair = a_pair(batch=2)
+    of_images, of_edges = (branch(x) for branch, x in zip(network.branches, (pair, numpys_gradient(pair)), strict=True))
+    both = torch.cat([of_images, of_edges], dim=1)
+    gates = nn.functional.conv2d(both, gated.gate.weight, gated.gate.bias, padding=1).sigmoid()
+    expected = nn.functional.conv2d(gates * both, gated.bottleneck.weight, gated.bottleneck.bias)
+    fused, kept = network.fields(pair)
+    torch.testing.assert_close(fused, expected)
+    torch.testing.assert_close(kept, of_edges)
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("instance", nn.InstanceNorm2d)])
+def test_every_convolution_of_a_branch_but_the_last_is_normalised(norm, kind):
+    network = GatedDualBranch(2, channels=SMALL, norm=norm)
+    for branch in network.branches:
+        layers = [m for m in branch.modules() if isinstance(m, kind | nn.Conv2d)]
+        assert [type(layer) for layer in layers] == [nn.Conv2d, kind] * 11 + [nn.Conv2d]
+    (gated,) = network.fuse
+    assert not any(isinstance(module, kind) for module in gated.modules())
+    assert not any(isinstance(module, kind) for module in GatedDualBranch(2, channels=SMALL).modules())
+
+
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_gate_kernel_is_that_of_the_gates(kernel):
+    (gated,) = GatedDualBranch(2, channels=SMALL, gate_kernel=kernel).fuse
+    assert convolutions(gated) == [(4, 4, (kernel, kernel), (1, 1)), (4, 2, (1, 1), (1, 1))]
+
+
+@pytest.mark.parametrize("diffeomorphic", [False, True])
+@fusions
+def test_starts_at_about_the_identity(fusion, diffeomorphic):
+    network = GatedDualBranch(2, fusion, SMALL, diffeomorphic=diffeomorphic)
+    assert all(0 < field.abs().max() < 1e-2 for field in network.fields(a_pair()))
+
+
+def test_gated_starts_at_the_average():
+    gated, average = GatedDualBranch(2, "gated", SMALL), GatedDualBranch(2, "average", SMALL)
+    average.branches.load_state_dict(gated.branches.state_dict())
+    for network in (gated, average):
+        for branch in network.branches:
+            branch.regression.conv.weight.data *= 100
+    pair = a_pair()
+    expected = average(pair).detach()
+    size = float(expected.abs().max())
+    assert size > 1e-5
+    torch.testing.assert_close(gated(pair), expected, rtol=0, atol=0.01 * size)
+
+
+@pytest.mark.parametrize("fusion", ["gated", "none"])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_diffeomorphic_fields_do_not_fold(spatial_dims, fusion):
+    pair, plain = a_pair(spatial_dims), small(spatial_dims, fusion)
+    diffeomorphic = GatedDualBranch(spatial_dims, fusion, SMALL, diffeomorphic=True).eval()
+    with torch.no_grad():
+        for branch, images in zip(plain.branches, (pair, numpys_gradient(pair)), strict=fusion == "gated"):
+            branch.regression.conv.weight *= 3 / branch(images).abs().max()  # three voxels, as rough as noise
+        diffeomorphic.load_state_dict(plain.state_dict())
+        assert all(determinants(field).min() < 0 for field in plain.fields(pair))
+        for field in diffeomorphic.fields(pair):
+            assert field.abs().max() > 1
+            assert determinants(field).min() > 0
+
+
+def determinants(ddf: Tensor) -> np.ndarray:
+    """Of the Jacobian of x + ddf(x), (1, n, *spatial) voxels, by NumPy."""
+    n = ddf.shape[1]
+    slopes = np.stack([np.stack(np.gradient(component)) for component in ddf[0].double().numpy()])
+    return np.linalg.det(np.moveaxis(slopes, (0, 1), (-2, -1)) + np.eye(n))
+
+
+@pytest.mark.parametrize(
+    ("fusion", "more"),
+    [*((fusion, {}) for fusion in FUSIONS), ("gated", {"diffeomorphic": True}), ("none", {"norm": "batch"})],
+)
+def test_script_and_trace_agree(fusion, more):
+    network = small(2, fusion, **more)
+    pair = a_pair()
+    scripted = torch.jit.script(network)
+    torch.testing.assert_close(scripted(pair), network(pair))
+    for ours, theirs in zip(network.fields(pair), scripted.fields(pair), strict=True):
+        torch.testing.assert_close(theirs, ours)
+    torch.testing.assert_close(torch.jit.trace(network, a_pair())(pair), network(pair))
+    with pytest.raises(torch.jit.Error, match="multiples of 16"):
+        scripted(torch.rand(1, 2, 16, 24))
+
+
+@pytest.mark.parametrize("diffeomorphic", [False, True])
+@fusions
+def test_fields_are_float32_under_autocast(fusion, diffeomorphic):
+    network = small(2, fusion, diffeomorphic=diffeomorphic)
+    pair = a_pair()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = network.fields(pair)
+    for field, exact in zip(rounded, network.fields(pair), strict=True):
+        assert field.dtype == torch.float32
+        torch.testing.assert_close(field, exact, rtol=0, atol=0.05 * float(exact.detach().abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"fusion": "gate"}, ValueError, "fusion.*'gate'"),
+        ({"channels": (8, 8, 8, 8)}, ValueError, r"5 channel numbers.*\(8, 8, 8, 8\)"),
+        ({"gate_kernel": 4}, ValueError, "gate_kernel must be odd, got 4"),
+        ({"diffeomorphic": "false"}, TypeError, "diffeomorphic.*'false'"),
+        ({"diffeomorphic": 1}, TypeError, "diffeomorphic"),
+    ],
+)
+def test_unknown_options_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        GatedDualBranch(**arguments)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 16, 16, 16), (1, 3, 16, 16, 16), (1, 2, 16, 16), (1, 2, 16, 24, 16), (1, 2, 16, 16, 8)]
+)
+def test_input_that_does_not_fit_is_refused(shape):
+    network = GatedDualBranch(channels=SMALL)
+    assert network.stride == 16
+    for give in (network, network.fields):
+        with pytest.raises(ValueError, match="3 sizes that are multiples of 16"):
+            give(torch.rand(shape))
+
+
+@fusions
+def test_gradient_flows_into_every_parameter(fusion):
+    network = small(2, fusion).train()
+    sum((field * torch.randn_like(field)).sum() for field in network.fields(a_pair())).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("fusion", ["gated", "average"])
+def test_the_final_field_alone_trains_both_branches(fusion):
+    network = small(2, fusion).train()
+    network(a_pair()).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())

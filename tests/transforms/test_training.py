@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A random warp of a pair, judged by images that are known at every point of the world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, RandFlipd
+from torch import Tensor
+
+from regplugins.data import PairDataset, RandomWarp
+from regplugins.spatial import AffineTransform, Grid, Transform, warp
+from regplugins.transforms import RandWarpPaird
+
+CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
+cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
+# Affine maps about the centre that do not take much of the image out of it.
+MODEST = {"rotation": 5.0, "translation": 2.0, "scaling": 0.05}
+
+
+class Noted(RandomWarp):
+    """Keeps the map that it drew last."""
+
+    def __call__(self, grid: Grid) -> Transform:
+        self.drawn = super().__call__(grid)
+        return self.drawn
+
+
+class Known(RandomWarp):
+    """Draws always the same map."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def __call__(self, grid: Grid) -> Transform:
+        return self.transform
+
+
+def grid_of(shape: tuple[int, ...], spacing: tuple[float, ...] | float) -> Grid:
+    sizes = spacing if isinstance(spacing, tuple) else (spacing,) * len(shape)
+    return Grid(shape, torch.diag(torch.tensor([*sizes, 1.0], dtype=torch.float64)))
+
+
+def hills(points: Tensor) -> Tensor:
+    """A smooth image, a few units high and none of its waves shorter than 56 mm, at world points (..., n)."""
+    phases = 2 * torch.pi * points / torch.tensor([62.0, 74.0, 56.0])[: points.shape[-1]]
+    return (torch.sin(phases).sum(dim=-1) + torch.cos(phases + 1).prod(dim=-1)).float()
+
+
+def valleys(points: Tensor) -> Tensor:
+    """Another contrast of the same."""
+    return torch.cos(hills(points))
+
+
+def aligned(shape, spacing, moving=hills, fixed=hills) -> dict[str, Tensor]:
+    points = grid_of(shape, spacing).coordinates()
+    return {"moving": moving(points)[None], "fixed": fixed(points)[None]}
+
+
+def far_inside(grid: Grid, *places: Tensor) -> Tensor:
+    """Voxels that lie, as do their places in the world under some maps, two voxels or more within the grid."""
+    known = torch.ones(grid.shape, dtype=torch.bool)
+    for points in (grid.coordinates(), *places):
+        index = grid.world_to_index(points)
+        known &= ((index >= 2) & (index <= torch.tensor(grid.shape) - 3)).all(dim=-1)
+    assert known.float().mean() > 0.1
+    return known
+
+
+def shift(*millimetres: float) -> AffineTransform:
+    matrix = torch.eye(len(millimetres) + 1, dtype=torch.float64)
+    matrix[:-1, -1] = torch.tensor(millimetres, dtype=torch.float64)
+    return AffineTransform(matrix)
+
+
+@cases
+def test_images_lie_where_the_maps_say(shape, spacing):
+    """The moving image is seen through the common map, the fixed one through that after the one between them."""
+    common, between = Noted(6.0, (24.0, 40.0), **MODEST), Noted(4.0, (16.0, 30.0), **MODEST)
+    transform = RandWarpPaird(list(spacing) if isinstance(spacing, tuple) else spacing, common, between)
+    pair = transform.set_random_state(seed=3)(aligned(shape, spacing, moving=valleys))
+    grid = grid_of(shape, spacing)
+    points = grid.coordinates()
+    after_between = between.drawn(points)
+    places = common.drawn(after_between)
+    known = far_inside(grid, after_between, places, common.drawn(points))
+    for key, contrast, where in (("moving", valleys, common.drawn(points)), ("fixed", hills, places)):
+        assert pair[key].shape == (1, *shape)
+        error = (pair[key][0] - contrast(where))[known].abs()
+        unmoved = (contrast(points) - contrast(where))[known].abs()
+        assert error.max() < 0.06
+        assert unmoved.max() > 0.4
+
+
+@cases
+def test_warping_by_the_map_between_brings_moving_to_fixed(shape, spacing):
+    between = Noted(4.0, (16.0, 30.0), **MODEST)
+    pair = RandWarpPaird(spacing, RandomWarp(6.0, **MODEST), between).set_random_state(seed=0)(aligned(shape, spacing))
+    grid = grid_of(shape, spacing)
+    truth = between.drawn.sample(grid)
+    displaced = warp(pair["moving"][None], truth.to_ddf()[None])[0, 0]
+    known = far_inside(grid, truth(grid.coordinates()))
+    assert (displaced - pair["fixed"][0])[known].abs().mean() < 0.02
+    assert (pair["moving"] - pair["fixed"])[0][known].abs().mean() > 0.05
+
+
+def test_shifts_in_millimetres_are_voxels_of_the_spacing():
+    """3 mm are three voxels of the first axis, two of the second: whole ones need no interpolation."""
+    images = {"moving": torch.rand(1, 12, 10, 9), "fixed": torch.rand(1, 12, 10, 9)}
+    transform = RandWarpPaird((1.0, 1.5, 2.0), Known(shift(0.0, 3.0, -2.0)), Known(shift(3.0, 0.0, 4.0)))
+    pair = transform(images)
+    torch.testing.assert_close(pair["moving"][:, :, :-2, 1:], images["moving"][:, :, 2:, :-1])
+    # Both shifts: three, two and one voxels.
+    torch.testing.assert_close(pair["fixed"][:, :-3, :-2, :-1], images["fixed"][:, 3:, 2:, 1:])
+
+
+def test_the_map_between_acts_before_the_common_one():
+    """A common map that doubles about the corner turns a shift of 2 mm between the images into one of 4 mm."""
+    doubled = AffineTransform(torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)))
+    images = {key: torch.rand(1, 20, 20) for key in ("moving", "fixed")}
+    pair = RandWarpPaird(1.0, Known(doubled), Known(shift(2.0, 0.0)))(images)
+    torch.testing.assert_close(pair["moving"][:, :10, :10], images["moving"][:, ::2, ::2])
+    torch.testing.assert_close(pair["fixed"][:, :8, :10], images["fixed"][:, 4::2, ::2])
+
+
+def test_nothing_between_them_leaves_aligned_images_aligned():
+    still = RandomWarp(displacement=0.0, rotation=0.0, translation=0.0, scaling=0.0)
+    images = aligned((30, 28, 26), 1.5)
+    pair = RandWarpPaird(1.5, RandomWarp(), still).set_random_state(seed=1)(images)
+    torch.testing.assert_close(pair["fixed"], pair["moving"], atol=1e-3, rtol=0)
+    assert (pair["fixed"] - images["fixed"]).abs().max() > 0.5
+
+
+def test_other_keys_and_the_given_images_are_left_alone():
+    images = aligned((16, 16), 2.0) | {"weight": torch.ones(1)}
+    before = {key: value.clone() for key, value in images.items()}
+    pair = RandWarpPaird(2.0, RandomWarp(), RandomWarp())(images)
+    assert set(pair) == set(images)
+    assert pair["weight"] is images["weight"]
+    assert all(torch.equal(images[key], before[key]) for key in before)
+
+
+def warped(transform: RandWarpPaird | Compose, seed: int) -> dict[str, Tensor]:
+    transform.set_random_state(seed=seed)
+    return transform(aligned((24, 22, 20), 2.0))
+
+
+def test_the_state_says_it_all():
+    def transform() -> RandWarpPaird:
+        return RandWarpPaird(2.0, RandomWarp(), RandomWarp())
+
+    one = transform()
+    first, second = warped(one, 4), one(aligned((24, 22, 20), 2.0))
+    again, other = warped(transform(), 4), warped(one, 5)
+    for key in ("moving", "fixed"):
+        assert torch.equal(first[key], again[key])
+        assert (first[key] - second[key]).abs().max() > 0.2
+        assert (first[key] - other[key]).abs().max() > 0.2
+    # Two draws, not one twice: else the second warp would be the first once more.
+    common, between = Noted(), Noted()
+    RandWarpPaird(2.0, common, between).set_random_state(seed=4)(aligned((24, 22, 20), 2.0))
+    points = torch.rand(20, 3) * 40
+    assert (common.drawn(points) - between.drawn(points)).norm(dim=1).max() > 0.5
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.5])
+def test_compose_hands_its_state_on(prob):
+    def transform() -> Compose:
+        flip = RandFlipd(keys=["moving", "fixed"], prob=prob, spatial_axis=0)
+        return Compose([flip, RandWarpPaird(2.0, RandomWarp(), RandomWarp())])
+
+    np.random.seed(None)
+    results = [warped(transform(), seed) for seed in range(4)]
+    for seed, result in enumerate(results):
+        np.random.seed(None)
+        again = warped(transform(), seed)
+        assert all(torch.equal(result[key], again[key]) for key in ("moving", "fixed"))
+    assert (results[0]["fixed"] - results[1]["fixed"]).abs().max() > 0.2
+    assert (results[1]["moving"] - results[2]["moving"]).abs().max() > 0.2
+
+
+def test_flips_mirror_both_images_before_they_are_warped():
+    flip = RandFlipd(keys=["moving", "fixed"], prob=1.0, spatial_axis=0)
+    images = {key: torch.rand(1, 12, 10) for key in ("moving", "fixed")}
+    pair = Compose([flip, RandWarpPaird(1.0, Known(shift(2.0, 0.0)), Known(shift(0.0, 1.0)))])(images)
+    mirrored = {key: value.flip(1) for key, value in images.items()}
+    torch.testing.assert_close(torch.as_tensor(pair["moving"])[:, :-2], mirrored["moving"][:, 2:])
+    torch.testing.assert_close(torch.as_tensor(pair["fixed"])[:, :-2, :-1], mirrored["fixed"][:, 2:, 1:])
+
+
+def test_pairs_of_a_data_set_are_warped_by_their_index():
+    def dataset() -> PairDataset:
+        flip = RandFlipd(keys=["moving", "fixed"], prob=0.5, spatial_axis=0)
+        augmentation = Compose([flip, RandWarpPaird(2.0, RandomWarp(), RandomWarp())])
+        records = [{"contrast": hills}, {"contrast": valleys}]
+        points = grid_of((20, 18, 16), 2.0).coordinates()
+        return PairDataset(
+            records, lambda record: {"image": record["contrast"](points)[None]}, pair_augmentation=augmentation
+        )
+
+    first, again = dataset(), dataset()
+    for index in (3, 1, 6):
+        item, other = first[index], again[index]
+        assert {key: type(value) for key, value in item.items()} == dict.fromkeys(("moving", "fixed"), Tensor)
+        assert all(torch.equal(item[key], other[key]) for key in item)
+    assert (first[1]["fixed"] - first[5]["fixed"]).abs().max() > 0.2
