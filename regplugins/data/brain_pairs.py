@@ -8,7 +8,6 @@ from itertools import cycle, islice, permutations
 from pathlib import Path
 from zlib import crc32
 
-import itk
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -183,8 +182,7 @@ def remap(image: Tensor) -> Tensor:
 
 
 def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
-    """Fluid 1, grey 2 and white matter 3 by k-means of the contrast-enhanced T1, its bias field removed (N4); 0 outside
-    the brain and in a tumour.
+    """Fluid 1, grey 2 and white matter 3 by k-means of the contrast-enhanced T1; 0 outside the brain and in a tumour.
 
     Args:
         images: ``t1c``, ``brainmask`` and perhaps ``tumour``, ``(1, *spatial)`` on one grid.
@@ -193,15 +191,11 @@ def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
     inside = images["brainmask"] > 0
     if "tumour" in images:
         inside = inside & (images["tumour"] == 0)
-    volume = itk.image_from_array(np.ascontiguousarray(image[0].numpy()))
-    mask = itk.image_from_array(inside[0].numpy().astype(np.uint8))
-    corrected = itk.array_from_image(itk.n4_bias_field_correction_image_filter(volume, mask_image=mask))
-    values = corrected[inside[0].numpy()].astype(np.float64)
-    start = np.quantile(values, [0.05, 0.4, 0.8])
-    centres, _ = kmeans2(values, start, minit="matrix")
-    limits = torch.from_numpy((np.sort(centres)[1:] + np.sort(centres)[:-1]) / 2)
-    classes = torch.bucketize(torch.from_numpy(corrected).double(), limits).to(torch.int32) + 1
-    return MetaTensor(classes[None] * inside.as_tensor(), affine=image.affine)
+    values = image[inside].double().numpy()
+    centres, _ = kmeans2(values, np.quantile(values, [0.05, 0.4, 0.8]), minit="matrix")
+    centres = np.sort(centres)
+    classes = torch.bucketize(image.as_tensor().double(), torch.from_numpy((centres[1:] + centres[:-1]) / 2)) + 1
+    return MetaTensor(classes.to(torch.int32) * inside.as_tensor(), affine=image.affine)
 
 
 class _PairWriter:
