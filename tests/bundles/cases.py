@@ -84,9 +84,10 @@ GATED_GRADIENT = BundleCase(
     network=partial(GatedDualBranch, norm="batch"),
     stride=16,
     write_data=brain_sequences,
-    training={"spacing": 6.0, "network_shape": [32, 32, 32]},
+    # The warps of the data are to be undone by the network alone.
+    training={"spacing": 6.0, "network_shape": [32, 32, 32], "init": "none"},
+    evaluation={"init": "none"},
     overlays=("shipped",),
-    evaluation={"init": "none"},  # the warps of its data are to be undone by the network alone
     score="endpoint_error_mean",
     better=operator.lt,
     similarity="mutual_information",

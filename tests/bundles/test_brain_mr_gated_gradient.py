@@ -56,9 +56,8 @@ class TestTraining:
 
     def test_epochs_are_chosen_by_the_known_warps(self, data, run, train, tmp_path):
         best = train(tmp_path, "shipped", max_epochs=1)["best"]
-        options = {"models_dir": str(tmp_path / "checkpoints"), "spacing": GATED_GRADIENT.training["spacing"]}
-        options |= {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "eval_section": "validation"}
-        run("train", "evaluate", **options)
+        options = {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "eval_section": "validation"}
+        run("train", "evaluate", models_dir=str(tmp_path / "checkpoints"), **options, **GATED_GRADIENT.training)
         summary = json.loads((tmp_path / "eval/summary.json").read_text())
         assert summary["endpoint_error_mean_after"]["mean"] == pytest.approx(-best, rel=1e-4)
 

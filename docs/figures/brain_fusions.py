@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pair of brains with a known warp through the four networks that Xu et al. (2021) compare, side by side.
+
+    python docs/figures/brain_fusions.py --dataset_dir D --runs R --output F.png [--pair NAME]
+
+``R/<fusion>/checkpoints/model.pt`` are the networks, trained by ``train.json`` of ``brain_mr_gated_gradient``. Above the
+images in an axial plane, below how far each transform is from the true one, in mm.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import fire
+import matplotlib
+import monai.bundle
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from regplugins.data import load_image, load_label, read_datalist
+from regplugins.io import atomic, read_chain, read_displacement
+from regplugins.report.panels import grey, window
+from regplugins.report.planes import display_planes
+from regplugins.spatial import Grid, Transform
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/brain_mr_gated_gradient"
+NETWORKS = {"none": "VM", "concat": "VM(concat)", "average": "average", "gated": "gated"}
+LARGEST = 6.0  # mm, the end of the colour scale
+
+
+def main(dataset_dir: str, runs: str, output: str, pair: str = "BraTSReg_002_00_t1_t2_0") -> None:
+    """Register the pair with each network and draw what comes out."""
+    (record,) = (r for r in read_datalist(Path(dataset_dir) / "datalist.json", "test") if r["name"] == pair)
+    fixed = load_image(record["fixed"])
+    grid = Grid.from_image(fixed)
+    truth = read_displacement(record["truth"])
+    mask = load_label(record["fixed_mask"]).as_tensor() > 0
+    centre = tuple(int(k) for k in mask[0].nonzero().double().mean(dim=0).round())
+    plane = display_planes(grid, centre)[0]
+
+    images, errors = {"fixed": fixed.as_tensor()}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for fusion, name in NETWORKS.items():
+            written = Path(folder) / fusion
+            _register(record, Path(runs) / fusion / "checkpoints", fusion, written)
+            affine = str(written / "transform_0GenericAffine.mat")
+            ways = {"affine": [affine], name: [str(written / "transform_1Warp.nii.gz"), affine]}
+            errors |= {way: _error(read_chain(files), truth, grid) for way, files in ways.items()}
+            images[name] = load_image(written / "warped.nii.gz").as_tensor()
+    moving = load_image(record["moving"])
+
+    columns = ["fixed", "affine", *NETWORKS.values()]
+    images["affine"] = moving.as_tensor()
+    figure = Figure(figsize=(2 * len(columns), 4.9), dpi=150, layout="constrained")
+    panels = figure.subplots(2, len(columns))
+    colours = matplotlib.colormaps["magma"]
+    for column, name in enumerate(columns):
+        slices = plane.take(images[name])[0]
+        panels[0][column].imshow(grey(slices, window([slices])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
+        panels[0][column].set_title({"affine": "moving"}.get(name, name), fontsize=11)
+        if name in errors:
+            shown = panels[1][column].imshow(
+                plane.take(errors[name] * mask)[0], cmap=colours, extent=plane.extent, vmin=0, vmax=LARGEST
+            )
+            values = errors[name][mask]
+            label = f"{'after init affine' if name == 'affine' else name}: {values.mean():.2f} mm"
+            panels[1][column].set_title(label, fontsize=10)
+            print(f"{name}: {values.mean():.2f} mm, 95 %: {values.quantile(0.95):.2f} mm")
+    for panel in panels.flat:
+        panel.set_axis_off()
+    figure.colorbar(shown, ax=panels[1], shrink=0.8, label="distance from the true point (mm)", extend="max")
+    with atomic(output) as temporary:
+        figure.savefig(temporary)
+
+
+def _register(record: dict[str, str], models_dir: Path, fusion: str, output_dir: Path) -> None:
+    monai.bundle.run(
+        config_file=str(BUNDLE / "configs/inference.json"),
+        bundle_root=str(BUNDLE),
+        models_dir=str(models_dir),
+        fixed=record["fixed"],
+        moving=record["moving"],
+        output_dir=str(output_dir),
+        **{"network_def#fusion": fusion},
+    )
+
+
+def _error(found: Transform, truth: Transform, grid: Grid) -> Tensor:
+    """``(1, *spatial)``: mm between where the two transforms take each voxel."""
+    return (found.map_grid(grid) - truth.map_grid(grid)).norm(dim=-1)[None].to(torch.float32)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
