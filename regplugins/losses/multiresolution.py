@@ -7,24 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regplugins.spatial import warp
-
-
-def half_resolution(image: Tensor) -> Tensor:
-    """Average over 3 voxels an axis, every second voxel kept: voxel ``i`` of the result lies on voxel ``2 i``, as max
-    pooling has it.
-
-    Args:
-        image: ``(B, C, *spatial)``.
-
-    Returns:
-        ``(B, C, *ceil(spatial / 2))``.
-    """
-    pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
-    return pool(image, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+from regplugins.spatial import half_resolution, warp
 
 
 class MultiResolutionLoss(nn.Module):

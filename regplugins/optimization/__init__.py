@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from regplugins.optimization.field import FieldOptimizer
+from regplugins.optimization.displacement import Displacement
+from regplugins.optimization.pair import PairOptimizer
 from regplugins.optimization.weights import WeightsOptimizer
 
-__all__ = ["FieldOptimizer", "WeightsOptimizer"]
+__all__ = ["Displacement", "PairOptimizer", "WeightsOptimizer"]

@@ -11,6 +11,7 @@ from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacob
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import crop, pad_to_multiple
+from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 from regplugins.spatial.warp import identity_grid, warp
@@ -26,6 +27,7 @@ __all__ = [
     "enlarge",
     "exponentiate",
     "gradient_magnitude",
+    "half_resolution",
     "identity_grid",
     "invert",
     "jacobian_determinant",

@@ -92,7 +92,7 @@ class TestTraining:
 
 @pytest.mark.parametrize("overlays", [(), ("refine",)], ids=["one_pass", "refine"])
 def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path, overlays):
-    overrides = {**case.evaluation, **({"iterations": 2} if overlays else {})}
+    overrides = {**case.evaluation, **({"levels": [[8.0, 2]]} if overlays else {})}
     run("train", "evaluate", *overlays, dataset_dir=str(data), output_dir=str(tmp_path), **overrides)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -190,7 +190,7 @@ class TestInference:
         def dissimilarity(folder: Path) -> float:
             return float(case.dissimilarity(load_image(folder / "warped.nii.gz").as_tensor()[None], fixed))
 
-        run("inference", "refine", output_dir=str(tmp_path), init=aligned, iterations=10)
+        run("inference", "refine", output_dir=str(tmp_path), init=aligned, levels=[[2.0, 10]])
         assert dissimilarity(tmp_path) < dissimilarity(registered) - case.lowered
         assert json.loads((tmp_path / "report.json").read_text())["folding_percent"] < 0.5
 
@@ -256,7 +256,7 @@ class TestInference:
         assert "the network was trained on" not in result.stdout + result.stderr  # the sample is such an image
 
     def test_command_line_refines(self, bundle, aligned, tmp_path, capsys):
-        words = ["--output_dir", str(tmp_path), "--refine", "field", "--iterations", "1", "--init", aligned]
+        words = ["--output_dir", str(tmp_path), "--refine", "field", "--levels", "[[8,1]]", "--init", aligned]
         main(["register", str(bundle), *words])
         assert str(tmp_path) in capsys.readouterr().out
         assert (tmp_path / "report.json").exists()
@@ -378,7 +378,7 @@ class TestConventions:
         assert workflow.check_properties() == []
 
     def test_refinement_uses_the_training_objective(self, case, bundle):
-        """Both give one number for one field."""
+        """Both give one number for one field, but for how much they ask of its smoothness."""
 
         def parsed(*names: str) -> ConfigParser:
             parser = ConfigParser()
@@ -386,8 +386,10 @@ class TestConventions:
             parser["bundle_root"] = str(bundle)
             return parser
 
-        training = parsed("train", *case.overlays).get_parsed_content("objective")
-        refining = parsed("inference", "refine").get_parsed_content("inferer").optimizer.objective
+        trainer, refiner = parsed("train", *case.overlays), parsed("inference", "refine")
+        refiner["regularisation_weight"] = trainer["regularisation_weight"]
+        training = trainer.get_parsed_content("objective")
+        refining = refiner.get_parsed_content("inferer").optimizer.objective
         images = {key: torch.rand(1, 1, 16, 18, 20) for key in ("moving", "fixed")}
         ddf = torch.randn(1, 3, 16, 18, 20)
         torch.testing.assert_close(refining([ddf], images), training([ddf], images), rtol=1e-5, atol=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.inferers import WholeVolumeInferer
+from regplugins.spatial import identity_grid
 
 
 class Picky(nn.Module):
@@ -41,10 +42,35 @@ def test_amp_gives_float32_without_a_graph():
     torch.testing.assert_close(field, network(pair), atol=0.02, rtol=0.02)
 
 
+@pytest.mark.parametrize("shape", [(32, 40), (31, 37), (17, 24, 19)])
+@pytest.mark.parametrize("zoom", [0.5, 2 / 3, 1.5])
+def test_a_zoomed_field_is_the_same_map(shape, zoom):
+    """A network that scales everything about the middle, wherever its voxels lie."""
+
+    class Scaling(nn.Module):
+        seen: tuple[int, ...] = ()
+
+        def forward(self, pair: Tensor) -> Tensor:
+            self.seen = tuple(pair.shape[2:])
+            return 0.1 * from_middle(self.seen)
+
+    network = Scaling()
+    field = WholeVolumeInferer(zoom=zoom)(torch.rand(1, 2, *shape), network)
+    assert network.seen == tuple(round(zoom * size) for size in shape)
+    inner = (slice(None), slice(None), *(slice(2, size - 2) for size in shape))  # beyond, the border continues
+    torch.testing.assert_close(field[inner], 0.1 * from_middle(shape)[inner])
+
+
+def from_middle(shape: tuple[int, ...]) -> Tensor:
+    grid = identity_grid(list(shape))
+    return (grid - (torch.tensor(shape).view(-1, *[1] * len(shape)) - 1) / 2)[None]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"divisor": 0}, ValueError, "at least 1, got 0"),
+        ({"divisor": 0}, ValueError, "at least 1 and zoom positive, got 0 and 1.0"),
+        ({"zoom": 0}, ValueError, "zoom positive, got 1 and 0"),
         ({"amp": "true"}, TypeError, "amp must be True or False, got 'true'"),
     ],
 )

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.losses import MultiResolutionLoss, NCCLoss, TotalVariationLoss, WeaklySupervisedLoss
-from regplugins.losses.multiresolution import half_resolution
 from regplugins.spatial import identity_grid
 
 
@@ -23,15 +22,6 @@ class MeanOf(nn.Module):
 def ramp(*shape: int) -> Tensor:
     """An image whose value is the index along its first axis."""
     return identity_grid(list(shape))[:1][None]
-
-
-def test_voxel_i_of_the_half_resolution_lies_on_voxel_two_i():
-    for shape in ((9, 8), (8, 7, 6)):
-        half = half_resolution(ramp(*shape))
-        inner = half.flatten(3)[0, 0, 1:-1]
-        expected = 2.0 * torch.arange(1, half.shape[2] - 1)
-        torch.testing.assert_close(inner, expected.view(-1, *[1] * (inner.dim() - 1)).expand_as(inner))
-        assert half.shape[2:] == tuple((size + 1) // 2 for size in shape)
 
 
 def test_scales_are_weighed_as_in_the_paper():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from regplugins.inferers import RefineInferer, WholeVolumeInferer
 from regplugins.losses import LocalNCCLoss, MultiResolutionLoss, SquaredGradientLoss
 from regplugins.networks import MultiResolutionFCN
-from regplugins.optimization import FieldOptimizer, WeightsOptimizer
+from regplugins.optimization import Displacement, PairOptimizer, WeightsOptimizer
 from regplugins.spatial import identity_grid, jacobian_determinant, warp
 
 OBJECTIVE = MultiResolutionLoss(LocalNCCLoss(5), SquaredGradientLoss(), 0.1)
@@ -32,23 +32,83 @@ def known_warp(*shape: int) -> Tensor:
     return 2 * torch.stack([bump * (-1) ** k for k in range(len(shape))])[None]
 
 
-@pytest.mark.parametrize("shape", [(33, 36), (25, 26, 24)])
-def test_field_finds_a_known_warp(shape):
+def warped_pair(*shape: int) -> tuple[Tensor, Tensor]:
+    """A pair of images, and the field that takes the one to the other."""
     moving, truth = textured(*shape), known_warp(*shape)
-    pair = torch.cat([moving, warp(moving, truth)], dim=1)
-    found = FieldOptimizer(OBJECTIVE, iterations=60, learning_rate=0.2)(pair, torch.zeros_like(truth))
-    inside = known_warp(*shape).norm(dim=1) > 0.5
+    return torch.cat([moving, warp(moving, truth)], dim=1), truth
+
+
+@pytest.mark.parametrize("shape", [(33, 36), (25, 26, 24)])
+@pytest.mark.parametrize("levels", [[(1, 60)], [(2, 40), (1, 40)], [(64, 40), (1, 40)]])
+def test_pair_finds_a_known_warp(shape, levels):
+    pair, truth = warped_pair(*shape)
+    found = PairOptimizer(OBJECTIVE, levels)(pair, torch.zeros_like(truth))
+    inside = truth.norm(dim=1) > 0.5
     before = truth.norm(dim=1)[inside].mean()
     assert (found - truth).norm(dim=1)[inside].mean() < 0.3 * before
     assert jacobian_determinant(found).min() > 0
-
-
-def test_field_starts_where_it_is_told():
-    moving, truth = textured(32, 32), known_warp(32, 32)
-    pair = torch.cat([moving, warp(moving, truth)], dim=1)
-    found = FieldOptimizer(OBJECTIVE, iterations=3)(pair, truth)
-    assert (found - truth).norm(dim=1).mean() < 0.15 < truth.norm(dim=1).mean()
     assert not found.requires_grad
+
+
+def test_pair_starts_where_it_is_told():
+    pair, truth = warped_pair(32, 32)
+    found = PairOptimizer(OBJECTIVE, [(1, 3)])(pair, truth)
+    assert (found - truth).norm(dim=1).mean() < 0.25 < truth.norm(dim=1).mean()
+
+
+def test_pair_is_mirrored_with_its_images():
+    # Of 2^k + 1 voxels, every second one is the same from either end.
+    pair, truth = warped_pair(33, 17)
+    optimizer = PairOptimizer(OBJECTIVE, [(2, 10), (1, 10)])
+    found, mirrored = optimizer(pair, truth / 2), optimizer(pair.flip(2), mirror(truth / 2))
+    torch.testing.assert_close(mirror(mirrored), found, atol=1e-3, rtol=0)
+    assert found.abs().max() > 1
+
+
+def mirror(ddf: Tensor) -> Tensor:
+    """Turn a field about along the first axis."""
+    return ddf.flip(2) * ddf.new_tensor([-1, 1]).view(1, 2, 1, 1)
+
+
+def test_levels_are_millimetres():
+    pair, truth = warped_pair(33, 36)
+    start = torch.zeros_like(truth)
+    ways = [([(2, 5), (1, 5)], 1.0), ([(8, 5), (4, 5)], 4.0), ([(0.9, 5), (0.5, 5)], [0.5, 2.0])]
+    first, *others = [PairOptimizer(OBJECTIVE, levels, spacing)(pair, start) for levels, spacing in ways]
+    assert all(torch.equal(first, other) for other in others)
+    assert not torch.equal(first, PairOptimizer(OBJECTIVE, [(2, 5), (1, 5)], 4.0)(pair, start))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_the_scale_of_the_objective_does_not_matter(factor):
+    class Scaled(nn.Module):
+        def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+            return factor * OBJECTIVE(fields, target)
+
+    pair, truth = warped_pair(33, 36)
+    found = [PairOptimizer(loss, [(1, 10)])(pair, torch.zeros_like(truth)) for loss in (OBJECTIVE, Scaled())]
+    torch.testing.assert_close(*found, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "spacing", "message"),
+    [
+        ([], 1.0, "got \\[\\]"),
+        ([(2, 0)], 1.0, "at least 1 iteration, got"),
+        ([(1, 5), (2, 5)], 1.0, "coarsest level first"),
+        ([(-1, 5)], 1.0, "must be positive"),
+        ([(1, 5)], 0.0, "grid of 0.0"),
+    ],
+)
+def test_levels_that_are_none(levels, spacing, message):
+    with pytest.raises(ValueError, match=message):
+        PairOptimizer(OBJECTIVE, levels, spacing)
+
+
+@pytest.mark.parametrize("options", [{"step": 0.0}, {"smoothing": -1.0}])
+def test_displacement_names_what_it_got(options):
+    with pytest.raises(ValueError, match="smoothing must not be negative and step positive"):
+        Displacement(**options)
 
 
 def test_weights_lower_the_objective_and_leave_the_network_alone():
@@ -66,13 +126,9 @@ def test_weights_lower_the_objective_and_leave_the_network_alone():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [FieldOptimizer, lambda objective, iterations: WeightsOptimizer(nn.Identity(), objective, iterations=iterations)],
-)
-def test_no_iterations_is_an_error(optimizer):
+def test_no_iterations_is_an_error():
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        optimizer(OBJECTIVE, iterations=0)
+        WeightsOptimizer(nn.Identity(), OBJECTIVE, iterations=0)
 
 
 def test_refine_inferer_starts_from_the_networks_field():
