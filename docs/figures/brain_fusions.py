@@ -3,8 +3,8 @@
 
     python docs/figures/brain_fusions.py --dataset_dir D --runs R --output F.png [--pair NAME]
 
-``R/<fusion>/checkpoints/model.pt`` are the networks, trained by ``train.json`` of ``brain_mr_gated_gradient``. Above are
-the images in an axial plane, below is how far each transform is from the true one, in mm.
+``R/<fusion>/checkpoints/model.pt`` are the networks, trained by ``train.json`` of ``brain_mr_gated_gradient``. Above:
+the images in an axial plane; below: how far each transform is from the true one, in mm.
 """
 
 from __future__ import annotations
