@@ -3,8 +3,21 @@
 
 from __future__ import annotations
 
+from regplugins.optimization.convex import ConvexStart
 from regplugins.optimization.displacement import Displacement
+from regplugins.optimization.linear import LinearOptimizer
+from regplugins.optimization.model import DeformationModel
 from regplugins.optimization.pair import PairOptimizer
+from regplugins.optimization.parametric import BSpline, Velocity
 from regplugins.optimization.weights import WeightsOptimizer
 
-__all__ = ["Displacement", "PairOptimizer", "WeightsOptimizer"]
+__all__ = [
+    "BSpline",
+    "ConvexStart",
+    "DeformationModel",
+    "Displacement",
+    "LinearOptimizer",
+    "PairOptimizer",
+    "Velocity",
+    "WeightsOptimizer",
+]

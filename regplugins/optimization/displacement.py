@@ -3,22 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from monai.networks.layers import GaussianFilter
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR
 
+from regplugins.optimization.model import EPSILON, LAST_STEP, Cost, DeformationModel, Descent, gaussian
 from regplugins.spatial import compose
 
-# What is left of the step at the end of a level.
-_LAST_STEP = 0.1
-# Adam's own 1e-8 would be felt: of a mean over millions of voxels, the gradient at one is not much larger.
-_EPSILON = 1e-12
 
-
-class Displacement:
+class Displacement(DeformationModel):
     """``u <- u ∘ (id - step · G * Adam(G * ∂C/∂u))``, ``G`` a Gaussian: a gradient that is smooth (Sobolev), scaled
     voxel by voxel as Adam does, and added by composition.
 
@@ -35,34 +28,30 @@ class Displacement:
         ValueError: a step that is not positive, or a negative smoothing.
     """
 
-    def __init__(self, smoothing: float = 1.5, step: float = 0.15) -> None:
-        if smoothing < 0 or step <= 0:
-            raise ValueError(f"smoothing must not be negative and step positive, got {smoothing} and {step}")
-        self.smoothing = smoothing
-        self.step = step
+    def begin(self, start: Tensor, iterations: int) -> Descent:
+        return _Composition(start, gaussian(self.smoothing, start), self.step, iterations)
 
-    def improve(self, start: Tensor, cost: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
-        """Lower a cost.
 
-        Args:
-            start: ``(B, n, *spatial)`` voxels.
-            cost: of such a field, a scalar.
-            iterations: how many steps to take.
+class _Composition(Descent):
+    def __init__(self, start: Tensor, smooth: nn.Module, step: float, iterations: int) -> None:
+        self._ddf = start
+        self._smooth = smooth
+        self._update = torch.zeros_like(start)
+        self._adam = torch.optim.Adam([self._update], lr=step, eps=EPSILON)
+        self._schedule = LinearLR(self._adam, 1.0, LAST_STEP, iterations)
 
-        Returns:
-            ``(B, n, *spatial)`` voxels.
-        """
-        smooth = GaussianFilter(start.dim() - 2, self.smoothing).to(start) if self.smoothing else torch.nn.Identity()
-        ddf, update = start, torch.zeros_like(start)
-        adam = torch.optim.Adam([update], lr=self.step, eps=_EPSILON)
-        schedule = LinearLR(adam, 1.0, _LAST_STEP, iterations)
-        for _ in range(iterations):
-            ddf = ddf.detach().requires_grad_()
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(cost(ddf), ddf)
-            with torch.no_grad():
-                update.zero_().grad = smooth(gradient)
-                adam.step()
-                schedule.step()
-                ddf = compose(ddf, smooth(update))
-        return ddf
+    @property
+    def ddf(self) -> Tensor:
+        return self._ddf
+
+    def step(self, cost: Cost) -> Tensor:
+        ddf = self._ddf.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = cost(ddf)
+            (gradient,) = torch.autograd.grad(loss, ddf)
+        with torch.no_grad():
+            self._update.zero_().grad = self._smooth(gradient)
+            self._adam.step()
+            self._schedule.step()
+            self._ddf = compose(ddf, self._smooth(self._update))
+        return loss.detach()

@@ -3,33 +3,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from regplugins.checks import boolean
 from regplugins.optimization.displacement import Displacement
-from regplugins.spatial import crop, enlarge, half_resolution
-
-# An axis of fewer voxels shows nothing that could be matched.
-_LEAST = 8
+from regplugins.optimization.model import Cost, DeformationModel, descend
+from regplugins.optimization.pyramid import at_depth, halvings_of
+from regplugins.optimization.scene import Scene
+from regplugins.spatial import compose, crop, enlarge, invert
 
 
 class PairOptimizer:
     """Lower a training objective of one pair by changing its displacement field, at several resolutions.
 
     The field lies on every second voxel of a level's images and is linear between; the images of a level are those of
-    the next finer one averaged, every second voxel kept.
+    the next finer one averaged, every second voxel kept. Nothing but the field goes from one level to the next.
 
     Args:
         objective: loss ``(fields, target) -> scalar``, as in training.
-        levels: spacing of the images in mm and number of iterations of each level, coarsest first; a spacing is
-            rounded to that of the pair, or twice, four times, ... that.
+        levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
+            is rounded to that of the pair, or twice, four times, ... that.
         spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
         model: how the field is changed; default: ``Displacement()``.
+        symmetric: move both images, each by a field of its own, to where they meet; what comes out is the one field and
+            the inverse of the other, and, of the images exchanged, the inverse. (Avants et al., Medical Image Analysis
+            2008.) Takes twice the time.
+        tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
+            has gained so far.
 
     Raises:
         ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing that is none.
+        TypeError: ``symmetric`` is no boolean.
     """
 
     def __init__(
@@ -37,54 +44,66 @@ class PairOptimizer:
         objective: nn.Module,
         levels: Sequence[tuple[float, int]],
         spacing: float | Sequence[float] = 1.0,
-        model: Displacement | None = None,
+        model: DeformationModel | None = None,
+        symmetric: bool = False,
+        tolerance: float = 0.0,
     ) -> None:
-        if not levels or min(iterations for _, iterations in levels) < 1:
-            raise ValueError(f"levels must be pairs of a spacing and at least 1 iteration, got {levels}")
-        sizes = [size for size, _ in levels]
-        finest = min(spacing) if isinstance(spacing, Sequence) else spacing
-        if not finest > 0 or not min(sizes) > 0 or sizes != sorted(sizes, reverse=True):
-            raise ValueError(f"spacings must be positive, the coarsest level first, got {sizes} of a grid of {spacing}")
         self.objective = objective
-        self.levels = [(max(0, round(math.log2(size / finest))), iterations) for size, iterations in levels]
+        self.levels = halvings_of(levels, spacing)
         self.model = model or Displacement()
+        self.symmetric = boolean("symmetric", symmetric)
+        self.tolerance = tolerance
 
-    def __call__(self, pair: Tensor, start: Tensor) -> Tensor:
+    def __call__(
+        self,
+        pair: Tensor,
+        start: Tensor | None = None,
+        fixed_mask: Tensor | None = None,
+        moving_mask: Tensor | None = None,
+    ) -> Tensor:
         """
         Args:
             pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)`` displacement in voxels.
+            start: ``(B, n, *spatial)`` displacement in voxels; default: none.
+            fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
+            moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
 
         Returns:
             ``(B, n, *spatial)`` displacement in voxels.
         """
-        pyramid = [pair]
-        # What is too small for a level has it at the coarsest resolution that there is.
-        while len(pyramid) <= self.levels[0][0] and min(pyramid[-1].shape[2:]) >= 2 * _LEAST:
-            pyramid.append(half_resolution(pyramid[-1]))
-        ddf, depth = start, 0
+        shape = pair.shape[2:]
+        if start is None:
+            start = pair.new_zeros((len(pair), len(shape), *shape))
+        scenes = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).pyramid(self.levels[0][0])
+        ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
         for halvings, iterations in self.levels:
-            level = min(halvings, len(pyramid) - 1)
-            # The field is at half the resolution of the images.
-            ddf, depth = _at_depth(ddf, depth, level + 1, start.shape[2:]), level + 1
-            ddf = self._level(pyramid[level], ddf, iterations)
-        return _at_depth(ddf, depth, 0, start.shape[2:])
+            # What is too small for a level has it at the coarsest resolution that there is.
+            level = min(halvings, len(scenes) - 1)
+            ddf, depth = at_depth(ddf, depth, level + 1, shape), level + 1
+            descent = self.model.begin(ddf, iterations)
+            ddf = descend(descent, self._cost(scenes[level]), iterations, self.tolerance)
+        ddf = at_depth(ddf, depth, 0, shape)
+        if not self.symmetric:
+            return ddf
+        to_moving, to_fixed = ddf.chunk(2)
+        return compose(to_moving, invert(to_fixed)[0])
 
-    def _level(self, pair: Tensor, ddf: Tensor, iterations: int) -> Tensor:
-        target = {"moving": pair[:, :1].contiguous(), "fixed": pair[:, 1:].contiguous()}
-        shape = list(pair.shape[2:])
+    def _cost(self, scene: Scene) -> Cost:
+        shape = list(scene.moving.shape[2:])
 
         def cost(coarse: Tensor) -> Tensor:
-            total: Tensor = self.objective([crop(enlarge(coarse, 2), shape)], target)
-            return total
+            ddf = crop(enlarge(coarse, 2), shape)
+            if not self.symmetric:
+                return self._compare(scene, ddf)
+            to_moving, to_fixed = ddf.chunk(2)
+            there = scene.with_fixed_moved(to_fixed)
+            back = scene.exchanged().with_fixed_moved(to_moving)
+            return (self._compare(there, to_moving) + self._compare(back, to_fixed)) / 2
 
-        return self.model.improve(ddf, cost, iterations)
+        return cost
 
-
-def _at_depth(ddf: Tensor, now: int, then: int, full: Sequence[int]) -> Tensor:
-    """Bring a field from one number of halvings of the full grid to another."""
-    for _ in range(now, then):
-        ddf = half_resolution(ddf) / 2
-    for depth in range(now - 1, then - 1, -1):
-        ddf = crop(enlarge(ddf, 2), [math.ceil(size / 2**depth) for size in full])
-    return ddf
+    def _compare(self, scene: Scene, ddf: Tensor) -> Tensor:
+        target = {"moving": scene.moving, "fixed": scene.fixed}
+        mask = scene.mask(ddf)
+        total: Tensor = self.objective([ddf], target if mask is None else {**target, "mask": mask})
+        return total

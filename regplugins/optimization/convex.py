@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A coarse start by looking at all displacements: coupled convex optimisation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regplugins.losses import MIND
+from regplugins.optimization.pyramid import at_depth, halvings_of
+from regplugins.optimization.scene import Scene
+from regplugins.spatial import compose, warp
+
+# How strongly the smoothed field attracts that of least cost, from one round to the next: as a share of the spread of
+# costs, for a distance that is all the reach.
+_ATTRACTION = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0)
+# Of displacements that cost the same, the shortest is taken: nothing is known there, or nothing is to be seen.
+_TIE = 1e-4
+
+
+class ConvexStart:
+    """The displacement, of all up to some reach, that brings like descriptors together, and its neighbours along.
+
+    Costs of all displacements are computed once for every node of a coarse grid; then the displacement of least cost
+    plus its squared distance from the smoothed field, and that smoothed field, are sought in turn, the distance
+    counting more each time. (Heinrich et al., *Non-parametric discrete registration with convex optimisation*, WBIR
+    2014; the start of ConvexAdam, Siebert et al., IEEE TMI 2024.)
+
+    Args:
+        reach: largest displacement along an axis, mm.
+        image_spacing: of the images that are looked at, mm, rounded to that of the pair, or twice, four times, ...
+            that; displacements are whole voxels of these, nodes are two of them apart.
+        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
+        descriptor: of images ``(B, 1, *spatial)``, ``(B, C, *spatial)``; default: MIND-SSC.
+
+    Raises:
+        ValueError: a reach or a spacing that is not positive.
+    """
+
+    def __init__(
+        self,
+        reach: float = 24.0,
+        image_spacing: float = 4.0,
+        spacing: float | Sequence[float] = 1.0,
+        descriptor: torch.nn.Module | None = None,
+    ) -> None:
+        if not reach > 0:
+            raise ValueError(f"reach must be positive, got {reach}")
+        ((self.halvings, _),) = halvings_of([(image_spacing, 1)], spacing)
+        finest = min(spacing) if isinstance(spacing, Sequence) else spacing
+        self.reach = reach / finest
+        self.descriptor = descriptor or MIND()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        pair: Tensor,
+        start: Tensor | None = None,
+        fixed_mask: Tensor | None = None,
+        moving_mask: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image.
+            start: ``(B, n, *spatial)`` displacement in voxels, from which displacements are looked for; default: none.
+            fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
+            moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in voxels.
+        """
+        moving = pair[:, :1]
+        if start is not None:
+            moving = warp(moving, start)
+            moving_mask = None if moving_mask is None else warp(moving_mask, start)
+        scenes = Scene(moving, pair[:, 1:], moving_mask, fixed_mask).pyramid(self.halvings)
+        level = len(scenes) - 1
+        radius = max(1, round(self.reach / 2**level))
+        shape = pair.shape[2:]
+        fields = [self._best(scenes[level].one(sample), radius) for sample in range(len(pair))]
+        # Nodes lie on every second voxel, displacements are voxels of the level.
+        ddf = at_depth(torch.cat(fields) / 2, level + 1, 0, shape)
+        return ddf if start is None else compose(start, ddf)
+
+    def _best(self, scene: Scene, radius: int) -> Tensor:
+        """``(1, n, *nodes)`` in voxels of the scene, which holds one pair."""
+        n = scene.fixed.dim() - 2
+        moving, fixed = (_blurred(self.descriptor(image)) for image in (scene.moving, scene.fixed))
+        displacements = torch.tensor(list(itertools.product(range(-radius, radius + 1), repeat=n)), device=fixed.device)
+        costs = _costs(moving, fixed, displacements, radius)
+        if scene.moving_mask is not None or scene.fixed_mask is not None:
+            ones = torch.ones_like(scene.fixed)
+            moving_mask, fixed_mask = (ones if m is None else m for m in (scene.moving_mask, scene.fixed_mask))
+            known = _products(moving_mask, fixed_mask, displacements, radius)
+            # Where nothing is known of a displacement, it is as good as the others at that node.
+            expected = (known * costs).sum(dim=0) / known.sum(dim=0).clamp(min=1e-6)
+            costs = known * costs + (1 - known) * expected
+        nodes = [(size + 1) // 2 for size in scene.fixed.shape[2:]]
+        candidates = displacements.to(costs)
+        squares = candidates.square().sum(dim=1, keepdim=True)
+        unit = costs.std() / radius**2
+        field = candidates[(costs + _TIE * unit * squares).argmin(dim=0)].T.view(1, n, *nodes)
+        for attraction in _ATTRACTION:
+            smooth = _blurred(_blurred(field)).flatten(2)[0]
+            # |d - s|² without |s|², which is the same for all displacements d.
+            distance = squares - 2 * candidates @ smooth
+            best = (costs + (attraction * unit) * distance).argmin(dim=0)
+            field = candidates[best].T.view(1, n, *nodes)
+        return _blurred(_blurred(field))
+
+
+def _blurred(image: Tensor) -> Tensor:
+    """Mean over three voxels an axis, as far as there are any."""
+    pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
+    return pool(image, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+
+
+def _nodes(image: Tensor) -> Tensor:
+    """Every second voxel of ``(1, C, *spatial)``, as ``(C, nodes)``."""
+    for axis in range(2, image.dim()):
+        image = image.index_select(axis, torch.arange(0, image.shape[axis], 2, device=image.device))
+    return image[0].flatten(1)
+
+
+def _shifted(image: Tensor, displacements: Tensor, radius: int) -> Iterator[Tensor]:
+    """For each displacement, the image's values there, at the nodes; beyond the border it goes on."""
+    n = image.dim() - 2
+    padded = F.pad(image, [radius] * (2 * n), mode="replicate")
+    for displacement in displacements.tolist():
+        window = padded
+        for axis, (way, size) in enumerate(zip(displacement, image.shape[2:], strict=True), start=2):
+            window = window.narrow(axis, radius + way, size)
+        yield _nodes(window)
+
+
+def _costs(moving: Tensor, fixed: Tensor, displacements: Tensor, radius: int) -> Tensor:
+    """``(displacements, nodes)``: mean squared difference of descriptors."""
+    here = _nodes(fixed)
+    costs = here.new_empty(len(displacements), here.shape[1])
+    for row, there in zip(costs, _shifted(moving, displacements, radius), strict=True):
+        torch.mean((there - here).square_(), dim=0, out=row)
+    return costs
+
+
+def _products(moving_mask: Tensor, fixed_mask: Tensor, displacements: Tensor, radius: int) -> Tensor:
+    """``(displacements, nodes)``: how much both images count."""
+    here = _nodes(fixed_mask)[0]
+    return torch.stack([there[0] * here for there in _shifted(moving_mask, displacements, radius)])

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rigid and affine registration of one pair by optimisation."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from regplugins.checks import choice
+from regplugins.optimization.model import descend
+from regplugins.optimization.parametric import ParametricDescent
+from regplugins.optimization.pyramid import halvings_of
+from regplugins.optimization.scene import Scene
+from regplugins.spatial import identity_grid, warp
+
+
+class LinearOptimizer:
+    """Lower a dissimilarity of one pair by turning, shifting and, of an affine transform, stretching the moving image.
+
+    The matrix is the exponential of what Adam finds, about the centre of the grid in mm, so that a rigid transform
+    stays one.
+
+    Args:
+        similarity: loss ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``; where there are masks it is called
+            with ``mask`` ``(B, 1, *spatial)`` as well.
+        kind: "rigid" or "affine".
+        levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
+            is rounded to that of the pair, or twice, four times, ... that.
+        spacing: of the pair's grid, mm, one number or one an axis.
+        step: how far an iteration moves the corners of the grid at most, in voxels of the level's images.
+        tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
+            has gained so far.
+
+    Raises:
+        ValueError: another kind, a step that is not positive, no level, levels from fine to coarse, fewer than one
+            iteration, or a spacing that is none.
+    """
+
+    def __init__(
+        self,
+        similarity: nn.Module,
+        kind: str = "rigid",
+        levels: Sequence[tuple[float, int]] = ((8.0, 100), (4.0, 50)),
+        spacing: float | Sequence[float] = 1.0,
+        step: float = 0.5,
+        tolerance: float = 0.0,
+    ) -> None:
+        if not step > 0:
+            raise ValueError(f"step must be positive, got {step}")
+        self.similarity = similarity
+        self.generators: Callable[[int], Tensor] = choice("kind", kind, {"rigid": _turns, "affine": _any})
+        self.levels = halvings_of(levels, spacing)
+        self.spacing = spacing
+        self.step = step
+        self.tolerance = tolerance
+
+    def __call__(self, pair: Tensor, fixed_mask: Tensor | None = None, moving_mask: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image.
+            fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
+            moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
+
+        Returns:
+            ``(B, n + 1, n + 1)`` float64 matrices, from a voxel of the fixed image to where it is in the moving one.
+        """
+        n = pair.dim() - 2
+        scenes = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).pyramid(self.levels[0][0])
+        sizes = self.spacing if isinstance(self.spacing, Sequence) else [self.spacing] * n
+        motion = _Motion(self.generators(n), torch.tensor(sizes), torch.tensor(pair.shape[2:]))
+        parameters = pair.new_zeros(len(pair), motion.count)
+        for halvings, iterations in self.levels:
+            level = min(halvings, len(scenes) - 1)
+            scene, voxel = scenes[level], min(sizes) * 2**level
+
+            def field(parameters: Tensor, scene: Scene = scene, level: int = level) -> Tensor:
+                return motion.ddf(parameters, scene.moving.shape[2:], level)
+
+            def cost(ddf: Tensor, scene: Scene = scene) -> Tensor:
+                images, mask = (warp(scene.moving, ddf), scene.fixed), scene.mask(ddf)
+                total: Tensor = self.similarity(*images) if mask is None else self.similarity(*images, mask)
+                return total
+
+            descent = ParametricDescent(parameters, field, self.step * voxel, iterations)
+            descend(descent, cost, iterations, self.tolerance)
+        return motion.matrix(parameters.detach())
+
+
+class _Motion:
+    """Linear maps about the middle of a grid by their parameters, which all are about as many mm at its corners.
+
+    Args:
+        generators: ``(k, n, n)``; their sum weighted by the parameters is what the exponential is taken of.
+        spacing: ``(n,)`` of the grid, mm.
+        shape: ``(n,)`` of the grid.
+    """
+
+    def __init__(self, generators: Tensor, spacing: Tensor, shape: Tensor) -> None:
+        self.spacing = spacing.double()
+        self.middle = (shape.double() - 1) / 2
+        self.generators = generators / (self.middle * self.spacing).norm().clamp(min=1e-6)
+        self.count = len(generators) + len(spacing)
+
+    def parts(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, n, n)`` and ``(B, n)``: what is done in mm to a place seen from the middle."""
+        k = len(self.generators)
+        generator = torch.einsum("bk,kij->bij", parameters[:, :k].double(), self.generators.to(parameters.device))
+        return torch.matrix_exp(generator), parameters[:, k:].double()
+
+    def ddf(self, parameters: Tensor, shape: Sequence[int], halvings: int) -> Tensor:
+        """``(B, n, *shape)`` displacement in voxels of the grid halved so often, in the type of the parameters."""
+        matrix, shift = self.parts(parameters)
+        n = len(shape)
+        spacing, middle = self.spacing.to(parameters.device), self.middle.to(parameters.device)
+        # All in voxels of the level: turned into mm, moved, and back.
+        between = (matrix - torch.eye(n).to(matrix)) * spacing / spacing[:, None]
+        offset = (shift / spacing - (between @ middle)) / 2**halvings
+        index = identity_grid(list(shape), parameters.device, parameters.dtype).flatten(1)
+        moved = between.to(index.dtype) @ index + offset.to(index.dtype)[..., None]
+        return moved.view(len(parameters), n, *shape)
+
+    def matrix(self, parameters: Tensor) -> Tensor:
+        """``(B, n + 1, n + 1)`` float64, from voxel to voxel of the grid."""
+        turn, shift = (part.cpu() for part in self.parts(parameters))
+        n = len(self.spacing)
+        matrix = torch.eye(n + 1, dtype=torch.float64).repeat(len(parameters), 1, 1)
+        matrix[:, :n, :n] = turn * self.spacing / self.spacing[:, None]
+        matrix[:, :n, n] = shift / self.spacing + self.middle - matrix[:, :n, :n] @ self.middle
+        return matrix
+
+
+def _any(n: int) -> Tensor:
+    return torch.eye(n * n, dtype=torch.float64).view(-1, n, n)
+
+
+def _turns(n: int) -> Tensor:
+    turns = []
+    for i, j in itertools.combinations(range(n), 2):
+        turn = torch.zeros(n, n, dtype=torch.float64)
+        turn[i, j], turn[j, i] = -1.0, 1.0
+        turns.append(turn)
+    return torch.stack(turns)

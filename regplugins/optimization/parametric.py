@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Displacement fields that are a function of parameters: stationary velocities and splines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LinearLR
+
+from regplugins.optimization.model import EPSILON, LAST_STEP, Cost, DeformationModel, Descent, gaussian
+from regplugins.spatial import compose, exponentiate
+
+
+class Velocity(DeformationModel):
+    """``u = start ∘ exp(G * v)``: a stationary velocity ``v``, kept smooth by a Gaussian ``G``, found by Adam.
+
+    A diffeomorphism, but for discretisation.
+
+    Args:
+        smoothing: standard deviation of ``G`` in voxels of the field.
+        step: of Adam, voxels of the field; it shrinks to a tenth in the course of a level.
+        squarings: of the exponential.
+
+    Raises:
+        ValueError: a step that is not positive, a negative smoothing or number of squarings.
+    """
+
+    def __init__(self, smoothing: float = 1.5, step: float = 0.15, squarings: int = 5) -> None:
+        super().__init__(smoothing, step)
+        if squarings < 0:
+            raise ValueError(f"squarings must not be negative, got {squarings}")
+        self.squarings = squarings
+
+    def begin(self, start: Tensor, iterations: int) -> Descent:
+        smooth = gaussian(self.smoothing, start)
+        return ParametricDescent(
+            torch.zeros_like(start),
+            lambda velocity: compose(start, exponentiate(smooth(velocity), self.squarings)),
+            self.step,
+            iterations,
+        )
+
+
+class BSpline(DeformationModel):
+    """``u = start + Σ c_k β³(x/s - k)``: displacements ``c`` of control points ``s`` voxels apart, found by Adam.
+
+    (Rueckert et al., IEEE TMI 1999.) Nothing keeps it from folding but the cost and the distance of the points.
+
+    Args:
+        distance: of the control points, voxels of the field, ``s``.
+        step: of Adam, voxels of the field; it shrinks to a tenth in the course of a level.
+
+    Raises:
+        ValueError: a step that is not positive, or a distance of less than one.
+    """
+
+    def __init__(self, distance: int = 3, step: float = 0.15) -> None:
+        super().__init__(0.0, step)
+        if distance < 1 or distance != int(distance):
+            raise ValueError(f"distance must be a whole number of at least 1, got {distance}")
+        self.distance = int(distance)
+
+    def begin(self, start: Tensor, iterations: int) -> Descent:
+        shape = start.shape[2:]
+        points = [math.ceil((size - 1) / self.distance) + 3 for size in shape]
+        weights = [
+            _spline_weights(size, count, self.distance).to(start) for size, count in zip(shape, points, strict=True)
+        ]
+
+        def field(control: Tensor) -> Tensor:
+            for axis, matrix in enumerate(weights, start=2):
+                control = torch.tensordot(control, matrix, dims=([axis], [1])).movedim(-1, axis)
+            return start + control
+
+        control = start.new_zeros((*start.shape[:2], *points))
+        return ParametricDescent(control, field, self.step, iterations)
+
+
+def _spline_weights(size: int, count: int, distance: int) -> Tensor:
+    """``(size, count)``: what each control point adds at each voxel; the first point lies one distance before voxel
+    0.
+    """
+    position = torch.arange(size, dtype=torch.float64)[:, None] / distance
+    away = (position - torch.arange(-1, count - 1, dtype=torch.float64)).abs()
+    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6
+    return torch.where(away < 1, near, far)
+
+
+class ParametricDescent(Descent):
+    """Adam on the parameters, ``(B, ...)``, of a field; these are changed in place."""
+
+    def __init__(self, parameters: Tensor, field: Callable[[Tensor], Tensor], step: float, iterations: int) -> None:
+        self._parameters = parameters.requires_grad_()
+        self._field = field
+        self._adam = torch.optim.Adam([parameters], lr=step, eps=EPSILON)
+        self._schedule = LinearLR(self._adam, 1.0, LAST_STEP, iterations)
+
+    @property
+    def ddf(self) -> Tensor:
+        with torch.no_grad():
+            return self._field(self._parameters)
+
+    def step(self, cost: Cost) -> Tensor:
+        with torch.enable_grad():
+            loss = cost(self._field(self._parameters))
+            (self._parameters.grad,) = torch.autograd.grad(loss, self._parameters)
+        self._adam.step()
+        self._schedule.step()
+        return loss.detach()

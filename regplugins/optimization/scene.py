@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an optimiser looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from regplugins.spatial import half_resolution, warp
+
+# An axis of fewer voxels shows nothing that could be matched.
+_LEAST = 8
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A pair's images and masks, all ``(B, 1, *spatial)``.
+
+    Args:
+        moving: image.
+        fixed: image.
+        moving_mask: weighs where the moving image counts; None: everywhere.
+        fixed_mask: weighs where the fixed image counts; None: everywhere.
+    """
+
+    moving: Tensor
+    fixed: Tensor
+    moving_mask: Tensor | None = None
+    fixed_mask: Tensor | None = None
+
+    def halved(self) -> Scene:
+        """At half the resolution."""
+        return Scene(
+            half_resolution(self.moving),
+            half_resolution(self.fixed),
+            None if self.moving_mask is None else half_resolution(self.moving_mask),
+            None if self.fixed_mask is None else half_resolution(self.fixed_mask),
+        )
+
+    def pyramid(self, halvings: int) -> list[Scene]:
+        """Itself and what it is after each halving, as long as there is something to see."""
+        scenes = [self]
+        while len(scenes) <= halvings and min(scenes[-1].moving.shape[2:]) >= 2 * _LEAST:
+            scenes.append(scenes[-1].halved())
+        return scenes
+
+    def one(self, sample: int) -> Scene:
+        """One pair of a batch."""
+        masks = (None if mask is None else mask[sample, None] for mask in (self.moving_mask, self.fixed_mask))
+        return Scene(self.moving[sample, None], self.fixed[sample, None], *masks)
+
+    def exchanged(self) -> Scene:
+        """The moving image fixed, and the fixed one moving."""
+        return Scene(self.fixed, self.moving, self.fixed_mask, self.moving_mask)
+
+    def with_fixed_moved(self, ddf: Tensor) -> Scene:
+        """The fixed image and its mask through a field ``(B, n, *spatial)`` in voxels."""
+        fixed_mask = None if self.fixed_mask is None else warp(self.fixed_mask, ddf)
+        return replace(self, fixed=warp(self.fixed, ddf), fixed_mask=fixed_mask)
+
+    def mask(self, ddf: Tensor) -> Tensor | None:
+        """Where both images count, the moving one through a field ``(B, n, *spatial)`` in voxels."""
+        if self.moving_mask is None:
+            return self.fixed_mask
+        # Else a field could lower a cost by moving the mask away from what does not fit.
+        moved = warp(self.moving_mask, ddf.detach())
+        return moved if self.fixed_mask is None else moved * self.fixed_mask

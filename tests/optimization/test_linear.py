@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rigid and affine transforms found by optimisation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regplugins.losses import MINDLoss, NCCLoss
+from regplugins.optimization import LinearOptimizer
+from regplugins.spatial import AffineTransform, Grid, resample
+from tests.optimization.pairs import textured, with_a_hole
+
+
+def moved(grid: Grid, world: Tensor) -> Tensor:
+    """A pair whose fixed image is the moving one through a transform of the world."""
+    moving = textured(*grid.shape)
+    return torch.cat([moving, resample(moving[0], grid, grid, AffineTransform(world), fill=None)[None]], dim=1)
+
+
+def turn(n: int, degrees: float) -> Tensor:
+    matrix = torch.eye(n + 1, dtype=torch.float64)
+    angle = math.radians(degrees)
+    matrix[:2, :2] = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix[:n, n] = torch.tensor([2.0, -1.5, 1.0][:n])
+    return matrix
+
+
+def centred(shape: tuple[int, ...], spacing: list[float]) -> Grid:
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    affine[:-1, -1] = -(torch.tensor(shape, dtype=torch.float64) - 1) / 2 * torch.tensor(spacing, dtype=torch.float64)
+    return Grid(shape, affine)
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((40, 44), [1.0, 1.0]), ((33, 30, 20), [1.0, 1.0, 1.6])])
+@pytest.mark.parametrize("kind", ["rigid", "affine"])
+@pytest.mark.parametrize("similarity", [NCCLoss(), MINDLoss()])
+def test_a_known_motion_is_found(shape, spacing, kind, similarity):
+    grid, n = centred(shape, spacing), len(shape)
+    world = turn(n, 6.0)
+    if kind == "affine":
+        world[:n, :n] @= torch.diag(torch.tensor([1.05, 0.97, 1.02][:n], dtype=torch.float64))
+    found = LinearOptimizer(similarity, kind, [(2, 60), (1, 40)], spacing)(moved(grid, world))[0]
+    in_world = grid.affine @ found @ torch.linalg.inv(grid.affine)
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * n).double() * grid.affine[:n, n].abs()
+    away = (AffineTransform(in_world)(corners) - AffineTransform(world)(corners)).norm(dim=1)
+    assert away.max() < 0.5 < (corners - AffineTransform(world)(corners)).norm(dim=1).min()
+    if kind == "rigid":
+        torch.testing.assert_close(in_world[:n, :n] @ in_world[:n, :n].T, torch.eye(n, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_what_is_masked_out_does_not_count(side):
+    class Pointwise(nn.Module):
+        def forward(self, warped: Tensor, fixed: Tensor, mask: Tensor | None = None) -> Tensor:
+            return ((warped - fixed).square() * (torch.ones(1) if mask is None else mask)).mean()
+
+    optimizer = LinearOptimizer(Pointwise(), "affine", [(1, 20)])
+    (first, masks), (second, _) = (with_a_hole(side, content) for content in (0.0, 7.0))
+    found = optimizer(first, **masks)
+    assert torch.equal(found, optimizer(second, **masks))
+    assert not torch.equal(found, optimizer(second))
+
+
+def test_unknown_kind():
+    with pytest.raises(ValueError, match=r"kind must be one of \['affine', 'rigid'\], got 'similar'"):
+        LinearOptimizer(NCCLoss(), "similar")
+
+
+def test_no_step():
+    with pytest.raises(ValueError, match="step must be positive, got 0"):
+        LinearOptimizer(NCCLoss(), step=0)

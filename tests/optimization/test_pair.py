@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimiser of a pair finds a known warp, whatever changes the field, and betters what it starts from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regplugins.losses import SquaredGradientLoss
+from regplugins.optimization import BSpline, DeformationModel, Displacement, PairOptimizer, Velocity
+from regplugins.spatial import compose, jacobian_determinant, warp
+from tests.optimization.pairs import OBJECTIVE, warped_pair, with_a_hole
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    """What is left of a known warp where there is any."""
+    inside = truth.norm(dim=1) > 0.5
+    return float((found - truth).norm(dim=1)[inside].mean() / truth.norm(dim=1)[inside].mean())
+
+
+@pytest.mark.parametrize("shape", [(33, 36), (25, 26, 24)])
+@pytest.mark.parametrize("levels", [[(1, 60)], [(2, 40), (1, 40)], [(64, 40), (1, 40)]])
+def test_pair_finds_a_known_warp(shape, levels):
+    pair, truth = warped_pair(*shape)
+    found = PairOptimizer(OBJECTIVE, levels)(pair)
+    assert error(found, truth) < 0.3
+    assert jacobian_determinant(found).min() > 0
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("model", [Velocity(), BSpline(), Displacement(smoothing=0)])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_every_model_does(model, symmetric):
+    pair, truth = warped_pair(33, 36)
+    found = PairOptimizer(OBJECTIVE, [(2, 40), (1, 40)], model=model, symmetric=symmetric)(pair)
+    assert error(found, truth) < 0.35
+    assert not found.requires_grad
+
+
+def test_every_pair_of_a_batch_is_registered_as_if_alone():
+    (one, _), (other, _) = warped_pair(24, 25), warped_pair(24, 25)
+    pairs = torch.cat([one, other.flip(1)])
+    optimizer = PairOptimizer(OBJECTIVE, [(2, 10), (1, 10)])
+    together, alone = optimizer(pairs), torch.cat([optimizer(pair[None]) for pair in pairs])
+    torch.testing.assert_close(together, alone, atol=0.02, rtol=0)
+
+
+def test_symmetric_of_the_images_exchanged_is_the_inverse():
+    pair, truth = warped_pair(33, 36)
+    optimizer = PairOptimizer(OBJECTIVE, [(2, 30), (1, 30)], symmetric=True)
+    there, back = optimizer(pair), optimizer(pair.flip(1))
+    assert compose(back, there).norm(dim=1).mean() < 0.02
+    one_way = PairOptimizer(OBJECTIVE, [(2, 30), (1, 30)])
+    assert compose(one_way(pair.flip(1)), one_way(pair)).norm(dim=1).mean() > 0.05
+    assert error(there, truth) < 0.35
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_what_is_masked_out_does_not_count(side, symmetric):
+    optimizer = PairOptimizer(Pointwise(), [(1, 20)], symmetric=symmetric)
+    (first, masks), (second, _) = (with_a_hole(side, content) for content in (0.0, 7.0))
+    found = optimizer(first, **masks)
+    assert torch.equal(found, optimizer(second, **masks))
+    assert not torch.equal(found, optimizer(second))
+    assert found.abs().max() > 0.5
+
+
+class Pointwise(nn.Module):
+    """An objective that looks at no voxel's neighbours."""
+
+    def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+        difference = (warp(target["moving"], fields[0]) - target["fixed"]).square()
+        return (difference * target.get("mask", torch.ones(1))).mean() + 0.05 * SquaredGradientLoss()(fields[0])
+
+
+def test_a_level_ends_once_its_cost_has_settled():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+            self.calls += 1
+            return OBJECTIVE(fields, target)
+
+    pair, truth = warped_pair(33, 36)
+    counting = Counting()
+    found = PairOptimizer(counting, [(1, 1000)], tolerance=0.01)(pair)
+    assert 20 <= counting.calls < 300
+    assert error(found, truth) < 0.35
+
+
+def test_pair_starts_where_it_is_told():
+    pair, truth = warped_pair(32, 32)
+    found = PairOptimizer(OBJECTIVE, [(1, 3)])(pair, truth)
+    assert (found - truth).norm(dim=1).mean() < 0.25 < truth.norm(dim=1).mean()
+
+
+def test_pair_is_mirrored_with_its_images():
+    # Of 2^k + 1 voxels, every second one is the same from either end.
+    pair, truth = warped_pair(33, 17)
+    optimizer = PairOptimizer(OBJECTIVE, [(2, 10), (1, 10)])
+    found, mirrored = optimizer(pair, truth / 2), optimizer(pair.flip(2), mirror(truth / 2))
+    torch.testing.assert_close(mirror(mirrored), found, atol=1e-3, rtol=0)
+    assert found.abs().max() > 1
+
+
+def mirror(ddf: Tensor) -> Tensor:
+    """Turn a field about along the first axis."""
+    return ddf.flip(2) * ddf.new_tensor([-1, 1]).view(1, 2, 1, 1)
+
+
+def test_levels_are_millimetres():
+    pair, truth = warped_pair(33, 36)
+    start = torch.zeros_like(truth)
+    ways = [([(2, 5), (1, 5)], 1.0), ([(8, 5), (4, 5)], 4.0), ([(0.9, 5), (0.5, 5)], [0.5, 2.0])]
+    first, *others = [PairOptimizer(OBJECTIVE, levels, spacing)(pair, start) for levels, spacing in ways]
+    assert all(torch.equal(first, other) for other in others)
+    assert not torch.equal(first, PairOptimizer(OBJECTIVE, [(2, 5), (1, 5)], 4.0)(pair, start))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_the_scale_of_the_objective_does_not_matter(factor):
+    class Scaled(nn.Module):
+        def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+            return factor * OBJECTIVE(fields, target)
+
+    pair, truth = warped_pair(33, 36)
+    found = [PairOptimizer(loss, [(1, 10)])(pair, torch.zeros_like(truth)) for loss in (OBJECTIVE, Scaled())]
+    torch.testing.assert_close(*found, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "spacing", "message"),
+    [
+        ([], 1.0, "got \\[\\]"),
+        ([(2, 0)], 1.0, "at least 1 iteration, got"),
+        ([(1, 5), (2, 5)], 1.0, "coarsest level must come first"),
+        ([(-1, 5)], 1.0, "must be positive, got levels of"),
+        ([(1, 5)], 0.0, "grid of 0.0 mm"),
+    ],
+)
+def test_levels_that_are_none(levels, spacing, message):
+    with pytest.raises(ValueError, match=message):
+        PairOptimizer(OBJECTIVE, levels, spacing)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (Displacement, {"step": 0.0}, "smoothing must not be negative and step positive, got 1.5 and 0.0"),
+        (Velocity, {"smoothing": -1.0}, "smoothing must not be negative and step positive, got -1.0"),
+        (Velocity, {"squarings": -1}, "squarings must not be negative, got -1"),
+        (BSpline, {"distance": 0}, "distance must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_models_name_what_they_got(model: type[DeformationModel], options, message):
+    with pytest.raises(ValueError, match=message):
+        model(**options)
+
+
+def test_symmetric_is_no_string():
+    with pytest.raises(TypeError, match="symmetric must be True or False, got 'yes'"):
+        PairOptimizer(OBJECTIVE, [(1, 5)], symmetric="yes")
