@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
+from regplugins.transforms.register import ApplyRegistrationd, Registerd
 from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd, RandWarpPaird
 
 __all__ = [
+    "ApplyRegistrationd",
     "CarryPaird",
     "LabelChannelsd",
     "LoadPaird",
@@ -15,6 +17,7 @@ __all__ = [
     "MeetPaird",
     "OntoNetworkGridd",
     "RandWarpPaird",
+    "Registerd",
     "ReturnPaird",
     "initial_of",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
@@ -87,6 +88,13 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
         raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
 
+def meet(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTransform) -> Tensor:
+    """Both images, ``(1, *spatial)``, normalised, on a grid in the fixed one's world: ``(2, *grid.shape)``, moving and
+    fixed.
+    """
+    return torch.cat([normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))])
+
+
 class MeetPaird(Transform):
     """Bring both images onto the network's grid in the fixed image's world and normalise them.
 
@@ -136,8 +144,7 @@ class MeetPaird(Transform):
                     f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world "
                     f"(init '{self.init}'); try --init centre or --init rigid"
                 )
-            channels = [normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))]
-            pair |= {"pair": torch.cat(channels), "grid": grid, "initial": initial}
+            pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
         self._warn_of_other_extent(pair["paths"]["fixed"], grid)
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair["paths"][key], pair[key].as_tensor())

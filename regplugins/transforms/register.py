@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registration as a step of any MONAI pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys, ensure_tuple_rep
+from torch import Tensor
+
+from regplugins.checks import choice, number
+from regplugins.optimization import LinearOptimizer, PairOptimizer
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, resample
+from regplugins.spatial import Transform as SpatialTransform
+from regplugins.transforms.pair import MeetPaird, meet
+
+
+class _Warping(MapTransform, InvertibleTransform):
+    """Takes images through a transform, once, and back again."""
+
+    def _warp(
+        self,
+        data: dict[Hashable, Any],
+        key: Hashable,
+        image: MetaTensor,
+        target: Grid,
+        transform: SpatialTransform,
+        mode: str,
+        fill: float,
+    ) -> None:
+        source = Grid.from_image(image)
+        values = resample(image.as_tensor(), source, target, transform, mode, fill)
+        warped = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
+        warped.affine = to_affine_nd(len(image.affine) - 1, target.affine)
+        # Numbers and arrays alone, so that it survives a DataLoader.
+        way = {"mode": mode, "affine": image.affine, **_packed(transform)}
+        data[key] = self.push_transform(warped, orig_size=source.shape, extra_info=way)
+
+    def _unwarp(self, data: dict[Hashable, Any], key: Hashable) -> None:
+        image = data[key]
+        done = self.pop_transform(image)
+        way = done[TraceKeys.EXTRA_INFO]
+        home = MetaTensor(torch.empty(1, *done[TraceKeys.ORIG_SIZE], device="meta"), affine=way["affine"])
+        source, back = Grid.from_image(image), _unpacked(way).inverse()
+        values = resample(image.as_tensor(), source, Grid.from_image(home), back, way["mode"])
+        data[key] = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
+        data[key].affine = way["affine"]
+
+
+class Registerd(_Warping):
+    """Register one image of a dictionary to another by optimisation.
+
+    Adds the transform, a ``regplugins.spatial.Transform`` from the fixed image's world to that of the moving one (RAS+
+    mm), which ``ApplyRegistrationd`` takes to further images, labels and points, and ``regplugins.io.write_chain``
+    into files; and, if asked to, the moving image on the fixed one's grid. That one's metadata say what was done, so
+    that it can be undone, by ``inverse`` or ``monai.transforms.Invertd``.
+
+    Args:
+        fixed: key of the image that stays, ``(1, *spatial)``, 2-D or 3-D, with its affine.
+        moving: key of the image that is registered to it, which itself is not changed; any size, spacing, orientation.
+        optimizer: finds the deformation; None: there is none.
+        linear: finds a rigid or affine transform before that; None: there is none but ``init``.
+        spacing: of the grid on which they look at the images, mm. It should be the optimizers' own.
+        init: the start: "none" (the images lie in one world), "fov", "centre", "rigid", "affine" or a transform file,
+            see ``regplugins.prealign``.
+        transform: key for the transform.
+        warped: key for the warped image; None: it is not wanted.
+        fixed_mask: key of a mask on the fixed image's grid; only where it is not zero does the image count.
+        moving_mask: key of one on the moving image's grid.
+        interpolation: of the warped image, "linear" or "nearest".
+        fill: its value outside the moving image.
+        device: where to optimise; default: where the fixed image is.
+        seed: of an ``init`` by mutual information.
+
+    Raises:
+        ValueError: unknown interpolation.
+    """
+
+    def __init__(
+        self,
+        fixed: Hashable,
+        moving: Hashable,
+        optimizer: PairOptimizer | None = None,
+        linear: LinearOptimizer | None = None,
+        spacing: float | Sequence[float] = 2.0,
+        init: str = "none",
+        transform: Hashable = "transform",
+        warped: Hashable | None = None,
+        fixed_mask: Hashable | None = None,
+        moving_mask: Hashable | None = None,
+        interpolation: str = "linear",
+        fill: float = 0.0,
+        device: str | torch.device | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__((fixed, moving))
+        self.fixed = fixed
+        self.moving = moving
+        self.optimizer = optimizer
+        self.linear = linear
+        self.spacing = spacing
+        self.init = init
+        self.transform = transform
+        self.warped = warped
+        self.masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
+        self.interpolation = choice("interpolation", interpolation, {"linear": "linear", "nearest": "nearest"})
+        self.fill = number("fill", fill)
+        self.device = device
+        self.seed = seed
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """
+        Raises:
+            KeyError: an image is not there.
+            ValueError: an image or mask is not ``(1, *spatial)`` with an affine, or not on the grid of its image; the
+                images do not overlap.
+        """
+        result = dict(data)
+        keys = {"fixed": self.fixed, "moving": self.moving, **self.masks}
+        pair: dict[str, Any] = {name: _single(result, key) for name, key in keys.items() if key is not None}
+        paths = {name: f"'{keys[name]}'" for name in pair}
+        _check_masks(pair, paths)
+        met = MeetPaird(self.spacing, self.init, self.seed)({**pair, "paths": paths, "seconds": {}})
+        transform = self._optimised(met)
+        result[self.transform] = transform
+        if self.warped is not None:
+            target = Grid.from_image(pair["fixed"])
+            self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill)
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring the warped image, or what has been made of it since, back onto the moving image's grid."""
+        result = dict(data)
+        if self.warped is not None:
+            self._unwarp(result, self.warped)
+        return result
+
+    def _optimised(self, met: Mapping[str, Any]) -> SpatialTransform:
+        grid, initial, images = met["grid"], met["initial"], met["pair"]
+        device = self.device or met["fixed"].device
+        if self.linear is not None:
+            matrix = self.linear(images[None].to(device), **_masks_on(grid, met, initial, device))[0]
+            initial = initial @ AffineTransform(grid.affine @ matrix @ torch.linalg.inv(grid.affine))
+            images = meet(met["fixed"], met["moving"], grid, initial)
+        if self.optimizer is None:
+            return initial
+        ddf = self.optimizer(images[None].to(device), **_masks_on(grid, met, initial, device))[0]
+        return initial @ DisplacementField.from_ddf(ddf.cpu(), grid)
+
+
+class ApplyRegistrationd(_Warping):
+    """Take further images, labels and points of the moving image's world to the fixed image, as ``Registerd`` found.
+
+    Images come onto the fixed image's grid, resampled once; their metadata say so, and ``inverse`` or
+    ``monai.transforms.Invertd`` takes them back.
+
+    Args:
+        keys: of images and labels ``(C, *spatial)`` with their affine, on any grid of the moving image's world, or of
+            points ``(N, n)``, RAS+ mm.
+        fixed: key of the image whose grid they come onto.
+        mode: "linear", "nearest" (for labels) or "points", one for all keys or one a key.
+        transform: key of the transform.
+        fill: value of images outside the moving one.
+        allow_missing_keys: pass over keys that are not there.
+
+    Raises:
+        ValueError: unknown mode.
+    """
+
+    def __init__(
+        self,
+        keys: Hashable | Sequence[Hashable],
+        fixed: Hashable,
+        mode: str | Sequence[str] = "linear",
+        transform: Hashable = "transform",
+        fill: float = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        modes = ("linear", "nearest", "points")
+        self.modes = [choice("mode", one, dict.fromkeys(modes, one)) for one in ensure_tuple_rep(mode, len(self.keys))]
+        self.fixed = fixed
+        self.transform = transform
+        self.fill = number("fill", fill)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """
+        Raises:
+            KeyError: an image, points or the transform are not there.
+        """
+        result = dict(data)
+        transform: SpatialTransform = result[self.transform]
+        target = Grid.from_image(result[self.fixed])
+        backwards: SpatialTransform | None = None
+        for key, mode in self.key_iterator(result, self.modes):
+            if mode == "points":
+                # Points go the other way than the images that are looked up through the transform.
+                backwards = backwards or transform.inverse()
+                result[key] = backwards(torch.as_tensor(result[key]))
+            else:
+                self._warp(result, key, result[key], target, transform, mode, self.fill)
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring images, or what has been made of them since, back onto their grids, and points to where they were."""
+        result = dict(data)
+        for key, mode in self.key_iterator(result, self.modes):
+            if mode == "points":
+                result[key] = result[self.transform](torch.as_tensor(result[key]))
+            else:
+                self._unwarp(result, key)
+        return result
+
+
+def _single(data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
+    if key not in data:
+        raise KeyError(f"no image '{key}' among {sorted(map(str, data))}")
+    image = data[key]
+    if not isinstance(image, MetaTensor) or image.ndim not in (3, 4) or len(image) != 1:
+        what = f"a {type(image).__name__} of shape {tuple(getattr(image, 'shape', ()))}"
+        raise ValueError(f"'{key}': expected a MetaTensor (1, *spatial), 2-D or 3-D, got {what}")
+    return image
+
+
+def _check_masks(pair: Mapping[str, MetaTensor], paths: Mapping[str, str]) -> None:
+    for side in ("fixed", "moving"):
+        mask = pair.get(f"{side}_mask")
+        if mask is not None and not Grid.from_image(mask).matches(Grid.from_image(pair[side])):
+            raise ValueError(f"{paths[f'{side}_mask']} is not on the grid of {paths[side]}")
+
+
+def _masks_on(
+    grid: Grid, pair: Mapping[str, Any], initial: AffineTransform, device: str | torch.device
+) -> dict[str, Tensor]:
+    """A pair's masks on the grid of its images, ``(1, 1, *grid.shape)``; beyond them nothing counts."""
+    masks = {}
+    for name, way in (("fixed_mask", None), ("moving_mask", initial)):
+        if name in pair:
+            values = (pair[name].as_tensor() != 0).to(torch.float32)
+            masks[name] = resample(values, Grid.from_image(pair[name]), grid, way)[None].to(device)
+    return masks
+
+
+def _packed(transform: SpatialTransform) -> dict[str, Tensor]:
+    """A transform of ``Registerd`` as arrays."""
+    parts = CompositeTransform([transform]).transforms
+    packed: dict[str, Tensor] = {}
+    for part in parts:
+        if isinstance(part, AffineTransform):
+            packed["initial"] = part.matrix
+        elif isinstance(part, DisplacementField):
+            packed |= {"vectors": part.vectors, "vectors_affine": part.grid.affine}
+    return packed
+
+
+def _unpacked(packed: Mapping[str, Tensor]) -> SpatialTransform:
+    transform: SpatialTransform = AffineTransform(packed["initial"])
+    if "vectors" in packed:
+        vectors = packed["vectors"]
+        transform = transform @ DisplacementField(vectors, Grid(tuple(vectors.shape[1:]), packed["vectors_affine"]))
+    return transform
