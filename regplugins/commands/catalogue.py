@@ -14,7 +14,8 @@ def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
     """Turn a data set's folder, as downloaded, into a datalist.
 
     Args:
-        dataset: "hippocampus", the Medical Segmentation Decathlon's Task04 (monai.apps.DecathlonDataset downloads it).
+        dataset: "hippocampus", Task04 of the Medical Segmentation Decathlon (monai.apps.DecathlonDataset has it), or
+            "brains", patients of BraTS and head templates (regplugins.data.prepare_brains says which, and where).
         source: the data set's folder.
         target: folder in which datalist.json is written: the dataset_dir of the bundle.
     """

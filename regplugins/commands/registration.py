@@ -10,13 +10,16 @@ from typing import Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 
-def register(bundle: str, output_dir: str, refine: str | None = None, **options: Any) -> dict[str, Any]:
+def register(
+    bundle: str, output_dir: str, refine: str | None = None, preset: str | None = None, **options: Any
+) -> dict[str, Any]:
     """Register a pair with a bundle: the same as running its inference.json.
 
     Args:
         bundle: the bundle's folder.
         output_dir: where the warped image, the transforms, the picture and the report go.
         refine: improve the result by optimising the "field" or the network's "weights" on this pair (refine.json).
+        preset: lay the bundle's configs/<preset>.json over inference.json; any_modality_optimization has some.
         options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
     """
     import monai.bundle  # takes seconds, which the other commands need not wait for
@@ -24,6 +27,8 @@ def register(bundle: str, output_dir: str, refine: str | None = None, **options:
 
     configs = Path(bundle) / "configs"
     files = [str(configs / "inference.json")]
+    if preset is not None:
+        files.append(str(configs / f"{preset}.json"))
     if refine is not None:
         files.append(str(configs / "refine.json"))
         options["refine"] = refine

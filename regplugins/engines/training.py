@@ -58,7 +58,7 @@ def prepare_training_batch(
 
 def prepare_pair(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, None, tuple[()], dict[str, Tensor]]:
     """MONAI ``prepare_batch`` of an evaluator that registers one pair at a time.
 
     Args:
@@ -67,10 +67,11 @@ def prepare_pair(
         non_blocking: of the copy.
 
     Returns:
-        The network's input ``(1, 2, *spatial)``; there is no target.
+        The network's input ``(1, 2, *spatial)``; no target; and for the inferer no further arguments but ``masks``.
     """
     batch["started"] = time.perf_counter()
-    return batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs), None
+    pair = batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs)
+    return pair, None, (), {name: mask.to(pair) for name, mask in batch["masks"].items()}
 
 
 def single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:

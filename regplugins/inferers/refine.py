@@ -15,10 +15,11 @@ class RefineInferer(Inferer):
 
     Args:
         inferer: gives the start.
-        optimizer: ``(pair, start) -> field``, one of ``regplugins.optimization``.
+        optimizer: ``(pair, start) -> field``, one of ``regplugins.optimization``; it gets what else the inferer does,
+            masks say.
     """
 
-    def __init__(self, inferer: Inferer, optimizer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, inferer: Inferer, optimizer: Callable[..., Tensor]) -> None:
         super().__init__()
         self.inferer = inferer
         self.optimizer = optimizer
@@ -32,4 +33,4 @@ class RefineInferer(Inferer):
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels.
         """
-        return self.optimizer(inputs, self.inferer(inputs, network))
+        return self.optimizer(inputs, self.inferer(inputs, network), *args, **kwargs)

@@ -7,6 +7,7 @@ from regplugins.losses.dual_branch import DualBranchLoss
 from regplugins.losses.mind import MIND, MINDLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
+from regplugins.losses.pair import PairLoss, compared
 from regplugins.losses.regularisation import (
     MagnitudeLoss,
     SquaredGradientLoss,
@@ -23,8 +24,10 @@ __all__ = [
     "MagnitudeLoss",
     "MultiResolutionLoss",
     "NCCLoss",
+    "PairLoss",
     "SquaredGradientLoss",
     "SquaredLaplacianLoss",
     "TotalVariationLoss",
     "WeaklySupervisedLoss",
+    "compared",
 ]

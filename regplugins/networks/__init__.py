@@ -8,6 +8,14 @@ from __future__ import annotations
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
+from regplugins.networks.no_deformation import NoDeformation
 from regplugins.networks.weights import load_weights, weights_file
 
-__all__ = ["GatedDualBranch", "MultiResolutionFCN", "RegistrationNetwork", "load_weights", "weights_file"]
+__all__ = [
+    "GatedDualBranch",
+    "MultiResolutionFCN",
+    "NoDeformation",
+    "RegistrationNetwork",
+    "load_weights",
+    "weights_file",
+]

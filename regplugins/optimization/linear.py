@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import choice
+from regplugins.losses import compared
 from regplugins.optimization.model import descend
 from regplugins.optimization.parametric import ParametricDescent
 from regplugins.optimization.pyramid import halvings_of
@@ -24,8 +25,8 @@ class LinearOptimizer:
     stays one.
 
     Args:
-        similarity: loss ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``; where there are masks it is called
-            with ``mask`` ``(B, 1, *spatial)`` as well.
+        similarity: loss ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``, as ``regplugins.losses.PairLoss``
+            takes it.
         kind: "rigid" or "affine".
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that.
@@ -80,9 +81,7 @@ class LinearOptimizer:
                 return motion.ddf(parameters, scene.moving.shape[2:], level)
 
             def cost(ddf: Tensor, scene: Scene = scene) -> Tensor:
-                images, mask = (warp(scene.moving, ddf), scene.fixed), scene.mask(ddf)
-                total: Tensor = self.similarity(*images) if mask is None else self.similarity(*images, mask)
-                return total
+                return compared(self.similarity, warp(scene.moving, ddf), scene.fixed, scene.mask(ddf))
 
             descent = ParametricDescent(parameters, field, self.step * voxel, iterations)
             descend(descent, cost, iterations, self.tolerance)

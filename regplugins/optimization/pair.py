@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
+from regplugins.optimization.convex import ConvexStart
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
@@ -28,6 +29,7 @@ class PairOptimizer:
             is rounded to that of the pair, or twice, four times, ... that.
         spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
         model: how the field is changed; default: ``Displacement()``.
+        coarse: looks for large displacements first.
         symmetric: move both images, each by a field of its own, to where they meet; what comes out is the one field and
             the inverse of the other, and, of the images exchanged, the inverse. (Avants et al., Medical Image Analysis
             2008.) Takes twice the time.
@@ -45,12 +47,14 @@ class PairOptimizer:
         levels: Sequence[tuple[float, int]],
         spacing: float | Sequence[float] = 1.0,
         model: DeformationModel | None = None,
+        coarse: ConvexStart | None = None,
         symmetric: bool = False,
         tolerance: float = 0.0,
     ) -> None:
         self.objective = objective
         self.levels = halvings_of(levels, spacing)
         self.model = model or Displacement()
+        self.coarse = coarse
         self.symmetric = boolean("symmetric", symmetric)
         self.tolerance = tolerance
 
@@ -72,6 +76,8 @@ class PairOptimizer:
             ``(B, n, *spatial)`` displacement in voxels.
         """
         shape = pair.shape[2:]
+        if self.coarse is not None:
+            start = self.coarse(pair, start, fixed_mask, moving_mask)
         if start is None:
             start = pair.new_zeros((len(pair), len(shape), *shape))
         scenes = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).pyramid(self.levels[0][0])

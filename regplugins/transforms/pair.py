@@ -95,11 +95,27 @@ def meet(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTran
     return torch.cat([normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))])
 
 
+def masks_on(
+    grid: Grid, pair: Mapping[str, Any], initial: SpatialTransform, device: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """A loaded pair's masks, those that there are, on a grid in the fixed image's world.
+
+    Returns:
+        ``fixed_mask`` and ``moving_mask``, ``(1, 1, *grid.shape)`` in [0, 1]; beyond a mask nothing counts.
+    """
+    masks = {}
+    for name, way in (("fixed_mask", None), ("moving_mask", initial)):
+        if name in pair:
+            values = (pair[name].as_tensor() != 0).to(torch.float32)
+            masks[name] = resample(values, Grid.from_image(pair[name]), grid, way)[None].to(device)
+    return masks
+
+
 class MeetPaird(Transform):
     """Bring both images onto the network's grid in the fixed image's world and normalise them.
 
-    Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid`` and ``initial``, the transform from the fixed to the
-    moving world by which the moving image came; the originals stay untouched.
+    Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid``, ``initial``, the transform from the fixed to the moving
+    world by which the moving image came, and ``masks``, those that are to come along; the originals stay untouched.
 
     Args:
         spacing: of the network's grid, mm.
@@ -109,6 +125,7 @@ class MeetPaird(Transform):
             half or twice that size along an axis gets a warning.
         trained_stripped: the network was trained on brains without their skulls, all else one dark value; an image
             without such a background gets a warning.
+        masks: bring masks along, for what optimises; networks do not look at them.
     """
 
     def __init__(
@@ -118,12 +135,14 @@ class MeetPaird(Transform):
         seed: int = 0,
         trained_extent: Sequence[float] | None = None,
         trained_stripped: bool = False,
+        masks: bool = False,
     ) -> None:
         self.spacing = spacing
         self.init = init
         self.seed = seed
         self.trained_extent = trained_extent
         self.trained_stripped = boolean("trained_stripped", trained_stripped)
+        self.masks = boolean("masks", masks)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -145,6 +164,7 @@ class MeetPaird(Transform):
                     f"(init '{self.init}'); try --init centre or --init rigid"
                 )
             pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
+            pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
         self._warn_of_other_extent(pair["paths"]["fixed"], grid)
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair["paths"][key], pair[key].as_tensor())

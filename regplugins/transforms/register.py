@@ -17,7 +17,7 @@ from regplugins.checks import choice, number
 from regplugins.optimization import LinearOptimizer, PairOptimizer
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, resample
 from regplugins.spatial import Transform as SpatialTransform
-from regplugins.transforms.pair import MeetPaird, meet
+from regplugins.transforms.pair import MeetPaird, masks_on, meet
 
 
 class _Warping(MapTransform, InvertibleTransform):
@@ -144,12 +144,12 @@ class Registerd(_Warping):
         grid, initial, images = met["grid"], met["initial"], met["pair"]
         device = self.device or met["fixed"].device
         if self.linear is not None:
-            matrix = self.linear(images[None].to(device), **_masks_on(grid, met, initial, device))[0]
+            matrix = self.linear(images[None].to(device), **masks_on(grid, met, initial, device))[0]
             initial = initial @ AffineTransform(grid.affine @ matrix @ torch.linalg.inv(grid.affine))
             images = meet(met["fixed"], met["moving"], grid, initial)
         if self.optimizer is None:
             return initial
-        ddf = self.optimizer(images[None].to(device), **_masks_on(grid, met, initial, device))[0]
+        ddf = self.optimizer(images[None].to(device), **masks_on(grid, met, initial, device))[0]
         return initial @ DisplacementField.from_ddf(ddf.cpu(), grid)
 
 
@@ -232,18 +232,6 @@ def _check_masks(pair: Mapping[str, MetaTensor], paths: Mapping[str, str]) -> No
         mask = pair.get(f"{side}_mask")
         if mask is not None and not Grid.from_image(mask).matches(Grid.from_image(pair[side])):
             raise ValueError(f"{paths[f'{side}_mask']} is not on the grid of {paths[side]}")
-
-
-def _masks_on(
-    grid: Grid, pair: Mapping[str, Any], initial: AffineTransform, device: str | torch.device
-) -> dict[str, Tensor]:
-    """A pair's masks on the grid of its images, ``(1, 1, *grid.shape)``; beyond them nothing counts."""
-    masks = {}
-    for name, way in (("fixed_mask", None), ("moving_mask", initial)):
-        if name in pair:
-            values = (pair[name].as_tensor() != 0).to(torch.float32)
-            masks[name] = resample(values, Grid.from_image(pair[name]), grid, way)[None].to(device)
-    return masks
 
 
 def _packed(transform: SpatialTransform) -> dict[str, Tensor]:

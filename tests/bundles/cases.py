@@ -13,18 +13,36 @@ from typing import Any
 from torch import Tensor, nn
 
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import GatedDualBranch, MultiResolutionFCN
+from regplugins.networks import GatedDualBranch, MultiResolutionFCN, NoDeformation
 from tests.bundles.datasets import brain_sequences, labelled_warps
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BundleCase:
     """A bundle as its tests see it; two are the same only if they are one object.
 
     Args:
         name: its folder.
-        network: builds the network of ``models/model.pt``, as ``network_def`` should.
+        network: builds the network as ``network_def`` should.
         stride: of the network.
+        similarity: of ``report.json``, what registration of the sample raises.
+        gain: by how much, at least.
+        quick: overrides of ``inference.json`` for tests that are not about how good a result is.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    stride: int
+    similarity: str
+    gain: float
+    quick: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedCase(BundleCase):
+    """A bundle with a network that was trained.
+
+    Args:
         write_data: writes a data set that ``train.json`` takes, with two or more pairs to validate and to test on: the
             bundle's folder (for its sample), folder to write to.
         training: overrides of ``train.json`` for quick steps on that data.
@@ -32,21 +50,14 @@ class BundleCase:
         evaluation: overrides of ``evaluate.json`` for two test pairs.
         score: of ``metrics.csv``, without "_before" or "_after".
         better: whether a score is better than another.
-        similarity: of ``report.json``, what registration of the sample raises.
-        gain: by how much, at least.
         dissimilarity: of a warped and a fixed image ``(B, 1, *spatial)``: what refinement lowers.
         lowered: by how much, at least.
     """
 
-    name: str
-    network: Callable[[], nn.Module]
-    stride: int
     write_data: Callable[[Path, Path], None]
     training: Mapping[str, Any]
     score: str
     better: Callable[[float, float], bool]
-    similarity: str
-    gain: float
     dissimilarity: Callable[[Tensor, Tensor], Tensor]
     lowered: float
     overlays: tuple[str, ...] = ()
@@ -63,7 +74,7 @@ class BundleCase:
         return [size * max(self.stride, 8) for size in (2, 3, 2)]
 
 
-HIPPOCAMPUS = BundleCase(
+HIPPOCAMPUS = TrainedCase(
     name="hippocampus_mr_multires_fcn",
     network=MultiResolutionFCN,
     stride=4,
@@ -79,7 +90,7 @@ HIPPOCAMPUS = BundleCase(
     lowered=0.01,
 )
 
-GATED_GRADIENT = BundleCase(
+GATED_GRADIENT = TrainedCase(
     name="brain_mr_gated_gradient",
     network=partial(GatedDualBranch, norm="batch"),
     stride=16,
@@ -96,4 +107,14 @@ GATED_GRADIENT = BundleCase(
     lowered=0.001,
 )
 
-CASES = (HIPPOCAMPUS, GATED_GRADIENT)
+ANY_MODALITY = BundleCase(
+    name="any_modality_optimization",
+    network=NoDeformation,
+    stride=1,
+    similarity="mutual_information",
+    gain=0.08,
+    quick={"levels": [[8.0, 10], [4.0, 5]]},
+)
+
+TRAINED = (HIPPOCAMPUS, GATED_GRADIENT)
+CASES = (*TRAINED, ANY_MODALITY)

@@ -16,8 +16,9 @@ from typing import Any
 import monai.bundle
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
-from tests.bundles.cases import BundleCase
+from tests.bundles.cases import BundleCase, TrainedCase
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,11 +39,11 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BundleCase]
 @pytest.fixture(scope="session")
 def data_of(
     bundle_of: Callable[[BundleCase], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[BundleCase], Path]:
+) -> Callable[[TrainedCase], Path]:
     """Folders with a datalist, made once."""
 
     @cache
-    def make(case: BundleCase) -> Path:
+    def make(case: TrainedCase) -> Path:
         folder = tmp_path_factory.mktemp("data")
         case.write_data(bundle_of(case), folder)
         return folder
@@ -72,7 +73,7 @@ def bundle(case: BundleCase, bundle_of: Callable[[BundleCase], Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(case: BundleCase, data_of: Callable[[BundleCase], Path]) -> Path:
+def data(case: TrainedCase, data_of: Callable[[TrainedCase], Path]) -> Path:
     """Folder with a datalist."""
     return data_of(case)
 
@@ -90,17 +91,17 @@ def aligned(registered: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def run(bundle: Path) -> Callable[..., None]:
+def run(case: BundleCase, bundle: Path) -> Callable[..., None]:
     """``python -m monai.bundle run`` without the price of a new process: names of configs, overrides."""
 
     def call(*configs: str, **overrides: object) -> None:
-        run_bundle(bundle, *configs, **overrides)
+        run_bundle(bundle, *configs, **(case.quick | overrides))
 
     return call
 
 
 @pytest.fixture(scope="module")
-def train(case: BundleCase, data: Path, run: Callable[..., None]) -> Callable[..., dict[str, Any]]:
+def train(case: TrainedCase, data: Path, run: Callable[..., None]) -> Callable[..., dict[str, Any]]:
     """A few steps of ``train.json``: output folder, names of overlays, overrides. Gives the last checkpoint."""
 
     def call(output: Path, *overlays: str, **overrides: object) -> dict[str, Any]:
@@ -128,3 +129,17 @@ def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], 
 def run_bundle(bundle: Path, *configs: str, **overrides: object) -> None:
     files = [str(bundle / f"configs/{name}.json") for name in configs]
     monai.bundle.run(config_file=files, bundle_root=str(bundle), **overrides)
+
+
+def unset_properties(bundle: Path, kind: str, **overrides: object) -> list[str]:
+    """Properties that MONAI asks of a workflow of this kind and a bundle lacks."""
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / f"configs/{kind}.json"),
+        meta_file=str(bundle / "configs/metadata.json"),
+        logging_file=str(bundle / "configs/logging.conf"),
+        workflow_type=kind,
+        bundle_root=str(bundle),
+        **overrides,
+    )
+    workflow.initialize()
+    return workflow.check_properties()

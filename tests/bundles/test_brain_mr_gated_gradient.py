@@ -15,13 +15,13 @@ import torch
 
 from regplugins.checks import first_cause
 from regplugins.networks import GatedDualBranch, load_weights
-from tests.bundles.cases import GATED_GRADIENT, BundleCase
+from tests.bundles.cases import GATED_GRADIENT, TrainedCase
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def case() -> BundleCase:
+def case() -> TrainedCase:
     return GATED_GRADIENT
 
 

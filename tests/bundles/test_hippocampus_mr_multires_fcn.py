@@ -10,13 +10,13 @@ import pytest
 from regplugins.checks import first_cause
 from regplugins.data import load_image
 from regplugins.losses import LocalNCCLoss
-from tests.bundles.cases import HIPPOCAMPUS, BundleCase
+from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def case() -> BundleCase:
+def case() -> TrainedCase:
     return HIPPOCAMPUS
 
 

@@ -30,9 +30,10 @@ def test_moving_comes_first() -> None:
 
 
 def test_one_pair_at_a_time() -> None:
-    item = {"pair": torch.rand(2, 4, 4)}
-    inputs, target = prepare_pair(single_pair([item]), "cpu")
-    assert inputs.shape == (1, 2, 4, 4) and target is None
+    item = {"pair": torch.rand(2, 4, 4), "masks": {"fixed_mask": torch.ones(1, 1, 4, 4)}}
+    inputs, target, arguments, masks = prepare_pair(single_pair([item]), "cpu")
+    assert inputs.shape == (1, 2, 4, 4) and target is None and not arguments
+    assert torch.equal(masks["fixed_mask"], item["masks"]["fixed_mask"])
     with pytest.raises(ValueError, match="a batch of 2"):
         single_pair([item, item])
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objective of a pair that is registered without a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from regplugins.spatial import warp
+
+
+class PairLoss(nn.Module):
+    """``Σ w_k similarity_k(moving∘φ, fixed) + λ regularisation(φ)``.
+
+    Args:
+        similarity: one loss or several, ours or MONAI's: ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``. A
+            mask is handed over as the third argument; losses of MONAI that take none are to be wrapped in
+            ``monai.losses.MaskedLoss`` where there is one.
+        regularisation: loss ``ddf -> scalar`` on voxel displacements.
+        regularisation_weight: λ.
+        weights: of the similarities; default: all one.
+
+    Raises:
+        ValueError: no similarity, or another number of weights.
+    """
+
+    def __init__(
+        self,
+        similarity: nn.Module | Sequence[nn.Module],
+        regularisation: nn.Module,
+        regularisation_weight: float,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.similarities = nn.ModuleList([similarity] if isinstance(similarity, nn.Module) else similarity)
+        self.weights = [1.0] * len(self.similarities) if weights is None else list(weights)
+        if not self.similarities or len(self.weights) != len(self.similarities):
+            raise ValueError(f"got {len(self.similarities)} similarities and {len(self.weights)} weights")
+        self.regularisation = regularisation
+        self.regularisation_weight = regularisation_weight
+
+    def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        """
+        Args:
+            fields: the DDF alone, ``(B, n, *spatial)`` voxels.
+            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)``; ``mask`` ``(B, 1, *spatial)``, optional, weighs where
+                the images are to be compared.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: there is a mask, and a similarity that takes none.
+        """
+        (ddf,) = fields
+        warped = warp(target["moving"], ddf)
+        total: Tensor = self.regularisation_weight * self.regularisation(ddf)
+        for weight, similarity in zip(self.weights, self.similarities, strict=True):
+            total = total + weight * compared(similarity, warped, target["fixed"], target.get("mask"))
+        return total
+
+
+def compared(similarity: nn.Module, warped: Tensor, fixed: Tensor, mask: Tensor | None) -> Tensor:
+    """What a loss makes of two images ``(B, 1, *spatial)``, under a mask if there is one.
+
+    Raises:
+        ValueError: there is a mask, and the loss takes none.
+    """
+    if mask is None:
+        value: Tensor = similarity(warped, fixed)
+        return value
+    if "mask" not in inspect.signature(similarity.forward).parameters:
+        name = type(similarity).__name__
+        raise ValueError(f"{name} takes no mask; wrap it in monai.losses.MaskedLoss")
+    value = similarity(warped, fixed, mask)
+    return value

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this bundle alone does; the rest is in test_every_bundle.py."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from regplugins.__main__ import main
+from regplugins.checks import first_cause
+from tests.bundles.cases import ANY_MODALITY, BundleCase
+
+pytestmark = pytest.mark.slow
+
+PRESETS = ("same_modality", "multimodal", "ct_mr", "large_deformation")
+
+
+@pytest.fixture(scope="module")
+def case() -> BundleCase:
+    return ANY_MODALITY
+
+
+def test_presets_change_what_there_is(bundle):
+    configs = {name: json.loads((bundle / f"configs/{name}.json").read_text()) for name in ("inference", *PRESETS)}
+    for name in PRESETS:
+        assert configs[name].keys() <= configs["inference"].keys(), name
+    assert configs["inference"] | configs["multimodal"] == configs["inference"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
+    words = ["--output_dir", str(tmp_path), "--preset", preset, "--levels", "[[8,10],[4,5]]", "--init", aligned]
+    main(["register", str(bundle), *words])
+    capsys.readouterr()
+    report = json.loads((tmp_path / "report.json").read_text())
+    similarity = report["similarity"]["mutual_information"]
+    assert similarity["after"] > similarity["before"]
+    assert report["folding_percent"] < 0.1
+    assert report["weights"] is None
+
+
+def test_unknown_preset(bundle, tmp_path):
+    with pytest.raises(SystemExit, match=r"ultrasound\.json: no such file"):
+        main(["register", str(bundle), "--output_dir", str(tmp_path), "--preset", "ultrasound"])
+
+
+def test_both_directions_at_once(run, aligned, tmp_path):
+    run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01)
+    report = json.loads((tmp_path / "report.json").read_text())
+    similarity = report["similarity"]["mutual_information"]
+    assert similarity["after"] > similarity["before"]
+    assert report["folding_percent"] == 0
+
+
+def test_strings_are_no_booleans(run, aligned, tmp_path):
+    with pytest.raises(RuntimeError) as error:
+        run("inference", output_dir=str(tmp_path), init=aligned, symmetric="true")
+    assert "symmetric must be True or False" in str(first_cause(error.value))
+
+
+def test_slices(bundle, run, tmp_path):
+    """Two dimensions: the middle slices of the sample, the moving one of its own."""
+    for key, way in (("fixed", 0), ("moving", 0)):
+        image = nib.load(bundle / f"sample/{key}.nii.gz")
+        middle = image.shape[2] // 2 + way
+        values = np.asarray(image.dataobj)[:, :, middle]
+        affine = np.diag([*image.header.get_zooms()[:2], 1.0, 1.0])
+        nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{key}.nii.gz")
+    pair = {key: str(tmp_path / f"{key}.nii.gz") for key in ("fixed", "moving")}
+    run("inference", output_dir=str(tmp_path / "out"), init="centre", **pair)
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    similarity = report["similarity"]["mutual_information"]
+    assert similarity["after"] > similarity["before"]
+    assert report["folding_percent"] < 0.1
+    assert nib.load(tmp_path / "out/transform_1Warp.nii.gz").shape[2:] == (1, 1, 2)
+
+
+def test_masks_count(bundle, run, aligned, tmp_path):
+    """Half of the fixed image hidden: there the field is another, as nothing but the other half makes it."""
+    image = nib.load(bundle / "sample/fixed.nii.gz")
+    half = np.zeros(image.shape, np.uint8)
+    half[: image.shape[0] // 2] = 1
+    nib.save(nib.Nifti1Image(half, image.affine), tmp_path / "half.nii.gz")
+    pair = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving")}
+    for name, options in (("all", {}), ("half", {"fixed_mask": str(tmp_path / "half.nii.gz")})):
+        run("inference", output_dir=str(tmp_path / name), init=aligned, **pair, **options)
+    everything, seen_alone = (
+        nib.load(tmp_path / name / "transform_1Warp.nii.gz").get_fdata() for name in ("all", "half")
+    )
+    change = np.linalg.norm(everything - seen_alone, axis=-1)[..., 0]
+    brain = np.asarray(image.dataobj) > 0
+    assert change[brain & (half == 1)].mean() < 0.5 * change[brain & (half == 0)].mean()
