@@ -9,6 +9,7 @@ from regplugins.optimization.linear import LinearOptimizer
 from regplugins.optimization.model import DeformationModel
 from regplugins.optimization.pair import PairOptimizer
 from regplugins.optimization.parametric import BSpline, Velocity
+from regplugins.optimization.scene import Scene
 from regplugins.optimization.weights import WeightsOptimizer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Displacement",
     "LinearOptimizer",
     "PairOptimizer",
+    "Scene",
     "Velocity",
     "WeightsOptimizer",
 ]

@@ -13,7 +13,6 @@ from torch import Tensor
 from regplugins.losses import MIND
 from regplugins.optimization.pyramid import at_depth, halvings_of
 from regplugins.optimization.scene import Scene
-from regplugins.spatial import compose, warp
 
 # How strongly the smoothed field attracts that of least cost, from one round to the next: as a share of the spread of
 # costs, for a distance that is all the reach.
@@ -56,35 +55,20 @@ class ConvexStart:
         self.descriptor = descriptor or MIND()
 
     @torch.no_grad()
-    def __call__(
-        self,
-        pair: Tensor,
-        start: Tensor | None = None,
-        fixed_mask: Tensor | None = None,
-        moving_mask: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, scene: Scene) -> Tensor:
         """
         Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)`` displacement in voxels, from which displacements are looked for; default: none.
-            fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
-            moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
+            scene: what to register.
 
         Returns:
             ``(B, n, *spatial)`` displacement in voxels.
         """
-        moving = pair[:, :1]
-        if start is not None:
-            moving = warp(moving, start)
-            moving_mask = None if moving_mask is None else warp(moving_mask, start)
-        scenes = Scene(moving, pair[:, 1:], moving_mask, fixed_mask).pyramid(self.halvings)
+        scenes = scene.pyramid(self.halvings)
         level = len(scenes) - 1
         radius = max(1, round(self.reach / 2**level))
-        shape = pair.shape[2:]
-        fields = [self._best(scenes[level].one(sample), radius) for sample in range(len(pair))]
+        fields = [self._best(scenes[level].one(sample), radius) for sample in range(len(scene.fixed))]
         # Nodes lie on every second voxel, displacements are voxels of the level.
-        ddf = at_depth(torch.cat(fields) / 2, level + 1, 0, shape)
-        return ddf if start is None else compose(start, ddf)
+        return at_depth(torch.cat(fields) / 2, level + 1, 0, scene.fixed.shape[2:])
 
     def _best(self, scene: Scene, radius: int) -> Tensor:
         """``(1, n, *nodes)`` in voxels of the scene, which holds one pair."""

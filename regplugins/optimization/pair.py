@@ -76,11 +76,12 @@ class PairOptimizer:
             ``(B, n, *spatial)`` displacement in voxels.
         """
         shape = pair.shape[2:]
-        if self.coarse is not None:
-            start = self.coarse(pair, start, fixed_mask, moving_mask)
+        scene = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask)
         if start is None:
             start = pair.new_zeros((len(pair), len(shape), *shape))
-        scenes = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).pyramid(self.levels[0][0])
+        if self.coarse is not None:
+            start = compose(start, self.coarse(scene.with_moving_moved(start)))
+        scenes = scene.pyramid(self.levels[0][0])
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
         for halvings, iterations in self.levels:
             # What is too small for a level has it at the coarsest resolution that there is.
@@ -103,7 +104,7 @@ class PairOptimizer:
                 return self._compare(scene, ddf)
             to_moving, to_fixed = ddf.chunk(2)
             there = scene.with_fixed_moved(to_fixed)
-            back = scene.exchanged().with_fixed_moved(to_moving)
+            back = scene.with_moving_moved(to_moving).exchanged()
             return (self._compare(there, to_moving) + self._compare(back, to_fixed)) / 2
 
         return cost

@@ -54,10 +54,14 @@ class Scene:
         """The moving image fixed, and the fixed one moving."""
         return Scene(self.fixed, self.moving, self.fixed_mask, self.moving_mask)
 
+    def with_moving_moved(self, ddf: Tensor) -> Scene:
+        """The moving image and its mask through a field ``(B, n, *spatial)`` in voxels."""
+        moving_mask = None if self.moving_mask is None else warp(self.moving_mask, ddf)
+        return replace(self, moving=warp(self.moving, ddf), moving_mask=moving_mask)
+
     def with_fixed_moved(self, ddf: Tensor) -> Scene:
         """The fixed image and its mask through a field ``(B, n, *spatial)`` in voxels."""
-        fixed_mask = None if self.fixed_mask is None else warp(self.fixed_mask, ddf)
-        return replace(self, fixed=warp(self.fixed, ddf), fixed_mask=fixed_mask)
+        return self.exchanged().with_moving_moved(ddf).exchanged()
 
     def mask(self, ddf: Tensor) -> Tensor | None:
         """Where both images count, the moving one through a field ``(B, n, *spatial)`` in voxels."""
