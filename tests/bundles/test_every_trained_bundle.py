@@ -88,8 +88,9 @@ class TestTraining:
         assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 2
         assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2  # training's and validation's, of one process
 
-    def test_all_of_monais_properties(self, case, bundle, data):
-        assert unset_properties(bundle, "train", dataset_dir=str(data), **case.training) == []
+    def test_all_of_monais_properties(self, case, bundle, data, tmp_path):
+        folders = {"dataset_dir": str(data), "output_dir": str(tmp_path)}
+        assert unset_properties(bundle, "train", **folders, **case.training) == []
 
 
 @pytest.mark.parametrize("overlays", [(), ("refine",)], ids=["one_pass", "refine"])
