@@ -19,7 +19,7 @@ def register(
         bundle: the bundle's folder.
         output_dir: where the warped image, the transforms, the picture and the report go.
         refine: improve the result by optimising the "field" or the network's "weights" on this pair (refine.json).
-        preset: lay the bundle's configs/<preset>.json over inference.json; any_modality_optimization has some.
+        preset: lay the bundle's configs/<preset>.json over inference.json, where it has such files.
         options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
     """
     import monai.bundle  # takes seconds, which the other commands need not wait for

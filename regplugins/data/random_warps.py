@@ -9,11 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.transforms import Randomizable
-from scipy.interpolate import BSpline
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 
-from regplugins.spatial import AffineTransform, DisplacementField, Grid, Transform
+from regplugins.spatial import AffineTransform, DisplacementField, Grid, Transform, spline_basis, spline_values
 
 # A cubic B-spline lattice of spacing h does not fold while its coefficients along the lattice's axes stay below h / K
 # (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, Graphical Models 62 (2000)
@@ -90,21 +88,12 @@ class RandomWarp(Randomizable):
         n = grid.ndim
         least, largest = self.control_spacing
         step = math.exp(self.R.uniform(math.log(least), math.log(largest)))
-        bases = [_basis(size, spacing / step) for size, spacing in zip(grid.shape, grid.spacing.tolist(), strict=True)]
+        sizes = zip(grid.shape, grid.spacing.tolist(), strict=True)
+        bases = [spline_basis(size, spacing / step) for size, spacing in sizes]
         coefficients = torch.from_numpy(self.R.uniform(-1, 1, size=(n, *[basis.shape[1] for basis in bases])))
-        vectors = coefficients
-        for axis, basis in enumerate(bases):
-            vectors = torch.tensordot(vectors, basis, dims=([axis + 1], [1])).movedim(-1, axis + 1)
+        vectors = spline_values(coefficients, bases)
         length = self.R.uniform(0.5, 1) * self.displacement
         directions = grid.affine[:n, :n] / grid.spacing
         largest_along_axes = torch.tensordot(torch.linalg.inv(directions), coefficients, dims=1).abs().max()
         scale = min(length / float(vectors.norm(dim=0).max()), step / _INJECTIVE[n] / float(largest_along_axes))
         return DisplacementField(scale * vectors, grid)
-
-
-def _basis(size: int, step: float) -> Tensor:
-    """Cubic B-splines at the voxels of an axis: (size, control points) float64, ``step`` control points a voxel."""
-    positions = np.arange(size) * step
-    count = math.floor(positions[-1]) + 4
-    knots = np.arange(-3, count + 1)  # spline k lives between the knots k - 3 and k + 1
-    return torch.from_numpy(BSpline.design_matrix(positions, knots.astype(float), 3).toarray())

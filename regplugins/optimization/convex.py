@@ -105,9 +105,8 @@ def _blurred(image: Tensor) -> Tensor:
 
 def _nodes(image: Tensor) -> Tensor:
     """Every second voxel of ``(1, C, *spatial)``, as ``(C, nodes)``."""
-    for axis in range(2, image.dim()):
-        image = image.index_select(axis, torch.arange(0, image.shape[axis], 2, device=image.device))
-    return image[0].flatten(1)
+    every_second: list[int | slice] = [slice(None, None, 2)] * (image.dim() - 2)
+    return image[(0, slice(None), *every_second)].flatten(1)
 
 
 def _shifted(image: Tensor, displacements: Tensor, radius: int) -> Iterator[Tensor]:

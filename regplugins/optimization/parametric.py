@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
 from regplugins.optimization.model import EPSILON, LAST_STEP, Cost, DeformationModel, Descent, gaussian
-from regplugins.spatial import compose, exponentiate
+from regplugins.spatial import compose, exponentiate, spline_basis, spline_values
 
 
 class Velocity(DeformationModel):
@@ -64,29 +63,9 @@ class BSpline(DeformationModel):
         self.distance = int(distance)
 
     def begin(self, start: Tensor, iterations: int) -> Descent:
-        shape = start.shape[2:]
-        points = [math.ceil((size - 1) / self.distance) + 3 for size in shape]
-        weights = [
-            _spline_weights(size, count, self.distance).to(start) for size, count in zip(shape, points, strict=True)
-        ]
-
-        def field(control: Tensor) -> Tensor:
-            for axis, matrix in enumerate(weights, start=2):
-                control = torch.tensordot(control, matrix, dims=([axis], [1])).movedim(-1, axis)
-            return start + control
-
-        control = start.new_zeros((*start.shape[:2], *points))
-        return ParametricDescent(control, field, self.step, iterations)
-
-
-def _spline_weights(size: int, count: int, distance: int) -> Tensor:
-    """``(size, count)``: what each control point adds at each voxel; the first point lies one distance before voxel
-    0.
-    """
-    position = torch.arange(size, dtype=torch.float64)[:, None] / distance
-    away = (position - torch.arange(-1, count - 1, dtype=torch.float64)).abs()
-    near, far = 2 / 3 - away**2 + away**3 / 2, (2 - away).clamp(min=0) ** 3 / 6
-    return torch.where(away < 1, near, far)
+        bases = [spline_basis(size, 1 / self.distance).to(start) for size in start.shape[2:]]
+        control = start.new_zeros((*start.shape[:2], *[basis.shape[1] for basis in bases]))
+        return ParametricDescent(control, lambda points: start + spline_values(points, bases), self.step, iterations)
 
 
 class ParametricDescent(Descent):

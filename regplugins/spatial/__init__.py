@@ -13,6 +13,7 @@ from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
+from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 from regplugins.spatial.warp import identity_grid, warp
 
@@ -36,5 +37,7 @@ __all__ = [
     "pad_to_multiple",
     "resample",
     "resample_labels",
+    "spline_basis",
+    "spline_values",
     "warp",
 ]

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Uniform cubic B-splines over the voxels of an array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.interpolate import BSpline
+from torch import Tensor
+
+
+def spline_basis(size: int, step: float) -> Tensor:
+    """What each control point of an axis adds at each of its voxels.
+
+    Args:
+        size: voxels.
+        step: control points a voxel; the second of them lies on voxel 0.
+
+    Returns:
+        ``(size, control points)`` float64.
+    """
+    positions = np.arange(size) * step
+    count = math.floor(positions[-1]) + 4
+    knots = np.arange(-3, count + 1)  # spline k lives between the knots k - 3 and k + 1
+    return torch.from_numpy(BSpline.design_matrix(positions, knots.astype(float), 3).toarray())
+
+
+def spline_values(coefficients: Tensor, bases: Sequence[Tensor]) -> Tensor:
+    """Sum of splines, each weighted by its coefficient.
+
+    Args:
+        coefficients: ``(..., *control points)``.
+        bases: ``(size, control points)`` of each of these last axes, as ``spline_basis`` gives them.
+
+    Returns:
+        ``(..., *sizes)``.
+    """
+    for axis, basis in enumerate(bases, start=-len(bases)):
+        coefficients = torch.tensordot(coefficients, basis, dims=([axis], [1])).movedim(-1, axis)
+    return coefficients
