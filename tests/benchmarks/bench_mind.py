@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
-import subprocess
+import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
+import side_by_side
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,25 +69,6 @@ def check(options: argparse.Namespace) -> None:
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def peak_memory(device: str) -> float:
-    """Return the largest resident memory of this process so far, or the largest allocated on the device, in MiB."""
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def seconds(run: Callable[[], object], repeats: int, device: str) -> list[float]:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return times
-
-
 def measure(implementation: str, options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -102,50 +81,31 @@ def measure(implementation: str, options: argparse.Namespace) -> dict[str, float
     def step(pred: Tensor, target: Tensor) -> None:
         torch.autograd.grad(loss(pred, target), pred)
 
-    step(*images([16] * len(options.shape)))
-    pair = images(options.shape)
-    before = peak_memory(options.device)
-    step(*pair)
-    times = seconds(lambda: step(*pair), options.repeats, options.device)
-    memory = peak_memory(options.device) - before
-    result = {"median": statistics.median(times), "shortest": min(times), "memory": memory}
+    result = side_by_side.measure(step, images, 16, options)
     if options.device != "cpu":
         block = torch.empty(2**28, device=options.device)
-        copy = min(seconds(lambda: block.clone(), 10, options.device))
-        result["floor"] = 3 * pair[0].nbytes / (2 * block.nbytes / copy) / result["median"]
+        copy = min(side_by_side.seconds(lambda: block.clone(), 10, options.device))
+        image_bytes = 4 * options.batch * math.prod(options.shape)
+        result["floor"] = 3 * image_bytes / (2 * block.nbytes / copy) / result["median"]
     return result
-
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", type=int, nargs="+", default=[96, 96, 96], help="two or three sizes")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--neighbourhood", choices=("mind", "ssc"), default="ssc")
-    parser.add_argument("--radius", type=int, default=1)
-    parser.add_argument("--dilation", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", choices=IMPLEMENTATIONS, help="measure this one, in this process, and print JSON")
-    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    options = parse(arguments)
+    parser = side_by_side.parser(__doc__, IMPLEMENTATIONS)
+    parser.set_defaults(device="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--neighbourhood", choices=("mind", "ssc"), default="ssc")
+    parser.add_argument("--radius", type=int, default=1)
+    parser.add_argument("--dilation", type=int, default=1)
+    options = parser.parse_args(arguments)
     if options.only:
         print(json.dumps(measure(options.only, options)))
         return
     check(options)
-    results = {}
-    for name in IMPLEMENTATIONS:
-        command = [sys.executable, __file__, *arguments, "--only", name]
-        results[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        report = "{median:.4f} s median, {shortest:.4f} s shortest, {memory:.1f} MiB".format(**results[name])
-        floor = results[name].get("floor")
-        print(f"{name:>10}: {report}" + ("" if floor is None else f", {floor:.2%} of it for reading and writing once"))
-    ratios = {key: results["plain"][key] / results["regplugins"][key] for key in ("median", "shortest", "memory")}
-    print("     ratio: {median:.1f}, {shortest:.1f}, {memory:.1f}".format(**ratios))
+    results = side_by_side.compare(__file__, arguments, IMPLEMENTATIONS)
+    for name, result in results.items():
+        if "floor" in result:
+            print(f"{name:>10}: {result['floor']:.2%} of it for reading and writing once")
 
 
 if __name__ == "__main__":
