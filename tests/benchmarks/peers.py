@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other programs, and registration without a network, on the pairs by which bundles are judged, with the bundles' code.
+
+    python tests/benchmarks/peers.py --dataset_dir D --output_dir O --method convexadam [--section test] [--init none]
+
+``D/datalist.json`` is one of ``regplugins prepare``. Needs the ``benchmark`` extra, for ``fireants_*`` its package.
+Every method gets two threads, starts from the same ``init`` and registers in its own process. Writes ``metrics.csv``
+and ``summary.json`` with the columns of a bundle's evaluate.json; ``seconds_network`` is the registration alone, with
+neither files nor ``init``, and the process's peak memory, of images and measures too, is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+import torch
+from ignite.engine import Engine
+from ignite.handlers import ProgressBar
+from monai.bundle import ConfigParser
+from torch import Tensor
+
+from regplugins.data import ordered_pairs, read_datalist
+from regplugins.io import read_chain, read_displacement, write_image, write_transform
+from regplugins.report import MeasurePaird, SummaryTable, json_text
+from regplugins.report.table import summarise
+from regplugins.spatial import DisplacementField, Grid, Transform, onto_grid, pad_to_multiple
+from regplugins.transforms import CarryPaird, LoadPaird, Registerd
+from regplugins.transforms.pair import initial_of, normalise
+from regplugins.transforms.timing import stage
+
+_THREADS = 2
+_SEED = 1
+_BUNDLE = Path(__file__).resolve().parents[2] / "bundles/any_modality_optimization/configs"
+# Of the package's grid_sp 6 and grid_sp_adam 2: of other sizes it drops the remainder and stretches the field instead.
+_CONVEXADAM_MULTIPLE = 6
+
+Method = Callable[[dict[str, Any], float], Transform]
+
+
+def main(
+    dataset_dir: str,
+    output_dir: str,
+    method: str = "syn_mi",
+    section: str = "test",
+    init: str = "none",
+    pairs: int = 200,
+    first: int | None = None,
+    effort: float = 1.0,
+) -> None:
+    """Register the pairs of a section and write the tables.
+
+    Args:
+        dataset_dir: folder with ``datalist.json``.
+        output_dir: for the tables.
+        method: what registers, one of ``METHODS``.
+        section: of the datalist: pairs, or images of which random ordered pairs are made, as evaluate.json does.
+        init: what every method starts from: "none", "fov", "centre", "rigid" or "affine".
+        pairs: how many are made of images.
+        first: only so many of them.
+        effort: factor of every method's numbers of iterations.
+    """
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(_THREADS)
+    torch.set_num_threads(_THREADS)
+    records = read_datalist(Path(dataset_dir) / "datalist.json", section)
+    if "image" in records[0]:
+        records = ordered_pairs(records, pairs)
+    engine = Engine(lambda _, record: judged(record, METHODS[method], init, effort))
+    table = SummaryTable(Path(output_dir) / "metrics.csv", Path(output_dir) / "summary.json", by_label=True)
+    table.attach(engine)
+    ProgressBar(persist=True).attach(engine)
+    engine.run(records[:first])
+    print(json_text(summarise(table.rows)))
+    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
+
+
+def judged(record: dict[str, str], method: Method, init: str, effort: float) -> dict[str, Any]:
+    """Register one pair and measure it as evaluate.json does."""
+    pair = LoadPaird(spatial_dims=3)(record)
+    with stage(pair, "init"):
+        pair["initial"] = initial_of(pair, init)
+    transform = method(pair, effort)
+    return MeasurePaird()(CarryPaird(transform)(pair))
+
+
+def _times(effort: float, iterations: Sequence[int]) -> list[int]:
+    return [round(effort * count) for count in iterations]
+
+
+def _regplugins(preset: str, **keys: Any) -> Method:
+    def register(pair: dict[str, Any], effort: float) -> Transform:
+        parser = ConfigParser()
+        parser.read_config([_BUNDLE / "inference.json", _BUNDLE / f"{preset}.json"])
+        parser.update(keys)
+        parser["levels"] = [[size, *_times(effort, [count])] for size, count in parser["levels"]]
+        optimizer, spacing = (parser.get_parsed_content(key) for key in ("optimizer", "spacing"))
+        with tempfile.TemporaryDirectory() as folder:
+            start = Path(folder) / "start.mat"
+            write_transform(pair["initial"], start)
+            step = Registerd("fixed", "moving", optimizer, spacing=spacing, init=str(start))
+            with stage(pair, "network"):
+                found: Transform = step(pair)["transform"]
+        return found
+
+    return register
+
+
+def _on_fixed_grid(pair: dict[str, Any]) -> tuple[Tensor, Tensor, Grid]:
+    """Both images, ``(1, *spatial)`` in [0, 1], as ``init`` brings them together."""
+    grid = Grid.from_image(pair["fixed"])
+    return normalise(onto_grid(pair["fixed"], grid)), normalise(onto_grid(pair["moving"], grid, pair["initial"])), grid
+
+
+def _ants(matched: bool = False, **options: Any) -> Method:
+    def register(pair: dict[str, Any], effort: float) -> Transform:
+        import ants
+
+        fixed, moving = (ants.image_read(pair["paths"][side]) for side in ("fixed", "moving"))
+        if matched:
+            moving = ants.histogram_match_image(moving, fixed)
+        iterations = _times(effort, options["reg_iterations"])
+        with tempfile.TemporaryDirectory() as folder:
+            start = f"{folder}/start.mat"
+            write_transform(pair["initial"], start)
+            with stage(pair, "network"):
+                result = ants.registration(
+                    fixed,
+                    moving,
+                    type_of_transform="SyN",
+                    initial_transform=start,
+                    outprefix=f"{folder}/out",
+                    random_seed=_SEED,
+                    **{**options, "reg_iterations": iterations},
+                )
+            return read_chain(result["fwdtransforms"])
+
+    return register
+
+
+def _convexadam(pair: dict[str, Any], effort: float) -> Transform:
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+
+    fixed, moving, grid = _on_fixed_grid(pair)
+    padded = [pad_to_multiple(image[None].float(), _CONVEXADAM_MULTIPLE)[0, 0] for image in (fixed, moving)]
+    with stage(pair, "network"):
+        field = convex_adam_pt(
+            *padded, dtype=torch.float32, device=torch.device("cpu"), selected_niter=round(80 * effort)
+        )
+    # Voxels, to be added to the index in the fixed image, in the order of the array's axes.
+    x, y, z = grid.shape
+    ddf = torch.from_numpy(field[:x, :y, :z]).movedim(-1, 0)
+    return pair["initial"] @ DisplacementField.from_ddf(ddf, grid)
+
+
+def _itk_images(pair: dict[str, Any], folder: str) -> list[Any]:
+    import SimpleITK as sitk
+
+    fixed, moving, grid = _on_fixed_grid(pair)
+    images = []
+    for name, values in (("fixed", fixed), ("moving", moving)):
+        write_image(values, grid, f"{folder}/{name}.nii", np.float32)
+        images.append(sitk.ReadImage(f"{folder}/{name}.nii", sitk.sitkFloat32))
+    return images
+
+
+def _greedy(metric: str) -> Method:
+    def register(pair: dict[str, Any], effort: float) -> Transform:
+        import SimpleITK as sitk
+        from picsl_greedy import Greedy3D
+
+        iterations = "x".join(map(str, _times(effort, (100, 50, 10))))
+        # Warps are otherwise rounded to a tenth of a voxel (-wp).
+        command = f"-i fixed moving -o warp -m {metric} -n {iterations} -wp 0 -seed {_SEED} -threads {_THREADS} -V 0"
+        with tempfile.TemporaryDirectory() as folder:
+            fixed, moving = _itk_images(pair, folder)
+            greedy = Greedy3D()
+            with stage(pair, "network"):
+                greedy.execute(command, fixed=fixed, moving=moving, warp=None)
+            path = f"{folder}/warp.nii"
+            sitk.WriteImage(sitk.Cast(greedy["warp"], sitk.sitkVectorFloat32), path)
+            return pair["initial"] @ read_displacement(path)
+
+    return register
+
+
+def _dipy(metric: str) -> Method:
+    def register(pair: dict[str, Any], effort: float) -> Transform:
+        from dipy.align import imwarp, metrics
+
+        fixed, moving, grid = _on_fixed_grid(pair)
+        cost = metrics.CCMetric(3) if metric == "cc" else metrics.EMMetric(3)
+        method = imwarp.SymmetricDiffeomorphicRegistration(cost, level_iters=_times(effort, (100, 50, 25)))
+        with stage(pair, "network"):
+            mapping = method.optimize(fixed[0].double().numpy(), moving[0].double().numpy())
+            # Without an affine of the grid: voxels, in the order of the array's axes.
+            field = mapping.get_forward_field()
+        ddf = torch.from_numpy(np.asarray(field)).movedim(-1, 0).float()
+        return pair["initial"] @ DisplacementField.from_ddf(ddf, grid)
+
+    return register
+
+
+def _fireants(metric: str) -> Method:
+    def register(pair: dict[str, Any], effort: float) -> Transform:
+        from fireants.io.image import BatchedImages, Image
+        from fireants.registration.greedy import GreedyRegistration
+
+        with tempfile.TemporaryDirectory() as folder:
+            batches = [BatchedImages(Image(image, device="cpu")) for image in _itk_images(pair, folder)]
+            with stage(pair, "network"):
+                greedy = GreedyRegistration(
+                    [4, 2, 1], _times(effort, (200, 100, 50)), *batches, loss_type=metric, progress_bar=False
+                )
+                greedy.optimize()
+            path = f"{folder}/warp.nii"
+            greedy.save_as_ants_transforms(path)
+            return pair["initial"] @ read_displacement(path)
+
+    return register
+
+
+METHODS: dict[str, Method] = {
+    "multimodal": _regplugins("multimodal"),
+    "same_modality": _regplugins("same_modality"),
+    "ct_mr": _regplugins("ct_mr"),
+    "large_deformation": _regplugins("large_deformation"),
+    "syn_mi": _ants(aff_metric="mattes", syn_metric="mattes", reg_iterations=(40, 20, 0)),
+    # The command of Li and Fan (2018), with histogram matching.
+    "paper_cc": _ants(
+        matched=True,
+        syn_metric="CC",
+        syn_sampling=2,
+        grad_step=0.25,
+        flow_sigma=3,
+        total_sigma=0,
+        reg_iterations=(100, 100, 10),
+        aff_iterations=(100, 100, 100),
+        aff_shrink_factors=(4, 2, 1),
+        aff_smoothing_sigmas=(2, 1, 0),
+    ),
+    "convexadam": _convexadam,
+    "greedy_ncc": _greedy("NCC 2x2x2"),
+    "greedy_nmi": _greedy("NMI"),
+    "dipy_cc": _dipy("cc"),
+    "dipy_em": _dipy("em"),
+    "fireants_cc": _fireants("cc"),
+    "fireants_mi": _fireants("mi"),
+}
+
+if __name__ == "__main__":
+    fire.Fire(main)
