@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.optimization.convex import ConvexStart
 from regplugins.optimization.displacement import Displacement
-from regplugins.optimization.linear import LinearOptimizer
+from regplugins.optimization.linear import LinearOptimizer, LinearStart
 from regplugins.optimization.model import DeformationModel
 from regplugins.optimization.pair import PairOptimizer
 from regplugins.optimization.parametric import BSpline, Velocity
@@ -18,6 +18,7 @@ __all__ = [
     "DeformationModel",
     "Displacement",
     "LinearOptimizer",
+    "LinearStart",
     "PairOptimizer",
     "Scene",
     "Velocity",

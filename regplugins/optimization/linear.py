@@ -68,11 +68,21 @@ class LinearOptimizer:
         Returns:
             ``(B, n + 1, n + 1)`` float64 matrices, from a voxel of the fixed image to where it is in the moving one.
         """
-        n = pair.dim() - 2
-        scenes = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).pyramid(self.levels[0][0])
+        motion, parameters = self._optimised(Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask))
+        return motion.matrix(parameters)
+
+    def field(self, scene: Scene) -> Tensor:
+        """The same as a displacement in voxels, ``(B, n, *spatial)``."""
+        motion, parameters = self._optimised(scene)
+        return motion.ddf(parameters, scene.moving.shape[2:], 0)
+
+    def _optimised(self, scene: Scene) -> tuple[_Motion, Tensor]:
+        scenes = scene.pyramid(self.levels[0][0])
+        shape = scene.moving.shape[2:]
+        n = len(shape)
         sizes = self.spacing if isinstance(self.spacing, Sequence) else [self.spacing] * n
-        motion = _Motion(self.generators(n), torch.tensor(sizes), torch.tensor(pair.shape[2:]))
-        parameters = pair.new_zeros(len(pair), motion.count)
+        motion = _Motion(self.generators(n), torch.tensor(sizes), torch.tensor(shape))
+        parameters = scene.moving.new_zeros(len(scene.moving), motion.count)
         for halvings, iterations in self.levels:
             level = min(halvings, len(scenes) - 1)
             scene, voxel = scenes[level], min(sizes) * 2**level
@@ -85,7 +95,28 @@ class LinearOptimizer:
 
             descent = ParametricDescent(parameters, field, self.step * voxel, iterations)
             descend(descent, cost, iterations, self.tolerance)
-        return motion.matrix(parameters.detach())
+        return motion, parameters.detach()
+
+
+class LinearStart:
+    """A rigid or affine transform for what goes on from there with a field of its own.
+
+    Args:
+        optimizer: finds it.
+    """
+
+    def __init__(self, optimizer: LinearOptimizer) -> None:
+        self.optimizer = optimizer
+
+    def __call__(self, scene: Scene) -> Tensor:
+        """
+        Args:
+            scene: what to register.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in voxels.
+        """
+        return self.optimizer.field(scene)
 
 
 class _Motion:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
-from regplugins.optimization.convex import ConvexStart
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
@@ -29,10 +28,10 @@ class PairOptimizer:
             is rounded to that of the pair, or twice, four times, ... that.
         spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
         model: how the field is changed; default: ``Displacement()``.
-        coarse: looks for large displacements first.
+        first: finds the field to begin with: ``LinearStart`` (rigid or affine), ``ConvexStart`` (large displacements).
         symmetric: move both images, each by a field of its own, to where they meet; what comes out is the one field and
             the inverse of the other, and, of the images exchanged, the inverse. (Avants et al., Medical Image Analysis
-            2008.) Takes twice the time.
+            2008.)
         tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
             has gained so far.
 
@@ -47,14 +46,14 @@ class PairOptimizer:
         levels: Sequence[tuple[float, int]],
         spacing: float | Sequence[float] = 1.0,
         model: DeformationModel | None = None,
-        coarse: ConvexStart | None = None,
+        first: Callable[[Scene], Tensor] | None = None,
         symmetric: bool = False,
         tolerance: float = 0.0,
     ) -> None:
         self.objective = objective
         self.levels = halvings_of(levels, spacing)
         self.model = model or Displacement()
-        self.coarse = coarse
+        self.first = first
         self.symmetric = boolean("symmetric", symmetric)
         self.tolerance = tolerance
 
@@ -79,8 +78,8 @@ class PairOptimizer:
         scene = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask)
         if start is None:
             start = pair.new_zeros((len(pair), len(shape), *shape))
-        if self.coarse is not None:
-            start = compose(start, self.coarse(scene.with_moving_moved(start)))
+        if self.first is not None:
+            start = compose(start, self.first(scene.with_moving_moved(start)))
         scenes = scene.pyramid(self.levels[0][0])
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
         for halvings, iterations in self.levels:

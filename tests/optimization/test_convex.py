@@ -58,7 +58,7 @@ def test_optimiser_starts_from_it_and_from_a_start_given_before():
     for start in (None, truth / 2):
         errors = []
         for first in (None, coarse):
-            found = PairOptimizer(OBJECTIVE, [(1, 30)], coarse=first)(pair, start)
+            found = PairOptimizer(OBJECTIVE, [(1, 30)], first=first)(pair, start)
             errors.append((found - truth)[middle].norm(dim=1).mean())
         assert errors[1] < 0.5 < errors[0]
 

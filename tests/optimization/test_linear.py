@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regplugins.losses import MINDLoss, NCCLoss
-from regplugins.optimization import LinearOptimizer
+from regplugins.losses import LocalNCCLoss, MINDLoss, NCCLoss, PairLoss, SquaredGradientLoss
+from regplugins.optimization import LinearOptimizer, LinearStart, PairOptimizer, Scene
 from regplugins.spatial import AffineTransform, Grid, resample
 from tests.optimization.pairs import textured, with_a_hole
 
@@ -50,6 +50,24 @@ def test_a_known_motion_is_found(shape, spacing, kind, similarity):
     assert away.max() < 0.5 < (corners - AffineTransform(world)(corners)).norm(dim=1).min()
     if kind == "rigid":
         torch.testing.assert_close(in_world[:n, :n] @ in_world[:n, :n].T, torch.eye(n, dtype=torch.float64))
+
+
+def test_a_field_begins_with_it():
+    """A turn whose displacement at the border no field finds that looks at a few voxels around."""
+    grid, world = centred((60, 64), [1.5, 1.5]), turn(2, 25.0)
+    pair = moved(grid, world)
+    truth = AffineTransform(world).sample(grid).to_ddf()
+    linear = LinearOptimizer(NCCLoss(), "rigid", [(6, 100), (3, 60)], 1.5)
+    matrix = grid.affine @ linear(pair)[0] @ torch.linalg.inv(grid.affine)
+    field = AffineTransform(matrix).sample(grid).to_ddf()
+    objective = PairLoss(LocalNCCLoss(7), SquaredGradientLoss(), 0.05)
+    errors = []
+    for first in (None, LinearStart(linear)):
+        found = PairOptimizer(objective, [(1.5, 20)], 1.5, first=first)(pair)[0]
+        errors.append((found - truth)[:, 8:-8, 8:-8].norm(dim=0).mean())
+    assert errors[1] < 0.5 < 2 < errors[0]
+    scene = Scene(pair[:, :1], pair[:, 1:])
+    torch.testing.assert_close(LinearStart(linear)(scene)[0], field, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("side", ["fixed", "moving"])
