@@ -159,18 +159,34 @@ def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
             grouped[torch.isin(labels, torch.tensor(structures))] = number
         cases[case] = load_image(folder / f"{case}_t1.nii.gz"), grouped
     records = []
-    for number, (name, (image, label)) in enumerate(cases.items()):
+    for name, other in _labelled_orders():
+        (image, label), (moving, moving_label) = cases[name], cases[other]
         grid = _test_grid(image)
-        for step in (1, 2):
-            other = LABELLED_TEST_CASES[(number + step) % len(cases)]
-            moving, moving_label = cases[other]
-            affine = _affine(image, moving)
-            writer = _PairWriter(target, f"{name}_t1_{other}_remapped")
-            writer.image("fixed", onto_grid(image, grid), grid)
-            writer.image("moving", remap(onto_grid(moving, grid, affine)), grid)
-            writer.label("fixed_label", _label_onto(label, grid), grid)
-            writer.label("moving_label", _label_onto(moving_label, grid, affine), grid)
-            records.append(writer.record)
+        affine = _affine(image, moving)
+        writer = _PairWriter(target, f"{name}_t1_{other}_remapped")
+        writer.image("fixed", onto_grid(image, grid), grid)
+        writer.image("moving", remap(onto_grid(moving, grid, affine)), grid)
+        writer.label("fixed_label", _label_onto(label, grid), grid)
+        writer.label("moving_label", _label_onto(moving_label, grid, affine), grid)
+        records.append(writer.record)
+    return records
+
+
+def labelled_pairs(folder: Path) -> list[dict[str, str]]:
+    """The same pairs of people as the scans are: T1 both, not brought together, with all structures.
+
+    Args:
+        folder: holds ``<id>_t1.nii.gz`` and ``<id>_labels.nii.gz``.
+
+    Returns:
+        Records with ``fixed``, ``moving`` and their labels.
+    """
+    records = []
+    for fixed, moving in _labelled_orders():
+        record = {"name": f"{fixed}_t1_{moving}_t1"}
+        for side, case in (("fixed", fixed), ("moving", moving)):
+            record |= {side: str(folder / f"{case}_t1.nii.gz"), f"{side}_label": str(folder / f"{case}_labels.nii.gz")}
+        records.append(record)
     return records
 
 
@@ -196,6 +212,12 @@ def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
     centres = np.sort(centres)
     classes = torch.bucketize(image.as_tensor().double(), torch.from_numpy((centres[1:] + centres[:-1]) / 2)) + 1
     return MetaTensor(classes.to(torch.int32) * inside.as_tensor(), affine=image.affine)
+
+
+def _labelled_orders() -> list[tuple[str, str]]:
+    """Fixed and moving case: each with the next and the next but one."""
+    cases = LABELLED_TEST_CASES
+    return [(case, cases[(k + step) % len(cases)]) for k, case in enumerate(cases) for step in (1, 2)]
 
 
 class _PairWriter:

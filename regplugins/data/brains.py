@@ -11,7 +11,14 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from regplugins.data.brain_pairs import SPACING, known_pairs, pairs_between, pairs_with_landmarks, remapped_pairs
+from regplugins.data.brain_pairs import (
+    SPACING,
+    known_pairs,
+    labelled_pairs,
+    pairs_between,
+    pairs_with_landmarks,
+    remapped_pairs,
+)
 from regplugins.data.volumes import load_image, load_label
 from regplugins.io import atomic, write_image
 from regplugins.prealign import initial_transform
@@ -44,9 +51,9 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
 
     Returns:
         The datalist. ``training``: records with ``image``, ``subject`` and ``sequence``, images on one grid of 2 mm,
-        patients brought to the templates by an affine transform. All others are pairs at 2 mm, see
-        ``regplugins.data.brain_pairs``: ``validation`` and ``test`` have a known truth, ``between`` tissue classes,
-        ``followup`` landmarks, ``remapped`` anatomical labels.
+        patients brought to the templates by an affine transform. All others are pairs, see
+        ``regplugins.data.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
+        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labelled`` are the source's own files.
 
     Raises:
         FileNotFoundError: a folder or image is missing.
@@ -76,7 +83,8 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
     sections["between"] = pairs_between(tests, target)
     sections["followup"] = pairs_with_landmarks(source / "brain_multiseq", tests, target)
     if (source / "brain_t1_labels").is_dir():
-        sections["remapped"] = remapped_pairs(source / "brain_t1_labels", target)
+        folder = (source / "brain_t1_labels").resolve()
+        sections |= {"remapped": remapped_pairs(folder, target), "labelled": labelled_pairs(folder)}
     with atomic(target / "datalist.json") as temporary:
         temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
     return target / "datalist.json"

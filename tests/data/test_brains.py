@@ -232,13 +232,14 @@ def known_of_patients(prepared: tuple[Path, Path]) -> list[tuple[dict[str, str],
 class TestSections:
     def test_every_section_names_files_that_are_there(self, prepared):
         sections = json.loads(prepared[1].read_text())
-        assert set(sections) == {"training", "validation", "test", "between", "followup", "remapped"}
+        assert set(sections) == {"training", "validation", "test", "between", "followup", "remapped", "labelled"}
         for section in sections:
             records = records_of(prepared, section)
             for record in records:
                 files = [Path(value) for key, value in record.items() if key not in ("name", "subject", "sequence")]
                 assert len(files) >= 1 and all(file.is_file() for file in files)
-                assert all(file.is_relative_to(prepared[1].parent) for file in files)
+                home = prepared[0] if section == "labelled" else prepared[1].parent
+                assert all(file.is_relative_to(home) for file in files)
                 assert section == "training" or set(record) <= set(RECORD_KEYS)
             if section != "training":
                 assert len({record["name"] for record in records}) == len(records)
@@ -252,6 +253,7 @@ class TestSections:
             "between": images | {"fixed_label", "moving_label"},
             "followup": images | {"fixed_landmarks", "moving_landmarks"},
             "remapped": images | {"fixed_label", "moving_label"},
+            "labelled": images | {"fixed_label", "moving_label"},
         }
         for section, keys in kinds.items():
             assert all(set(record) == keys for record in records_of(prepared, section))
@@ -267,7 +269,7 @@ class TestSections:
         assert all(record["subject"] in Path(record["image"]).name for record in training)
         for case in ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1"):
             assert not any(case in json.dumps(record) for record in training + validation)
-        for section in ("test", "between", "followup", "remapped"):
+        for section in ("test", "between", "followup", "remapped", "labelled"):
             for case in ("brats_2013_pat0004_1", "brats_2013_pat0001_1", "TCGA-DU-7294"):
                 assert not any(case in json.dumps(record) for record in records_of(prepared, section))
 
@@ -495,6 +497,17 @@ class TestRemapped:
                 ("1010", "1005"),
             )
         ]
+
+    def test_the_scans_themselves_are_paired_alike(self, prepared):
+        remapped, labelled = (records_of(prepared, section) for section in ("remapped", "labelled"))
+        assert len(remapped) == len(labelled)
+        for own, files in zip(remapped, labelled, strict=True):
+            fixed, moving = own["name"].split("_t1_")
+            moving = moving.removesuffix("_remapped")
+            assert [Path(files[key]).name for key in ("fixed", "fixed_label", "moving", "moving_label")] == [
+                *(f"{fixed}_t1.nii.gz", f"{fixed}_labels.nii.gz"),
+                *(f"{moving}_t1.nii.gz", f"{moving}_labels.nii.gz"),
+            ]
 
     def test_labels_are_grouped_and_nothing_else_about_them_changes(self, prepared):
         for record in records_of(prepared, "remapped"):
