@@ -93,13 +93,14 @@ def _times(effort: float, iterations: Sequence[int]) -> list[int]:
     return [round(effort * count) for count in iterations]
 
 
-def _regplugins(preset: str, **keys: Any) -> Method:
+def _regplugins(preset: str) -> Method:
     def register(pair: dict[str, Any], effort: float) -> Transform:
         parser = ConfigParser()
         parser.read_config([_BUNDLE / "inference.json", _BUNDLE / f"{preset}.json"])
-        parser.update(keys)
-        parser["levels"] = [[size, *_times(effort, [count])] for size, count in parser["levels"]]
-        optimizer, spacing = (parser.get_parsed_content(key) for key in ("optimizer", "spacing"))
+        parser["spacing"] = spacing = float(min(Grid.from_image(pair["fixed"]).spacing))
+        levels = parser.get_parsed_content("levels")
+        parser["levels"] = [[size, *_times(effort, [count])] for size, count in levels]
+        optimizer = parser.get_parsed_content("optimizer")
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "start.mat"
             write_transform(pair["initial"], start)
