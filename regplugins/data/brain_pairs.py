@@ -34,7 +34,8 @@ BETWEEN_ORDERS = (("t1c", "t2"), ("t2", "t1c"), ("t1c", "flair"), ("flair", "t1c
 FOLLOWUP = ("BraTSReg_002_00", "BraTSReg_002_01")
 FOLLOWUP_ORDERS = (("t1", "t2"), ("t2", "t1"), ("t1c", "flair"), ("flair", "t1c"))
 
-# The 138 structures of Neuromorphometrics' protocol in large groups, numbered from 1 in this order.
+# Structures of Neuromorphometrics' protocol in large groups, numbered from 1 in this order; accumbens, basal forebrain,
+# optic chiasm, vessels and what is outside the brain are in none.
 STRUCTURES: dict[str, tuple[int, ...]] = {
     "cerebral cortex": tuple(range(100, 208)),
     "cerebral white matter": (44, 45),

@@ -21,7 +21,7 @@ _LEAST, _MOST = 1e-3, 1e3
 
 # Voxels to work on at a time. What there is of them for all edges should stay in the cache of a processor, yet overlaps
 # with the neighbours and the start of each operation should take little of the time.
-_SLAB = {"cpu": 2**17, "cuda": 2**22}
+_SLAB = {"cpu": 2**17, "cuda": 2**19}
 
 
 class _Neighbourhood(nn.Module):
@@ -114,7 +114,7 @@ class MIND(_Neighbourhood):
             mean = variance.detach().mean(space, keepdim=True)
             limits = _limits(mean, row.detach()[..., :1].view_as(mean), layout)
             nearest = distances.amin(2, keepdim=True)
-            return ((nearest - distances) / variance.clamp(*limits)).exp().flatten(1, 2)
+            return ((nearest - distances) / variance.clamp(*limits)).exp_().flatten(1, 2)
 
 
 class MINDLoss(_Neighbourhood):

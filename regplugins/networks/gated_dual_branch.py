@@ -52,8 +52,9 @@ class GatedDualBranch(RegistrationNetwork):
     """One branch registers the images, another their gradient magnitudes; a gate fuses the two fields.
 
     Each branch is VoxelMorph: a convolution at full resolution, four of stride 2, the way back with skip connections,
-    and four convolutions that refine at full resolution. That is MONAI's ``VoxelMorphUNet`` with strided convolutions,
-    so its blocks are used. The gradient maps are computed inside: the network takes the plain pair.
+    and at full resolution three convolutions more, the last of which gives the field. That is MONAI's
+    ``VoxelMorphUNet`` with strided convolutions, so its blocks are used. The gradient maps are computed inside: the
+    network takes the plain pair.
 
     Args:
         spatial_dims: 2 or 3.

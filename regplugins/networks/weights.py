@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import torch
@@ -46,6 +47,6 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: not the weights of this network, or damaged ({reason})") from error
     return network
