@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,15 @@ def image_to_itk(values: Tensor, grid: Grid) -> Any:
     image.SetOrigin(affine[:n, n].tolist())
     image.SetDirection(np.ascontiguousarray(affine[:n, :n] / spacing))
     return image
+
+
+def points_to_itk(points: Tensor) -> Any:
+    """A point set of ITK from ``(number, n)`` points, LPS mm."""
+    # ITK counts by its word for 64 bits, which is another one on Windows.
+    container = itk_class("PyVectorContainer", "ULLF" if os.name == "nt" else "ULF")
+    point_set = itk_class("PointSet", f"F{points.shape[1]}").New()
+    point_set.SetPoints(container.vector_container_from_array(points.flatten().float().numpy()))
+    return point_set
 
 
 def affine_parameters(matrix: Tensor) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from regplugins.io.lps import flip_matrix, flip_points
-from regplugins.prealign.itk_bridge import affine_parameters, image_to_itk, itk_class
+from regplugins.prealign.itk_bridge import affine_parameters, image_to_itk, itk_class, points_to_itk
 from regplugins.prealign.volume import Volume
 
 
@@ -37,9 +37,7 @@ class MutualInformation:
         n = fixed.grid.ndim
         self.points = _draw(fixed, samples, seed)
         self.voxel = fixed.grid.spacing.min().item()
-        points = itk_class("PointSet", f"F{n}").New()
-        for k, point in enumerate(flip_points(self.points).tolist()):
-            points.SetPoint(k, point)
+        points = points_to_itk(flip_points(self.points))
         self._transform = itk_class("AffineTransform", f"D{n}").New()
         self._derivative = itk_class("Array", "D")()
         metric = itk_class("MattesMutualInformationImageToImageMetricv4", f"IF{n}IF{n}").New()
