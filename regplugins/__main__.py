@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import fire
 
 import regplugins
 from regplugins.checks import first_cause
 from regplugins.commands import COMMANDS
+
+# Under its own name python-fire's help would list what it keeps about a command among the command's parts.
+fire.decorators.FIRE_METADATA = "_fire_metadata"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,31 +32,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
+    if words and words[0] in COMMANDS and {"-h", "--help"} & set(words):
+        words = [words[0], "--", "--help"]  # the form that python-fire does not take for an option of the command
     wrong = _wrong_usage(words)
     if wrong:
-        print(f"error: {words[0]} {wrong}; see python -m regplugins {words[0]} --help", file=sys.stderr)
-        sys.exit(2)
+        _end_usage(words[0], wrong)
     logging.basicConfig(format="%(message)s")  # to stderr; the result alone goes to stdout
     logging.getLogger("regplugins").setLevel(logging.INFO)
     for command in COMMANDS.values():
         _take_words_as_they_are(command)
     try:
-        fire.Fire(COMMANDS, command=words, name="regplugins", serialize=_json if as_json else _text)
+        fire.Fire(COMMANDS, command=words or ["--help"], name="regplugins", serialize=_json if as_json else _text)
+    except _ValueWordError as error:
+        _end_usage(words[0], str(error))
     except Exception as error:
         sys.exit(f"error: {first_cause(error)}")
 
 
+class _ValueWordError(ValueError):
+    """An option's word is not of its kind."""
+
+
+def _end_usage(command: str, what: str) -> NoReturn:
+    print(f"error: {command} {what}; see python -m regplugins {command} --help", file=sys.stderr)
+    sys.exit(2)
+
+
 def _wrong_usage(words: Sequence[str]) -> str:
     """What is wrong with options or the number of words; python-fire complains after it has run the command."""
-    if not words or words[0] not in COMMANDS or "-h" in words or "--help" in words:
+    if not words or words[0] not in COMMANDS or words[-1] == "--help":
         return ""
     parameters = inspect.signature(COMMANDS[words[0]]).parameters
     kinds = [parameter.kind for parameter in parameters.values()]
     if inspect.Parameter.VAR_KEYWORD not in kinds:
-        options = [word for word in words[1:] if _is_option(word)]
-        unknown = [word for word in options if not _names_one(word.lstrip("-").split("=")[0], parameters)]
+        unknown = [word for word in words[1:] if _is_option(word) and _parameter(word, parameters) is None]
         if unknown:
             return f"has no option {', '.join(unknown)}"
+    for word, following in pairwise([*words, "--end"]):
+        if _is_option(word) and "=" not in word and _is_option(following):
+            parameter = parameters.get(_parameter(word, parameters) or "")
+            if parameter is None or parameter.annotation != "bool":  # python-fire would take it for True
+                return f"wants a value after {word}"
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         pairs = pairwise(words)
         free = [word for before, word in pairs if not _is_option(word) and (not _is_option(before) or "=" in before)]
@@ -67,10 +86,11 @@ def _is_option(word: str) -> bool:
     return re.match(r"--?[A-Za-z]", word) is not None
 
 
-def _names_one(name: str, parameters: Mapping[str, Any]) -> bool:
-    """Whether an option names a parameter: in full, or by a first letter that no other has, as fire's help offers."""
-    name = name.replace("-", "_")
-    return name in parameters or (len(name) == 1 and sum(key.startswith(name) for key in parameters) == 1)
+def _parameter(option: str, parameters: Mapping[str, Any]) -> str | None:
+    """The parameter that an option names: in full, or by a first letter that no other has, as fire's help offers."""
+    name = option.lstrip("-").split("=")[0].replace("-", "_")
+    named = [key for key in parameters if key == name or (len(name) == 1 and key.startswith(name))]
+    return named[0] if len(named) == 1 else None
 
 
 def _take_words_as_they_are(command: Callable[..., Any]) -> None:
@@ -89,7 +109,7 @@ def _parse(name: str, kind: Callable[[str], Any], word: str) -> Any:
     try:
         return kind(word)
     except ValueError as error:
-        raise ValueError(f"{name} must be a number ({kind.__name__}), got '{word}'") from error
+        raise _ValueWordError(f"wants a number ({kind.__name__}) for {name}, got '{word}'") from error
 
 
 def _json(result: Any) -> str | None:

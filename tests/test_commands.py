@@ -274,7 +274,8 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
         ("invert [affine.mat] --output o.mat", r"\[affine\.mat\]: expected .* \[file,1\]"),
         ("apply affine.mat --landmarks points.csv --output o.nii.gz", r"o\.nii\.gz: landmarks are written as \.csv"),
         ("apply affine.mat --landmarks points.csv --output o.csv --fill 3", "--fill says nothing about --landmarks"),
-        ("align fixed.nii.gz moving.nii.gz --output_dir out --seed abc", "seed must be a number"),
+        ("align fixed.nii.gz moving.nii.gz --output_dir label.nii.gz", r"label\.nii\.gz: is a file"),
+        ("align fixed.nii.gz moving.nii.gz --output_dir done", "done: holds the results of a registration"),
         ("apply affine.mat --image rgb.nii.gz --reference fixed.nii.gz --output o.nii.gz", r"rgb\.nii\.gz: voxels are"),
         ("invert [affine.mat,1] --output affine.mat", r"affine\.mat: is an input"),
         ("invert warp.nii.gz affine.mat --output back.nii.gz", "on which grid"),
@@ -288,6 +289,8 @@ def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message)
     nib.save(nib.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii.gz")
     write_transform(AffineTransform(torch.eye(3, dtype=torch.float64)), tmp_path / "flat.mat")
     write_transform(AffineTransform(torch.diag(torch.tensor([1.0, 0, 1, 1]).double())), tmp_path / "singular.mat")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "report.json").touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit, match=message):
         run(line)
@@ -303,6 +306,25 @@ def test_unknown_options_are_refused_before_anything_is_done(run, tmp_path, caps
     with pytest.raises(SystemExit, match=r"unknown options .*'fixd'"):
         run(f"register --bundle {ROOT / 'bundles/hippocampus_mr_multires_fcn'} --output_dir out --fixd fixed.nii.gz")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("align fixed.nii.gz moving.nii.gz out --seed abc", "wants a number (int) for seed, got 'abc'"),
+        ("align fixed.nii.gz moving.nii.gz --kind fov --output_dir", "wants a value after --output_dir"),
+        ("register --bundle --output_dir out", "wants a value after --bundle"),
+        ("register --bundle b --output_dir out --fixed", "wants a value after --fixed"),
+    ],
+)
+def test_options_want_values(run, tmp_path, capsys, line, message):
+    # python-fire takes an option without a value for True.
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as error:
+        run(line)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_words_stay_words(run, tmp_path):
@@ -351,9 +373,10 @@ def test_exit_codes_and_help():
 
     assert call("bundles", "--folder", "nowhere").returncode == 1
     assert call("no_such_command").returncode == 2
-    help_of_apply = call("apply", "--help")
-    assert help_of_apply.returncode == 0
-    assert "antsApplyTransforms" in help_of_apply.stdout + help_of_apply.stderr
+    for words, content in (((), "apply"), (("apply", "--help"), "antsApplyTransforms"), (("register", "-h"), "preset")):
+        result = call(*words)
+        assert result.returncode == 0
+        assert content in result.stdout + result.stderr and "METADATA" not in result.stdout + result.stderr
 
 
 def test_two_dimensional_images(run, tmp_path):

@@ -71,13 +71,15 @@ def align(
     kinds = [choice for choice in regplugins.prealign.CHOICES if choice != "none"]
     if kind not in kinds:
         raise ValueError(f"kind must be one of {kinds}, got '{kind}'")
+    folder = regplugins.io.output_folder(output_dir)
+    if (folder / "report.json").exists():
+        raise ValueError(f"{folder}: holds the results of a registration, its own transform among them; choose another")
     given = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
     (record,) = regplugins.data.pair_records(given, None, "")
     pair = regplugins.transforms.LoadPaird()(record)
     begin = time.perf_counter()
     initial = regplugins.transforms.initial_of(pair, kind, seed)
     seconds = time.perf_counter() - begin
-    folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "transform_0GenericAffine.mat"
     regplugins.io.write_transform(initial, path)

@@ -27,6 +27,18 @@ def existing(path: PathLike) -> Path:
     return path
 
 
+def output_folder(path: PathLike) -> Path:
+    """The path of a folder to write into, which need not be there yet.
+
+    Raises:
+        NotADirectoryError: it is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file; a folder for the results is expected")
+    return path
+
+
 @contextmanager
 def atomic(path: PathLike) -> Iterator[Path]:
     """Write a file completely or not at all.

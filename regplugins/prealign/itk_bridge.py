@@ -65,8 +65,9 @@ def points_to_itk(points: Tensor) -> Any:
 def affine_parameters(matrix: Tensor) -> Any:
     """Parameters of ITK's affine transform about the origin for a matrix ``(n + 1, n + 1)`` between RAS+ worlds."""
     n = matrix.shape[0] - 1
-    matrix = flip_matrix(matrix)
-    values = [*matrix[:n, :n].flatten().tolist(), *matrix[:n, n].tolist()]
+    # Lists of numbers come out of arrays ten times as fast as out of tensors.
+    array = flip_matrix(matrix).numpy()
+    values = [*array[:n, :n].ravel().tolist(), *array[:n, n].tolist()]
     parameters = itk_class("OptimizerParameters", "D")(len(values))
     for k, value in enumerate(values):
         parameters.SetElement(k, value)

@@ -49,7 +49,7 @@ def register(
         fixed: image whose world the transform maps from.
         moving: image whose world it maps to.
         starts: from the fixed to the moving world; rigid ones, or the result will be none.
-        seed: of the choice of samples; the same seed gives the same result to the last bit.
+        seed: of the choice of samples; the same seed gives the same result, with as many threads to the last bit.
 
     Returns:
         From the fixed to the moving world, RAS+ mm.

@@ -24,7 +24,7 @@ from regplugins.report.planes import Plane, display_planes
 from regplugins.spatial import Grid
 
 _DPI = 150
-_FIXED_COLOUR, _MOVING_COLOUR, _FOLDED_COLOUR = "#ffb000", "#19d3f3", "#00c800"
+_FIXED_COLOUR, _MOVING_COLOUR, _FOLDED_COLOUR = "#ffb000", "#19d3f3", "#e000e0"
 _TILES, _LINES, _MANY_LABELS = 6, 26, 12
 _VOLUME_RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 _SAMPLE_VOXELS = 1 << 21
@@ -182,16 +182,17 @@ def _outlines(
 
 
 def _grids(figure: Figure, layout: Layout, axes: list[list[Axes]], fields: list[Deformation]) -> None:
-    """Column 6: the fixed image's grid, moved, coloured by the length of the displacement."""
+    """Column 6: the fixed image's grid, moved, coloured by the length of the displacement, folded lines marked."""
     longest = max(1e-3, *(float(field.length.max()) for field in fields))
     norm = Normalize(0, longest)
     step = max(max(plane.width, plane.height) for plane in layout.planes) / _LINES
     for row, (plane, field) in enumerate(zip(layout.planes, fields, strict=True)):
-        segments, lengths = grid_lines(field, plane, step)
+        segments, lengths, folded = grid_lines(field, plane, step)
         lines = LineCollection(
             list(segments), array=lengths, cmap=_LENGTHS, norm=norm, linewidths=0.75, capstyle="round"
         )
         axes[row][5].add_collection(lines)
+        axes[row][5].add_collection(LineCollection(list(segments[folded]), colors=_FOLDED_COLOUR, linewidths=1.5))
     ticks = [0, longest / 2, longest]
     _colour_bar(figure, layout, 5, ScalarMappable(norm, _LENGTHS), ticks, "displacement (mm)", extend="neither")
 

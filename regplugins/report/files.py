@@ -9,7 +9,7 @@ from typing import Any
 
 from monai.transforms import Transform
 
-from regplugins.io import keep_inputs, read_landmark_names, write_image, write_landmarks, write_transform
+from regplugins.io import keep_inputs, output_folder, read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.report.figure import registration_figure
 from regplugins.report.summary import headline, pair_report, write_json
 from regplugins.spatial import Grid
@@ -36,10 +36,13 @@ class WritePaird(Transform):
     Args:
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
         weights: file of the network's weights, for the report; None if there are none.
+
+    Raises:
+        NotADirectoryError: ``output_dir`` is a file.
     """
 
     def __init__(self, output_dir: str | Path, weights: str | Path | None = None) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir = output_folder(output_dir)
         self.weights = None if weights is None else Path(weights)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:

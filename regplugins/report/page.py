@@ -62,7 +62,8 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         for row, figures, picture in zip(rows, numbers, pictures, strict=True)
     ]
     headings = [f'<th scope="col"><button>{_heading(column)}</button></th>' for column in ("pair", *columns)]
-    headings += ['<th scope="col"></th>'] if shown else []
+    # Beside the names, where a wide table does not push the pictures out of the window.
+    headings[1:1] = ['<th scope="col"></th>'] if shown else []
     page = Template(files("regplugins.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Registered pairs: {folder.resolve().name}"),
         subtitle=f"{len(rows)} pairs. Click a heading to sort by it, a picture to see it in full size.",
@@ -77,11 +78,11 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
 
 def _line(name: str, figures: Mapping[str, float | None], columns: Sequence[str], picture: str | None) -> str:
     cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
+    if picture is not None:
+        cells.append(f"<td>{picture}</td>")
     for column in columns:
         value = figures[column]
         cells.append("<td></td>" if value is None else f'<td data-value="{value!r}">{value:.4g}</td>')
-    if picture is not None:
-        cells.append(f"<td>{picture}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -101,7 +102,7 @@ def _thumbnail(folder: Path, picture: str, name: str) -> str:
 def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str], shown: bool) -> str:
     statistics = summarise(numbers)
     cells = [f"<td>{statistics[column]['mean']:.4g}<br>± {statistics[column]['sd']:.2g}</td>" for column in columns]
-    return f"<tr><td>mean ± sd</td>{''.join(cells)}{'<td></td>' if shown else ''}</tr>"
+    return f"<tr><td>mean ± sd</td>{'<td></td>' if shown else ''}{''.join(cells)}</tr>"
 
 
 def _heading(column: str) -> str:

@@ -112,7 +112,7 @@ def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
     return Deformation(across, down, plane.turn(length.numpy())[0], plane.turn(determinant.numpy())[0])
 
 
-def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarray, np.ndarray]:
+def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lines of voxels, moved by the deformation; where it folds they cross.
 
     Args:
@@ -121,11 +121,13 @@ def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarra
         step: distance in mm between the lines before they are moved, rounded to whole voxels.
 
     Returns:
-        ``(m, 2, 2)`` line segments, both ends as across, down in mm; and the displacement in mm at the middle of each.
+        ``(m, 2, 2)`` line segments, both ends as across, down in mm; the displacement in mm at the middle of each; and
+        whether the deformation folds at one of its ends.
     """
     rows, columns = np.indices(plane.size)
     points = np.stack([columns * plane.spacing[1] + field.across, rows * plane.spacing[0] + field.down], axis=-1)
-    segments, lengths = [], []
+    unfolded = field.determinant > 0
+    segments, lengths, folded = [], [], []
     for axis, edge in enumerate(plane.spacing):
         every = max(1, round(step / edge))
         size = plane.size[axis]
@@ -134,4 +136,6 @@ def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarra
         length = np.moveaxis(field.length.take(drawn, axis=axis), axis, 0)
         segments.append(np.stack([line[:, :-1], line[:, 1:]], axis=2).reshape(-1, 2, 2))
         lengths.append((length[:, :-1] + length[:, 1:]).ravel() / 2)
-    return np.concatenate(segments), np.concatenate(lengths)
+        whole = np.moveaxis(unfolded.take(drawn, axis=axis), axis, 0)
+        folded.append(~(whole[:, :-1] & whole[:, 1:]).ravel())
+    return np.concatenate(segments), np.concatenate(lengths), np.concatenate(folded)

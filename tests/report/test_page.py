@@ -61,10 +61,10 @@ def test_table_holds_what_was_measured(folder: Path) -> None:
     cells = Cells()
     cells.feed(page.read_text(encoding="utf-8"))
     heading, *rows, foot = cells.rows
-    assert heading == ["pair", "dice mean after", "secondss", ""]  # no column in which nothing was measured
+    assert heading == ["pair", "", "dice mean after", "secondss"]  # no column in which nothing was measured
     assert [row[0] for row in rows] == [row["name"] for row in ROWS]
-    assert [row[1] for row in rows] == ["0.75", "0.25", ""]
-    assert foot[1].startswith("0.5") and "0.35" in foot[1]  # sd of 0.75 and 0.25
+    assert [row[2] for row in rows] == ["0.75", "0.25", ""]
+    assert foot[2].startswith("0.5") and "0.35" in foot[2]  # sd of 0.75 and 0.25
     assert len(cells.pictures) == 1
 
 

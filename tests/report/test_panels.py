@@ -94,15 +94,16 @@ def test_a_folded_slice_is_seen_and_its_lines_cross() -> None:
     for plane in display_planes(ANISOTROPIC, (6, 5, 4))[:2]:
         cut = deformation(vectors, ANISOTROPIC, plane)
         assert ((cut.determinant <= 0).any(axis=0)).sum() == 1
-        segments, _ = grid_lines(cut, plane, step=1e-3)
+        segments, _, folded = grid_lines(cut, plane, step=1e-3)
         runs = segments[:, 1, 0] - segments[:, 0, 0]
-        assert (runs < 0).any()
+        assert (runs < 0).any() and folded[runs < 0].all()
+        assert 0 < folded.mean() < 0.4
 
 
 def test_lines_of_the_identity_are_straight_and_evenly_spaced(plane: Plane) -> None:
     cut = deformation(torch.zeros(3, *ANISOTROPIC.shape), ANISOTROPIC, plane)
-    segments, lengths = grid_lines(cut, plane, step=3)
-    assert (lengths == 0).all()
+    segments, lengths, folded = grid_lines(cut, plane, step=3)
+    assert (lengths == 0).all() and not folded.any()
     rows = segments[segments[:, 0, 1] == segments[:, 1, 1]]
     columns = segments[segments[:, 0, 0] == segments[:, 1, 0]]
     assert len(rows) + len(columns) == len(segments)
