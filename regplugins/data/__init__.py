@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from regplugins.data.aligned_pairs import prepare_aligned_pairs
 from regplugins.data.brains import prepare_brains
 from regplugins.data.hippocampus import prepare_hippocampus
-from regplugins.data.pairs import PairDataset, PairSampler, multimodal_pairs
+from regplugins.data.pairs import PairDataset, PairSampler, multimodal_pairs, paired_modalities
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.records import ordered_pairs, pair_records, read_datalist
 from regplugins.data.volumes import load_grid, load_image, load_label
@@ -24,6 +25,8 @@ __all__ = [
     "multimodal_pairs",
     "ordered_pairs",
     "pair_records",
+    "paired_modalities",
+    "prepare_aligned_pairs",
     "prepare_brains",
     "prepare_hippocampus",
     "read_datalist",

@@ -50,8 +50,8 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         target: folder for what is written, made if need be.
 
     Returns:
-        The datalist. ``training``: records with ``image``, ``subject`` and ``sequence``, images on one grid of 2 mm,
-        patients brought to the templates by an affine transform. All others are pairs, see
+        The datalist. ``training`` and ``validation_images``: records with ``image``, ``subject`` and ``sequence``,
+        images on one grid of 2 mm, patients brought to the templates by an affine transform. All others are pairs, see
         ``regplugins.data.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
         classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labelled`` are the source's own files.
 
@@ -66,7 +66,12 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
     common = Grid.from_image(templates["t1"]).canonical().resized([SPACING] * 3, TRAINING_SHAPE)
     (target / "images").mkdir(parents=True, exist_ok=True)
     training, tests = training_images("template", templates, templates, common, target), {}
-    sections: dict[str, list[dict[str, str]]] = {"training": training, "validation": [], "test": []}
+    sections: dict[str, list[dict[str, str]]] = {
+        "training": training,
+        "validation_images": [],
+        "validation": [],
+        "test": [],
+    }
     folders = sorted(folder for folder in (source / "brain_multiseq").iterdir() if folder.is_dir())
     for folder in tqdm(folders, desc="patients"):
         patient, name = load_patient(folder), folder.name
@@ -75,6 +80,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
             tests[name] = patient
         elif name in VALIDATION_CASES:
             sections["validation"] += known_pairs(name, patient, target)
+            sections["validation_images"] += training_images(name, patient, templates, common, target)
         else:
             training += training_images(name, patient, templates, common, target)
     ct_and_t1 = {key: templates[key] for key in ("t1", "ct", "brainmask")}

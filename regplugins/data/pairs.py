@@ -18,6 +18,9 @@ from tqdm import tqdm
 
 from regplugins.checks import first_cause
 
+# Those that are aligned with the fixed and with the moving image, of the other's modality.
+PAIRED = ("fixed_paired", "moving_paired")
+
 
 def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int]]:
     """Every ordered pair of images of different sequences, of one subject and of two.
@@ -33,9 +36,7 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> l
     Raises:
         ValueError: there is no such pair, or a record lacks a key.
     """
-    for record in records:
-        if not {"subject", "sequence"} <= record.keys():
-            raise ValueError(f"{record.get('image')}: its record has no subject or no sequence")
+    _check_keys(records)
     pairs = []
     for (fixed, a), (moving, b) in permutations(enumerate(records), 2):
         if a["sequence"] != b["sequence"]:
@@ -43,6 +44,44 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> l
     if not pairs:
         raise ValueError("no two images of different sequences")
     return pairs
+
+
+def paired_modalities(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int, int, int]]:
+    """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
+
+    For a fixed image ``A_i`` and a moving one ``B_j`` these are ``B_i`` and ``A_j``, aligned with them (Cao et al.,
+    MLMI 2018), so that subjects give pairs in the sequences that they share.
+
+    Args:
+        records: each with ``subject`` and ``sequence``; all images of a subject are aligned.
+        within: how many times a pair of one subject is listed; those of two subjects are once.
+
+    Returns:
+        Indices of fixed, moving, and the fixed and the moving one's paired record.
+
+    Raises:
+        ValueError: there is no such pair, a record lacks a key, or a subject has a sequence twice.
+    """
+    _check_keys(records)
+    subjects: dict[str, dict[str, int]] = {}
+    for index, record in enumerate(records):
+        if record["sequence"] in subjects.setdefault(record["subject"], {}):
+            raise ValueError(f"{record.get('image')}: {record['subject']} has two images of {record['sequence']}")
+        subjects[record["subject"]][record["sequence"]] = index
+    pairs = []
+    for (name, own), (other_name, other) in product(subjects.items(), repeat=2):
+        shared = [sequence for sequence in own if sequence in other]
+        for a, b in permutations(shared, 2):
+            pairs += [(own[a], other[b], own[b], other[a])] * (within if name == other_name else 1)
+    if not pairs:
+        raise ValueError("no subject with two sequences")
+    return pairs
+
+
+def _check_keys(records: Sequence[Mapping[str, Any]]) -> None:
+    for record in records:
+        if not {"subject", "sequence"} <= record.keys():
+            raise ValueError(f"{record.get('image')}: its record has no subject or no sequence")
 
 
 class PairDataset(Dataset):
@@ -54,10 +93,10 @@ class PairDataset(Dataset):
     Args:
         data: ``n`` records, each with an ``image`` and what else a loss needs.
         transform: makes of a record a mapping of tensors on a grid that all images share; deterministic.
-        augmentation: random transform of such a mapping, applied to moving and fixed image independently; what it does
-            depends on ``seed`` and the index alone.
+        augmentation: random transform of such a mapping, applied to each image independently; what it does depends on
+            ``seed`` and the index alone.
         pair_augmentation: the like of a whole item.
-        pairs: indices of fixed and moving record.
+        pairs: indices of fixed and moving record, and perhaps of those paired with them (``paired_modalities``).
         seed: of the augmentations.
 
     Raises:
@@ -70,7 +109,7 @@ class PairDataset(Dataset):
         transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
         augmentation: Randomizable | None = None,
         pair_augmentation: Randomizable | None = None,
-        pairs: Sequence[tuple[int, int]] | None = None,
+        pairs: Sequence[tuple[int, ...]] | None = None,
         seed: int = 0,
     ) -> None:
         if len(data) == 0:
@@ -79,7 +118,7 @@ class PairDataset(Dataset):
         self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
         self.augmentation = augmentation
         self.pair_augmentation = pair_augmentation
-        self.pairs = pairs if pairs is not None else list(product(range(len(data)), repeat=2))
+        self.pairs: Sequence[tuple[int, ...]] = pairs or list(product(range(len(data)), repeat=2))
         self.seed = seed
 
     def __len__(self) -> int:
@@ -89,11 +128,13 @@ class PairDataset(Dataset):
         """
         Returns:
             ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of
-            the records.
+            the records; likewise ``fixed_paired`` and ``moving_paired``, if there are.
         """
-        fixed, moving = self.pairs[index % len(self.pairs)]
+        fixed, moving, *paired = self.pairs[index % len(self.pairs)]
         item: dict[str, Tensor] = {}
-        for number, (side, image) in enumerate((("moving", moving), ("fixed", fixed))):
+        # An image's number enters the draw of its augmentation, and 2 is that of the pair's.
+        images = [(0, "moving", moving), (1, "fixed", fixed), *zip((3, 4), PAIRED, paired, strict=False)]
+        for number, side, image in images:
             record = self._augment(self.augmentation, self.images[image], index, number)
             item |= {side if key == "image" else f"{side}_{key}": value for key, value in record.items()}
         item = dict(self._augment(self.pair_augmentation, item, index, 2))

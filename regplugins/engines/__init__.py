@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from regplugins.engines.processes import process_device, start_processes
-from regplugins.engines.training import FieldsModule, prepare_pair, prepare_training_batch, single_pair
+from regplugins.engines.training import FieldsModule, negative_loss, prepare_pair, prepare_training_batch, single_pair
 
 __all__ = [
     "FieldsModule",
+    "negative_loss",
     "prepare_pair",
     "prepare_training_batch",
     "process_device",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,6 +54,19 @@ def prepare_training_batch(
     if "fixed_mask" in target:
         target["mask"] = target.pop("fixed_mask")
     return torch.cat([target["moving"], target["fixed"]], dim=1), target
+
+
+def negative_loss(objective: nn.Module) -> Callable[[Mapping[str, Any]], float]:
+    """Minus the objective, of an evaluator's output: what validation looks at where there is nothing better.
+
+    Args:
+        objective: loss ``(fields, target) -> scalar``, as in training.
+    """
+
+    def score(output: Mapping[str, Any]) -> float:
+        return -float(objective(output["pred"], output["label"]))
+
+    return score
 
 
 def prepare_pair(

@@ -4,5 +4,6 @@
 from __future__ import annotations
 
 from regplugins.handlers.checkpoints import TrainingCheckpoints
+from regplugins.handlers.stopping import EarlyStopping
 
-__all__ = ["TrainingCheckpoints"]
+__all__ = ["EarlyStopping", "TrainingCheckpoints"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from regplugins.inferers.refine import RefineInferer
+from regplugins.inferers.valid_tiles import ValidTileInferer
 from regplugins.inferers.whole_volume import WholeVolumeInferer
 
-__all__ = ["RefineInferer", "WholeVolumeInferer"]
+__all__ = ["RefineInferer", "ValidTileInferer", "WholeVolumeInferer"]

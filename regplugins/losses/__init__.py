@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from regplugins.losses.dual_branch import DualBranchLoss
+from regplugins.losses.dual_modality import DualModalityLoss
 from regplugins.losses.mind import MIND, MINDLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
@@ -19,6 +20,7 @@ from regplugins.losses.weak import WeaklySupervisedLoss
 __all__ = [
     "MIND",
     "DualBranchLoss",
+    "DualModalityLoss",
     "LocalNCCLoss",
     "MINDLoss",
     "MagnitudeLoss",

@@ -9,6 +9,7 @@ from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.no_deformation import NoDeformation
+from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import load_weights, weights_file
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "MultiResolutionFCN",
     "NoDeformation",
     "RegistrationNetwork",
+    "ValidUNet",
     "load_weights",
     "weights_file",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view, centre_of_mass, otsu_threshold
 from regplugins.prealign.initial import CHOICES, initial_transform
+from regplugins.prealign.label_demons import align_labels
 from regplugins.prealign.registration import register
 from regplugins.prealign.volume import Volume
 
@@ -13,6 +14,7 @@ __all__ = [
     "Volume",
     "align_centres_of_mass",
     "align_fields_of_view",
+    "align_labels",
     "centre_of_mass",
     "initial_transform",
     "otsu_threshold",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacobian_determinant
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.padding import crop, pad_to_multiple
+from regplugins.spatial.padding import centre, crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
 from regplugins.spatial.splines import spline_basis, spline_values
@@ -23,6 +23,7 @@ __all__ = [
     "DisplacementField",
     "Grid",
     "Transform",
+    "centre",
     "compose",
     "crop",
     "enlarge",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
-from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd, RandWarpPaird
+from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd, RandPatchPaird, RandWarpPaird
 
 __all__ = [
     "ApplyRegistrationd",
@@ -16,6 +16,7 @@ __all__ = [
     "LoadVolumesd",
     "MeetPaird",
     "OntoNetworkGridd",
+    "RandPatchPaird",
     "RandWarpPaird",
     "Registerd",
     "ReturnPaird",

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import Randomizable, Transform
+from monai.transforms import Randomizable, SpatialCrop, Transform
+from monai.transforms.utils import weighted_patch_samples
 
+from regplugins.data.pairs import PAIRED
 from regplugins.data.random_warps import RandomWarp
 from regplugins.spatial import Grid, compose, onto_grid, resample, resample_labels, warp
 from regplugins.transforms.pair import network_grid, normalise
@@ -60,7 +62,7 @@ class OntoNetworkGridd(Transform):
 
 class RandWarpPaird(Randomizable, Transform):
     """Warp both images of a pair by one random map and the fixed one by another besides: two images that were aligned
-    then differ by the second map.
+    then differ by the second map. What is aligned with an image (``PairDataset``'s paired ones) goes along.
 
     Args:
         spacing: of the grid, mm.
@@ -82,7 +84,7 @@ class RandWarpPaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid.
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid, and perhaps the paired ones.
 
         Returns:
             The same keys.
@@ -92,7 +94,52 @@ class RandWarpPaird(Randomizable, Transform):
         grid = Grid(shape, torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)))
         common, between = (source(grid).sample(grid).to_ddf()[None] for source in (self.common, self.between))
         fields = {"moving": common, "fixed": compose(common, between)}
+        fields |= {name: fields[name.removesuffix("_paired")] for name in PAIRED if name in data}
         return {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
+
+
+class RandPatchPaird(Randomizable, Transform):
+    """Cut all images of a pair to a patch at one random place, rather where the fixed image is not background.
+
+    The network sees ``margin`` voxels about the part for which it gives a field: that part lies within the images, and
+    where the margin does not their border continues.
+
+    Args:
+        shape: of the patch, margin included.
+        margin: of the network, voxels.
+        background: weight of a place whose middle is background (0 of the normalised image), that of another being one.
+
+    Raises:
+        ValueError: the patch is all margin, or ``background`` is not between 0 and 1.
+    """
+
+    def __init__(self, shape: Sequence[int], margin: int = 0, background: float = 0.05) -> None:
+        if min(shape) <= 2 * margin or not 0 <= background <= 1:
+            raise ValueError(
+                f"the patch must be larger than its margins and background between 0 and 1, got {shape}, {margin} and "
+                f"{background}"
+            )
+        self.shape = tuple(shape)
+        self.margin = margin
+        self.background = background
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: ``fixed`` and what else there is, ``(C, *spatial)`` on one grid.
+
+        Returns:
+            The same keys, ``(C, *shape)``.
+        """
+        sizes = data["fixed"].shape[1:]
+        padding: list[int] = []
+        for size, patch in zip(reversed(sizes), reversed(self.shape), strict=True):
+            lacking = max(0, patch - size - 2 * self.margin)  # a patch larger than the image has it in the middle
+            padding += [self.margin + lacking // 2, self.margin + lacking - lacking // 2]
+        weight = F.pad((data["fixed"] > 0).float().clamp(min=self.background), padding)[0]
+        (centre,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
+        cut = SpatialCrop(roi_center=centre, roi_size=self.shape)
+        return {key: cut(F.pad(image[None], padding, mode="replicate")[0]) for key, image in data.items()}
 
 
 class LabelChannelsd(Transform):

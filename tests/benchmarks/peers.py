@@ -40,6 +40,10 @@ _SEED = 1
 _BUNDLE = Path(__file__).resolve().parents[2] / "bundles/any_modality_optimization/configs"
 # Of the package's grid_sp 6 and grid_sp_adam 2: of other sizes it drops the remainder and stretches the field instead.
 _CONVEXADAM_MULTIPLE = 6
+# No level of its pyramid has fewer voxels an axis.
+_FIREANTS_LEAST = 32
+# The package's 4 is too much for a hippocampus at a quarter of its size.
+_DIPY_RADIUS = 2
 
 Method = Callable[[dict[str, Any], float], Transform]
 
@@ -112,9 +116,12 @@ def _regplugins(preset: str) -> Method:
     return register
 
 
-def _on_fixed_grid(pair: dict[str, Any]) -> tuple[Tensor, Tensor, Grid]:
-    """Both images, ``(1, *spatial)`` in [0, 1], as ``init`` brings them together."""
+def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor, Grid]:
+    """Both images, ``(1, *spatial)`` in [0, 1], as ``init`` brings them together, ``least`` voxels an axis or more."""
     grid = Grid.from_image(pair["fixed"])
+    # By an even number more, so that the voxels stay where they are.
+    shape = [size if size >= least else least + (size - least) % 2 for size in grid.shape]
+    grid = grid.resized(grid.spacing.tolist(), shape)
     return normalise(onto_grid(pair["fixed"], grid)), normalise(onto_grid(pair["moving"], grid, pair["initial"])), grid
 
 
@@ -159,10 +166,10 @@ def _convexadam(pair: dict[str, Any], effort: float) -> Transform:
     return pair["initial"] @ DisplacementField.from_ddf(ddf, grid)
 
 
-def _itk_images(pair: dict[str, Any], folder: str) -> list[Any]:
+def _itk_images(pair: dict[str, Any], folder: str, least: int = 1) -> list[Any]:
     import SimpleITK as sitk
 
-    fixed, moving, grid = _on_fixed_grid(pair)
+    fixed, moving, grid = _on_fixed_grid(pair, least)
     images = []
     for name, values in (("fixed", fixed), ("moving", moving)):
         write_image(values, grid, f"{folder}/{name}.nii", np.float32)
@@ -195,7 +202,7 @@ def _dipy(metric: str) -> Method:
         from dipy.align import imwarp, metrics
 
         fixed, moving, grid = _on_fixed_grid(pair)
-        cost = metrics.CCMetric(3) if metric == "cc" else metrics.EMMetric(3)
+        cost = metrics.CCMetric(3, radius=_DIPY_RADIUS) if metric == "cc" else metrics.EMMetric(3)
         method = imwarp.SymmetricDiffeomorphicRegistration(cost, level_iters=_times(effort, (100, 50, 25)))
         with stage(pair, "network"):
             mapping = method.optimize(fixed[0].double().numpy(), moving[0].double().numpy())
@@ -213,7 +220,8 @@ def _fireants(metric: str) -> Method:
         from fireants.registration.greedy import GreedyRegistration
 
         with tempfile.TemporaryDirectory() as folder:
-            batches = [BatchedImages(Image(image, device="cpu")) for image in _itk_images(pair, folder)]
+            images = _itk_images(pair, folder, least=_FIREANTS_LEAST)
+            batches = [BatchedImages(Image(image, device="cpu")) for image in images]
             with stage(pair, "network"):
                 greedy = GreedyRegistration(
                     [4, 2, 1], _times(effort, (200, 100, 50)), *batches, loss_type=metric, progress_bar=False

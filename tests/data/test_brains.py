@@ -232,7 +232,8 @@ def known_of_patients(prepared: tuple[Path, Path]) -> list[tuple[dict[str, str],
 class TestSections:
     def test_every_section_names_files_that_are_there(self, prepared):
         sections = json.loads(prepared[1].read_text())
-        assert set(sections) == {"training", "validation", "test", "between", "followup", "remapped", "labelled"}
+        pairs = {"validation", "test", "between", "followup", "remapped", "labelled"}
+        assert set(sections) == {"training", "validation_images"} | pairs
         for section in sections:
             records = records_of(prepared, section)
             for record in records:
@@ -240,14 +241,15 @@ class TestSections:
                 assert len(files) >= 1 and all(file.is_file() for file in files)
                 home = prepared[0] if section == "labelled" else prepared[1].parent
                 assert all(file.is_relative_to(home) for file in files)
-                assert section == "training" or set(record) <= set(RECORD_KEYS)
-            if section != "training":
+                assert section not in pairs or set(record) <= set(RECORD_KEYS)
+            if section in pairs:
                 assert len({record["name"] for record in records}) == len(records)
 
     def test_keys_are_what_a_registration_is_judged_by(self, prepared):
         images = {"name", "fixed", "moving"}
         kinds = {
             "training": {"image", "subject", "sequence"},
+            "validation_images": {"image", "subject", "sequence"},
             "validation": images | {"truth", "fixed_mask"},
             "test": images | {"truth", "fixed_mask"},
             "between": images | {"fixed_label", "moving_label"},
@@ -267,8 +269,11 @@ class TestSections:
             *(("TCGA-DU-7294", name) for name in ("t1", "t2")),
         }
         assert all(record["subject"] in Path(record["image"]).name for record in training)
+        choosing = records_of(prepared, "validation_images")
+        assert {record["subject"] for record in choosing} == {"brats_2013_pat0004_1"}
+        assert len(choosing) == 2
         for case in ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1"):
-            assert not any(case in json.dumps(record) for record in training + validation)
+            assert not any(case in json.dumps(record) for record in training + validation + choosing)
         for section in ("test", "between", "followup", "remapped", "labelled"):
             for case in ("brats_2013_pat0004_1", "brats_2013_pat0001_1", "TCGA-DU-7294"):
                 assert not any(case in json.dumps(record) for record in records_of(prepared, section))
@@ -564,7 +569,7 @@ class TestRemapped:
         for name in ("templates", "brain_multiseq"):
             (source / name).symlink_to(prepared[0] / name)
         sections = json.loads(prepare_brains(source, tmp_path / "target").read_text())
-        assert set(sections) == {"training", "validation", "test", "between", "followup"}
+        assert set(sections) == {"training", "validation_images", "validation", "test", "between", "followup"}
 
 
 class TestTemplates:

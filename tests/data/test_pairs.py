@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
-from regplugins.data import PairDataset, PairSampler, multimodal_pairs
+from regplugins.data import PairDataset, PairSampler, multimodal_pairs, paired_modalities
 
 
 def images(n: int) -> list[dict[str, float]]:
@@ -207,3 +207,42 @@ def test_items_are_plain_tensors(augmentation):
     dataset = PairDataset(images(2), as_meta_tensors, augmentation)
     assert {type(value) for value in dataset[1].values()} == {torch.Tensor}
     assert set(dataset[1]) == {"fixed", "moving", "fixed_label", "moving_label"}
+
+
+SUBJECTS = [("a", "ct"), ("a", "mr"), ("b", "mr"), ("b", "ct"), ("c", "mr"), ("c", "pet"), ("d", "ct")]
+
+
+def test_paired_modalities_hold_both_sides_partners():
+    records = [{"subject": subject, "sequence": sequence} for subject, sequence in SUBJECTS]
+    quadruples = paired_modalities(records, within=3)
+    for fixed, moving, fixed_paired, moving_paired in quadruples:
+        assert records[fixed]["subject"] == records[fixed_paired]["subject"]
+        assert records[moving]["subject"] == records[moving_paired]["subject"]
+        assert records[fixed]["sequence"] == records[moving_paired]["sequence"]
+        assert records[moving]["sequence"] == records[fixed_paired]["sequence"]
+        assert records[fixed]["sequence"] != records[moving]["sequence"]
+    # a and b share two sequences, both ways, each way in two orders; within a, b and c two orders, three times
+    between = [(0, 2, 1, 3), (1, 3, 0, 2), (2, 0, 3, 1), (3, 1, 2, 0)]
+    within = [(0, 1, 1, 0), (1, 0, 0, 1), (2, 3, 3, 2), (3, 2, 2, 3), (4, 5, 5, 4), (5, 4, 4, 5)]
+    assert sorted(quadruples) == sorted(between + 3 * within)
+
+
+def test_items_hold_four_images():
+    records = [{"value": float(k), "subject": s, "sequence": m} for k, (s, m) in enumerate(SUBJECTS[:4])]
+    dataset = PairDataset(records, as_tensors, pairs=paired_modalities(records))
+    for item, quadruple in zip((dataset[k] for k in range(len(dataset))), dataset.pairs, strict=True):
+        names = ("fixed", "moving", "fixed_paired", "moving_paired")
+        assert tuple(float(item[name].max()) - 1 for name in names) == quadruple
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"image": "x.nii", "subject": "a"}], "x.nii: its record has no subject or no sequence"),
+        ([{"image": "x.nii", "subject": "a", "sequence": "ct"}] * 2, "x.nii: a has two images of ct"),
+        ([{"subject": s, "sequence": "ct"} for s in "ab"], "no subject with two sequences"),
+    ],
+)
+def test_what_makes_no_paired_modalities(records, message):
+    with pytest.raises(ValueError, match=message):
+        paired_modalities(records)

@@ -6,7 +6,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regplugins.engines import FieldsModule, prepare_pair, prepare_training_batch, single_pair, start_processes
+from regplugins.engines import (
+    FieldsModule,
+    negative_loss,
+    prepare_pair,
+    prepare_training_batch,
+    single_pair,
+    start_processes,
+)
 from regplugins.networks import MultiResolutionFCN
 
 
@@ -27,6 +34,16 @@ def test_moving_comes_first() -> None:
     assert pair.mean(dim=(0, 2, 3)).tolist() == [0, 1]
     assert target["mask"] is not None and "fixed_mask" not in target
     assert "fixed_mask" in batch  # the loader's own is not touched
+
+
+def test_negative_loss_is_larger_for_what_is_better() -> None:
+    def objective(field: torch.Tensor, target: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (field - target["fixed"]).square().mean()
+
+    score = negative_loss(objective)  # type: ignore[arg-type]
+    target = {"fixed": torch.ones(1, 1, 4, 4)}
+    assert score({"pred": torch.zeros(1, 1, 4, 4), "label": target}) == -1
+    assert score({"pred": torch.ones(1, 1, 4, 4), "label": target}) == 0
 
 
 def test_one_pair_at_a_time() -> None:

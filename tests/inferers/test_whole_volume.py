@@ -69,8 +69,8 @@ def from_middle(shape: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"divisor": 0}, ValueError, "at least 1 and zoom positive, got 0 and 1.0"),
-        ({"zoom": 0}, ValueError, "zoom positive, got 1 and 0"),
+        ({"divisor": 0}, ValueError, "divisor must be at least 1, got 0"),
+        ({"zoom": 0}, ValueError, "zoom must be positive, got 0"),
         ({"amp": "true"}, TypeError, "amp must be True or False, got 'true'"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regplugins.data import PairDataset, RandomWarp
 from regplugins.spatial import AffineTransform, Grid, Transform, warp
-from regplugins.transforms import RandWarpPaird
+from regplugins.transforms import RandPatchPaird, RandWarpPaird
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
@@ -206,3 +206,76 @@ def test_pairs_of_a_data_set_are_warped_by_their_index():
         assert {key: type(value) for key, value in item.items()} == dict.fromkeys(("moving", "fixed"), Tensor)
         assert all(torch.equal(item[key], other[key]) for key in item)
     assert (first[1]["fixed"] - first[5]["fixed"]).abs().max() > 0.2
+
+
+def test_what_is_aligned_with_an_image_is_warped_along():
+    shape = (32, 30, 28)
+    data = aligned(shape, 1.0) | {"moving_paired": valleys(grid_of(shape, 1.0).coordinates())[None]}
+    data["fixed_paired"] = data["moving_paired"].clone()
+    ways = {key: RandomWarp(8.0, **MODEST) for key in ("common", "between")}
+    result = RandWarpPaird(1.0, **ways).set_random_state(seed=0)(data)
+    assert not torch.allclose(result["moving"], result["fixed"], atol=0.1)
+    for side in ("moving", "fixed"):
+        # of an image of hills the valleys are a function, point by point
+        inner = (0, *(slice(8, size - 8) for size in shape))
+        expected = torch.cos(result[side])[inner]
+        torch.testing.assert_close(result[f"{side}_paired"][inner], expected, atol=0.02, rtol=0)
+
+
+class TestPatches:
+    NAMES = ("moving", "fixed", "moving_paired", "fixed_paired")
+
+    def numbered(self, *shape: int) -> dict[str, Tensor]:
+        """Every voxel holds its number, so that a patch tells where it was cut; the images differ by an offset."""
+        numbers = torch.arange(float(np.prod(shape))).view(1, *shape)
+        return {name: numbers + 1e6 * (k + 1) for k, name in enumerate(self.NAMES)}
+
+    @pytest.mark.parametrize("shape", [(9, 12), (8, 9, 10)])
+    def test_all_images_are_cut_at_one_place(self, shape):
+        size = (4, 6, 8)[: len(shape)]
+        cut = RandPatchPaird(size).set_random_state(seed=0)
+        corners = set()
+        for _ in range(40):
+            patches = cut(self.numbered(*shape))
+            for k, name in enumerate(self.NAMES):
+                assert patches[name].shape == (1, *size)
+                assert torch.equal(patches[name] - 1e6 * k, patches["moving"])
+            corner = np.unravel_index(int(patches["moving"].flatten()[0] - 1e6), shape)
+            inner = (slice(None), *(slice(begin, begin + step) for begin, step in zip(corner, size, strict=True)))
+            assert torch.equal(patches["moving"], self.numbered(*shape)["moving"][inner])
+            corners.add(tuple(map(int, corner)))
+        assert len(corners) > 5
+
+    def test_the_same_seed_cuts_the_same(self):
+        one, other = (RandPatchPaird([5, 5]).set_random_state(seed=3)(self.numbered(30, 30)) for _ in range(2))
+        assert torch.equal(one["fixed"], other["fixed"])
+
+    def test_the_field_lies_within_the_images_and_its_margin_continues_them(self):
+        cut = RandPatchPaird([10, 12], margin=3).set_random_state(seed=0)
+        data = {name: value[:, :6, :9] for name, value in self.numbered(30, 30).items()}
+        for _ in range(30):
+            patch = cut(data)["fixed"][0]
+            rows = patch[3:-3, 3:-3] - 2e6
+            assert len(rows.unique()) == 4 * 6  # of the image, each voxel once
+            # continued from the border: all that is seen occurs in the image
+            assert torch.isin(patch.unique(), data["fixed"].unique()).all()
+
+    def test_a_patch_larger_than_the_image(self):
+        data = {name: value[:, :4, :5] for name, value in self.numbered(30, 30).items()}
+        patch = RandPatchPaird([8, 8], margin=1)(data)["moving"][0]
+        assert patch.shape == (8, 8)
+        assert torch.equal(patch[2:6, 1:6], data["moving"][0])
+
+    def test_rather_where_the_fixed_image_is(self):
+        image = torch.zeros(1, 40, 40)
+        image[:, :10, :10] = 1
+        data = {"fixed": image, "moving": torch.rand(1, 40, 40)}
+        for background, least, most in ((0.0, 1.0, 1.0), (1.0, 0.0, 0.3)):
+            cut = RandPatchPaird([3, 3], background=background).set_random_state(seed=0)
+            share = np.mean([float(cut(data)["fixed"][0, 1, 1]) for _ in range(60)])
+            assert least <= share <= most
+
+    @pytest.mark.parametrize("options", [{"margin": 4}, {"background": 1.5}])
+    def test_bad_options(self, options):
+        with pytest.raises(ValueError, match="the patch must be larger than its margins and background between"):
+            RandPatchPaird([8, 9], **options)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Aligned images of two modalities out of pairs that are not aligned: what dual-modality supervision learns from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+from tqdm import tqdm
+
+from regplugins.checks import number
+from regplugins.data.records import pair_records
+from regplugins.data.volumes import load_image, load_label
+from regplugins.io import atomic, keep_inputs, output_folder, write_image, write_transform
+from regplugins.metrics import label_overlap, mean_overlap
+from regplugins.prealign import align_labels, initial_transform
+from regplugins.spatial import AffineTransform, Grid, Transform, onto_grid, resample_labels
+
+
+def prepare_aligned_pairs(
+    datalist: str | Path,
+    target: str | Path,
+    modalities: Sequence[str] = ("ct", "mr"),
+    spacing: float | None = None,
+    validation: int = 1,
+    seed: int = 0,
+) -> Path:
+    """Align the two images of every subject, bring all subjects to a common world, and list them for training.
+
+    As Cao et al. (MLMI 2018, section 3) prepare their data: an affine transform by mutual information within
+    a subject, then, where both images have labels, demons on these; between subjects an affine transform to the first
+    one. (The paper's SyN between the two steps is left out.) Each image is resampled once. Labels serve here alone:
+    training does not see them.
+
+    Args:
+        datalist: JSON file, a list of pair records (see ``pair_records``): ``fixed`` and ``moving`` image of a subject,
+            perhaps ``fixed_label`` and ``moving_label``, and ``name``.
+        target: folder for what is written, made if need be.
+        modalities: names of the fixed and the moving images' one.
+        spacing: of the common grid, mm; default: that of the first fixed image.
+        validation: how many subjects, the last ones, go into ``validation_images``.
+        seed: of the mutual information.
+
+    Returns:
+        ``datalist.json`` in ``target``: ``training`` and ``validation_images``, records with ``image``, ``subject`` and
+        ``sequence``. Beside the images lie, for each subject, the transforms: ``aligned_0GenericAffine.mat`` and, of
+        labels, ``aligned_1Warp.nii.gz`` from the fixed image's world to the moving one's, as a registration writes
+        them, ``common_0GenericAffine.mat`` from the common world to the fixed image's; and ``alignment.json``, the
+        labels' Dice as scanned, after the affine transform and after the demons.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: fewer than two subjects beside those to validate on, or images that cannot be aligned.
+    """
+    records = pair_records({}, datalist, "")
+    if len(modalities) != 2 or len(set(modalities)) != 2:
+        raise ValueError(f"modalities must be two names, of the fixed and of the moving images, got {modalities}")
+    if not 0 <= validation <= len(records) - 1:
+        raise ValueError(f"{datalist}: {len(records)} subjects less {validation} to validate on leave none to train on")
+    target = output_folder(target)
+    keep_inputs(target, [path for record in records for key, path in record.items() if key != "name"])
+    first = records[0]["fixed"]
+    reference = load_image(first)
+    common = Grid.from_image(reference).canonical()
+    if spacing is not None:
+        common = common.resized([number("spacing", spacing)] * common.ndim)
+    images: list[list[dict[str, str]]] = []
+    for record in tqdm(records, desc="subjects"):
+        try:
+            images.append(_aligned(record, first, reference, common, target / record["name"], modalities, seed))
+        except ValueError as error:
+            raise ValueError(f"subject '{record['name']}': {error}") from error
+    count = len(images) - validation
+    parts = {"training": images[:count], "validation_images": images[count:]}
+    sections = {name: list(chain.from_iterable(part)) for name, part in parts.items()}
+    with atomic(target / "datalist.json") as temporary:
+        temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
+    return target / "datalist.json"
+
+
+def _aligned(
+    record: dict[str, str],
+    first: str,
+    reference: MetaTensor,
+    common: Grid,
+    folder: Path,
+    modalities: Sequence[str],
+    seed: int,
+) -> list[dict[str, str]]:
+    """Align one subject and write it; its records."""
+    fixed, moving = load_image(record["fixed"]), load_image(record["moving"])
+    grids = [Grid.from_image(image) for image in (reference, fixed, moving)]
+    to_fixed = AffineTransform.identity(common.ndim)
+    if record["fixed"] != first:
+        to_fixed = initial_transform("affine", reference.as_tensor(), grids[0], fixed.as_tensor(), grids[1], seed=seed)
+    affine = initial_transform("affine", fixed.as_tensor(), grids[1], moving.as_tensor(), grids[2], seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    to_moving: Transform = affine
+    if "fixed_label" in record and "moving_label" in record:
+        labels = [load_label(record[f"{side}_label"]) for side in ("fixed", "moving")]
+        grid = Grid.from_image(labels[0])
+
+        def carried(transform: Transform) -> torch.Tensor:
+            return resample_labels(labels[1].as_tensor(), Grid.from_image(labels[1]), grid, transform)
+
+        field = align_labels(labels[0].as_tensor(), carried(affine), grid)
+        to_moving = affine @ field
+        steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": to_moving}
+        dice = {
+            name: mean_overlap(label_overlap(carried(step), labels[0].as_tensor(), grid.spacing.tolist()))["dice"]
+            for name, step in steps.items()
+        }
+        with atomic(folder / "alignment.json") as temporary:
+            temporary.write_text(json.dumps({"dice": dice}, indent=2) + "\n", encoding="utf-8")
+        write_transform(field, folder / "aligned_1Warp.nii.gz")
+    write_transform(affine, folder / "aligned_0GenericAffine.mat")
+    write_transform(to_fixed, folder / "common_0GenericAffine.mat")
+    records = []
+    for modality, image, transform in zip(modalities, (fixed, moving), (to_fixed, to_moving @ to_fixed), strict=True):
+        path = folder / f"{modality}.nii.gz"
+        write_image(onto_grid(image, common, transform), common, path)
+        records.append({"image": str(path.relative_to(folder.parent)), "subject": record["name"], "sequence": modality})
+    return records

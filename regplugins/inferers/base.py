@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What inferers that give a network's field have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from regplugins.checks import boolean
+
+
+class FieldInferer(Inferer):
+    """From a pair to its float32 field on the same grid.
+
+    Args:
+        amp: compute convolutions in bfloat16. Quick on GPUs and on CPUs that have it in hardware, slow elsewhere.
+        zoom: voxels of the network's images for each of the pair's: 0.5 shows a network that learnt at 2 mm a pair at 1
+            mm, and brings its field back to that.
+
+    Raises:
+        TypeError: ``amp`` is no boolean.
+        ValueError: ``zoom`` is not positive.
+    """
+
+    def __init__(self, amp: bool = False, zoom: float = 1.0) -> None:
+        super().__init__()
+        if not zoom > 0:
+            raise ValueError(f"zoom must be positive, got {zoom}")
+        self.amp = boolean("amp", amp)
+        self.zoom = zoom
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """
+        Args:
+            inputs: ``(B, 2, *spatial)``, moving and fixed image; any sizes.
+            network: takes such a pair.
+
+        Returns:
+            ``(B, n, *spatial)`` float32 displacement in voxels.
+        """
+        own = list(inputs.shape[2:])
+        seen = [max(1, round(size * self.zoom)) for size in own]
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
+            ddf = self._field(inputs if seen == own else _resized(inputs, seen), network).float()
+        if seen == own:
+            return ddf
+        voxels = torch.tensor(own, device=ddf.device) / torch.tensor(seen, device=ddf.device)
+        return _resized(ddf, own) * voxels.view(-1, *[1] * len(own))
+
+    @abstractmethod
+    def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
+        """The displacement ``(B, n, *spatial)`` of a pair of the network's own resolution."""
+
+
+def _resized(image: Tensor, shape: list[int]) -> Tensor:
+    """Linearly onto another number of voxels of the same field of view."""
+    return F.interpolate(image, size=shape, mode="trilinear" if len(shape) == 3 else "bilinear")

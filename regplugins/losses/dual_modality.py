@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objective of the network that is supervised in both modalities (Cao et al., MLMI 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regplugins.checks import choice
+from regplugins.losses.regularisation import MagnitudeLoss, SquaredLaplacianLoss
+from regplugins.spatial import centre, warp
+
+SUPERVISIONS = ("dual", "fixed", "moving")
+REGIONS = ("patch", "field")
+
+
+class DualModalityLoss(nn.Module):
+    """``½ sim(moving_paired∘φ, fixed) + ½ sim(moving∘φ, fixed_paired) + λ1 |∇²φ|² + λ2 |φ|²`` (Eqs. 2 and 4).
+
+    Either similarity compares images of one modality: ``fixed_paired`` is the moving image's, aligned with the fixed
+    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are squared and averaged; the
+    paper leaves that open. They are of the field as the network gives it, the similarity of the patches that it moves,
+    which may be larger, about the same middle.
+
+    Args:
+        similarity: loss ``(warped, fixed) -> scalar``; the paper's is one minus the NCC of a patch, here less one.
+        supervision: "dual", or one term alone with weight one: that of the modality of the "fixed" or the "moving"
+            image.
+        laplacian_weight: λ1.
+        magnitude_weight: λ2.
+        region: compare the whole "patch", moved by the field padded with zeros, as in the paper, or where there is
+            a "field" only.
+
+    Raises:
+        ValueError: unknown supervision or region.
+    """
+
+    def __init__(
+        self,
+        similarity: nn.Module,
+        supervision: str = "dual",
+        laplacian_weight: float = 0.5,
+        magnitude_weight: float = 0.01,
+        region: str = "patch",
+    ) -> None:
+        super().__init__()
+        choice("supervision", supervision, dict.fromkeys(SUPERVISIONS))
+        choice("region", region, dict.fromkeys(REGIONS))
+        self.similarity = similarity
+        self.supervision = supervision
+        self.laplacian = SquaredLaplacianLoss()
+        self.magnitude = MagnitudeLoss()
+        self.laplacian_weight = laplacian_weight
+        self.magnitude_weight = magnitude_weight
+        self.region = region
+
+    def forward(self, ddf: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """
+        Args:
+            ddf: ``(B, n, *inner)`` voxels.
+            target: ``moving``, ``fixed``, ``moving_paired`` and ``fixed_paired``, ``(B, 1, *spatial)``, by as many
+                voxels larger than ``inner`` at either end.
+
+        Returns:
+            A scalar.
+        """
+        regularisation = self.laplacian_weight * self.laplacian(ddf) + self.magnitude_weight * self.magnitude(ddf)
+        names = {"fixed": [("moving_paired", "fixed")], "moving": [("moving", "fixed_paired")]}
+        terms = names["fixed"] + names["moving"] if self.supervision == "dual" else names[self.supervision]
+        spatial = zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)
+        margins = [(size - inner) // 2 for size, inner in spatial]
+        field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
+        total: Tensor = regularisation
+        for moving, fixed in terms:
+            warped, reference = warp(target[moving], field), target[fixed]
+            if self.region == "field":
+                inner = list(ddf.shape[2:])
+                warped, reference = centre(warped, inner), centre(reference, inner)
+            total = total + self.similarity(warped, reference) / len(terms)
+        return total

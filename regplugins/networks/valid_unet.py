@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""3-D U-Net without padding, from a patch to the field in its middle (Cao et al., MLMI 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers.factories import Conv, Norm, Pool
+from torch import Tensor, nn
+
+from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.blocks import Regression
+from regplugins.spatial import centre
+
+
+class ValidBlock(nn.Sequential):
+    """Two 3 x 3 x 3 convolutions, each with batch normalisation and ReLU, not padded: two voxels less at each face."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
+        layers: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            layers += [
+                Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=3, bias=False),
+                Norm[Norm.BATCH, spatial_dims](out_channels),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers)
+
+
+class ValidUNet(RegistrationNetwork):
+    """The displacement field in the middle of a patch: of ``4 k + 40`` voxels an axis, the inner ``4 k``.
+
+    Two convolutions at full, half and quarter resolution and two at half and full resolution on the way back, none of
+    them padded; max pooling down, transposed convolutions (2 x 2 x 2, stride 2) up; skip connections cropped to what
+    they meet; a 1 x 1 x 1 convolution without activation. Sizes for the paper's patch: 68, 64, 32, 28, 14, 10, 20, 16,
+    32, 28. The field at a voxel depends on nothing but the ``margin`` voxels about it and on where it lies between
+    multiples of 4, so that a volume's field is the same whatever tiles it is computed by.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: kernels at full, half and quarter resolution.
+        patch_shape: of the input, to have it checked now rather than in training; default: not checked.
+
+    Raises:
+        ValueError: wrong number of channels, or a patch that is not ``4 k + 40`` along an axis.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 3,
+        channels: Sequence[int] = (32, 64, 128),
+        patch_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(spatial_dims, stride=4)
+        if len(channels) != 3:
+            raise ValueError(f"expected 3 channel numbers (full, half and quarter resolution), got {channels}")
+        full, half, quarter = channels
+        # What two convolutions take off each face at every resolution: 2 + 2 x 2 + 4 x 2 on the way down, 2 x 2 + 2 up.
+        self.margin = 20
+        # At most, on the way back at full resolution: skip connection, what it meets, both together, the result.
+        self.voxel_bytes = 4 * 6 * full
+        if patch_shape is not None:
+            self.check_patch(list(patch_shape))
+        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)
+        self.encoder = nn.ModuleList(
+            ValidBlock(spatial_dims, a, b) for a, b in ((2, full), (full, half), (half, quarter))
+        )
+        up = Conv[Conv.CONVTRANS, spatial_dims]
+        self.upsamplings = nn.ModuleList(up(a, b, kernel_size=2, stride=2) for a, b in ((quarter, half), (half, full)))
+        self.decoder = nn.ModuleList(ValidBlock(spatial_dims, 2 * width, width) for width in (half, full))
+        self.regression = Regression(spatial_dims, full, kernel_size=1)
+
+    def check(self, pair: Tensor) -> None:
+        """
+        Raises:
+            ValueError: not two channels, or a size that is not ``4 k + 40``.
+        """
+        if pair.dim() != self.spatial_dims + 2 or pair.shape[1] != 2:
+            raise ValueError(f"expected (B, 2, *spatial) of {self.spatial_dims} axes, got {pair.shape}")
+        self.check_patch(list(pair.shape[2:]))
+
+    def check_patch(self, shape: list[int]) -> None:
+        """
+        Raises:
+            ValueError: a size from which there is no field; the message says which are next to it.
+        """
+        if len(shape) != self.spatial_dims:
+            raise ValueError(f"expected {self.spatial_dims} patch sizes, got {shape}")
+        least = 2 * self.margin + self.stride
+        for size in shape:
+            if size < least or size % self.stride != 0:
+                below = max(least, size // self.stride * self.stride)
+                raise ValueError(
+                    f"a patch of {shape} does not fit: sizes are {2 * self.margin} and a multiple of {self.stride}, "
+                    f"such as, next to {size}, {below} and {below + self.stride}"
+                )
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image; every size ``4 k + 40`` with ``k`` at least 1.
+
+        Returns:
+            ``(B, n, *spatial - 40)`` displacement in voxels, of the patch's middle.
+
+        Raises:
+            ValueError: not two channels, or other sizes.
+        """
+        self.check(pair)
+        features = pair
+        skips: list[Tensor] = []
+        for k, block in enumerate(self.encoder):
+            features = block(features if k == 0 else self.pool(features))
+            skips.append(features)
+        skips.pop()
+        for upsampling, block in zip(self.upsamplings, self.decoder):  # noqa: B905 (a script knows no strict)
+            features = upsampling(features)
+            features = block(torch.cat([centre(skips.pop(), list(features.shape[2:])), features], dim=1))
+        return self.regression(features)

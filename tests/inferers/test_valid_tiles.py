@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiles of any size give one field, as large as memory allows."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regplugins.inferers import ValidTileInferer
+from regplugins.networks import ValidUNet
+from tests.networks.test_valid_unet import lively
+
+
+class Middle(nn.Module):
+    """Gives the middle of what it is shown, so that what happened to it can be seen."""
+
+    margin, stride, voxel_bytes = 20, 4, 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, pair: Tensor) -> Tensor:
+        self.seen.append(tuple(pair.shape[2:]))
+        inner = slice(self.margin, -self.margin)
+        return pair[(..., *[inner] * (pair.dim() - 2))]
+
+
+@pytest.mark.parametrize("shape", [(1, 30), (57, 33), (30, 9, 41)])
+@pytest.mark.parametrize("memory", [10.0, 0.009])
+def test_every_voxel_comes_back_once(shape, memory):
+    pair, network = torch.rand(2, len(shape), *shape), Middle()
+    assert torch.equal(ValidTileInferer(memory)(pair, network), pair)
+    assert len(set(network.seen)) == 1
+    assert len(network.seen) == 1 or memory < 10
+
+
+def test_tiles_keep_to_the_memory_and_are_the_largest_that_do():
+    shape, network = (150, 185, 148), Middle()
+    for gigabytes in (0.05, 0.2, 0.5, 1.0):
+        tile = ValidTileInferer(gigabytes).tiles(shape, network)
+        assert prod(size + 40 for size in tile) * 100 <= gigabytes * 2**30
+        wider = [size + 4 for size in tile]
+        halves = [-(-size // 4) * 4 for size in shape]
+        if tile != halves:  # one tile fewer along some axis would not fit
+            assert prod(size + 40 for size in wider) * 100 > 0.5 * gigabytes * 2**30
+    assert ValidTileInferer(100).tiles(shape, network) == [152, 188, 148]
+
+
+def test_the_field_does_not_depend_on_the_tiles():
+    """28-tiles as in the paper, other tiles, and one pass over the whole volume."""
+    network = lively(ValidUNet(channels=(4, 8, 8)))
+    pair = torch.rand(1, 2, 61, 38, 45)
+    whole = ValidTileInferer(memory=100)(pair, network)
+    assert whole.std() > 0.1
+    for tile in ([28, 28, 28], [32, 40, 24], [4, 40, 48]):
+        field = ValidTileInferer(tile=tile, progress=False)(pair, network)
+        torch.testing.assert_close(field, whole, atol=1e-5, rtol=0)
+
+
+def test_beyond_the_volume_its_border_continues():
+    network = lively(ValidUNet(2, channels=(4, 4, 4)))
+    row = torch.rand(1, 2, 48, 1)
+    field = ValidTileInferer()(row.expand(-1, -1, -1, 16), network)
+    # along the second axis nothing changes, but for where a voxel lies between multiples of four
+    torch.testing.assert_close(field[..., :4], field[..., 4:8])
+
+
+def test_shows_the_network_another_resolution():
+    class Ones(Middle):
+        def forward(self, pair: Tensor) -> Tensor:
+            return torch.ones_like(super().forward(pair))
+
+    network = Ones()
+    field = ValidTileInferer(zoom=0.5)(torch.rand(1, 2, 40, 24), network)
+    assert network.seen == [(60, 52)]
+    assert torch.equal(field, torch.full((1, 2, 40, 24), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"memory": 0}, "memory must be positive, got 0"),
+        ({"memory": 1e-6}, "memory of 1e-06 GiB is too little: the least tile"),
+        ({"tile": [28, 30]}, "tile must be 2 multiples of 4, got"),
+        ({"tile": [28]}, "tile must be 2 multiples of 4, got"),
+        ({"zoom": -1}, "zoom must be positive"),
+    ],
+)
+def test_bad_options(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ValidTileInferer(**arguments)(torch.rand(1, 2, 32, 32), Middle())

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objective of the network supervised in both modalities, put together by hand in closed cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regplugins.losses import DualModalityLoss, MagnitudeLoss, NCCLoss, SquaredLaplacianLoss
+from regplugins.spatial import warp
+
+
+class Distance(nn.Module):
+    """The mean squared difference, and a note of the shapes that were compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, warped: Tensor, fixed: Tensor) -> Tensor:
+        self.shapes.append(tuple(warped.shape[2:]))
+        return F.mse_loss(warped, fixed)
+
+
+def a_target(*shape: int) -> dict[str, Tensor]:
+    return {key: torch.rand(2, 1, *shape) for key in ("moving", "fixed", "moving_paired", "fixed_paired")}
+
+
+def padded(ddf: Tensor, margin: int) -> Tensor:
+    return F.pad(ddf, [margin] * 2 * (ddf.dim() - 2))
+
+
+@pytest.mark.parametrize("shape", [(14, 16), (10, 12, 9)])
+def test_each_modality_is_compared_with_its_own(shape):
+    """Numbers alone: the paired image of either side is the other side's modality."""
+    torch.manual_seed(0)
+    target, still = a_target(*shape), torch.zeros(2, len(shape), *shape)
+    first = F.mse_loss(target["moving_paired"], target["fixed"])
+    second = F.mse_loss(target["moving"], target["fixed_paired"])
+    expected = {"dual": (first + second) / 2, "fixed": first, "moving": second}
+    for supervision, value in expected.items():
+        torch.testing.assert_close(DualModalityLoss(Distance(), supervision)(still, target), value)
+
+
+def test_weights_are_by_default_those_of_the_paper():
+    target, ddf = a_target(8, 9), torch.randn(2, 2, 8, 9)
+    similarity = (
+        NCCLoss()(warp(target["moving_paired"], ddf), target["fixed"])
+        + NCCLoss()(warp(target["moving"], ddf), target["fixed_paired"])
+    ) / 2
+    expected = similarity + 0.5 * SquaredLaplacianLoss()(ddf) + 0.01 * MagnitudeLoss()(ddf)
+    torch.testing.assert_close(DualModalityLoss(NCCLoss())(ddf, target), expected)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_the_field_is_padded_with_zeros_and_moves_the_whole_patch(spatial_dims):
+    target = a_target(*[18] * spatial_dims)
+    ddf = torch.randn(2, spatial_dims, *[10] * spatial_dims)
+    distance = Distance()
+    value = DualModalityLoss(distance, "moving", laplacian_weight=0, magnitude_weight=0)(ddf, target)
+    assert distance.shapes == [(18,) * spatial_dims]
+    moved = warp(target["moving"], padded(ddf, 4))
+    torch.testing.assert_close(value, F.mse_loss(moved, target["fixed_paired"]))
+
+
+def test_or_only_where_there_is_a_field():
+    target, ddf = a_target(18, 16), 3 * torch.randn(2, 2, 10, 8)
+    distance = Distance()
+    loss = DualModalityLoss(distance, "fixed", laplacian_weight=0, magnitude_weight=0, region="field")
+    value = loss(ddf, target)
+    assert distance.shapes == [(10, 8)]
+    inner = (..., slice(4, -4), slice(4, -4))
+    # the patch beyond is seen where the field points there
+    moved = warp(target["moving_paired"], padded(ddf, 4))[inner]
+    torch.testing.assert_close(value, F.mse_loss(moved, target["fixed"][inner]))
+    assert not torch.allclose(moved, warp(target["moving_paired"][inner], ddf))
+
+
+def test_gradient():
+    torch.manual_seed(0)
+    target = {key: value.double() for key, value in a_target(12, 11).items()}
+    ddf = torch.randn(2, 2, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda field: DualModalityLoss(NCCLoss())(field, target), ddf, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"supervision": "ct"}, r"supervision must be one of \['dual', 'fixed', 'moving'\], got 'ct'"),
+        ({"region": "inner"}, r"region must be one of \['field', 'patch'\], got 'inner'"),
+    ],
+)
+def test_unknown_options(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DualModalityLoss(NCCLoss(), **arguments)
