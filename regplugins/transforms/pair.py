@@ -225,14 +225,14 @@ class CarryPaird(_Carrier):
     Adds ``initial`` (the transform's outermost part where that is affine, else the identity), ``field`` (the rest) and
     ``inverse`` (of ``field``), ``displacement`` (``field`` on the fixed image's grid; ``x_moving = initial(x +
     displacement(x))``), ``warped``, ``warped_label``, ``warped_landmarks`` (the fixed ones carried to the moving
-    image), and what registration is compared with: ``start`` (here the identity: the world as the files have it),
-    ``before`` and ``before_label`` (through ``start``).
+    image), and what registration is compared with: ``start``, ``before`` and ``before_label`` (through ``start``).
 
     Args:
         transform: from the fixed to the moving world.
         interpolation: of the image, "linear" or "nearest".
         label_interpolation: "nearest", or "linear" for a linear one of each class.
         fill: value of the image outside the moving one.
+        start: default: the identity, the world as the files have it.
     """
 
     def __init__(
@@ -241,9 +241,11 @@ class CarryPaird(_Carrier):
         interpolation: str = "linear",
         label_interpolation: str = "nearest",
         fill: float = 0.0,
+        start: AffineTransform | None = None,
     ) -> None:
         super().__init__(interpolation, label_interpolation, fill)
         self.transform = transform
+        self.start = start
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -257,14 +259,14 @@ class CarryPaird(_Carrier):
         if not overlap(grid, Grid.from_image(pair["moving"]), self.transform):
             paths = pair["paths"]
             raise ValueError(f"{paths['fixed']} and {paths['moving']} do not overlap through the transform")
-        start = initial = AffineTransform.identity(grid.ndim)
+        initial = AffineTransform.identity(grid.ndim)
         first, *others = CompositeTransform([self.transform]).transforms
         if isinstance(first, AffineTransform):
             initial = first
         else:
             others.insert(0, first)
         rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
-        self._carry(pair, start, initial, rest.sample(grid))
+        self._carry(pair, self.start or AffineTransform.identity(grid.ndim), initial, rest.sample(grid))
         return pair
 
 

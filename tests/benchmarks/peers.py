@@ -5,8 +5,9 @@
 
 ``D/datalist.json`` is one of ``regplugins prepare``. Needs the ``benchmark`` extra, for ``fireants_*`` its package.
 Every method gets two threads, starts from the same ``init`` and registers in its own process. Writes ``metrics.csv``
-and ``summary.json`` with the columns of a bundle's evaluate.json; ``seconds_network`` is the registration alone, with
-neither files nor ``init``, and the process's peak memory, of images and measures too, is printed.
+and ``summary.json`` with the columns of a bundle's evaluate.json ("before": after ``init``); ``seconds_network`` is the
+registration alone, with neither files nor ``init``, and the process's peak memory, of images and measures too, is
+printed.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def judged(record: dict[str, str], method: Method, init: str, effort: float) -> 
     with stage(pair, "init"):
         pair["initial"] = initial_of(pair, init)
     transform = method(pair, effort)
-    return MeasurePaird()(CarryPaird(transform)(pair))
+    return MeasurePaird()(CarryPaird(transform, start=pair["initial"])(pair))
 
 
 def _times(effort: float, iterations: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from regplugins.data import pair_records
 from regplugins.spatial import AffineTransform, Grid, onto_grid
-from regplugins.transforms import LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
+from regplugins.transforms import CarryPaird, LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
 from regplugins.transforms.pair import network_grid, normalise
 from tests.itk_truth import GRIDS
 
@@ -107,6 +107,22 @@ def test_shift_found_by_the_network_comes_home_in_millimetres(fixed_affine):
     )
     torch.testing.assert_close(home["inverse"].vectors, -home["field"].vectors, atol=1e-2, rtol=0)
     assert home["warped"].shape == fixed.shape
+
+
+def test_a_known_transform_is_compared_with_where_it_started():
+    """A shift by whole voxels, and half of it to start from."""
+
+    def shift(voxels: float) -> AffineTransform:
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[0, 3] = voxels
+        return AffineTransform(matrix)
+
+    moving = image(blobs((16, 8, 8)))
+    loaded = pair(image(blobs((16, 8, 8), 1)), moving)
+    for start, moved in ((None, 0), (shift(2.0), 2)):
+        carried = CarryPaird(shift(4.0), start=start)(loaded)
+        torch.testing.assert_close(carried["warped"][:, :12], moving.as_tensor()[:, 4:])
+        torch.testing.assert_close(carried["before"][:, : 16 - moved], moving.as_tensor()[:, moved:])
 
 
 def test_labels_go_through_once_and_keep_their_type():
