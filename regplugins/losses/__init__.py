@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from regplugins.losses.dual_branch import DualBranchLoss
 from regplugins.losses.dual_modality import DualModalityLoss
+from regplugins.losses.fire import FireLoss
 from regplugins.losses.mind import MIND, MINDLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
@@ -21,6 +22,7 @@ __all__ = [
     "MIND",
     "DualBranchLoss",
     "DualModalityLoss",
+    "FireLoss",
     "LocalNCCLoss",
     "MINDLoss",
     "MagnitudeLoss",

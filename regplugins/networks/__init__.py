@@ -6,6 +6,7 @@ needs.
 from __future__ import annotations
 
 from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.fire import Fire
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.no_deformation import NoDeformation
@@ -13,6 +14,7 @@ from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import load_weights, weights_file
 
 __all__ = [
+    "Fire",
     "GatedDualBranch",
     "MultiResolutionFCN",
     "NoDeformation",

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The objective of FIRE (Wang et al. 2019, section 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from regplugins.losses.regularisation import SquaredLaplacianLoss
+
+# Which of a network's results are compared, for each term; ``{a}`` and ``{b}`` stand for either direction.
+_COMPARED = {
+    "synthesis_accuracy": ("synthesised_warped_{b}", "image_{b}"),
+    "synthesis_feature": ("features_{b}", "features_warped_{a}"),
+    "synthesis_cycle": ("restored_{a}", "image_{a}"),
+    "synthesis_alignment": ("features_{a}", "features_synthesised_{b}"),
+    "registration_accuracy": ("registered_{b}", "image_{b}"),
+    "inverse_consistency": ("image_{a}", "cycled_{a}"),
+    "affine_synthesis": ("synthesised_affine_{b}", "image_{b}"),
+    "affine_registration": ("registered_affine_{b}", "image_{b}"),
+}
+_SMOOTHNESS = "smoothness"
+TERMS = (*_COMPARED, _SMOOTHNESS)
+
+# Keeps the derivative of a root finite where two images are equal.
+_LEAST = 1e-12
+
+
+class FireLoss(nn.Module):
+    """``L_syn + L_reg + R`` (Eqs. 1 to 4), every term the sum of both directions and, but for the smoothness, a root of
+    a mean square.
+
+    ``synthesis_accuracy``, ``synthesis_feature``, ``synthesis_cycle`` and ``synthesis_alignment`` make up ``L_syn``;
+    ``registration_accuracy`` and ``inverse_consistency`` ``L_reg``; ``affine_synthesis``, ``affine_registration`` and
+    ``smoothness`` ``R``.
+
+    Args:
+        weights: of terms, by name; default: 1, of the smoothness 0.1, which is what λ comes to where the squared
+            Laplacian of the field, which lies on every fourth voxel, is averaged.
+
+    Raises:
+        ValueError: an unknown term.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        given = dict(weights or {})
+        unknown = set(given) - set(TERMS)
+        if unknown:
+            raise ValueError(f"unknown terms {sorted(unknown)}, expected some of {TERMS}")
+        self.weights = {**dict.fromkeys(TERMS, 1.0), _SMOOTHNESS: 0.1, **given}
+        self.laplacian = SquaredLaplacianLoss()
+
+    def terms(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Args:
+            fields: of ``regplugins.networks.Fire``.
+
+        Returns:
+            Every term by name, not weighted: scalars.
+        """
+        result = {}
+        for name, (first, second) in _COMPARED.items():
+            both = [(first.format(a=a, b=b), second.format(a=a, b=b)) for a, b in ("ab", "ba")]
+            result[name] = sum((_rms(fields[one], fields[other]) for one, other in both), torch.zeros(()))
+        result[_SMOOTHNESS] = self.laplacian(fields["nonrigid_ab"]) + self.laplacian(fields["nonrigid_ba"])
+        return result
+
+    def forward(self, fields: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
+        """
+        Args:
+            fields: as for ``terms``.
+            target: not looked at: the fields hold the images.
+
+        Returns:
+            A scalar.
+        """
+        terms = self.terms(fields)
+        total: Tensor = sum((self.weights[name] * value for name, value in terms.items()), torch.zeros(()))
+        return total
+
+
+def _rms(first: Tensor, second: Tensor) -> Tensor:
+    return ((first.float() - second.float()).square().mean() + _LEAST).sqrt()

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FIRE: its five networks, both transforms, and that nothing is what its name does not say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import affine_transform
+from torch import Tensor, nn
+
+from regplugins.networks import Fire
+from regplugins.networks.fire import AffineNetwork, NonRigidNetwork, after_affine
+from regplugins.spatial import compose, enlarge, identity_grid, warp
+
+
+def lively(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights large enough that differences show (a new network's transforms are the identity)."""
+    torch.manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, AffineNetwork):
+            nn.init.normal_(module.parameters_of.weight, std=0.3)
+            nn.init.normal_(module.parameters_of.bias, std=0.3)
+        if isinstance(module, NonRigidNetwork):
+            nn.init.normal_(module.regression.conv.weight, std=0.02)
+    return network.eval()
+
+
+def small(spatial_dims: int = 2, **options: object) -> Fire:
+    return Fire(spatial_dims, channels=4, blocks=1, **options)
+
+
+SHAPES = [(2, (16, 24)), (3, (12, 16, 8))]
+shapes = pytest.mark.parametrize(("spatial_dims", "shape"), SHAPES)
+
+
+@shapes
+def test_starts_at_the_identity(spatial_dims, shape):
+    fields = small(spatial_dims).fields(torch.rand(2, 2, *shape))
+    for way in ("ab", "ba"):
+        assert fields[f"ddf_{way}"].abs().max() < 1e-2
+        identity = torch.eye(spatial_dims).expand(2, -1, -1)
+        assert torch.equal(fields[f"affine_{way}"][..., :-1], identity)
+
+
+@shapes
+def test_shapes(spatial_dims, shape):
+    n, quarter = spatial_dims, [size // 4 for size in shape]
+    fields = small(spatial_dims).fields(torch.rand(2, 2, *shape))
+    for a, b in ("ab", "ba"):
+        for name in (f"ddf_{a}{b}", f"affine_ddf_{a}{b}"):
+            assert fields[name].shape == (2, n, *shape)
+        assert fields[f"nonrigid_{a}{b}"].shape == (2, n, *quarter)
+        assert fields[f"affine_{a}{b}"].shape == (2, n, n + 1)
+        for name in ("features", "features_warped", "features_affine", "features_synthesised"):
+            assert fields[f"{name}_{a}"].shape == (2, 16, *quarter)
+        for name in ("image", "warped", "affine", "cycled", "restored", "registered", "registered_affine"):
+            assert fields[f"{name}_{a}"].shape == (2, 1, *shape)
+        for name in ("synthesised", "synthesised_warped", "synthesised_affine"):
+            assert fields[f"{name}_{a}"].shape == (2, 1, *shape)
+
+
+@shapes
+def test_every_field_is_what_its_name_says(spatial_dims, shape):
+    """Put together one by one of the five networks, where `fields` computes several in one go."""
+    network = lively(small(spatial_dims))
+    pair = torch.rand(1, 2, *shape)
+    with torch.no_grad():
+        fields = network.fields(pair)
+        decoders = {"a": network.decoder_ab, "b": network.decoder_ba}  # from its features to the other modality
+        encode = network.encoder
+        for own, other, image in (("a", "b", pair[:, :1]), ("b", "a", pair[:, 1:])):
+            decode, back, image = decoders[own], decoders[other], 2 * image - 1
+            ddf, affine_ddf = fields[f"ddf_{own}{other}"], fields[f"affine_ddf_{own}{other}"]
+            expected = {
+                f"image_{own}": image,
+                f"features_{own}": encode(image),
+                f"warped_{own}": warp(image, ddf),
+                f"affine_{own}": warp(image, affine_ddf),
+                f"synthesised_{other}": decode(encode(image)),
+                f"synthesised_warped_{other}": decode(fields[f"features_warped_{own}"]),
+                f"synthesised_affine_{other}": decode(fields[f"features_affine_{own}"]),
+                f"registered_{other}": decode(encode(warp(image, ddf))),
+                f"registered_affine_{other}": decode(encode(warp(image, affine_ddf))),
+                f"features_synthesised_{other}": encode(decode(encode(image))),
+                f"restored_{own}": back(encode(decode(encode(image)))),
+                f"cycled_{own}": warp(image, compose(ddf, fields[f"ddf_{other}{own}"])),
+            }
+            for name, value in expected.items():
+                torch.testing.assert_close(fields[name], value, msg=lambda text, name=name: f"{name}: {text}")
+            still = torch.zeros_like(ddf)
+            torch.testing.assert_close(affine_ddf, after_affine(fields[f"affine_{own}{other}"], still))
+            nonrigid = enlarge(fields[f"nonrigid_{own}{other}"], 4)
+            torch.testing.assert_close(ddf, after_affine(fields[f"affine_{own}{other}"], nonrigid))
+
+
+@shapes
+def test_forward_gives_either_direction(spatial_dims, shape):
+    network = lively(small(spatial_dims))
+    pair = torch.rand(2, 2, *shape)
+    fields = network.fields(pair)
+    torch.testing.assert_close(network(pair), fields["ddf_ab"])
+    network.reverse = True
+    torch.testing.assert_close(network(pair), fields["ddf_ba"])
+    assert (fields["ddf_ab"] - fields["ddf_ba"]).abs().max() > 0.1
+
+
+def test_the_directions_have_networks_of_their_own():
+    network = lively(small())
+    pair = torch.rand(1, 2, 16, 16)
+    before = network.fields(pair)
+    nn.init.zeros_(network.transform_ba.affine.parameters_of.weight)
+    nn.init.zeros_(network.decoder_ba[-2].conv.weight)
+    after = network.fields(pair)
+    for name in ("ddf_ab", "synthesised_b", "registered_b"):
+        assert torch.equal(before[name], after[name])
+    for name in ("ddf_ba", "synthesised_a", "registered_a"):
+        assert not torch.equal(before[name], after[name])
+
+
+class TestAffine:
+    @pytest.mark.parametrize("spatial_dims", [2, 3])
+    def test_cannot_collapse(self, spatial_dims):
+        torch.manual_seed(0)
+        network = AffineNetwork(spatial_dims, 8)
+        nn.init.normal_(network.parameters_of.weight, std=100.0)
+        nn.init.normal_(network.parameters_of.bias, std=100.0)
+        features = 10 * torch.randn(200, 8, *[4] * spatial_dims)
+        matrices = network(features, features.flip(0))[:, :, :-1]
+        assert torch.linalg.det(matrices).min() > 0
+        assert (matrices - torch.eye(spatial_dims)).abs().max() > 0.25
+
+    def test_about_the_centre_in_units_of_the_largest_size(self):
+        """SciPy resamples through the same map."""
+        angle = 0.2
+        matrix = torch.tensor([[np.cos(angle), -np.sin(angle)], [1.1 * np.sin(angle), np.cos(angle)]])
+        affine = torch.cat([matrix, torch.tensor([[0.05], [-0.1]])], dim=1)[None].float()
+        image = torch.rand(1, 1, 20, 32)
+        ours = warp(image, after_affine(affine, torch.zeros(1, 2, 20, 32)), padding="zeros")
+        centre = np.array([9.5, 15.5])
+        offset = centre + 32 * np.array([0.05, -0.1]) - matrix.numpy() @ centre
+        theirs = affine_transform(image[0, 0].numpy(), matrix.numpy(), offset, order=1, mode="grid-constant")
+        np.testing.assert_allclose(ours[0, 0], theirs, atol=1e-4)
+
+    @shapes
+    def test_the_same_map_on_a_coarser_grid(self, spatial_dims, shape):
+        """Voxel i of the coarse grid lies on voxel 4 i of the fine one."""
+        torch.manual_seed(0)
+        affine = torch.cat(
+            [
+                torch.eye(spatial_dims)[None] + 0.2 * torch.randn(1, spatial_dims, spatial_dims),
+                torch.full((1, spatial_dims, 1), 0.1),
+            ],
+            dim=2,
+        )
+        fine = after_affine(affine, torch.zeros(1, spatial_dims, *shape))
+        quarter = [size // 4 for size in shape]
+        coarse = after_affine(affine, torch.zeros(1, spatial_dims, *quarter), 4)
+        every_fourth = (..., *[slice(None, None, 4)] * spatial_dims)
+        torch.testing.assert_close(4 * coarse, fine[every_fourth])
+
+    def test_comes_after_the_field(self):
+        torch.manual_seed(0)
+        affine = torch.tensor([[[1.1, 0.2, 0.03], [-0.1, 0.9, 0.0]]])
+        ddf = torch.randn(1, 2, 12, 16)
+        alone = after_affine(affine, torch.zeros_like(ddf))
+        points = identity_grid([12, 16]) + ddf[0]
+
+        def mapped(points: Tensor) -> Tensor:
+            """The affine map, from what it does at three voxels."""
+            origin, first, second = (alone[0, :, i, j] for i, j in ((0, 0), (1, 0), (0, 1)))
+            linear = torch.stack([first - origin, second - origin], dim=1)
+            return points + origin.view(2, 1, 1) + torch.einsum("ij,jxy->ixy", linear, points)
+
+        expected = mapped(points) - identity_grid([12, 16])
+        torch.testing.assert_close(after_affine(affine, ddf)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_scripts():
+    network = lively(small(3))
+    pair = torch.rand(1, 2, 12, 8, 16)
+    torch.testing.assert_close(torch.jit.script(network)(pair), network(pair))
+
+
+def test_every_parameter_learns():
+    network = lively(small()).train()
+    fields = network.fields(torch.rand(1, 2, 16, 16))
+    sum(value.square().sum() for value in fields.values()).backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="multiples of 4"):
+        small()(torch.rand(1, 2, 16, 18))
+    with pytest.raises(TypeError, match="reverse must be True or False"):
+        small(reverse="true")
