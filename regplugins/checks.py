@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import monai.bundle
+from monai.bundle import ConfigParser
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -59,3 +66,44 @@ def explain_errors() -> None:
         print(f"error: {first_cause(error)}", file=sys.stderr)
 
     sys.excepthook = explain
+
+
+def refuse_unknown_options(words: Sequence[str] | None = None) -> None:
+    """Stop a ``python -m monai.bundle run`` that was given an option which no configuration has: MONAI would go on as
+    if it had not been given.
+
+    Args:
+        words: of the command line; default: this process's. Of any other program they are not looked at.
+
+    Raises:
+        ValueError: there is such an option; the message names it, and what may have been meant.
+    """
+    program, *arguments = sys.argv if words is None else words
+    if Path(program).parts[-3:] != ("monai", "bundle", "__main__.py") or arguments[:1] != ["run"]:
+        return
+    given = _options(arguments[1:])
+    if "args_file" in given:
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    files = given.get("config_file")
+    if files is None:
+        return
+    if isinstance(files, str) and files.startswith(("[", "(")):
+        files = ast.literal_eval(files)
+    known = {*ConfigParser.load_config_files(files), *inspect.signature(monai.bundle.run).parameters, "workflow_type"}
+    for option in given:
+        # A nested key belongs to its first part; python-fire takes --no<key> for --<key>=False.
+        key = option.lstrip("+").replace("::", "#").split("#")[0]
+        if key not in known and key.removeprefix("no") not in known:
+            similar = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean --{similar[0]}?" if similar else ""
+            raise ValueError(f"unknown option --{option}{hint}")
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """What a command line of python-fire gives, by name: the text, None of an option without a value."""
+    given: dict[str, Any] = {}
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word.startswith("--") and len(word) > 2:
+            name, assigned, value = word[2:].partition("=")
+            given[name] = value if assigned else (None if following.startswith("--") else following)
+    return given

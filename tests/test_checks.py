@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import monai.bundle
 import pytest
 
-from regplugins.checks import boolean, choice, first_cause, number
+from regplugins.checks import boolean, choice, first_cause, number, refuse_unknown_options
 
 
 @pytest.mark.parametrize("value", ["true", "False", 0, 1, None, 1.0])
@@ -38,3 +42,48 @@ def test_first_cause_is_the_users_mistake() -> None:
     assert first_cause(wrapped) is mistake
     alone = RuntimeError("nothing below")
     assert first_cause(alone) is alone
+
+
+class TestUnknownOptions:
+    PROGRAM = str(Path(monai.bundle.__file__).with_name("__main__.py"))
+
+    @pytest.fixture
+    def configs(self, tmp_path):
+        for name, content in (
+            ("inference", {"fixed": None, "network_def": {"channels": 2}}),
+            ("refine", {"levels": 1}),
+        ):
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        return [str(tmp_path / f"{name}.json") for name in ("inference", "refine")]
+
+    def run(self, configs, *words: str) -> None:
+        refuse_unknown_options([self.PROGRAM, "run", "--config_file", str(configs), *words])
+
+    def test_what_configs_and_monai_know_passes(self, configs):
+        self.run(configs[0], "--fixed", "a.nii", "--network_def#channels", "3", "--run_id=run", "--meta_file", "m.json")
+        self.run(configs, "--fixed=a.nii", "--levels", "[[8, 1]]", "--nolevels", "--network_def::channels", "-3")
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--fixd", "a.nii"], "unknown option --fixd; did you mean --fixed"),
+            (["--fixd=a.nii"], "unknown option --fixd; did you mean --fixed"),
+            (["--fixed", "a.nii", "--levels", "3"], "unknown option --levels$"),  # of a config that is not laid over
+            (["--network_de#channels", "3"], "unknown option --network_de#channels; did you mean --network_def"),
+            (["--xyz"], "unknown option --xyz$"),
+        ],
+    )
+    def test_what_none_knows_is_refused(self, configs, words, message):
+        with pytest.raises(ValueError, match=message):
+            self.run(configs[0], *words)
+
+    def test_options_from_a_file(self, configs, tmp_path):
+        (tmp_path / "args.json").write_text(
+            json.dumps({"config_file": configs[0], "fixed": "a.nii", "moving": "b.nii"})
+        )
+        with pytest.raises(ValueError, match="unknown option --moving"):
+            refuse_unknown_options([self.PROGRAM, "run", "--args_file", str(tmp_path / "args.json")])
+
+    def test_other_programs_are_left_alone(self, configs):
+        refuse_unknown_options(["pytest", "run", "--config_file", configs[0], "--fixd", "a"])
+        refuse_unknown_options([self.PROGRAM, "verify_metadata", "--config_file", configs[0], "--fixd", "a"])

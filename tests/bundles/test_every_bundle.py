@@ -184,6 +184,14 @@ class TestBadInput:
     def test_missing_file(self, refused):
         assert "absent.nii.gz: no such file" in refused(fixed="absent.nii.gz")
 
+    def test_misspelt_option(self, bundle, tmp_path):
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
+        command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "output"), "--fixd", "a.nii.gz"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode != 0
+        assert result.stderr.strip().splitlines()[-1] == "error: unknown option --fixd; did you mean --fixed?"
+        assert not (tmp_path / "output").exists()
+
     def test_truncated_file(self, files, refused):
         content = (files / "moving.nii.gz").read_bytes()
         (files / "moving.nii.gz").write_bytes(content[: len(content) // 2])
