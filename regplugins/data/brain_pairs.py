@@ -29,6 +29,13 @@ KNOWN_ORDERS = (
 )
 KNOWN_PAIRS = 6
 
+# A warp for methods that find the affine part too, and how much room about a brain keeps it in sight, mm; a brain gives
+# so many pairs of volumes and of slices.
+STRONG = RandomWarp(10.0, (32.0, 64.0), 15.0, 16.0, 0.12)
+STRONG_ROOM = 24.0
+STRONG_PAIRS = 6
+STRONG_SLICES = 12
+
 # Fixed and moving sequence of the pairs of two patients, and of one patient at two times.
 BETWEEN_ORDERS = (("t1c", "t2"), ("t2", "t1c"), ("t1c", "flair"), ("flair", "t1c"), ("flair", "t1"), ("t1", "flair"))
 FOLLOWUP = ("BraTSReg_002_00", "BraTSReg_002_01")
@@ -73,17 +80,66 @@ def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> li
     orders = cycle(order for order in KNOWN_ORDERS if set(order) <= images.keys())
     records = []
     for number, (fixed, moving) in enumerate(islice(orders, KNOWN_PAIRS)):
-        pair = f"{name}_{fixed}_{moving}_{number}"
+        writer = _PairWriter(target, f"{name}_{fixed}_{moving}_{number}")
         grid = _test_grid(images[fixed])
-        warp = RandomWarp().set_random_state(seed=crc32(pair.encode()))
-        truth = warp(grid).sample(grid)
-        writer = _PairWriter(target, pair)
-        writer.image("fixed", onto_grid(images[fixed], grid, truth), grid)
-        writer.image("moving", onto_grid(images[moving], grid), grid)
-        writer.label("fixed_mask", _label_onto(images["brainmask"], grid, truth), grid)
-        write_displacement(truth, writer.path("truth"))
+        _write_warped(writer, images[fixed], images[moving], images["brainmask"], grid, RandomWarp())
         records.append(writer.record)
     return records
+
+
+def strong_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> tuple[list[dict[str, str]], ...]:
+    """Pairs of FLAIR, fixed, and the contrast-enhanced T1, moving, of one brain, the fixed one warped by ``STRONG``.
+
+    Args:
+        name: of the subject.
+        images: ``flair``, ``t1c`` and masks on one grid.
+        target: files go into ``pairs/<pair>`` below it.
+
+    Returns:
+        Records of volumes, ``STRONG_PAIRS`` of them, and of axial slices, ``STRONG_SLICES``, each with ``fixed``,
+        ``moving``, ``truth``, ``fixed_mask``, and as labels tissue classes (see ``tissue_classes``).
+    """
+    box = Grid.from_image(images["flair"]).canonical()
+    extent = torch.tensor(box.shape) * box.spacing + 2 * STRONG_ROOM
+    grid = box.resized([SPACING] * 3, (extent / SPACING).round().int().tolist())
+    classes = tissue_classes(images)
+    volumes = []
+    for number in range(STRONG_PAIRS):
+        writer = _PairWriter(target, f"{name}_strong_{number}")
+        _write_warped(writer, images["flair"], images["t1c"], images["brainmask"], grid, STRONG, classes)
+        volumes.append(writer.record)
+    flair, t1c = (onto_grid(images[key], grid) for key in ("flair", "t1c"))
+    mask, tissue = (_label_onto(labels, grid) for labels in (images["brainmask"], classes))
+    occupied = mask[0].any(dim=1).any(dim=0).nonzero().flatten()
+    low, high = (occupied.double().quantile(share) for share in (0.3, 0.75))
+    plane = Grid(grid.shape[:2], torch.diag(torch.tensor([SPACING, SPACING, 1.0], dtype=torch.float64)))
+    slices = []
+    for k in torch.linspace(float(low), float(high), STRONG_SLICES).round().int().tolist():
+        cut = [MetaTensor(volume[..., k], affine=plane.affine) for volume in (flair, t1c, mask, tissue)]
+        writer = _PairWriter(target, f"{name}_slice_{k}")
+        _write_warped(writer, cut[0], cut[1], cut[2], plane, STRONG, cut[3])
+        slices.append(writer.record)
+    return volumes, slices
+
+
+def _write_warped(
+    writer: _PairWriter,
+    fixed: MetaTensor,
+    moving: MetaTensor,
+    mask: MetaTensor,
+    grid: Grid,
+    warp: RandomWarp,
+    classes: MetaTensor | None = None,
+) -> None:
+    """Write a pair on a grid, the fixed image under a map that the pair's name is the seed of."""
+    truth = warp.set_random_state(seed=crc32(writer.folder.name.encode()))(grid).sample(grid)
+    writer.image("fixed", onto_grid(fixed, grid, truth), grid)
+    writer.image("moving", onto_grid(moving, grid), grid)
+    writer.label("fixed_mask", _label_onto(mask, grid, truth), grid)
+    if classes is not None:
+        writer.label("fixed_label", _label_onto(classes, grid, truth), grid)
+        writer.label("moving_label", _label_onto(classes, grid), grid)
+    write_displacement(truth, writer.path("truth"))
 
 
 def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path) -> list[dict[str, str]]:

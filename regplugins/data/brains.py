@@ -18,6 +18,7 @@ from regplugins.data.brain_pairs import (
     pairs_between,
     pairs_with_landmarks,
     remapped_pairs,
+    strong_pairs,
 )
 from regplugins.data.volumes import load_image, load_label
 from regplugins.io import atomic, write_image
@@ -53,7 +54,9 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         The datalist. ``training`` and ``validation_images``: records with ``image``, ``subject`` and ``sequence``,
         images on one grid of 2 mm, patients brought to the templates by an affine transform. All others are pairs, see
         ``regplugins.data.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
-        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labelled`` are the source's own files.
+        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labelled`` are the source's own files;
+        ``strong`` and ``slices``, of test patients, and ``strong_validation`` and ``slices_validation`` have a known
+        truth with a large affine part, and tissue classes.
 
     Raises:
         FileNotFoundError: a folder or image is missing.
@@ -77,12 +80,16 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         patient, name = load_patient(folder), folder.name
         if name in TEST_CASES:
             sections["test"] += known_pairs(name, patient, target)
-            tests[name] = patient
+            tests[name], suffix = patient, ""
         elif name in VALIDATION_CASES:
             sections["validation"] += known_pairs(name, patient, target)
             sections["validation_images"] += training_images(name, patient, templates, common, target)
+            suffix = "_validation"
         else:
             training += training_images(name, patient, templates, common, target)
+            continue
+        for kind, records in zip(("strong", "slices"), strong_pairs(name, patient, target), strict=True):
+            sections.setdefault(kind + suffix, []).extend(records)
     ct_and_t1 = {key: templates[key] for key in ("t1", "ct", "brainmask")}
     for section in ("validation", "test"):
         sections[section] += known_pairs(f"template_{section}", ct_and_t1, target)

@@ -22,9 +22,10 @@ from monai.data import MetaTensor
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from regplugins.data import brain_pairs, brains, load_image, prepare_brains, read_datalist
+from regplugins.data import brain_pairs, brains, load_image, load_label, prepare_brains, read_datalist
 from regplugins.data.brain_pairs import STRUCTURES, known_pairs, remap, tissue_classes
 from regplugins.data.records import RECORD_KEYS
+from regplugins.io import read_displacement
 from regplugins.spatial import AffineTransform, Grid, Transform
 from tests.itk_truth import array_of, make_grid, rotation, write_image
 from tests.prealign.heads import motion
@@ -44,6 +45,7 @@ CONTRASTS = {
 }
 FLUID, GREY, WHITE = 1, 2, 3
 FOLLOWUP = {"BraTSReg_002_00", "BraTSReg_002_01"}
+STRONG_SECTIONS = ("strong", "slices", "strong_validation", "slices_validation")
 
 
 def fractions(points: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ def known_of_patients(prepared: tuple[Path, Path]) -> list[tuple[dict[str, str],
 class TestSections:
     def test_every_section_names_files_that_are_there(self, prepared):
         sections = json.loads(prepared[1].read_text())
-        pairs = {"validation", "test", "between", "followup", "remapped", "labelled"}
+        pairs = {"validation", "test", "between", "followup", "remapped", "labelled", *STRONG_SECTIONS}
         assert set(sections) == {"training", "validation_images"} | pairs
         for section in sections:
             records = records_of(prepared, section)
@@ -257,6 +259,8 @@ class TestSections:
             "remapped": images | {"fixed_label", "moving_label"},
             "labelled": images | {"fixed_label", "moving_label"},
         }
+        strong = images | {"truth", "fixed_mask", "fixed_label", "moving_label"}
+        kinds |= dict.fromkeys(STRONG_SECTIONS, strong)
         for section, keys in kinds.items():
             assert all(set(record) == keys for record in records_of(prepared, section))
 
@@ -274,7 +278,7 @@ class TestSections:
         assert len(choosing) == 2
         for case in ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1"):
             assert not any(case in json.dumps(record) for record in training + validation + choosing)
-        for section in ("test", "between", "followup", "remapped", "labelled"):
+        for section in ("test", "between", "followup", "remapped", "labelled", "strong", "slices"):
             for case in ("brats_2013_pat0004_1", "brats_2013_pat0001_1", "TCGA-DU-7294"):
                 assert not any(case in json.dumps(record) for record in records_of(prepared, section))
 
@@ -405,6 +409,65 @@ class TestKnownTruth:
         for own, other in zip(again, first, strict=True):
             np.testing.assert_allclose(values_of(tmp_path / own["truth"]), values_of(other["truth"]), atol=1e-3)
             assert not Path(own["fixed"]).is_absolute()
+
+
+class TestStrong:
+    """Affine parts that only a method with one of its own can find."""
+
+    def cases(self, prepared, kind: str) -> list[tuple[dict[str, str], Patient, Grid]]:
+        records = records_of(prepared, kind) + records_of(prepared, f"{kind}_validation")
+        return [
+            (record, PATIENTS[case], Grid.from_image(load_image(record["fixed"])))
+            for record in records
+            for case in PATIENTS
+            if record["name"].startswith(case)
+        ]
+
+    def test_volumes_follow_the_formulas(self, prepared):
+        cases = self.cases(prepared, "strong")
+        assert len(cases) == 4 * 6
+        for record, patient, grid in cases:
+            points, truth = grid.coordinates(), read_displacement(record["truth"])
+            self.judge(record, patient, points, truth(points))
+            assert (truth(points) - points).norm(dim=-1).max() > 8
+
+    def test_slices_follow_the_formulas(self, prepared):
+        cases = self.cases(prepared, "slices")
+        assert len(cases) == 4 * 12
+        for record, patient, grid in cases:
+            case, k = record["name"].rsplit("_slice_", 1)
+            volume = load_image(str(Path(record["moving"]).parents[1] / f"{case}_strong_0/moving.nii.gz"))
+            whole = Grid.from_image(volume)
+
+            def raised(points: Tensor, whole: Grid = whole, k: str = k) -> Tensor:
+                """From mm in the plane, whose origin is its first voxel."""
+                height = torch.full_like(points[..., :1], float(k))
+                return whole.index_to_world(torch.cat([points / 2, height], dim=-1))
+
+            points, truth = grid.coordinates(), read_displacement(record["truth"])
+            self.judge(record, patient, raised(points), raised(truth(points)))
+
+    def judge(self, record: dict[str, str], patient: Patient, points: Tensor, places: Tensor) -> None:
+        """The fixed image is the patient at the places where the truth takes its points, the moving one at its own."""
+        values = {key: load_image(record[key])[0].numpy() for key in ("fixed", "moving")}
+        labels = {key: load_label(record[key])[0].numpy() for key in ("fixed_mask", "fixed_label", "moving_label")}
+        there, here = patient.home(places), patient.home(points)
+        assert ((labels["fixed_mask"] > 0) != in_brain(there).numpy()).mean() < 0.03
+        assert correlation(values["fixed"], contrast("flair", there), in_brain(there) & ~in_tumour(there)) > 0.85
+        assert correlation(values["moving"], contrast("t1c", here), in_brain(here) & ~in_tumour(here)) > 0.85
+        for key, where in (("fixed_label", there), ("moving_label", here)):
+            tissue = (fractions(where).argmax(dim=-1) + 1).numpy()
+            sure = (in_brain(where) & ~in_tumour(where)).numpy() & (labels[key] > 0)
+            assert sure.sum() > 50
+            assert (labels[key] == tissue)[sure].mean() > 0.7
+
+    def test_no_brain_leaves_the_picture(self, prepared):
+        for record, patient, _ in self.cases(prepared, "strong"):
+            whole = int(patient.mask("brainmask").sum()) * np.prod(SIZES)
+            seen = int((values_of(record["fixed_mask"]) > 0).sum()) * 8
+            determinant = (0.88**3, 1.12**3)  # and the smooth part besides
+            assert 0.8 / determinant[1] < seen / whole < 1.25 / determinant[0]
+            assert values_of(record["fixed_mask"])[[0, -1]].max() == 0
 
 
 class TestBetween:
@@ -564,12 +627,14 @@ class TestRemapped:
     def test_without_labelled_brains_there_is_no_such_section(self, prepared, tmp_path, monkeypatch):
         for name in ("known_pairs", "pairs_between", "training_images"):
             monkeypatch.setattr(brains, name, lambda *arguments: [])
+        monkeypatch.setattr(brains, "strong_pairs", lambda *arguments: ([], []))
         source = tmp_path / "source"
         source.mkdir()
         for name in ("templates", "brain_multiseq"):
             (source / name).symlink_to(prepared[0] / name)
         sections = json.loads(prepare_brains(source, tmp_path / "target").read_text())
-        assert set(sections) == {"training", "validation_images", "validation", "test", "between", "followup"}
+        rest = {"training", "validation_images", "validation", "test", "between", "followup"}
+        assert set(sections) == rest | set(STRONG_SECTIONS)
 
 
 class TestTemplates:
