@@ -46,6 +46,31 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> l
     return pairs
 
 
+def sequence_pairs(records: Sequence[Mapping[str, Any]], fixed: str, moving: str) -> list[tuple[int, int]]:
+    """The pair of two given sequences of every subject that has both.
+
+    Args:
+        records: each with ``subject`` and ``sequence``.
+        fixed: sequence of the fixed images.
+        moving: sequence of the moving ones.
+
+    Returns:
+        Indices of fixed and moving record.
+
+    Raises:
+        ValueError: no subject has both, or a record lacks a key.
+    """
+    _check_keys(records)
+    pairs = [
+        (a, b)
+        for (a, one), (b, other) in permutations(enumerate(records), 2)
+        if one["subject"] == other["subject"] and (one["sequence"], other["sequence"]) == (fixed, moving)
+    ]
+    if not pairs:
+        raise ValueError(f"no subject has {fixed} and {moving}")
+    return pairs
+
+
 def paired_modalities(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int, int, int]]:
     """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
 

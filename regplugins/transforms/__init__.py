@@ -6,7 +6,13 @@ from __future__ import annotations
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
-from regplugins.transforms.training import LabelChannelsd, OntoNetworkGridd, RandPatchPaird, RandWarpPaird
+from regplugins.transforms.training import (
+    LabelChannelsd,
+    OntoNetworkGridd,
+    RandPatchPaird,
+    RandSlicePaird,
+    RandWarpPaird,
+)
 
 __all__ = [
     "ApplyRegistrationd",
@@ -17,6 +23,7 @@ __all__ = [
     "MeetPaird",
     "OntoNetworkGridd",
     "RandPatchPaird",
+    "RandSlicePaird",
     "RandWarpPaird",
     "Registerd",
     "ReturnPaird",

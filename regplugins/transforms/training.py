@@ -142,6 +142,39 @@ class RandPatchPaird(Randomizable, Transform):
         return {key: cut(F.pad(image[None], padding, mode="replicate")[0]) for key, image in data.items()}
 
 
+class RandSlicePaird(Randomizable, Transform):
+    """Take one slice of all images of a pair, for methods in 2-D.
+
+    Args:
+        axis: across the slices.
+        least: of the voxels of a slice, how many are not background (0 of the normalised fixed image), as a fraction of
+            those of the fullest one.
+
+    Raises:
+        ValueError: ``least`` is not between 0 and 1.
+    """
+
+    def __init__(self, axis: int = 2, least: float = 0.3) -> None:
+        if not 0 <= least <= 1:
+            raise ValueError(f"least must be between 0 and 1, got {least}")
+        self.axis = axis
+        self.least = least
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: ``fixed`` and what else there is, ``(C, *spatial)`` on one 3-D grid.
+
+        Returns:
+            The same keys, ``(C, *spatial)`` of two axes.
+        """
+        others = tuple(axis for axis in range(4) if axis != self.axis + 1)
+        filled = (data["fixed"] > 0).sum(dim=others)
+        slices = (filled >= self.least * filled.max()).nonzero().flatten()
+        number = int(slices[self.R.randint(len(slices))])
+        return {key: image.select(self.axis + 1, number) for key, image in data.items()}
+
+
 class LabelChannelsd(Transform):
     """One-hot encode ``label``: ``(1, *spatial)`` integers to ``(num_classes, *spatial)`` float32, background left out.
 

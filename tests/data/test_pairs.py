@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
-from regplugins.data import PairDataset, PairSampler, multimodal_pairs, paired_modalities
+from regplugins.data import PairDataset, PairSampler, multimodal_pairs, paired_modalities, sequence_pairs
 
 
 def images(n: int) -> list[dict[str, float]]:
@@ -225,6 +225,14 @@ def test_paired_modalities_hold_both_sides_partners():
     between = [(0, 2, 1, 3), (1, 3, 0, 2), (2, 0, 3, 1), (3, 1, 2, 0)]
     within = [(0, 1, 1, 0), (1, 0, 0, 1), (2, 3, 3, 2), (3, 2, 2, 3), (4, 5, 5, 4), (5, 4, 4, 5)]
     assert sorted(quadruples) == sorted(between + 3 * within)
+
+
+def test_sequence_pairs_are_of_one_subject():
+    records = [{"subject": subject, "sequence": sequence} for subject, sequence in SUBJECTS]
+    assert sequence_pairs(records, "ct", "mr") == [(0, 1), (3, 2)]
+    assert sequence_pairs(records, "pet", "mr") == [(5, 4)]
+    with pytest.raises(ValueError, match="no subject has ct and pet"):
+        sequence_pairs(records, "ct", "pet")
 
 
 def test_items_hold_four_images():

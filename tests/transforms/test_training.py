@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regplugins.data import PairDataset, RandomWarp
 from regplugins.spatial import AffineTransform, Grid, Transform, warp
-from regplugins.transforms import RandPatchPaird, RandWarpPaird
+from regplugins.transforms import RandPatchPaird, RandSlicePaird, RandWarpPaird
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
@@ -279,3 +279,27 @@ class TestPatches:
     def test_bad_options(self, options):
         with pytest.raises(ValueError, match="the patch must be larger than its margins and background between"):
             RandPatchPaird([8, 9], **options)
+
+
+class TestSlices:
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_one_slice_of_all_images_where_there_is_something(self, axis):
+        """Every voxel holds the number of its slice, where the fixed image is not background."""
+        shape = (7, 8, 9)
+        numbers = torch.arange(1.0, shape[axis] + 1).view([-1 if k == axis else 1 for k in range(3)])
+        fixed = numbers.expand(shape).clone()
+        fixed.select(axis, 0).zero_()
+        fixed.select(axis, 1)[1:] = 0  # a little of it only
+        data = {"fixed": fixed[None], "moving": numbers.expand(shape)[None] + 100}
+        cut, found = RandSlicePaird(axis, least=0.5).set_random_state(seed=0), set()
+        for _ in range(60):
+            result = cut(data)
+            assert result["fixed"].shape == (1, *(size for k, size in enumerate(shape) if k != axis))
+            (number,) = result["fixed"].unique().tolist()
+            assert torch.equal(result["moving"], result["fixed"] + 100)
+            found.add(number)
+        assert found == set(range(3, shape[axis] + 1))
+
+    def test_least_is_a_fraction(self):
+        with pytest.raises(ValueError, match="least must be between 0 and 1, got 2"):
+            RandSlicePaird(least=2)
