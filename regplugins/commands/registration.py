@@ -27,14 +27,14 @@ def register(
 
     configs = Path(bundle) / "configs"
     files = [str(configs / "inference.json")]
-    if preset is not None:
-        files.append(str(configs / f"{preset}.json"))
     if refine is not None:
         files.append(str(configs / "refine.json"))
         options["refine"] = refine
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
+    if preset is not None:
+        files.insert(1, regplugins.checks.choice("preset", preset, _presets(configs)))
     keys = {key for file in files for key in ConfigParser.load_config_file(file)} - {"bundle_root"}
     unknown = sorted(option for option in options if option.split("#")[0].split("::")[0] not in keys)
     if unknown:
@@ -42,6 +42,15 @@ def register(
     logging_file = str(configs / "logging.conf")
     monai.bundle.run(config_file=files, logging_file=logging_file, bundle_root=bundle, output_dir=output_dir, **options)
     return {"summary": str(Path(output_dir) / "summary.csv"), "output_dir": output_dir}
+
+
+def _presets(configs: Path) -> dict[str, str]:
+    """Files of keys that inference.json has, by their names."""
+    from monai.bundle import ConfigParser
+
+    known = ConfigParser.load_config_file(configs / "inference.json").keys()
+    files = {path.stem: str(path) for path in configs.glob("*.json") if path.stem != "inference"}
+    return {name: file for name, file in files.items() if ConfigParser.load_config_file(file).keys() <= known}
 
 
 def align(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from regplugins.checks import number
 from regplugins.spatial import warp
 
 
@@ -23,7 +24,7 @@ class PairLoss(nn.Module):
         weights: of the similarities; default: all one.
 
     Raises:
-        ValueError: no similarity, or another number of weights.
+        ValueError: no similarity, another number of weights, or a weight that is no number.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class PairLoss(nn.Module):
         if not self.similarities or len(self.weights) != len(self.similarities):
             raise ValueError(f"got {len(self.similarities)} similarities and {len(self.weights)} weights")
         self.regularisation = regularisation
-        self.regularisation_weight = regularisation_weight
+        self.regularisation_weight = number("regularisation_weight", regularisation_weight)
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """

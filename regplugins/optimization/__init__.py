@@ -9,6 +9,7 @@ from regplugins.optimization.linear import LinearOptimizer, LinearStart
 from regplugins.optimization.model import DeformationModel
 from regplugins.optimization.pair import PairOptimizer
 from regplugins.optimization.parametric import BSpline, Velocity
+from regplugins.optimization.pyramid import finest
 from regplugins.optimization.scene import Scene
 from regplugins.optimization.weights import WeightsOptimizer
 
@@ -23,4 +24,5 @@ __all__ = [
     "Scene",
     "Velocity",
     "WeightsOptimizer",
+    "finest",
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regplugins.losses import MIND
-from regplugins.optimization.pyramid import at_depth, halvings_of
+from regplugins.optimization.pyramid import at_depth, finest, halvings_of
 from regplugins.optimization.scene import Scene
 
 # How strongly the smoothed field attracts that of least cost, from one round to the next: as a share of the spread of
@@ -19,6 +20,8 @@ from regplugins.optimization.scene import Scene
 _ATTRACTION = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0)
 # Of displacements that cost the same, the shortest is taken: nothing is known there, or nothing is to be seen.
 _TIE = 1e-4
+# Costs that are kept at a time: 2 GiB.
+_MOST = 2**29
 
 
 class ConvexStart:
@@ -50,8 +53,7 @@ class ConvexStart:
         if not reach > 0:
             raise ValueError(f"reach must be positive, got {reach}")
         ((self.halvings, _),) = halvings_of([(image_spacing, 1)], spacing)
-        finest = min(spacing) if isinstance(spacing, Sequence) else spacing
-        self.reach = reach / finest
+        self.reach = reach / finest(spacing)
         self.descriptor = descriptor or MIND()
 
     @torch.no_grad()
@@ -62,10 +64,20 @@ class ConvexStart:
 
         Returns:
             ``(B, n, *spatial)`` displacement in voxels.
+
+        Raises:
+            ValueError: there are too many displacements to look at, of images too thin to be halved so often.
         """
         scenes = scene.pyramid(self.halvings)
         level = len(scenes) - 1
         radius = max(1, round(self.reach / 2**level))
+        shape = scenes[level].fixed.shape[2:]
+        size = (2 * radius + 1) ** len(shape) * math.prod((size + 1) // 2 for size in shape)
+        if size > _MOST:
+            raise ValueError(
+                f"displacements of up to {radius} voxels along each axis of {tuple(shape)} would take "
+                f"{4 * size / 2**30:.1f} GiB; choose a smaller reach"
+            )
         fields = [self._best(scenes[level].one(sample), radius) for sample in range(len(scene.fixed))]
         # Nodes lie on every second voxel, displacements are voxels of the level.
         return at_depth(torch.cat(fields) / 2, level + 1, 0, scene.fixed.shape[2:])
@@ -86,7 +98,7 @@ class ConvexStart:
         nodes = [(size + 1) // 2 for size in scene.fixed.shape[2:]]
         candidates = displacements.to(costs)
         squares = candidates.square().sum(dim=1, keepdim=True)
-        unit = costs.std() / radius**2
+        unit = costs.std().clamp(min=1e-12) / radius**2
         field = candidates[(costs + _TIE * unit * squares).argmin(dim=0)].T.view(1, n, *nodes)
         for attraction in _ATTRACTION:
             smooth = _blurred(_blurred(field)).flatten(2)[0]

@@ -31,7 +31,8 @@ class LinearOptimizer:
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that.
         spacing: of the pair's grid, mm, one number or one an axis.
-        step: how far an iteration moves the corners of the grid at most, in voxels of the level's images.
+        step: how far each parameter moves the corners of the grid in an iteration, at most, in voxels of the level's
+            images.
         tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
             has gained so far.
 
@@ -67,6 +68,9 @@ class LinearOptimizer:
 
         Returns:
             ``(B, n + 1, n + 1)`` float64 matrices, from a voxel of the fixed image to where it is in the moving one.
+
+        Raises:
+            ValueError: the images have another number of axes than the spacing.
         """
         motion, parameters = self._optimised(Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask))
         return motion.matrix(parameters)
@@ -80,7 +84,9 @@ class LinearOptimizer:
         scenes = scene.pyramid(self.levels[0][0])
         shape = scene.moving.shape[2:]
         n = len(shape)
-        sizes = self.spacing if isinstance(self.spacing, Sequence) else [self.spacing] * n
+        sizes = list(self.spacing) if isinstance(self.spacing, Sequence) else [self.spacing] * n
+        if len(sizes) != n:
+            raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
         motion = _Motion(self.generators(n), torch.tensor(sizes), torch.tensor(shape))
         parameters = scene.moving.new_zeros(len(scene.moving), motion.count)
         for halvings, iterations in self.levels:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import boolean
+from regplugins.checks import boolean, number
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
@@ -31,12 +31,13 @@ class PairOptimizer:
         first: finds the field to begin with: ``LinearStart`` (rigid or affine), ``ConvexStart`` (large displacements).
         symmetric: move both images, each by a field of its own, to where they meet; what comes out is the one field and
             the inverse of the other, and, of the images exchanged, the inverse. (Avants et al., Medical Image Analysis
-            2008.)
+            2008.) What ``first`` finds, or a start, is the moving image's alone: with it the inverse is but nearly so.
         tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
             has gained so far.
 
     Raises:
-        ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing that is none.
+        ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing or tolerance that is
+            none.
         TypeError: ``symmetric`` is no boolean.
     """
 
@@ -52,10 +53,13 @@ class PairOptimizer:
     ) -> None:
         self.objective = objective
         self.levels = halvings_of(levels, spacing)
+        self.spacing = spacing
         self.model = model or Displacement()
         self.first = first
         self.symmetric = boolean("symmetric", symmetric)
-        self.tolerance = tolerance
+        self.tolerance = number("tolerance", tolerance)
+        if self.tolerance < 0:
+            raise ValueError(f"tolerance must not be negative, got {tolerance}")
 
     def __call__(
         self,
@@ -67,7 +71,8 @@ class PairOptimizer:
         """
         Args:
             pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)`` displacement in voxels; default: none.
+            start: ``(B, n, *spatial)`` displacement in voxels; default: none. It is brought to the first level's field:
+                what that cannot hold of it has to be found again.
             fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
             moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from regplugins.checks import number
 from regplugins.spatial import crop, enlarge, half_resolution
 
 
@@ -43,12 +44,27 @@ def halvings_of(levels: Sequence[tuple[float, int]], spacing: float | Sequence[f
     Raises:
         ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing that is none.
     """
-    if not levels or min(iterations for _, iterations in levels) < 1:
-        raise ValueError(f"levels must be pairs of a spacing and at least 1 iteration, got {levels}")
-    sizes = [size for size, _ in levels]
+    if not levels or not all(isinstance(level, list | tuple) and len(level) == 2 for level in levels):
+        raise ValueError(f"levels must be pairs of a spacing in mm and a number of iterations, got {levels}")
+    counts = [number("the iterations of a level", count) for _, count in levels]
+    if any(count < 1 or count % 1 for count in counts):
+        raise ValueError(f"levels must be pairs of a spacing in mm and at least 1 iteration, got {levels}")
+    sizes = [number("the spacing of a level", size) for size, _ in levels]
     if sizes != sorted(sizes, reverse=True):
         raise ValueError(f"the coarsest level must come first, got {sizes}")
-    finest = min(spacing) if isinstance(spacing, Sequence) else spacing
-    if not sizes[-1] > 0 or not finest > 0:
+    if not sizes[-1] > 0 or not finest(spacing) > 0:
         raise ValueError(f"spacings must be positive, got levels of {sizes} mm on a grid of {spacing} mm")
-    return [(max(0, round(math.log2(size / finest))), iterations) for size, iterations in levels]
+    halvings = [max(0, round(math.log2(size / finest(spacing)))) for size in sizes]
+    return [(times, int(count)) for times, count in zip(halvings, counts, strict=True)]
+
+
+def finest(spacing: float | Sequence[float]) -> float:
+    """The smallest voxel size of a grid.
+
+    Args:
+        spacing: one number, or one an axis.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    return min(number("spacing", size) for size in (spacing if isinstance(spacing, list | tuple) else [spacing]))

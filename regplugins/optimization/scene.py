@@ -55,8 +55,10 @@ class Scene:
         return Scene(self.fixed, self.moving, self.fixed_mask, self.moving_mask)
 
     def with_moving_moved(self, ddf: Tensor) -> Scene:
-        """The moving image and its mask through a field ``(B, n, *spatial)`` in voxels."""
-        moving_mask = None if self.moving_mask is None else warp(self.moving_mask, ddf)
+        """The moving image and its mask through a field ``(B, n, *spatial)`` in voxels, of which the mask has no
+        derivative: else a field could lower a cost by moving the mask away from what does not fit.
+        """
+        moving_mask = None if self.moving_mask is None else warp(self.moving_mask, ddf.detach())
         return replace(self, moving=warp(self.moving, ddf), moving_mask=moving_mask)
 
     def with_fixed_moved(self, ddf: Tensor) -> Scene:
@@ -64,9 +66,10 @@ class Scene:
         return self.exchanged().with_moving_moved(ddf).exchanged()
 
     def mask(self, ddf: Tensor) -> Tensor | None:
-        """Where both images count, the moving one through a field ``(B, n, *spatial)`` in voxels."""
+        """Where both images count, the moving one through a field ``(B, n, *spatial)`` in voxels; as
+        ``with_moving_moved`` has it, without a derivative.
+        """
         if self.moving_mask is None:
             return self.fixed_mask
-        # Else a field could lower a cost by moving the mask away from what does not fit.
         moved = warp(self.moving_mask, ddf.detach())
         return moved if self.fixed_mask is None else moved * self.fixed_mask

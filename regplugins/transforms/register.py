@@ -32,13 +32,14 @@ class _Warping(MapTransform, InvertibleTransform):
         transform: SpatialTransform,
         mode: str,
         fill: float,
+        done: Mapping[str, Any] | None = None,
     ) -> None:
         source = Grid.from_image(image)
         values = resample(image.as_tensor(), source, target, transform, mode, fill)
         warped = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         warped.affine = to_affine_nd(len(image.affine) - 1, target.affine)
         # Numbers and arrays alone, so that it survives a DataLoader.
-        way = {"mode": mode, "affine": image.affine, **_packed(transform)}
+        way = {"mode": mode, "affine": image.affine, **_packed(transform), **(done or {})}
         data[key] = self.push_transform(warped, orig_size=source.shape, extra_info=way)
 
     def _unwarp(self, data: dict[Hashable, Any], key: Hashable) -> None:
@@ -65,12 +66,13 @@ class Registerd(_Warping):
         moving: key of the image that is registered to it, which itself is not changed; any size, spacing, orientation.
         optimizer: finds the deformation; None: there is none.
         linear: finds a rigid or affine transform before that; None: there is none but ``init``.
-        spacing: of the grid on which they look at the images, mm. It should be the optimizers' own.
+        spacing: of the grid on which they look at the images, mm; default: the optimizers' own.
         init: the start: "none" (the images lie in one world), "fov", "centre", "rigid", "affine" or a transform file,
             see ``regplugins.prealign``.
         transform: key for the transform.
         warped: key for the warped image; None: it is not wanted.
-        fixed_mask: key of a mask on the fixed image's grid; only where it is not zero does the image count.
+        fixed_mask: key of a mask on the fixed image's grid; only where it is not zero are the images compared. A
+            similarity of patches or windows sees a few voxels beyond.
         moving_mask: key of one on the moving image's grid.
         interpolation: of the warped image, "linear" or "nearest".
         fill: its value outside the moving image.
@@ -78,7 +80,7 @@ class Registerd(_Warping):
         seed: of an ``init`` by mutual information.
 
     Raises:
-        ValueError: unknown interpolation.
+        ValueError: unknown interpolation, or spacings that differ.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Registerd(_Warping):
         moving: Hashable,
         optimizer: PairOptimizer | None = None,
         linear: LinearOptimizer | None = None,
-        spacing: float | Sequence[float] = 2.0,
+        spacing: float | Sequence[float] | None = None,
         init: str = "none",
         transform: Hashable = "transform",
         warped: Hashable | None = None,
@@ -103,7 +105,7 @@ class Registerd(_Warping):
         self.moving = moving
         self.optimizer = optimizer
         self.linear = linear
-        self.spacing = spacing
+        self.spacing = _one_spacing(spacing, optimizer, linear)
         self.init = init
         self.transform = transform
         self.warped = warped
@@ -130,13 +132,14 @@ class Registerd(_Warping):
         result[self.transform] = transform
         if self.warped is not None:
             target = Grid.from_image(pair["fixed"])
-            self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill)
+            done = {"init": self.init, "spacing": self.spacing}
+            self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill, done)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Bring the warped image, or what has been made of it since, back onto the moving image's grid."""
         result = dict(data)
-        if self.warped is not None:
+        if self.warped in result:  # not always: ``Invertd`` brings the images alone that it inverts
             self._unwarp(result, self.warped)
         return result
 
@@ -157,7 +160,7 @@ class ApplyRegistrationd(_Warping):
     """Take further images, labels and points of the moving image's world to the fixed image, as ``Registerd`` found.
 
     Images come onto the fixed image's grid, resampled once; their metadata say so, and ``inverse`` or
-    ``monai.transforms.Invertd`` takes them back.
+    ``monai.transforms.Invertd`` takes them back. Points, which have no metadata, come back by ``inverse`` alone.
 
     Args:
         keys: of images and labels ``(C, *spatial)`` with their affine, on any grid of the moving image's world, or of
@@ -192,6 +195,7 @@ class ApplyRegistrationd(_Warping):
         """
         Raises:
             KeyError: an image, points or the transform are not there.
+            ValueError: an image has no affine.
         """
         result = dict(data)
         transform: SpatialTransform = result[self.transform]
@@ -203,7 +207,7 @@ class ApplyRegistrationd(_Warping):
                 backwards = backwards or transform.inverse()
                 result[key] = backwards(torch.as_tensor(result[key]))
             else:
-                self._warp(result, key, result[key], target, transform, mode, self.fill)
+                self._warp(result, key, _image(result, key), target, transform, mode, self.fill)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -217,13 +221,29 @@ class ApplyRegistrationd(_Warping):
         return result
 
 
+def _one_spacing(given: Any, *optimizers: Any) -> Any:
+    """That of all, 2 mm if there is none."""
+    spacings = [given, *(optimizer.spacing for optimizer in optimizers if optimizer is not None)]
+    spacings = [spacing for spacing in spacings if spacing is not None]
+    if any(spacing != spacings[0] for spacing in spacings):
+        raise ValueError(f"the spacing of Registerd and those of its optimizers must be one, got {spacings}")
+    return spacings[0] if spacings else 2.0
+
+
+def _image(data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
+    image = data[key]
+    if not isinstance(image, MetaTensor) or image.ndim not in (3, 4):
+        what = f"a {type(image).__name__} of shape {tuple(getattr(image, 'shape', ()))}"
+        raise ValueError(f"'{key}': expected a MetaTensor (C, *spatial), 2-D or 3-D, got {what}")
+    return image
+
+
 def _single(data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
     if key not in data:
         raise KeyError(f"no image '{key}' among {sorted(map(str, data))}")
-    image = data[key]
-    if not isinstance(image, MetaTensor) or image.ndim not in (3, 4) or len(image) != 1:
-        what = f"a {type(image).__name__} of shape {tuple(getattr(image, 'shape', ()))}"
-        raise ValueError(f"'{key}': expected a MetaTensor (1, *spatial), 2-D or 3-D, got {what}")
+    image = _image(data, key)
+    if len(image) != 1:
+        raise ValueError(f"'{key}': expected one channel, (1, *spatial), got {len(image)}")
     return image
 
 
@@ -235,20 +255,25 @@ def _check_masks(pair: Mapping[str, MetaTensor], paths: Mapping[str, str]) -> No
 
 
 def _packed(transform: SpatialTransform) -> dict[str, Tensor]:
-    """A transform of ``Registerd`` as arrays."""
-    parts = CompositeTransform([transform]).transforms
+    """A transform as arrays, part by part."""
     packed: dict[str, Tensor] = {}
-    for part in parts:
+    for k, part in enumerate(CompositeTransform([transform]).transforms):
         if isinstance(part, AffineTransform):
-            packed["initial"] = part.matrix
+            packed[f"matrix_{k}"] = part.matrix
         elif isinstance(part, DisplacementField):
-            packed |= {"vectors": part.vectors, "vectors_affine": part.grid.affine}
+            packed |= {f"vectors_{k}": part.vectors, f"vectors_affine_{k}": part.grid.affine}
+        else:
+            raise ValueError(f"expected affine transforms and displacement fields, got a {type(part).__name__}")
     return packed
 
 
 def _unpacked(packed: Mapping[str, Tensor]) -> SpatialTransform:
-    transform: SpatialTransform = AffineTransform(packed["initial"])
-    if "vectors" in packed:
-        vectors = packed["vectors"]
-        transform = transform @ DisplacementField(vectors, Grid(tuple(vectors.shape[1:]), packed["vectors_affine"]))
-    return transform
+    parts: list[SpatialTransform] = []
+    while f"matrix_{len(parts)}" in packed or f"vectors_{len(parts)}" in packed:
+        k = len(parts)
+        if f"matrix_{k}" in packed:
+            parts.append(AffineTransform(packed[f"matrix_{k}"]))
+            continue
+        vectors = packed[f"vectors_{k}"]
+        parts.append(DisplacementField(vectors, Grid(tuple(vectors.shape[1:]), packed[f"vectors_affine_{k}"])))
+    return CompositeTransform(parts)

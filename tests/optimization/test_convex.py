@@ -76,3 +76,16 @@ def test_what_is_masked_out_does_not_count(side):
 def test_bad_reach():
     with pytest.raises(ValueError, match="reach must be positive, got 0"):
         ConvexStart(reach=0)
+
+
+def test_where_nothing_is_to_be_seen_nothing_moves():
+    pair, _ = warped_pair(33, 36)
+    start = ConvexStart(reach=4.0, image_spacing=1.0)
+    assert start(scene_of(torch.ones(1, 2, 33, 36))).abs().max() == 0
+    assert start(scene_of(pair, fixed_mask=torch.zeros(1, 1, 33, 36))).abs().max() == 0
+
+
+def test_images_too_thin_to_be_halved_do_not_take_all_memory():
+    thin = torch.rand(1, 2, 120, 120, 15)
+    with pytest.raises(ValueError, match=r"up to 20 voxels along each axis of \(120, 120, 15\) would take .* smaller"):
+        ConvexStart(reach=40.0, image_spacing=8.0, spacing=2.0)(scene_of(thin))

@@ -91,3 +91,8 @@ def test_unknown_kind():
 def test_no_step():
     with pytest.raises(ValueError, match="step must be positive, got 0"):
         LinearOptimizer(NCCLoss(), step=0)
+
+
+def test_spacing_of_another_number_of_axes():
+    with pytest.raises(ValueError, match=r"spacing of 2 axes, \[1.0, 2.0\], for images of 3"):
+        LinearOptimizer(NCCLoss(), levels=[(1.0, 1)], spacing=[1.0, 2.0])(torch.rand(1, 2, 8, 8, 8))

@@ -138,6 +138,11 @@ def test_the_scale_of_the_objective_does_not_matter(factor):
         ([(1, 5), (2, 5)], 1.0, "coarsest level must come first"),
         ([(-1, 5)], 1.0, "must be positive, got levels of"),
         ([(1, 5)], 0.0, "grid of 0.0 mm"),
+        ([[8]], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[\[8\]\]"),
+        ([8, 5], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[8, 5\]"),
+        ([(8, 2.5)], 1.0, "at least 1 iteration, got"),
+        ([("wide", 5)], 1.0, "the spacing of a level must be a number, got 'wide'"),
+        ([(1, 5)], "wide", "spacing must be a number, got 'wide'"),
     ],
 )
 def test_levels_that_are_none(levels, spacing, message):
@@ -157,6 +162,32 @@ def test_levels_that_are_none(levels, spacing, message):
 def test_models_name_what_they_got(model: type[DeformationModel], options, message):
     with pytest.raises(ValueError, match=message):
         model(**options)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "message"),
+    [("abc", "tolerance must be a number, got 'abc'"), (-0.1, "tolerance must not be negative")],
+)
+def test_tolerances_that_are_none(tolerance, message):
+    with pytest.raises(ValueError, match=message):
+        PairOptimizer(OBJECTIVE, [(1, 5)], tolerance=tolerance)
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_no_field_gains_by_moving_a_mask(side):
+    """Of two images of one value each there is nothing to align, whatever a mask hides of a difference between them."""
+    pair = torch.stack([torch.zeros(1, 24, 24), torch.ones(1, 24, 24)], dim=1).squeeze(2)
+    mask = torch.zeros(1, 1, 24, 24)
+    mask[..., 8:16, 8:16] = 1
+    optimizer = PairOptimizer(Masked(), [(1, 5)], symmetric=True)
+    assert optimizer(pair, **{f"{side}_mask": mask}).abs().max() == 0
+
+
+class Masked(nn.Module):
+    """The squared difference over a mask, not divided by how large that is."""
+
+    def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+        return (target["mask"] * (warp(target["moving"], fields[0]) - target["fixed"]).square()).sum()
 
 
 def test_symmetric_is_no_string():

@@ -153,6 +153,36 @@ def test_a_pipeline_through_a_loader_is_undone(registered):
     assert agree.float().mean() > 0.93
 
 
+def test_another_image_that_came_along_is_undone_as_well():
+    """As the method's page has it: of a pipeline with both transforms, the label alone."""
+    data = scene(2, bend(2))
+    label = MetaTensor((data["mr"] > 0.5).to(torch.int16), affine=data["mr"].affine)
+    optimizer = PairOptimizer(OBJECTIVE, [(4.0, 2)], spacing=2.0)
+    pipeline = Compose(
+        [Registerd("ct", "mr", optimizer, warped="mr_on_ct"), ApplyRegistrationd("mr_label", "ct", mode="nearest")]
+    )
+    there = pipeline(data | {"mr_label": label})
+    assert there["mr_on_ct"].applied_operations[-1]["extra_info"]["init"] == "none"
+    there["pred"] = there["mr_label"].clone()
+    home = Invertd("pred", pipeline, orig_keys="mr_label", nearest_interp=True)(there)["pred"]
+    assert home.shape == label.shape
+    middle = (0, *[slice(size // 4, -size // 4) for size in label.shape[1:]])
+    assert (home[middle] == label[middle]).float().mean() > 0.9
+
+
+def test_any_chain_of_transforms_is_undone():
+    """Affine, field, affine; and a field alone."""
+    grid = Grid((24, 20), torch.eye(3, dtype=torch.float64))
+    field = DisplacementField(torch.sin(grid.coordinates() / 5).movedim(-1, 0), grid)
+    turn = AffineTransform(torch.tensor([[0.98, -0.2, 3.0], [0.2, 0.98, -2.0], [0, 0, 1]], dtype=torch.float64))
+    image = MetaTensor(torch.linspace(0, 1, 24)[:, None].expand(24, 20)[None].clone(), affine=torch.eye(3))
+    for way in (turn @ field @ turn.inverse(), field):
+        apply = ApplyRegistrationd("image", "fixed")
+        there = apply({"image": image, "fixed": image, "transform": way})
+        home = apply.inverse(there)["image"]
+        torch.testing.assert_close(home[0, 8:-8, 7:-7], image[0, 8:-8, 7:-7], atol=0.02, rtol=0)
+
+
 def test_masks_count(registered):
     """A patch of other values, hidden: what comes out is as close as without it."""
     data = scene(2, bend(2))
@@ -173,8 +203,14 @@ def test_masks_count(registered):
     ("change", "options", "error", "message"),
     [
         ({}, {"moving": "pet"}, KeyError, "no image 'pet' among"),
-        ({"mr": torch.ones(1, 5, 5)}, {}, ValueError, r"'mr': expected a MetaTensor \(1, \*spatial\).*got a Tensor"),
-        ({"mr": MetaTensor(torch.ones(2, 5, 5))}, {}, ValueError, r"got a MetaTensor of shape \(2, 5, 5\)"),
+        ({"mr": torch.ones(1, 5, 5)}, {}, ValueError, r"'mr': expected a MetaTensor \(C, \*spatial\).*got a Tensor"),
+        ({"mr": MetaTensor(torch.ones(2, 5, 5))}, {}, ValueError, r"'mr': expected one channel.*got 2"),
+        (
+            {},
+            {"spacing": 3.0},
+            ValueError,
+            r"spacing of Registerd and those of its optimizers must be one, got \[3.0, ",
+        ),
         ({"m": MetaTensor(torch.ones(1, 5, 5))}, {"moving_mask": "m"}, ValueError, "'m' is not on the grid of 'mr'"),
         ({}, {"init": "best"}, ValueError, "best"),
         ({}, {"interpolation": "cubic"}, ValueError, "interpolation must be one of"),
