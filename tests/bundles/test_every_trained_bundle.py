@@ -95,7 +95,7 @@ class TestTraining:
 
 @pytest.mark.parametrize("overlays", [(), ("refine",)], ids=["one_pass", "refine"])
 def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path, overlays):
-    overrides = {**case.evaluation, **({"levels": [[8.0, 2]]} if overlays else {})}
+    overrides = {**case.evaluation, **({"levels": [[8.0, 20]]} if overlays else {})}
     run("train", "evaluate", *overlays, dataset_dir=str(data), output_dir=str(tmp_path), **overrides)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     summary = json.loads((tmp_path / "summary.json").read_text())
