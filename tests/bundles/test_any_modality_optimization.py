@@ -32,7 +32,7 @@ def test_presets_change_what_there_is(bundle):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
-    words = ["--output_dir", str(tmp_path), "--preset", preset, "--levels", "[[8,10],[4,5]]", "--init", aligned]
+    words = ["--output_dir", str(tmp_path), "--preset", preset, "--levels", "[[8,20],[4,20]]", "--init", aligned]
     main(["register", str(bundle), *words])
     capsys.readouterr()
     report = json.loads((tmp_path / "report.json").read_text())
@@ -50,7 +50,8 @@ def test_unknown_preset(bundle, tmp_path):
 
 
 def test_both_directions_at_once(run, aligned, tmp_path):
-    run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01)
+    levels = [[8.0, 20], [4.0, 20]]
+    run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01, levels=levels)
     report = json.loads((tmp_path / "report.json").read_text())
     similarity = report["similarity"]["mutual_information"]
     assert similarity["after"] > similarity["before"]
