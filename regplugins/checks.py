@@ -91,12 +91,19 @@ def refuse_unknown_options(words: Sequence[str] | None = None) -> None:
         files = ast.literal_eval(files)
     known = {*ConfigParser.load_config_files(files), *inspect.signature(monai.bundle.run).parameters, "workflow_type"}
     for option in given:
-        # A nested key belongs to its first part; python-fire takes --no<key> for --<key>=False.
-        key = option.lstrip("+").replace("::", "#").split("#")[0]
+        key = top_level(option)
+        # python-fire takes --no<key> for --<key>=False.
         if key not in known and key.removeprefix("no") not in known:
             similar = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean --{similar[0]}?" if similar else ""
             raise ValueError(f"unknown option --{option}{hint}")
+
+
+def top_level(option: str) -> str:
+    """The key of a configuration that an option's nested key belongs to: ``train`` of ``train#dataset`` and
+    ``train::dataset``.
+    """
+    return option.lstrip("+").replace("::", "#").split("#")[0]
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:

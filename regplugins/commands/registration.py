@@ -36,7 +36,7 @@ def register(
     if preset is not None:
         files.insert(1, regplugins.checks.choice("preset", preset, _presets(configs)))
     keys = {key for file in files for key in ConfigParser.load_config_file(file)} - {"bundle_root"}
-    unknown = sorted(option for option in options if option.split("#")[0].split("::")[0] not in keys)
+    unknown = sorted(option for option in options if regplugins.checks.top_level(option) not in keys)
     if unknown:
         raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {sorted(keys)}")
     logging_file = str(configs / "logging.conf")

@@ -12,7 +12,9 @@ from regplugins.checks import choice
 from regplugins.losses.regularisation import MagnitudeLoss, SquaredLaplacianLoss
 from regplugins.spatial import centre, warp
 
-SUPERVISIONS = ("dual", "fixed", "moving")
+# Which images are compared, the first of them warped: of the fixed image's modality, of the moving one's, of both.
+_FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
+_COMPARED = {"dual": (_FIXED, _MOVING), "fixed": (_FIXED,), "moving": (_MOVING,)}
 REGIONS = ("patch", "field")
 
 
@@ -46,10 +48,9 @@ class DualModalityLoss(nn.Module):
         region: str = "patch",
     ) -> None:
         super().__init__()
-        choice("supervision", supervision, dict.fromkeys(SUPERVISIONS))
         choice("region", region, dict.fromkeys(REGIONS))
         self.similarity = similarity
-        self.supervision = supervision
+        self.compared = choice("supervision", supervision, _COMPARED)
         self.laplacian = SquaredLaplacianLoss()
         self.magnitude = MagnitudeLoss()
         self.laplacian_weight = laplacian_weight
@@ -66,17 +67,13 @@ class DualModalityLoss(nn.Module):
         Returns:
             A scalar.
         """
-        regularisation = self.laplacian_weight * self.laplacian(ddf) + self.magnitude_weight * self.magnitude(ddf)
-        names = {"fixed": [("moving_paired", "fixed")], "moving": [("moving", "fixed_paired")]}
-        terms = names["fixed"] + names["moving"] if self.supervision == "dual" else names[self.supervision]
-        spatial = zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)
-        margins = [(size - inner) // 2 for size, inner in spatial]
+        inner = list(ddf.shape[2:])
+        margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], inner, strict=True)]
         field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
-        total: Tensor = regularisation
-        for moving, fixed in terms:
+        total: Tensor = self.laplacian_weight * self.laplacian(ddf) + self.magnitude_weight * self.magnitude(ddf)
+        for moving, fixed in self.compared:
             warped, reference = warp(target[moving], field), target[fixed]
             if self.region == "field":
-                inner = list(ddf.shape[2:])
                 warped, reference = centre(warped, inner), centre(reference, inner)
-            total = total + self.similarity(warped, reference) / len(terms)
+            total = total + self.similarity(warped, reference) / len(self.compared)
         return total

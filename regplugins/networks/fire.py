@@ -236,9 +236,9 @@ class Fire(RegistrationNetwork):
             ``affine_ab``: ``(n, n + 1)`` as ``AffineNetwork`` gives it; ``nonrigid_ab``: ``(n, *spatial / 4)``;
             ``ddf_ab``, ``affine_ddf_ab``: ``(n, *spatial)``, whole and affine part; ``image_a``: the image in [-1, 1];
             ``warped_a``, ``affine_a``: it through either; ``cycled_a``: it through ``φ_AB`` and back through ``φ_BA``.
-            ``features_a``: ``G(A)``; ``features_warped_a``: ``G(A)`` through ``φ_AB``; ``features_synthesised_b``:
-            ``G`` of ``B`` made of ``A``. Images ``(1, *spatial)`` made of ``A``'s features, all of modality ``B``:
-            ``synthesised_b`` of ``G(A)``; ``synthesised_warped_b`` of ``G(A)`` through ``φ_AB``;
+            ``features_a``: ``G(A)``; ``features_warped_a``, ``features_affine_a``: it through either;
+            ``features_synthesised_b``: ``G`` of ``B`` made of ``A``. Images ``(1, *spatial)`` made of ``A``'s features,
+            all of modality ``B``: ``synthesised_b`` of ``G(A)``; ``synthesised_warped_b`` of ``G(A)`` through ``φ_AB``;
             ``synthesised_affine_b`` of ``G(A)`` through the affine part; ``registered_b`` of ``G`` of ``warped_a``;
             ``registered_affine_b`` of ``G`` of ``affine_a``; and ``restored_a``, ``A`` made of ``synthesised_b``.
         """

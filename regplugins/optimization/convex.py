@@ -72,11 +72,11 @@ class ConvexStart:
         level = len(scenes) - 1
         radius = max(1, round(self.reach / 2**level))
         shape = scenes[level].fixed.shape[2:]
-        size = (2 * radius + 1) ** len(shape) * math.prod((size + 1) // 2 for size in shape)
-        if size > _MOST:
+        costs = (2 * radius + 1) ** len(shape) * math.prod((size + 1) // 2 for size in shape)
+        if costs > _MOST:
             raise ValueError(
                 f"displacements of up to {radius} voxels along each axis of {tuple(shape)} would take "
-                f"{4 * size / 2**30:.1f} GiB; choose a smaller reach"
+                f"{4 * costs / 2**30:.1f} GiB; choose a smaller reach"
             )
         fields = [self._best(scenes[level].one(sample), radius) for sample in range(len(scene.fixed))]
         # Nodes lie on every second voxel, displacements are voxels of the level.
