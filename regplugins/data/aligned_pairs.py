@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import torch
@@ -54,7 +54,8 @@ def prepare_aligned_pairs(
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: fewer than two subjects beside those to validate on, or images that cannot be aligned.
+        ValueError: no subject beside those to validate on, an image that would be overwritten, or images that cannot be
+            aligned.
     """
     records = pair_records({}, datalist, "")
     if len(modalities) != 2 or len(set(modalities)) != 2:
@@ -62,7 +63,9 @@ def prepare_aligned_pairs(
     if not 0 <= validation <= len(records) - 1:
         raise ValueError(f"{datalist}: {len(records)} subjects less {validation} to validate on leave none to train on")
     target = output_folder(target)
-    keep_inputs(target, [path for record in records for key, path in record.items() if key != "name"])
+    inputs = [path for record in records for key, path in record.items() if key != "name"]
+    for record, modality in product(records, modalities):
+        keep_inputs(target / record["name"] / f"{modality}.nii.gz", inputs)
     first = records[0]["fixed"]
     reference = load_image(first)
     common = Grid.from_image(reference).canonical()

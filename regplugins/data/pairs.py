@@ -143,7 +143,8 @@ class PairDataset(Dataset):
         self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
         self.augmentation = augmentation
         self.pair_augmentation = pair_augmentation
-        self.pairs: Sequence[tuple[int, ...]] = pairs or list(product(range(len(data)), repeat=2))
+        everything: list[tuple[int, ...]] = list(product(range(len(data)), repeat=2))
+        self.pairs = everything if pairs is None else pairs
         self.seed = seed
 
     def __len__(self) -> int:

@@ -224,7 +224,7 @@ class ApplyRegistrationd(_Warping):
 def _one_spacing(given: Any, *optimizers: Any) -> Any:
     """That of all, 2 mm if there is none."""
     spacings = [given, *(optimizer.spacing for optimizer in optimizers if optimizer is not None)]
-    spacings = [spacing for spacing in spacings if spacing is not None]
+    spacings = [list(size) if isinstance(size, tuple) else size for size in spacings if size is not None]
     if any(spacing != spacings[0] for spacing in spacings):
         raise ValueError(f"the spacing of Registerd and those of its optimizers must be one, got {spacings}")
     return spacings[0] if spacings else 2.0

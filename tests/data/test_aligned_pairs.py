@@ -133,6 +133,18 @@ def test_bad_options(source, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_input_is_not_overwritten(source, tmp_path):
+    records = json.loads((source / "pairs.json").read_text())[:1]
+    (tmp_path / "patient0").mkdir()
+    path = tmp_path / "patient0/ct.nii.gz"
+    path.write_bytes(Path(records[0]["fixed"]).read_bytes())
+    content = path.read_bytes()
+    (tmp_path / "pairs.json").write_text(json.dumps([records[0] | {"fixed": str(path)}]))
+    with pytest.raises(ValueError, match="is an input and would be overwritten"):
+        prepare_aligned_pairs(tmp_path / "pairs.json", tmp_path, validation=0)
+    assert path.read_bytes() == content
+
+
 def test_errors_name_the_subject(source, tmp_path):
     records = json.loads((source / "pairs.json").read_text())[:1]
     blank = load_label(records[0]["moving_label"])

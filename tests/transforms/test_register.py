@@ -229,6 +229,11 @@ def test_images_apart_are_named():
         Registerd("ct", "mr", OPTIMIZER)(data)
 
 
+def test_one_spacing_written_in_two_ways():
+    optimizer = PairOptimizer(OBJECTIVE, [(4.0, 2)], spacing=[2.0, 3.0])
+    assert Registerd("ct", "mr", optimizer, spacing=(2.0, 3.0)).spacing == [2.0, 3.0]
+
+
 def test_unknown_mode():
     with pytest.raises(ValueError, match="mode must be one of"):
         ApplyRegistrationd("mr", "ct", "cubic")
