@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,13 +68,13 @@ class DualModalityLoss(nn.Module):
         Returns:
             A scalar.
         """
-        inner = list(ddf.shape[2:])
-        margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], inner, strict=True)]
-        field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
         total: Tensor = self.laplacian_weight * self.laplacian(ddf) + self.magnitude_weight * self.magnitude(ddf)
-        for moving, fixed in self.compared:
-            warped, reference = warp(target[moving], field), target[fixed]
-            if self.region == "field":
-                warped, reference = centre(warped, inner), centre(reference, inner)
+        field = ddf
+        if self.region == "patch":
+            margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]
+            field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
+        moved = warp(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
+        for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
+            reference = centre(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.compared)
         return total

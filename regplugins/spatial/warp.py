@@ -27,16 +27,17 @@ def identity_grid(shape: list[int], device: torch.device | None = None, dtype: t
     return torch.stack(torch.meshgrid(axes, indexing="ij"))
 
 
-def _sampling_grid(ddf: Tensor) -> Tensor:
-    """(B, n, *spatial) voxel displacements -> (B, *spatial, n) positions in [-1, 1], last axis of the array first, as
-    grid_sample has them.
+def _sampling_grid(ddf: Tensor, shape: list[int]) -> Tensor:
+    """(B, n, *spatial) voxel displacements in the middle of an image of that shape -> (B, *spatial, n) positions in
+    [-1, 1], last axis of the array first, as grid_sample has them.
     """
     n = ddf.shape[1]
     positions: list[Tensor] = []
     for k in range(n - 1, -1, -1):
         size = ddf.shape[2 + k]
-        scale = 2.0 / max(size - 1, 1)
-        axis = torch.arange(size, device=ddf.device, dtype=ddf.dtype) * scale - 1.0
+        scale = 2.0 / max(shape[k] - 1, 1)
+        first = (shape[k] - size) // 2 * scale - 1.0
+        axis = torch.arange(size, device=ddf.device, dtype=ddf.dtype) * scale + first
         view = [1] * (n + 1)
         view[1 + k] = size
         positions.append(torch.add(axis.view(view), ddf[:, k], alpha=scale))
@@ -44,7 +45,8 @@ def _sampling_grid(ddf: Tensor) -> Tensor:
 
 
 def _grid_sample(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
-    return F.grid_sample(image, _sampling_grid(ddf), mode=mode, padding_mode=padding, align_corners=True)
+    positions = _sampling_grid(ddf, list(image.shape[2:]))
+    return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
 
 
 def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
@@ -55,12 +57,13 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
 
     Args:
         image: ``(B, C, *spatial)``, 2-D or 3-D.
-        ddf: ``(B, n, *spatial)`` displacement in voxels, channel ``k`` along spatial axis ``k``.
+        ddf: ``(B, n, *inner)`` displacement in voxels, channel ``k`` along spatial axis ``k``, of the image or of its
+            middle: ``inner`` is ``spatial``, or less by an even number along an axis.
         mode: "bilinear" (trilinear in 3-D) or "nearest".
         padding: what lies outside the image: "border" continues it, "zeros" is empty.
 
     Returns:
-        ``(B, C, *spatial)``, float32 (float64 if an argument is).
+        ``(B, C, *inner)``, float32 (float64 if an argument is).
 
     Raises:
         ValueError: unknown mode or padding, or shapes that do not belong together.
@@ -70,7 +73,12 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
     if padding not in ("border", "zeros"):
         raise ValueError(f"padding must be 'border' or 'zeros', got '{padding}'")
     n = image.dim() - 2
-    if n < 2 or n > 3 or ddf.dim() != image.dim() or ddf.shape[1] != n or ddf.shape[2:] != image.shape[2:]:
+    belong = 2 <= n <= 3 and ddf.dim() == image.dim() and ddf.shape[1] == n
+    if belong:
+        for k in range(n):
+            more = image.shape[2 + k] - ddf.shape[2 + k]
+            belong = belong and more >= 0 and more % 2 == 0
+    if not belong:
         raise ValueError(
             f"image (B, C, *spatial) and ddf (B, n, *spatial) do not belong together: {image.shape} and {ddf.shape}"
         )

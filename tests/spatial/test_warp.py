@@ -33,6 +33,19 @@ def test_equals_scipy(shape, padding, scipy_mode):
         np.testing.assert_allclose(warped[b, c].numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("shape", "inner"), [((12, 9), (4, 9)), ((10, 11, 12), (6, 1, 10))])
+def test_a_field_of_the_middle(shape, inner):
+    """SciPy takes the middle's voxels from where they are in the whole."""
+    image, _ = random_pair(*shape)
+    _, ddf = random_pair(*inner)
+    begin = np.reshape([(size - own) // 2 for size, own in zip(shape, inner, strict=True)], (-1, *[1] * len(shape)))
+    warped = warp(image, ddf)
+    for b, c in np.ndindex(2, 3):
+        position = np.indices(inner) + begin + ddf[b].numpy()
+        expected = map_coordinates(image[b, c].numpy(), position, order=1, mode="nearest")
+        np.testing.assert_allclose(warped[b, c].numpy(), expected, atol=1e-12)
+
+
 def test_nearest_takes_values_of_the_image():
     image, ddf = random_pair(8, 9, 7)
     expected = map_coordinates(
@@ -86,7 +99,9 @@ def test_unknown_options_are_refused(arguments, message):
         warp(image, ddf, **arguments)
 
 
-@pytest.mark.parametrize("ddf_shape", [(2, 3, 4, 4), (2, 2, 4, 5), (2, 2, 4), (2, 3, 4, 4, 4)])
+@pytest.mark.parametrize(
+    "ddf_shape", [(2, 3, 4, 4), (2, 2, 4, 5), (2, 2, 4, 6), (2, 2, 4, 3), (2, 2, 4), (2, 3, 4, 4, 4)]
+)
 def test_shapes_that_do_not_belong_together_are_refused(ddf_shape):
     with pytest.raises(ValueError, match="belong together"):
         warp(torch.zeros(2, 1, 4, 4), torch.zeros(ddf_shape))
