@@ -6,7 +6,7 @@ needs.
 from __future__ import annotations
 
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.fire import Fire
+from regplugins.networks.fire import BothWays, Fire
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.no_deformation import NoDeformation
@@ -14,6 +14,7 @@ from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import load_weights, weights_file
 
 __all__ = [
+    "BothWays",
     "Fire",
     "GatedDualBranch",
     "MultiResolutionFCN",

@@ -9,8 +9,8 @@ import torch
 from scipy.ndimage import affine_transform
 from torch import Tensor, nn
 
-from regplugins.networks import Fire
-from regplugins.networks.fire import AffineNetwork, NonRigidNetwork, after_affine
+from regplugins.networks import BothWays, Fire
+from regplugins.networks.transformation import AffineNetwork, NonRigidNetwork, after_affine
 from regplugins.spatial import compose, enlarge, identity_grid, warp
 
 
@@ -100,9 +100,31 @@ def test_forward_gives_either_direction(spatial_dims, shape):
     pair = torch.rand(2, 2, *shape)
     fields = network.fields(pair)
     torch.testing.assert_close(network(pair), fields["ddf_ab"])
+    ways = BothWays(network)(pair)
+    torch.testing.assert_close(ways, torch.cat([fields["ddf_ab"], fields["ddf_ba"]], dim=1))
     network.reverse = True
     torch.testing.assert_close(network(pair), fields["ddf_ba"])
     assert (fields["ddf_ab"] - fields["ddf_ba"]).abs().max() > 0.1
+
+
+@shapes
+def test_forward_gives_the_affine_part_alone(spatial_dims, shape):
+    pair = torch.rand(2, 2, *shape)
+    alone = lively(small(spatial_dims, part="affine"))
+    fields = alone.fields(pair)
+    torch.testing.assert_close(alone(pair), fields["affine_ddf_ab"])
+    torch.testing.assert_close(BothWays(alone)(pair)[:, spatial_dims:], fields["affine_ddf_ba"])
+    assert (fields["ddf_ab"] - fields["affine_ddf_ab"]).abs().max() > 0.1
+
+
+@shapes
+def test_synthesised_images_lie_between_0_and_1(spatial_dims, shape):
+    network = lively(small(spatial_dims))
+    pair = torch.rand(2, 2, *shape)
+    fields = network.fields(pair)
+    of_moving, of_fixed = network.synthesise(pair)
+    torch.testing.assert_close(2 * of_moving - 1, fields["synthesised_b"])
+    torch.testing.assert_close(2 * of_fixed - 1, fields["synthesised_a"])
 
 
 def test_the_directions_have_networks_of_their_own():
@@ -195,3 +217,5 @@ def test_bad_input():
         small()(torch.rand(1, 2, 16, 18))
     with pytest.raises(TypeError, match="reverse must be True or False"):
         small(reverse="true")
+    with pytest.raises(ValueError, match=r"part must be one of \['affine', 'both'\], got 'rigid'"):
+        small(part="rigid")
