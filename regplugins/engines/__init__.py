@@ -5,11 +5,21 @@ from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
 from regplugins.engines.processes import process_device, start_processes
-from regplugins.engines.training import FieldsModule, negative_loss, prepare_pair, prepare_training_batch, single_pair
+from regplugins.engines.training import (
+    FieldsModule,
+    least_determinants,
+    loss_terms,
+    negative_loss,
+    prepare_pair,
+    prepare_training_batch,
+    single_pair,
+)
 
 __all__ = [
     "FieldsModule",
     "InTurn",
+    "least_determinants",
+    "loss_terms",
     "negative_loss",
     "parameter_groups",
     "prepare_pair",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
+from regplugins.losses import FireLoss
 from regplugins.networks import RegistrationNetwork
 
 
@@ -67,6 +68,27 @@ def negative_loss(objective: nn.Module) -> Callable[[Mapping[str, Any]], float]:
         return -float(objective(output["pred"], output["label"]))
 
     return score
+
+
+def loss_terms(objective: FireLoss) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """Every term of an objective, not weighted, of a trainer's output: for a curve of each.
+
+    Args:
+        objective: as in training.
+    """
+
+    @torch.no_grad()
+    def terms(output: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(value) for name, value in objective.terms(output["pred"]).items()}
+
+    return terms
+
+
+def least_determinants(output: Mapping[str, Any]) -> dict[str, float]:
+    """The least determinant of the affine maps of a batch, in either direction, of a trainer's output: whether they
+    collapse.
+    """
+    return {name: float(output["pred"][name].min()) for name in ("determinant_ab", "determinant_ba")}
 
 
 def prepare_pair(

@@ -42,7 +42,7 @@ class FieldInferer(Inferer):
             network: takes such a pair.
 
         Returns:
-            ``(B, n, *spatial)`` float32 displacement in voxels.
+            ``(B, n, *spatial)`` float32 displacement in voxels, ``2 n`` components of a network of both directions.
         """
         own = list(inputs.shape[2:])
         seen = [max(1, round(size * self.zoom)) for size in own]
@@ -51,7 +51,7 @@ class FieldInferer(Inferer):
         if seen == own:
             return ddf
         voxels = torch.tensor(own, device=ddf.device) / torch.tensor(seen, device=ddf.device)
-        return _resized(ddf, own) * voxels.view(-1, *[1] * len(own))
+        return _resized(ddf, own) * voxels.repeat(ddf.shape[1] // len(own)).view(-1, *[1] * len(own))
 
     @abstractmethod
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:

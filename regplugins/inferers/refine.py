@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+_OTHER = {"fixed_mask": "moving_mask", "moving_mask": "fixed_mask"}
+
 
 class RefineInferer(Inferer):
-    """Start from what another inferer gives, and optimise.
+    """Start from what another inferer gives, and optimise: one field, or that of either direction (``BothWays``).
 
     Args:
         inferer: gives the start.
@@ -31,6 +34,11 @@ class RefineInferer(Inferer):
             network: takes such a pair.
 
         Returns:
-            ``(B, n, *spatial)`` float32 displacement in voxels.
+            ``(B, n, *spatial)`` float32 displacement in voxels, or ``(B, 2 n, *spatial)``.
         """
-        return self.optimizer(inputs, self.inferer(inputs, network), *args, **kwargs)
+        forward, *reverse = self.inferer(inputs, network).split(inputs.dim() - 2, dim=1)
+        fields = [self.optimizer(inputs, forward, *args, **kwargs)]
+        if reverse:
+            exchanged = {_OTHER.get(name, name): value for name, value in kwargs.items()}
+            fields.append(self.optimizer(inputs.flip(1), *reverse, *args, **exchanged))
+        return torch.cat(fields, dim=1)

@@ -22,6 +22,8 @@ OUTPUTS = (
     "transform_1Warp.nii.gz",
     "transform_1InverseWarp.nii.gz",
     "warped_landmarks.csv",
+    "synthesised_moving.nii.gz",
+    "synthesised_fixed.nii.gz",
     "report.png",
     "report.json",
 )
@@ -79,6 +81,11 @@ class WritePaird(Transform):
             write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
         else:
             (folder / "warped_landmarks.csv").unlink(missing_ok=True)
+        for key in ("moving", "fixed"):
+            if "synthesised" in pair:
+                write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")
+            else:
+                (folder / f"synthesised_{key}.nii.gz").unlink(missing_ok=True)
         registration_figure(
             folder / "report.png",
             pair["fixed"].as_tensor(),

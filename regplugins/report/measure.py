@@ -34,7 +34,9 @@ class MeasurePaird(Transform):
     ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
     landmarks are; ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed
     image's mask, or all voxels: each ``before`` (through ``start``) and ``after``. ``folding_percent`` and
-    ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile.
+    ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a
+    pair that ``ReversePaird`` took the other way too, ``both_ways_mm``, the like of the network's two fields, and
+    ``reverse``, the measures of that way.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,6 +53,9 @@ class MeasurePaird(Transform):
             measures["folding_percent"] = float(folding_percent(determinant))
             measures["sd_log_jacobian"] = float(sd_log_jacobian(determinant))
             measures["inverse_consistency_mm"] = _inverse_consistency(pair)
+            if "reverse" in pair:
+                measures["both_ways_mm"] = _distances(pair["both_ways"])
+                measures["reverse"] = pair["reverse"]["measures"]
         return {**pair, "measures": measures}
 
 
@@ -134,15 +139,17 @@ def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     true = pair["truth"](points)
     places = {"before": pair["start"](points), "after": (pair["initial"] @ pair["displacement"])(points)}
     errors = {when: (found - true).norm(dim=1) for when, found in places.items()}
-    return {when: {"mean": float(error.mean()), "p95": _percentile(error, 0.95)} for when, error in errors.items()}
+    return {when: _distances(error) for when, error in errors.items()}
 
 
 def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, float]:
     points = sample_points(pair["displacement"].grid)
     error = inverse_consistency_error(pair["displacement"], pair["inverse"], points, pair["displacement"].grid)
-    return {"mean": float(error.mean()), "p95": _percentile(error, 0.95)}
+    return _distances(error)
 
 
-def _percentile(values: Tensor, fraction: float) -> float:
+def _distances(error: Tensor) -> dict[str, float]:
+    """Mean and 95th percentile."""
     # NumPy's, since PyTorch's quantile ends at 16 million values
-    return float(np.quantile(values.numpy(), fraction)) if values.numel() else float("nan")
+    percentile = float(np.quantile(error.numpy(), 0.95)) if error.numel() else float("nan")
+    return {"mean": float(error.mean()), "p95": percentile}

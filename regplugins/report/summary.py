@@ -125,6 +125,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian")}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
+        row[f"both_ways_{statistic}"] = _look_up(report, "both_ways_mm", statistic)
     return row | {"seconds": _look_up(report, "seconds", "total")}
 
 

@@ -60,11 +60,22 @@ class SummaryTable:
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
         row = summary_row({"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds})
         row |= {f"seconds_{stage}": seconds.get(stage) for stage in ("init", "network", "warp")}
-        if self.by_label:
-            for when, labels in pair["measures"].get("overlap", {}).items():
-                for label, scores in labels.items():
-                    row |= {f"{name}_{label}_{when}": score for name, score in scores.items()}
+        row |= self._labels(pair["measures"])
+        if "reverse" in pair["measures"]:
+            way = pair["measures"]["reverse"]
+            row |= {f"reverse_{name}": value for name, value in (summary_row(way) | self._labels(way)).items()}
         self.rows.append(row)
+
+    def _labels(self, measures: Mapping[str, Any]) -> dict[str, float]:
+        """The columns of each label."""
+        if not self.by_label:
+            return {}
+        return {
+            f"{name}_{label}_{when}": score
+            for when, labels in measures.get("overlap", {}).items()
+            for label, scores in labels.items()
+            for name, score in scores.items()
+        }
 
     def write(self) -> None:
         """Write the table; what was not measured or is not finite is left empty."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
+from regplugins.transforms.reverse import ReversePaird
+from regplugins.transforms.synthesis import SynthesisePaird
 from regplugins.transforms.training import (
     LabelChannelsd,
     OntoNetworkGridd,
@@ -27,5 +29,7 @@ __all__ = [
     "RandWarpPaird",
     "Registerd",
     "ReturnPaird",
+    "ReversePaird",
+    "SynthesisePaird",
     "initial_of",
 ]

@@ -126,6 +126,7 @@ class MeetPaird(Transform):
         trained_stripped: the network was trained on brains without their skulls, all else one dark value; an image
             without such a background gets a warning.
         masks: bring masks along, for what optimises; networks do not look at them.
+        shape: of the network's grid, about the centre of the fixed image's field of view; default: all of that.
     """
 
     def __init__(
@@ -136,8 +137,10 @@ class MeetPaird(Transform):
         trained_extent: Sequence[float] | None = None,
         trained_stripped: bool = False,
         masks: bool = False,
+        shape: Sequence[int] | None = None,
     ) -> None:
         self.spacing = spacing
+        self.shape = shape
         self.init = init
         self.seed = seed
         self.trained_extent = trained_extent
@@ -157,7 +160,7 @@ class MeetPaird(Transform):
             if self.init not in CHOICES:
                 pair["paths"] = {**pair["paths"], "init": self.init}
         with stage(pair, "meet"):
-            grid = network_grid(fixed_grid, self.spacing)
+            grid = network_grid(fixed_grid, self.spacing, self.shape)
             if not overlap(grid, moving_grid, initial):
                 raise ValueError(
                     f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world "
@@ -165,7 +168,7 @@ class MeetPaird(Transform):
                 )
             pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
             pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
-        self._warn_of_other_extent(pair["paths"]["fixed"], grid)
+        self._warn_of_other_extent(pair["paths"]["fixed"], network_grid(fixed_grid, self.spacing))
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair["paths"][key], pair[key].as_tensor())
         return pair
@@ -275,7 +278,8 @@ class ReturnPaird(_Carrier):
 
     ``start`` is the initial transform: what the network itself adds is judged.
 
-    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``.
+    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``; of a network of both directions
+    (``ReversePaird``) the first ``n`` components.
 
     Args:
         interpolation: of the image, "linear" or "nearest".
@@ -285,7 +289,8 @@ class ReturnPaird(_Carrier):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
-        ddf = pair["pred"][0].detach().float().cpu()  # waits for the device, so that the network's time is its own
+        # Waits for the device, so that the network's time is its own.
+        ddf = pair["pred"][0, : pair["grid"].ndim].detach().float().cpu()
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
         self._carry(pair, pair["initial"], pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))

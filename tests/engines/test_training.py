@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from regplugins.engines import (
     FieldsModule,
+    least_determinants,
+    loss_terms,
     negative_loss,
     prepare_pair,
     prepare_training_batch,
     single_pair,
     start_processes,
 )
-from regplugins.networks import MultiResolutionFCN
+from regplugins.losses import FireLoss
+from regplugins.networks import Fire, MultiResolutionFCN
 
 
 def test_fields_module_gives_the_networks_fields_with_gradients() -> None:
@@ -44,6 +48,21 @@ def test_negative_loss_is_larger_for_what_is_better() -> None:
     target = {"fixed": torch.ones(1, 1, 4, 4)}
     assert score({"pred": torch.zeros(1, 1, 4, 4), "label": target}) == -1
     assert score({"pred": torch.ones(1, 1, 4, 4), "label": target}) == 0
+
+
+def test_curves_of_every_term_and_of_the_determinants() -> None:
+    torch.manual_seed(0)
+    network = Fire(2, channels=4, blocks=1)
+    torch.nn.init.normal_(network.transform_ab.affine.parameters_of.bias, std=0.5)
+    fields = FieldsModule(network)(torch.rand(3, 2, 16, 16))
+    objective = FireLoss({"inverse_consistency": 0.5})
+    terms = loss_terms(objective)({"pred": fields})
+    weighted = sum(objective.weights[name] * value for name, value in terms.items())
+    assert weighted == pytest.approx(float(objective(fields, {})), rel=1e-5)
+    least = least_determinants({"pred": fields})
+    expected = min(float(np.linalg.det(affine[:, :2].detach().numpy())) for affine in fields["affine_ab"])
+    assert least == {"determinant_ab": pytest.approx(expected, rel=1e-5), "determinant_ba": 1.0}
+    assert expected != pytest.approx(1, abs=0.01)
 
 
 def test_one_pair_at_a_time() -> None:

@@ -61,6 +61,15 @@ def test_a_zoomed_field_is_the_same_map(shape, zoom):
     torch.testing.assert_close(field[inner], 0.1 * from_middle(shape)[inner])
 
 
+def test_a_zoomed_field_of_either_direction():
+    class Shifts(nn.Module):
+        def forward(self, pair: Tensor) -> Tensor:
+            return torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, *pair.shape[2:])
+
+    field = WholeVolumeInferer(zoom=0.5)(torch.rand(1, 2, 10, 12), Shifts())
+    assert torch.equal(field, 2 * torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, 10, 12))
+
+
 def from_middle(shape: tuple[int, ...]) -> Tensor:
     grid = identity_grid(list(shape))
     return (grid - (torch.tensor(shape).view(-1, *[1] * len(shape)) - 1) / 2)[None]

@@ -20,7 +20,7 @@ from regplugins.report import MeasurePaird, SummaryTable, WritePaird, closeness,
 from regplugins.report.files import OUTPUTS
 from regplugins.report.table import summarise
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid
-from regplugins.transforms import CarryPaird, ReturnPaird
+from regplugins.transforms import CarryPaird, ReturnPaird, ReversePaird
 
 SHAPE = (20, 22, 18)
 SHIFT = 2
@@ -179,11 +179,14 @@ def test_failure_leaves_no_report(home, tmp_path):
 
 
 def test_nothing_of_an_earlier_run_stays(home, tmp_path):
-    WritePaird(tmp_path)(home)
+    synthesised = {"moving": torch.rand(1, *SHAPE), "fixed": torch.rand(1, *SHAPE)}
+    WritePaird(tmp_path)({**home, "synthesised": synthesised})
+    assert {path.name for path in (tmp_path / "shifted").iterdir()} == set(OUTPUTS)
     bare = {key: value for key, value in home.items() if key not in ("warped_label", "warped_landmarks")}
     WritePaird(tmp_path)(bare)
     left = {path.name for path in (tmp_path / "shifted").iterdir()}
-    assert left == set(OUTPUTS) - {"warped_label.nii.gz", "warped_landmarks.csv"}
+    optional = {"warped_label.nii.gz", "warped_landmarks.csv", "synthesised_moving.nii.gz", "synthesised_fixed.nii.gz"}
+    assert left == set(OUTPUTS) - optional
 
 
 def test_an_input_is_not_overwritten(home, tmp_path):
@@ -236,6 +239,28 @@ def test_table_has_a_row_a_pair(home, tmp_path):
     assert float(rows[0]["tre_mean_before"]) == pytest.approx(3)
     assert rows[0]["endpoint_error_mean_after"] == ""
     assert json.loads((tmp_path / "new/summary.json").read_text())["dice_mean_after"]["n"] == 2
+
+
+def test_the_other_direction_has_columns_of_its_own(home, tmp_path):
+    """Both ways are undone by nothing but the second half of the network's field, which says nothing here."""
+    pair = {key: value for key, value in home.items() if key != "measures"}
+    pair["pred"] = torch.cat([pair["pred"], torch.zeros_like(pair["pred"])], dim=1)
+    pair["fixed_label"].meta["stored_dtype"] = np.dtype(np.uint8)
+    pair["paths"]["moving_landmarks"] = pair["paths"]["fixed_landmarks"]
+    both = MeasurePaird()(ReturnPaird()(ReversePaird([MeasurePaird(), WritePaird(tmp_path)])(pair)))
+    assert (tmp_path / "shifted/reverse/report.json").is_file()
+    table = SummaryTable(tmp_path / "metrics.csv", by_label=True)
+
+    class State:
+        batch: dict = pair
+        output = both
+
+    table.collect(type("Engine", (), {"state": State}))
+    (row,) = table.rows
+    assert row["dice_1_after"] == row["dice_mean_after"] == 1
+    assert row["reverse_dice_1_after"] == row["reverse_dice_mean_after"] == pytest.approx(4 / 6)
+    assert row["both_ways_mean"] == pytest.approx(SHIFT * 1.5)
+    assert row["reverse_both_ways_mean"] is None
 
 
 def test_report_and_table_hold_the_distance_from_the_truth(home, tmp_path):

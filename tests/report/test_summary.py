@@ -31,6 +31,7 @@ MEASURES: dict[str, Any] = {
     "folding_percent": 0.03,
     "sd_log_jacobian": 0.12,
     "inverse_consistency_mm": {"mean": 0.05, "p95": 0.11},
+    "both_ways_mm": {"mean": 0.4, "p95": 0.9},
 }
 
 
@@ -134,6 +135,8 @@ def test_row_has_the_key_figures_and_always_the_same_columns(report: dict[str, A
         "sd_log_jacobian": 0.12,
         "inverse_consistency_mean": 0.05,
         "inverse_consistency_p95": 0.11,
+        "both_ways_mean": 0.4,
+        "both_ways_p95": 0.9,
         "seconds": 1.75,
     }
     assert summary_row({}) == dict.fromkeys(summary_row(report))

@@ -66,6 +66,14 @@ def test_meet_normalises_and_keeps_the_originals():
     torch.testing.assert_close(met["initial"](Grid.from_image(fixed).centre), Grid.from_image(moving).centre)
 
 
+def test_a_grid_of_given_size_about_the_fixed_images_centre():
+    fixed, moving = image(blobs((12, 14, 10))), image(blobs((9, 11, 13), 1))
+    met = MeetPaird(2.0, "fov", shape=(8, 4, 16))(pair(fixed, moving))
+    assert met["pair"].shape == (2, 8, 4, 16)
+    torch.testing.assert_close(met["grid"].centre, Grid.from_image(fixed).centre)
+    torch.testing.assert_close(met["grid"].spacing, torch.full((3,), 2.0, dtype=torch.float64))
+
+
 def test_nearly_empty_images_are_normalised_too():
     image = torch.zeros(1, 20, 20, 20)
     image[0, 3, 4, 5:9] = torch.tensor([1000.0, 2000, 3000, 4000])

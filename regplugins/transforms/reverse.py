@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other direction of a registration whose network gives both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from monai.data import MetaTensor
+from monai.transforms import Compose, Transform
+
+from regplugins.metrics import inverse_consistency_error, sample_points
+from regplugins.spatial import DisplacementField, Grid, resample_labels
+from regplugins.transforms.pair import CarryPaird
+
+_KINDS = ("", "_label", "_landmarks", "_mask")
+
+
+class ReversePaird(Transform):
+    """Carry the fixed image onto the moving one's grid by the network's field of that direction.
+
+    Reads ``pred`` ``(1, 2 n, *spatial)``, the DDFs of both directions in voxels of ``grid`` (``ReturnPaird`` takes the
+    first), and ``initial``. Adds ``reverse``, the pair with fixed and moving exchanged, as ``CarryPaird`` leaves it and
+    the given transforms after that, and ``both_ways``: for random points of ``grid``, how far from home they are after
+    the way there and back, mm.
+
+    Args:
+        transforms: what happens to the exchanged pair, one after the other; it is called as the pair and "/reverse".
+        interpolation: of the image, "linear" or "nearest".
+        label_interpolation: "nearest", or "linear" for a linear one of each class.
+        fill: value of the image outside the fixed one.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = (),
+        interpolation: str = "linear",
+        label_interpolation: str = "nearest",
+        fill: float = 0.0,
+    ) -> None:
+        self.transforms = Compose(transforms)
+        self.options: dict[str, Any] = {
+            "interpolation": interpolation,
+            "label_interpolation": label_interpolation,
+            "fill": fill,
+        }
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        grid, initial = data["grid"], data["initial"]
+        n = grid.ndim
+        there, back = (DisplacementField.from_ddf(ddf.detach().float().cpu(), grid) for ddf in data["pred"][0].split(n))
+        home = initial.inverse()
+        carry = CarryPaird(back @ home, start=home, **self.options)
+        reverse = self.transforms(carry(_exchanged(data)))
+        both_ways = inverse_consistency_error(there, back, sample_points(grid), grid)
+        return {**data, "reverse": reverse, "both_ways": both_ways}
+
+
+def _exchanged(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """What was loaded of a pair, as if the fixed image were the moving one."""
+    names = {f"{a}{kind}": f"{b}{kind}" for kind in _KINDS for a, b in (("fixed", "moving"), ("moving", "fixed"))}
+    exchanged = {name: pair[other] for name, other in names.items() if other in pair}
+    paths = {names.get(key, key): path for key, path in pair["paths"].items()}
+    name = f"{pair['name']}/reverse" if "name" in pair else "reverse"
+    exchanged |= {"name": name, "paths": paths, "landmark_space": pair["landmark_space"], "seconds": {}}
+    if "truth" in pair:
+        truth = pair["truth"].inverse()
+        exchanged["truth"] = truth
+        if "fixed_mask" in pair:  # the same part of the body is looked at, where it is in the other image
+            source, target = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+            mask = resample_labels(pair["fixed_mask"].as_tensor(), source, target, truth)
+            exchanged["fixed_mask"] = MetaTensor(mask, affine=pair["moving"].affine)
+    return exchanged

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network makes of either image of a pair in the other's modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+
+from regplugins.checks import boolean
+from regplugins.networks import Fire
+
+
+class SynthesisePaird(Transform):
+    """Add ``synthesised``: of the "moving" and the "fixed" image ``(1, *grid.shape)`` on the network's grid, each in
+    the modality of the other and in [0, 1].
+
+    Args:
+        network: with ``synthesise``.
+        enabled: False does nothing.
+
+    Raises:
+        TypeError: ``enabled`` is no boolean.
+    """
+
+    def __init__(self, network: Fire, enabled: bool = True) -> None:
+        self.network = network
+        self.enabled = boolean("synthesised", enabled)
+
+    @torch.no_grad()
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        if not self.enabled:
+            return dict(data)
+        device = next(self.network.parameters()).device
+        moving, fixed = self.network.synthesise(data["pair"][None].to(device))
+        return {**data, "synthesised": {"moving": moving[0].cpu(), "fixed": fixed[0].cpu()}}
