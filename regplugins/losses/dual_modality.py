@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice
 from regplugins.losses.regularisation import MagnitudeLoss, SquaredLaplacianLoss
-from regplugins.spatial import centre, warp
+from regplugins.spatial import centre, warp_middle
 
 # Which images are compared, the first of them warped: of the fixed image's modality, of the moving one's, of both.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
@@ -73,7 +73,7 @@ class DualModalityLoss(nn.Module):
         if self.region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
-        moved = warp(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
+        moved = warp_middle(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
         for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
             reference = centre(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.compared)

@@ -15,7 +15,7 @@ from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
-from regplugins.spatial.warp import identity_grid, warp
+from regplugins.spatial.warp import identity_grid, warp, warp_middle
 
 __all__ = [
     "AffineTransform",
@@ -41,4 +41,5 @@ __all__ = [
     "spline_basis",
     "spline_values",
     "warp",
+    "warp_middle",
 ]

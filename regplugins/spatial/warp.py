@@ -57,13 +57,12 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
 
     Args:
         image: ``(B, C, *spatial)``, 2-D or 3-D.
-        ddf: ``(B, n, *inner)`` displacement in voxels, channel ``k`` along spatial axis ``k``, of the image or of its
-            middle: ``inner`` is ``spatial``, or less by an even number along an axis.
+        ddf: ``(B, n, *spatial)`` displacement in voxels, channel ``k`` along spatial axis ``k``.
         mode: "bilinear" (trilinear in 3-D) or "nearest".
         padding: what lies outside the image: "border" continues it, "zeros" is empty.
 
     Returns:
-        ``(B, C, *inner)``, float32 (float64 if an argument is).
+        ``(B, C, *spatial)``, float32 (float64 if an argument is).
 
     Raises:
         ValueError: unknown mode or padding, or shapes that do not belong together.
@@ -73,15 +72,37 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
     if padding not in ("border", "zeros"):
         raise ValueError(f"padding must be 'border' or 'zeros', got '{padding}'")
     n = image.dim() - 2
-    belong = 2 <= n <= 3 and ddf.dim() == image.dim() and ddf.shape[1] == n
-    if belong:
-        for k in range(n):
-            more = image.shape[2 + k] - ddf.shape[2 + k]
-            belong = belong and more >= 0 and more % 2 == 0
-    if not belong:
+    if n < 2 or n > 3 or ddf.dim() != image.dim() or ddf.shape[1] != n or ddf.shape[2:] != image.shape[2:]:
         raise ValueError(
             f"image (B, C, *spatial) and ddf (B, n, *spatial) do not belong together: {image.shape} and {ddf.shape}"
         )
+    return _warped(image, ddf, mode, padding)
+
+
+def warp_middle(image: Tensor, ddf: Tensor) -> Tensor:
+    """Resample the middle of an image, linearly, through a displacement field that is known there only.
+
+    Args:
+        image: ``(B, C, *spatial)``, 2-D or 3-D; beyond it, its border continues.
+        ddf: ``(B, n, *inner)`` displacement in voxels; along every axis as large as the image or smaller by an even
+            number.
+
+    Returns:
+        ``(B, C, *inner)``, float32 (float64 if an argument is).
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    n = image.dim() - 2
+    belong = 2 <= n <= 3 and ddf.dim() == image.dim() and ddf.shape[1] == n
+    if not belong or any(a < b or (a - b) % 2 for a, b in zip(image.shape[2:], ddf.shape[2:], strict=True)):
+        raise ValueError(
+            f"image (B, C, *spatial) and ddf (B, n, *inner) do not belong together: {image.shape} and {ddf.shape}"
+        )
+    return _warped(image, ddf, "bilinear", "border")
+
+
+def _warped(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
     double = image.dtype == torch.float64 or ddf.dtype == torch.float64
     dtype = torch.float64 if double else torch.float32
     if torch.jit.is_scripting():  # a script cannot switch autocast off for a device it does not know
