@@ -37,8 +37,8 @@ class RefineInferer(Inferer):
             ``(B, n, *spatial)`` float32 displacement in voxels, or ``(B, 2 n, *spatial)``.
         """
         forward, *reverse = self.inferer(inputs, network).split(inputs.dim() - 2, dim=1)
-        fields = [self.optimizer(inputs, forward, *args, **kwargs)]
-        if reverse:
-            exchanged = {_OTHER.get(name, name): value for name, value in kwargs.items()}
-            fields.append(self.optimizer(inputs.flip(1), *reverse, *args, **exchanged))
-        return torch.cat(fields, dim=1)
+        there = self.optimizer(inputs, forward, *args, **kwargs)
+        if not reverse:
+            return there
+        exchanged = {_OTHER.get(name, name): value for name, value in kwargs.items()}
+        return torch.cat([there, self.optimizer(inputs.flip(1), *reverse, *args, **exchanged)], dim=1)
