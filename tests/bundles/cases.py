@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import GatedDualBranch, MultiResolutionFCN, NoDeformation
+from regplugins.networks import GatedDualBranch, MultiResolutionFCN, NoDeformation, ValidUNet
 from tests.bundles.datasets import brain_sequences, labelled_warps
 
 
@@ -52,6 +52,8 @@ class TrainedCase(BundleCase):
         better: whether a score is better than another.
         dissimilarity: of a warped and a fixed image ``(B, 1, *spatial)``: what refinement lowers.
         lowered: by how much, at least.
+        margin: how much larger the network's input is than its field, at either end of an axis.
+        refined_as_trained: whether refinement lowers the training objective, of which a pair to register has all.
     """
 
     write_data: Callable[[Path, Path], None]
@@ -62,6 +64,8 @@ class TrainedCase(BundleCase):
     lowered: float
     overlays: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    margin: int = 0
+    refined_as_trained: bool = True
 
     @property
     def few_steps(self) -> dict[str, Any]:
@@ -71,7 +75,7 @@ class TrainedCase(BundleCase):
     @property
     def export_shape(self) -> list[int]:
         """Small sizes that the network takes, not all the same."""
-        return [size * max(self.stride, 8) for size in (2, 3, 2)]
+        return [size * max(self.stride, 8) + 2 * self.margin for size in (2, 3, 2)]
 
 
 HIPPOCAMPUS = TrainedCase(
@@ -90,21 +94,36 @@ HIPPOCAMPUS = TrainedCase(
     lowered=0.01,
 )
 
+# What the bundles for brains of several sequences have in common.
+_BRAINS: dict[str, Any] = {
+    "write_data": brain_sequences,
+    # The warps of the data are to be undone by the network alone.
+    "evaluation": {"init": "none"},
+    "overlays": ("shipped",),
+    "score": "endpoint_error_mean",
+    "better": operator.lt,
+    "similarity": "mutual_information",
+    "gain": 0.02,
+    "dissimilarity": MINDLoss("ssc"),
+    "lowered": 0.001,
+}
+
 GATED_GRADIENT = TrainedCase(
     name="brain_mr_gated_gradient",
     network=partial(GatedDualBranch, norm="batch"),
     stride=16,
-    write_data=brain_sequences,
-    # The warps of the data are to be undone by the network alone.
     training={"spacing": 6.0, "network_shape": [32, 32, 32], "init": "none"},
-    evaluation={"init": "none"},
-    overlays=("shipped",),
-    score="endpoint_error_mean",
-    better=operator.lt,
-    similarity="mutual_information",
-    gain=0.02,
-    dissimilarity=MINDLoss("ssc"),
-    lowered=0.001,
+    **_BRAINS,
+)
+
+DUAL_SUPERVISION = TrainedCase(
+    name="brain_mr_dual_supervision",
+    network=partial(ValidUNet, channels=(8, 32, 64)),
+    stride=4,
+    margin=20,
+    training={"spacing": 6.0, "network_shape": [32, 32, 32], "patch_shape": [52, 56, 52], "val_pairs": 2},
+    refined_as_trained=False,
+    **_BRAINS,
 )
 
 ANY_MODALITY = BundleCase(
@@ -116,5 +135,5 @@ ANY_MODALITY = BundleCase(
     quick={"levels": [[8.0, 10], [4.0, 5]]},
 )
 
-TRAINED = (HIPPOCAMPUS, GATED_GRADIENT)
+TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION)
 CASES = (*TRAINED, ANY_MODALITY)

@@ -38,8 +38,8 @@ def brain_sequences(bundle: Path, folder: Path) -> None:
     """The sample's two brains at 4 mm, each in two contrasts; pairs of one brain's contrasts, the fixed one under a
     known random warp.
 
-    ``training`` has the images, ``validation`` and ``test`` a pair of each brain with its ``truth``, and ``labelled``
-    one of the moving sample with its left and right structures instead.
+    ``training`` and ``validation_images`` have the images, ``validation`` and ``test`` a pair of each brain with its
+    ``truth``, and ``labelled`` one of the moving sample with its left and right structures instead.
     """
     sections: dict[str, list[dict[str, str]]] = {key: [] for key in ("training", "validation", "test", "labelled")}
     for subject, sequence, other in (("fixed", "t1", "t2"), ("moving", "t2", "t1")):
@@ -67,6 +67,7 @@ def brain_sequences(bundle: Path, folder: Path) -> None:
     write_image(resample_labels(sides, Grid.from_image(label), grid), grid, labels["moving_label"], np.uint8)
     images = {key: pair[key] for key in ("fixed", "moving")}
     sections["labelled"].append(images | {key: str(path) for key, path in labels.items()})
+    sections["validation_images"] = sections["training"]
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 

@@ -136,6 +136,8 @@ class TestRefinement:
 
     def test_refinement_uses_the_training_objective(self, case, bundle):
         """Both give one number for one field, but for how much they ask of its smoothness."""
+        if not case.refined_as_trained:
+            pytest.skip("the training objective wants images that a pair to register lacks")
 
         def parsed(*names: str) -> ConfigParser:
             parser = ConfigParser()

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pair of brains with a known warp through the four networks that Xu et al. (2021) compare, side by side.
+"""One pair of brains with a known warp through the networks that a paper compares, side by side.
 
-    python docs/figures/brain_fusions.py --dataset_dir D --runs R --output F.png [--pair NAME]
+    python docs/figures/brain_networks.py fusions --dataset_dir D --runs R --output F.png [--pair NAME]
 
-``R/<fusion>/checkpoints/model.pt`` are the networks, trained by ``train.json`` of ``brain_mr_gated_gradient``. Above:
-the images in an axial plane; below: how far each transform is from the true one, in mm.
+``fusions`` are those of ``brain_mr_gated_gradient``, ``supervisions`` those of ``brain_mr_dual_supervision``;
+``R/<network>/checkpoints/model.pt`` are the networks, trained by the bundle's ``train.json``. Above: the images in an
+axial plane; below: how far each transform is from the true one, in mm.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import fire
@@ -19,19 +22,47 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from regplugins.checks import choice
 from regplugins.data import load_image, load_label, read_datalist
 from regplugins.io import atomic, read_chain, read_displacement
 from regplugins.report.panels import grey, window
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid, Transform
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundles/brain_mr_gated_gradient"
-NETWORKS = {"none": "VM", "concat": "VM(concat)", "average": "average", "gated": "gated"}
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Networks of one bundle.
+
+    Args:
+        bundle: its folder.
+        names: what a network is called, by its folder.
+        key: of ``inference.json``, what is set to the name of a network's folder; None: all are built alike.
+    """
+
+    bundle: str
+    names: Mapping[str, str]
+    key: str | None = None
+
+
+COMPARISONS = {
+    "fusions": Comparison(
+        "brain_mr_gated_gradient",
+        {"none": "VM", "concat": "VM(concat)", "average": "average", "gated": "gated"},
+        "network_def#fusion",
+    ),
+    "supervisions": Comparison(
+        "brain_mr_dual_supervision", {"fixed": "fixed image's", "moving": "moving image's", "dual": "both"}
+    ),
+}
 LARGEST = 8.0  # mm, the end of the colour scale
 
 
-def main(dataset_dir: str, runs: str, output: str, pair: str = "BraTSReg_002_00_flair_t1c_3") -> None:
+def main(comparison: str, dataset_dir: str, runs: str, output: str, pair: str = "BraTSReg_002_00_flair_t1c_3") -> None:
     """Register the pair with each network and draw what comes out."""
+    compared = choice("comparison", comparison, COMPARISONS)
     (record,) = (r for r in read_datalist(Path(dataset_dir) / "datalist.json", "test") if r["name"] == pair)
     fixed = load_image(record["fixed"])
     grid = Grid.from_image(fixed)
@@ -42,16 +73,16 @@ def main(dataset_dir: str, runs: str, output: str, pair: str = "BraTSReg_002_00_
 
     images, errors = {"fixed": fixed.as_tensor()}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for fusion, name in NETWORKS.items():
-            written = Path(folder) / fusion
-            _register(record, Path(runs) / fusion / "checkpoints", fusion, written)
+        for network, name in compared.names.items():
+            written = Path(folder) / network
+            _register(compared, network, record, Path(runs), written)
             affine = str(written / "transform_0GenericAffine.mat")
             ways = {"affine": [affine], name: [str(written / "transform_1Warp.nii.gz"), affine]}
             errors |= {way: _error(read_chain(files), truth, grid) for way, files in ways.items()}
             images[name] = load_image(written / "warped.nii.gz").as_tensor()
     moving = load_image(record["moving"])
 
-    columns = ["fixed", "affine", *NETWORKS.values()]
+    columns = ["fixed", "affine", *compared.names.values()]
     images["affine"] = moving.as_tensor()
     figure = Figure(figsize=(2 * len(columns), 4.9), dpi=150, layout="constrained")
     panels = figure.subplots(2, len(columns))
@@ -75,16 +106,17 @@ def main(dataset_dir: str, runs: str, output: str, pair: str = "BraTSReg_002_00_
         figure.savefig(temporary)
 
 
-def _register(record: dict[str, str], models_dir: Path, fusion: str, output_dir: Path) -> None:
+def _register(compared: Comparison, network: str, record: dict[str, str], runs: Path, output_dir: Path) -> None:
+    bundle = BUNDLES / compared.bundle
     monai.bundle.run(
-        config_file=str(BUNDLE / "configs/inference.json"),
-        bundle_root=str(BUNDLE),
-        models_dir=str(models_dir),
+        config_file=str(bundle / "configs/inference.json"),
+        bundle_root=str(bundle),
+        models_dir=str(runs / network / "checkpoints"),
         fixed=record["fixed"],
         moving=record["moving"],
         fixed_mask=record["fixed_mask"],
         output_dir=str(output_dir),
-        **{"network_def#fusion": fusion},
+        **({compared.key: network} if compared.key else {}),
     )
 
 

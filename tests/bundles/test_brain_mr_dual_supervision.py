@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this bundle alone does; the rest is in test_every_bundle.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from regplugins.checks import first_cause
+from regplugins.data import read_datalist
+from tests.bundles.cases import DUAL_SUPERVISION, TrainedCase
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def case() -> TrainedCase:
+    return DUAL_SUPERVISION
+
+
+class TestTraining:
+    @pytest.mark.parametrize("supervision", ["dual", "fixed", "moving"])
+    def test_every_supervision_by_the_papers_settings(self, train, tmp_path, supervision):
+        last = train(tmp_path, max_epochs=1, supervision=supervision)
+        assert last["iteration"] == 2
+        (group,) = last["optimizer"]["param_groups"]
+        assert group["lr"] == 0.01 and group["momentum"] == 0
+        assert last["lr_scheduler"]["step_size"] == 4 * 2  # four epochs of two steps
+
+    def test_the_rate_is_halved_every_four_epochs(self, train, tmp_path):
+        small = {"pairs_per_epoch": 1, "batch_size": 1, "val_pairs": 1, "val_interval": 9}
+        last = train(tmp_path, max_epochs=9, **small)
+        (group,) = last["optimizer"]["param_groups"]
+        assert group["lr"] == pytest.approx(0.01 / 4)
+
+    def test_similarity_where_there_is_a_field_only(self, train, tmp_path):
+        assert train(tmp_path, max_epochs=1, region="field")["iteration"] == 2
+
+    def test_stops_early(self, train, tmp_path):
+        """Without learning no validation is better than the first."""
+        last = train(tmp_path, max_epochs=9, learning_rate=0.0, patience=2)
+        assert last["epoch"] == 3
+        assert last["early_stopping"]["waited"] == 2
+
+    def test_a_patch_that_does_not_fit_is_refused_before_anything_is_read(self, train, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            train(tmp_path, max_epochs=1, patch_shape=[68, 68, 70])
+        assert "such as, next to 70, 68 and 72" in str(first_cause(error.value))
+
+    def test_unknown_supervision(self, train, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            train(tmp_path, max_epochs=1, supervision="ct")
+        assert "supervision must be one of ['dual', 'fixed', 'moving'], got 'ct'" in str(first_cause(error.value))
+
+
+class TestPreparation:
+    def test_pairs_that_are_not_aligned_become_a_data_set(self, data, run, train, tmp_path):
+        """The run mode, and a step of training on what it writes."""
+        pairs = [
+            {"name": record["name"], "fixed": record["fixed"], "moving": record["moving"]}
+            for record in read_datalist(data / "datalist.json", "test")
+        ]
+        (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+        options = {"modalities": ["t1", "t2"], "spacing": 6.0}
+        run("prepare", datalist=str(tmp_path / "pairs.json"), dataset_dir=str(tmp_path / "data"), **options)
+        records = read_datalist(tmp_path / "data/datalist.json", "training")
+        assert [record["sequence"] for record in records] == ["t1", "t2"]
+        last = train(tmp_path / "output", max_epochs=1, dataset_dir=str(tmp_path / "data"))
+        assert last["iteration"] == 2
+
+    def test_no_such_pairs(self, run, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run("prepare", datalist=str(tmp_path / "none.json"), dataset_dir=str(tmp_path / "data"))
+        assert "none.json: no such datalist" in str(first_cause(error.value))
+        assert not (tmp_path / "data").exists()
+
+
+class TestInference:
+    def test_the_field_does_not_depend_on_the_memory(self, aligned, registered, run, tmp_path):
+        run("inference", output_dir=str(tmp_path), init=aligned, memory=0.08)
+        ours, whole = (nib.load(folder / "transform_1Warp.nii.gz").get_fdata() for folder in (tmp_path, registered))
+        assert np.abs(whole).max() > 0.5
+        np.testing.assert_allclose(ours, whole, atol=1e-3)
+
+    def test_too_little_memory(self, aligned, run, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path / "out"), init=aligned, memory=0.001)
+        assert "memory of 0.001 GiB is too little" in str(first_cause(error.value))
+        assert not Path(tmp_path / "out/warped.nii.gz").exists()
+
+
+def test_shipped_weights_are_of_the_network_in_the_config(bundle):
+    state = torch.load(bundle / "models/model.pt", weights_only=True)
+    DUAL_SUPERVISION.network().load_state_dict(state)
