@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
+
+from regplugins.spatial import centre, gradient_magnitude
 
 
 class Regression(nn.Module):
@@ -38,6 +41,41 @@ class Regression(nn.Module):
             return self.conv(features.float())
         with torch.autocast(device_type=features.device.type, enabled=False):
             return self.conv(features.float())
+
+
+class RelativeGradient(nn.Module):
+    """Gradient magnitude, relative to its mean nearby: where edges lie, however strong, whichever side is the darker.
+
+    Two images of different contrast show the same boundaries in it. Not from a paper.
+
+    Args:
+        radius: of the box over which the mean is taken, voxels; with ``radius + 1`` the result depends on no other.
+        least: added to the mean, intensity per voxel: differences well below it, noise in images from 0 to 1, count as
+            no edges. It is among the weights, so that a network that was trained on edges is not loaded into one that
+            sees intensities.
+        cut: voxels to leave out at each face. Where fewer than ``radius + 1``, the image continues from its border.
+    """
+
+    def __init__(self, radius: int = 2, least: float = 0.01, cut: int = 0) -> None:
+        super().__init__()
+        self.radius = radius
+        self.cut = cut
+        self.register_buffer("least", torch.tensor(least))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """
+        Args:
+            image: ``(B, C, *spatial)``, 2-D or 3-D.
+
+        Returns:
+            ``(B, C, *spatial - 2 cut)``, each channel by itself, at least 0 and below the number of voxels of the box.
+        """
+        n = image.dim() - 2
+        magnitude = gradient_magnitude(image)
+        padded = F.pad(magnitude, [self.radius, self.radius] * n, mode="replicate")
+        size = 2 * self.radius + 1
+        mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
+        return centre(magnitude / (mean + self.least), [size - 2 * self.cut for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):

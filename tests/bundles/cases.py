@@ -118,9 +118,9 @@ GATED_GRADIENT = TrainedCase(
 
 DUAL_SUPERVISION = TrainedCase(
     name="brain_mr_dual_supervision",
-    network=partial(ValidUNet, channels=(8, 32, 64)),
+    network=partial(ValidUNet, channels=(16, 32, 64), edges=True),
     stride=4,
-    margin=20,
+    margin=24,
     training={"spacing": 6.0, "network_shape": [32, 32, 32], "patch_shape": [52, 56, 52], "val_pairs": 2},
     refined_as_trained=False,
     **_BRAINS,

@@ -50,9 +50,10 @@ def test_tiles_keep_to_the_memory_and_are_the_largest_that_do():
     assert ValidTileInferer(100).tiles(shape, network) == [152, 188, 148]
 
 
-def test_the_field_does_not_depend_on_the_tiles():
+@pytest.mark.parametrize("edges", [False, True])
+def test_the_field_does_not_depend_on_the_tiles(edges):
     """28-tiles as in the paper, other tiles, and one pass over the whole volume."""
-    network = lively(ValidUNet(channels=(4, 8, 8)))
+    network = lively(ValidUNet(channels=(4, 8, 8), edges=edges))
     pair = torch.rand(1, 2, 61, 38, 45)
     whole = ValidTileInferer(memory=100)(pair, network)
     assert whole.std() > 0.1

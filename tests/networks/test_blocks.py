@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor, nn
 
-from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression
+from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression, RelativeGradient
 
 SHAPES = {2: (6, 7), 3: (6, 7, 5)}
 dimensions = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -43,6 +45,35 @@ class TestRegression:
         assert field.dtype == torch.float32
         torch.testing.assert_close(field, expected)
         torch.testing.assert_close(torch.jit.script(block)(features), expected)
+
+
+class TestRelativeGradient:
+    @dimensions
+    def test_is_the_gradient_over_its_mean_by_scipy(self, spatial_dims):
+        images = torch.rand(2, 2, *SHAPES[spatial_dims])
+        for image, edges in zip(images.flatten(0, 1), RelativeGradient()(images).flatten(0, 1), strict=True):
+            steps = [
+                ndimage.correlate1d(image.double().numpy(), [-0.5, 0, 0.5], axis, mode="nearest")
+                for axis in range(spatial_dims)
+            ]
+            magnitude = np.sqrt(np.square(steps).sum(axis=0))
+            expected = magnitude / (ndimage.uniform_filter(magnitude, 5, mode="nearest") + 0.01)
+            np.testing.assert_allclose(edges.numpy(), expected, rtol=1e-5)
+
+    def test_does_not_see_how_strong_edges_are_nor_which_side_is_dark(self):
+        image = torch.rand(1, 1, 9, 9, 9)
+        edges = RelativeGradient(least=0.0)
+        torch.testing.assert_close(edges(0.3 - 0.2 * image), edges(image), rtol=1e-4, atol=1e-4)
+
+    @dimensions
+    def test_what_is_left_after_the_cut_does_not_depend_on_what_lies_beyond(self, spatial_dims):
+        large = torch.rand(1, 2, *[20] * spatial_dims)
+        part = large[(..., *[slice(4, 16)] * spatial_dims)]
+        cut, whole = RelativeGradient(cut=3)(part), RelativeGradient()(large)
+        torch.testing.assert_close(cut, whole[(..., *[slice(7, 13)] * spatial_dims)])
+
+    def test_a_constant_image_has_none(self):
+        assert not RelativeGradient()(torch.full((1, 1, 6, 6), 0.7)).any()
 
 
 class TestGatedFusion:
