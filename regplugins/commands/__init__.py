@@ -6,11 +6,12 @@ from __future__ import annotations
 from regplugins.commands.catalogue import bundles, prepare
 from regplugins.commands.registration import align, register
 from regplugins.commands.results import evaluate, report
+from regplugins.commands.sharing import pack, unpack
 from regplugins.commands.transforms import apply, compose, convert, invert
 
 COMMANDS = {
     command.__name__: command
-    for command in (register, align, apply, compose, invert, convert, evaluate, report, prepare, bundles)
+    for command in (register, align, apply, compose, invert, convert, evaluate, report, prepare, bundles, pack, unpack)
 }
 
 __all__ = ["COMMANDS"]

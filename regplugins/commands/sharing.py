@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pack` and `unpack`: bundles as files to share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+
+
+def pack(bundle: str, output_dir: str, weights_url: str | None = None) -> dict[str, Any]:
+    """Write a bundle as one zip file, as monai.bundle download takes it, and its sha256 beside it.
+
+    The same bundle gives the same bytes. Results, data sets and weights that metadata.json does not name are left out.
+
+    Args:
+        bundle: the bundle's folder.
+        output_dir: where to write <name>_v<version>.zip and <name>_v<version>.zip.sha256.
+        weights_url: address of a folder where the weights are kept; the archive then holds large_files.yml in place of
+            them, for monai.bundle download_large_files.
+    """
+    archive = regplugins.sharing.pack(bundle, output_dir, weights_url)
+    return {"archive": str(archive), "sha256": regplugins.report.sha256(archive), "bytes": archive.stat().st_size}
+
+
+def unpack(archive: str, output_dir: str, sha256: str | None = None) -> dict[str, Any]:
+    """Take a bundle out of an archive of pack, once it is found whole, and nothing but a bundle with plain weights.
+
+    Its configurations are programs, which monai.bundle run executes: take bundles from whom you trust.
+
+    Args:
+        archive: zip file, or its address (http, https).
+        output_dir: where to put the bundle's folder.
+        sha256: what the archive must have; by default what a file <archive>.sha256 beside it says, if there is one.
+    """
+    return {"bundle": str(regplugins.sharing.unpack(archive, output_dir, sha256))}

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles as files that others can fetch, check and run."""
+
+from __future__ import annotations
+
+from regplugins.sharing.archive import pack, unpack
+
+__all__ = ["pack", "unpack"]

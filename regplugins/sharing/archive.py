@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle as one zip file, as MONAI downloads them: written the same to the byte each time, read with suspicion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from monai.apps import download_url
+
+from regplugins.io.files import PathLike, atomic, existing, output_folder
+from regplugins.report import sha256
+
+_METADATA = "configs/metadata.json"
+_LARGE_FILES = "large_files.yml"
+# What a bundle is made of; anything else in its folder, results and data sets above all, stays at home.
+_PARTS = {
+    "LICENSE": "",
+    _LARGE_FILES: "",
+    "configs": "*.json *.yaml *.yml *.conf",
+    "docs": "*.md *.txt *.png *.jpg *.svg",
+    "models": "*.pt",
+    "sample": "*.nii.gz *.csv *.txt",
+}
+_CHUNK = 2**20
+
+
+def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None) -> Path:
+    """Write a bundle as ``<name>_v<version>.zip``, one folder ``<name>`` in it, and its sha256 beside it.
+
+    Nothing is compressed (images and weights are as small as they get), sorted, and without dates: the same bundle
+    gives the same bytes on every machine. Of ``models`` it holds what ``metadata.json`` names.
+
+    Args:
+        bundle: the bundle's folder.
+        output_dir: where to write; made if need be.
+        weights_url: address of a folder where the weights are kept instead: the archive holds ``large_files.yml``, by
+            which ``monai.bundle download_large_files`` fetches them, in place of the weights.
+
+    Returns:
+        The archive; ``<archive>.sha256`` lies beside it, as ``sha256sum -c`` reads it.
+
+    Raises:
+        FileNotFoundError: no bundle, or one that lacks a part.
+        ValueError: its weights are not those of its metadata, or not weights alone.
+    """
+    bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
+    metadata = _metadata(bundle)
+    weights = metadata["weights"]
+    files = {name: bundle / name for name in _files(bundle) if _part(name) != "models" or name in weights}
+    _check_weights(bundle, weights)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    target = output_dir / f"{bundle.name}_v{metadata['version']}.zip"
+    with atomic(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        texts: dict[str, str] = {}
+        if weights_url is not None:
+            files = {name: path for name, path in files.items() if name not in weights}
+            texts[_LARGE_FILES] = _large_files(weights, weights_url)
+        for name in sorted({*files, *texts}):
+            entry = zipfile.ZipInfo(f"{bundle.name}/{name}")  # of 1980, the first year that zip files know
+            entry.create_system = 3  # whatever the machine
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, texts[name] if name in texts else files[name].read_bytes())
+    with atomic(f"{target}.sha256") as temporary:
+        temporary.write_text(f"{sha256(target)}  {target.name}\n", encoding="utf-8")
+    return target
+
+
+def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Path:
+    """Take a bundle out of an archive of ``pack``, if it is whole and holds nothing but a bundle.
+
+    Its weights must load as weights alone, without running code. Its configurations are programs all the same, which
+    ``monai.bundle run`` executes: a bundle of someone you do not trust is not made safe by this.
+
+    Args:
+        archive: a file, or an address (http, https).
+        output_dir: where the bundle's folder is to be; made if need be.
+        digest: sha256 that the archive must have. Default: what a file ``<archive>.sha256`` beside it says, if any.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        FileNotFoundError: no such archive, or it lacks a part.
+        FileExistsError: there is a folder of the bundle's name.
+        ValueError: another sha256, no archive of one bundle, or damaged; weights that are not those of the metadata, or
+            not weights alone.
+    """
+    output_dir = output_folder(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the whole bundle takes its place at once.
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".unpack-") as folder:
+        path = Path(archive)
+        if archive.startswith(("http://", "https://")):
+            path = Path(folder) / "bundle.zip"
+            download_url(archive, path, progress=False)
+        _check_digest(existing(path), digest)
+        bundle = Path(folder) / _extract(path, Path(folder))
+        weights = _metadata(bundle)["weights"]
+        _check_weights(bundle, weights, _listed(bundle))
+        unnamed = [name for name in _files(bundle) if _part(name) == "models" and name not in weights]
+        if unnamed:
+            raise ValueError(f"{path}: no archive of one bundle, its {_METADATA} does not name {unnamed}")
+        target = output_dir / bundle.name
+        if target.exists():
+            raise FileExistsError(f"{target}: is there already; remove it or choose another output_dir")
+        bundle.rename(target)
+    return target
+
+
+def _part(name: str) -> str:
+    return PurePosixPath(name).parts[0]
+
+
+def _belongs(name: str) -> bool:
+    """Whether a bundle may hold a file of this name, relative to its folder."""
+    path = PurePosixPath(name)
+    patterns = _PARTS.get(path.parts[0])
+    if patterns is None or any(part.startswith(".") for part in path.parts):
+        return False
+    return len(path.parts) == 1 if not patterns else any(path.match(pattern) for pattern in patterns.split())
+
+
+def _files(bundle: Path) -> list[str]:
+    names = (path.relative_to(bundle).as_posix() for path in sorted(bundle.rglob("*")) if path.is_file())
+    return [name for name in names if _belongs(name)]
+
+
+def _metadata(bundle: Path) -> dict[str, Any]:
+    path = bundle / _METADATA
+    if not path.is_file():
+        raise FileNotFoundError(f"{bundle.name}: no bundle, it has no {_METADATA}")
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "version": str(metadata["version"]),
+            "weights": {name: entry["sha256"] for name, entry in metadata["weights"].items()},
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{bundle.name}/{_METADATA}: not a bundle's metadata ({error!r})") from error
+
+
+def _check_weights(bundle: Path, weights: Mapping[str, str], elsewhere: Iterable[str] = ()) -> None:
+    """Whether the weights are there, those of the metadata, and tensors alone."""
+    for name, digest in weights.items():
+        path = bundle / name
+        if not path.is_file():
+            if name in elsewhere:
+                continue
+            raise FileNotFoundError(f"{bundle.name}: {name} is missing, which {_METADATA} names")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{bundle.name}: {name} does not load as weights alone: damaged, or a program") from error
+        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise ValueError(f"{bundle.name}: {name} holds something else than weights")
+        if sha256(path) != digest:
+            raise ValueError(f"{bundle.name}: {name} is not the file whose sha256 {_METADATA} names")
+
+
+def _large_files(weights: Mapping[str, str], url: str) -> str:
+    entries = [
+        {"path": name, "url": f"{url.rstrip('/')}/{name}", "hash_val": digest, "hash_type": "sha256"}
+        for name, digest in sorted(weights.items())
+    ]
+    return json.dumps({"large_files": entries}, indent=2) + "\n"  # JSON is YAML
+
+
+def _listed(bundle: Path) -> list[str]:
+    """Files that are kept elsewhere."""
+    path = bundle / _LARGE_FILES
+    return [entry["path"] for entry in json.loads(path.read_text())["large_files"]] if path.is_file() else []
+
+
+def _check_digest(path: Path, digest: str | None) -> None:
+    beside = path.with_name(f"{path.name}.sha256")
+    if digest is None and beside.is_file():
+        digest = beside.read_text(encoding="utf-8").split()[0]
+    if digest is not None and sha256(path) != digest.lower():
+        raise ValueError(f"{path}: its sha256 is {sha256(path)}, not {digest}: damaged, or another file")
+
+
+def _extract(path: Path, folder: Path) -> str:
+    """Extract an archive; the name of the one folder in it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            roots = {PurePosixPath(entry.filename).parts[0] for entry in entries}
+            for entry in entries:
+                inside = PurePosixPath(*PurePosixPath(entry.filename).parts[1:])
+                regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+                safe = len(roots) == 1 and inside.parts and ".." not in inside.parts and "\\" not in entry.filename
+                if not (regular and safe and _belongs(inside.as_posix())):
+                    raise ValueError(f"{path}: no archive of one bundle, it holds {entry.filename}")
+            (root,) = roots
+            if root.startswith((".", "/")):
+                raise ValueError(f"{path}: no archive of one bundle, it holds {root}")
+            for entry in entries:
+                target = folder / entry.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, target.open("wb") as file:
+                    shutil.copyfileobj(source, file, _CHUNK)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: damaged, or no zip file ({error})") from error
+    return root
