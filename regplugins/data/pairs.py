@@ -71,7 +71,9 @@ def sequence_pairs(records: Sequence[Mapping[str, Any]], fixed: str, moving: str
     return pairs
 
 
-def paired_modalities(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int, int, int]]:
+def paired_modalities(
+    records: Sequence[Mapping[str, Any]], within: int = 1, fixed: str | None = None, moving: str | None = None
+) -> list[tuple[int, int, int, int]]:
     """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
 
     For a fixed image ``A_i`` and a moving one ``B_j`` these are ``B_i`` and ``A_j``, aligned with them (Cao et al.,
@@ -80,6 +82,8 @@ def paired_modalities(records: Sequence[Mapping[str, Any]], within: int = 1) -> 
     Args:
         records: each with ``subject`` and ``sequence``; all images of a subject are aligned.
         within: how many times a pair of one subject is listed; those of two subjects are once.
+        fixed: sequence that fixed images must have; default: any.
+        moving: sequence that moving images must have; default: any.
 
     Returns:
         Indices of fixed, moving, and the fixed and the moving one's paired record.
@@ -97,9 +101,10 @@ def paired_modalities(records: Sequence[Mapping[str, Any]], within: int = 1) -> 
     for (name, own), (other_name, other) in product(subjects.items(), repeat=2):
         shared = [sequence for sequence in own if sequence in other]
         for a, b in permutations(shared, 2):
-            pairs += [(own[a], other[b], own[b], other[a])] * (within if name == other_name else 1)
+            if fixed in (None, a) and moving in (None, b):
+                pairs += [(own[a], other[b], own[b], other[a])] * (within if name == other_name else 1)
     if not pairs:
-        raise ValueError("no subject with two sequences")
+        raise ValueError(f"no subject with two sequences (fixed: {fixed or 'any'}, moving: {moving or 'any'})")
     return pairs
 
 

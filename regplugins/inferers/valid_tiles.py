@@ -26,8 +26,8 @@ class ValidTileInferer(FieldInferer):
     each.
 
     Args:
-        memory: GiB that the network may take at a time, by the estimate ``voxel_bytes`` of the network; the tiles are
-            the largest that keep to it, all of one size.
+        memory: GiB that the network may take at a time, by the estimate ``voxel_bytes`` of the network; of the tiles
+            that keep to it, all of one size, those by which it sees the fewest voxels.
         tile: sizes of the field's tiles, multiples of the network's stride, instead.
         amp: compute convolutions in bfloat16, see ``FieldInferer``.
         zoom: voxels of the network's images for each of the pair's, see ``FieldInferer``.
@@ -69,17 +69,19 @@ class ValidTileInferer(FieldInferer):
             if len(self.tile) != len(shape) or any(size < stride or size % stride for size in self.tile):
                 raise ValueError(f"tile must be {len(shape)} multiples of {stride}, got {self.tile}")
             return list(self.tile)
-        counts = [1] * len(shape)
-        while True:
-            tile = [stride * ceil(size / count / stride) for size, count in zip(shape, counts, strict=True)]
-            voxels = prod(size + 2 * margin for size in tile)
-            if voxels * voxel_bytes <= self.memory * _GIB:
-                return tile
-            longest = tile.index(max(tile))
-            if tile[longest] == stride:
-                least = voxels * voxel_bytes / _GIB
-                raise ValueError(f"memory of {self.memory} GiB is too little: the least tile takes {least:.2g} GiB")
-            counts[longest] += 1
+        most = self.memory * _GIB / voxel_bytes
+        # Along each axis what divides it into one, two, three … parts.
+        sizes = [sorted({stride * ceil(size / k / stride) for k in range(1, size + 1)}) for size in shape]
+        tiles = [tile for tile in product(*sizes) if prod(size + 2 * margin for size in tile) <= most]
+        if not tiles:
+            least = (stride + 2 * margin) ** len(shape) * voxel_bytes / _GIB
+            raise ValueError(f"memory of {self.memory} GiB is too little: the least tile takes {least:.2g} GiB")
+
+        def seen(tile: tuple[int, ...]) -> int:
+            return prod(ceil(size / step) * (step + 2 * margin) for size, step in zip(shape, tile, strict=True))
+
+        tile = min(tiles, key=seen)
+        return list(tile)
 
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
         shape, margin = list(pair.shape[2:]), _number(network, "margin")

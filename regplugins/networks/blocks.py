@@ -49,7 +49,8 @@ class RelativeGradient(nn.Module):
     Two images of different contrast show the same boundaries in it. Not from a paper.
 
     Args:
-        radius: of the box over which the mean is taken, voxels; with ``radius + 1`` the result depends on no other.
+        radius: of the box over which the mean is taken, voxels. The result at a voxel depends on what lies within
+            ``radius + 1``.
         least: added to the mean, intensity per voxel: differences well below it, noise in images from 0 to 1, count as
             no edges. It is among the weights, so that a network that was trained on edges is not loaded into one that
             sees intensities.
@@ -75,7 +76,9 @@ class RelativeGradient(nn.Module):
         padded = F.pad(magnitude, [self.radius, self.radius] * n, mode="replicate")
         size = 2 * self.radius + 1
         mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
-        return centre(magnitude / (mean + self.least), [size - 2 * self.cut for size in image.shape[2:]])
+        # A buffer is a "Tensor | Module" to type checkers, and a script takes no annotation of it.
+        relative = magnitude / (mean + self.least)  # type: ignore[operator]
+        return centre(relative, [size - 2 * self.cut for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):

@@ -38,10 +38,10 @@ class ValidUNet(RegistrationNetwork):
     """The displacement field in the middle of a patch: of ``4 k + 40`` voxels an axis, the inner ``4 k``.
 
     Two convolutions at full, half and quarter resolution and two at half and full resolution on the way back, none of
-    them padded; max pooling down, transposed convolutions (2 x 2 x 2, stride 2) up; skip connections cropped to what
-    they meet; a 1 x 1 x 1 convolution without activation. Sizes for the paper's patch: 68, 64, 32, 28, 14, 10, 20, 16,
-    32, 28. The field at a voxel depends on nothing but the ``margin`` voxels about it and on where it lies between
-    multiples of 4, so that a volume's field is the same whatever tiles it is computed by.
+    them padded (unless ``padded``); max pooling down, transposed convolutions (2 x 2 x 2, stride 2) up; skip
+    connections cropped to what they meet; a 1 x 1 x 1 convolution without activation. Sizes for the paper's patch: 68,
+    64, 32, 28, 14, 10, 20, 16, 32, 28. The field at a voxel depends on nothing but the ``margin`` voxels about it and
+    on where it lies between multiples of 4, so that a volume's field is the same whatever tiles it is computed by.
 
     Args:
         spatial_dims: 2 or 3.
@@ -49,9 +49,9 @@ class ValidUNet(RegistrationNetwork):
         patch_shape: of the input, to have it checked now rather than in training; default: not checked.
         edges: see ``RelativeGradient`` of the images in place of their intensities, which learns sooner. It takes four
             voxels at each face more: ``4 k + 48`` for ``4 k``. Not in the paper.
-        padded: the same weights with all convolutions padded: of ``4 k`` voxels, ``4 k``. Nearly the same field of a
-            whole image, whose border is background, in training for a fraction of the time; of a part of an image it
-            is another. Not in the paper.
+        padded: the same weights with all convolutions padded: of ``4 k`` voxels, ``4 k``. For training on whole images,
+            in a fraction of the time. The field is the same but near the image's border, beyond which the features
+            continue instead of the image. Not in the paper.
 
     Raises:
         ValueError: wrong number of channels, or a patch of a size from which there is no field.
@@ -110,9 +110,10 @@ class ValidUNet(RegistrationNetwork):
         for size in shape:
             if size < least or size % self.stride != 0:
                 below = max(least, size // self.stride * self.stride)
+                margins = f"{2 * self.margin} and " if self.margin > 0 else ""
                 raise ValueError(
-                    f"a patch of {shape} does not fit: sizes are {2 * self.margin} and a multiple of {self.stride}, "
-                    f"such as, next to {size}, {below} and {below + self.stride}"
+                    f"a patch of {shape} does not fit: sizes are {margins}a multiple of {self.stride}, such as, next "
+                    f"to {size}, {below} and {below + self.stride}"
                 )
 
     def forward(self, pair: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class ValidUNet(RegistrationNetwork):
         skips: list[Tensor] = []
         for k, block in enumerate(self.encoder):
             if k == 2 and self.margin == 0:
-                # Not padded, the image would have lost 2 + 2 x 2 voxels here: what is pooled begins at the same of four.
+                # Not padded, the image would have lost 2 + 2 x 2 voxels: pool what would then lie in one cell of four.
                 features = F.pad(features, [1, 1] * self.spatial_dims, mode="replicate")
             features = block(features if k == 0 else self.pool(features))
             skips.append(features)

@@ -137,6 +137,8 @@ class RandPatchPaird(Randomizable, Transform):
             lacking = max(0, patch - size - 2 * self.margin)  # a patch larger than the image has it in the middle
             padding += [self.margin + lacking // 2, self.margin + lacking - lacking // 2]
         weight = F.pad((data["fixed"] > 0).float().clamp(min=self.background), padding)[0]
+        # MONAI never draws the last place along an axis: here that is one past the last.
+        weight = F.pad(weight, [0, 1] * weight.ndim)
         (centre,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
         cut = SpatialCrop(roi_center=centre, roi_size=self.shape)
         return {key: cut(F.pad(image[None], padding, mode="replicate")[0]) for key, image in data.items()}

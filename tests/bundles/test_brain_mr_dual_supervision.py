@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from regplugins.checks import first_cause
 from regplugins.data import read_datalist
@@ -31,6 +32,46 @@ class TestTraining:
         (group,) = last["optimizer"]["param_groups"]
         assert group["lr"] == 0.01 and group["momentum"] == 0
         assert last["lr_scheduler"]["step_size"] == 4 * 2  # four epochs of two steps
+
+    @pytest.mark.parametrize("edges", [False, True])
+    def test_what_is_learnt_by_default_is_resumed_and_evaluated(self, data, train, run, tmp_path, edges):
+        train(tmp_path, max_epochs=1, edges=edges)
+        assert train(tmp_path, max_epochs=2, resume=True, edges=edges)["epoch"] == 2
+        models = str(tmp_path / "checkpoints")
+        few = {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "models_dir": models}
+        run("train", "evaluate", edges=edges, **DUAL_SUPERVISION.evaluation, **few)
+        with pytest.raises(RuntimeError) as error:
+            run("train", "evaluate", edges=not edges, **DUAL_SUPERVISION.evaluation, **few)
+        assert "model.pt: not the weights of this network" in str(first_cause(error.value))
+
+    def test_whole_brains_as_shipped(self, data, run, tmp_path):
+        """With the sizes of ``shipped.json``, which other tests make smaller."""
+        few = {"pairs_per_epoch": 2, "val_pairs": 1, "val_interval": 1, "max_epochs": 1}
+        run("train", "shipped", dataset_dir=str(data), output_dir=str(tmp_path), amp=False, **few)
+        assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 1
+
+    def test_one_direction(self, train, tmp_path):
+        assert train(tmp_path, max_epochs=1, fixed_sequence="t1", moving_sequence="t2")["iteration"] == 2
+        with pytest.raises(RuntimeError) as error:
+            train(tmp_path, max_epochs=1, fixed_sequence="pet")
+        assert "(fixed: pet, moving: any)" in str(first_cause(error.value))
+
+    def test_partners_stay_aligned(self, bundle, data, tmp_path):
+        """One image under the names of two sequences: flips, warps and patches keep it equal to its partner."""
+        sections = json.loads((data / "datalist.json").read_text())
+        image = sections["training"][0]["image"]
+        sections["training"] = [{"image": image, "subject": "one", "sequence": name} for name in ("t1", "t2")]
+        (tmp_path / "datalist.json").write_text(json.dumps(sections))
+        parser = ConfigParser()
+        parser.read_config([bundle / "configs/train.json"])
+        parser.update({"bundle_root": str(bundle), "dataset_dir": str(tmp_path), "train#augmentation": None})
+        parser.update({key: value for key, value in DUAL_SUPERVISION.training.items() if key in parser})
+        dataset = parser.get_parsed_content("train#dataset")
+        for index in range(4):
+            item = dataset[index]
+            assert torch.equal(item["fixed"], item["fixed_paired"])
+            assert torch.equal(item["moving"], item["moving_paired"])
+            assert not torch.equal(item["fixed"], item["moving"])
 
     def test_the_rate_is_halved_every_four_epochs(self, train, tmp_path):
         small = {"pairs_per_epoch": 1, "batch_size": 1, "val_pairs": 1, "val_interval": 9}

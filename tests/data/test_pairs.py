@@ -227,6 +227,17 @@ def test_paired_modalities_hold_both_sides_partners():
     assert sorted(quadruples) == sorted(between + 3 * within)
 
 
+def test_paired_modalities_in_one_direction():
+    records = [{"subject": subject, "sequence": sequence} for subject, sequence in SUBJECTS]
+    every = paired_modalities(records)
+    assert paired_modalities(records, fixed="ct", moving="mr") == [
+        quadruple for quadruple in every if records[quadruple[0]]["sequence"] == "ct"
+    ]
+    assert paired_modalities(records, moving="pet") == [(4, 5, 5, 4)]
+    with pytest.raises(ValueError, match=r"no subject with two sequences \(fixed: ct, moving: pet\)"):
+        paired_modalities(records, fixed="ct", moving="pet")
+
+
 def test_sequence_pairs_are_of_one_subject():
     records = [{"subject": subject, "sequence": sequence} for subject, sequence in SUBJECTS]
     assert sequence_pairs(records, "ct", "mr") == [(0, 1), (3, 2)]

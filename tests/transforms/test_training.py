@@ -246,6 +246,11 @@ class TestPatches:
             corners.add(tuple(map(int, corner)))
         assert len(corners) > 5
 
+    def test_every_place_is_drawn_the_last_ones_too(self):
+        cut = RandPatchPaird([4, 8]).set_random_state(seed=0)
+        first = {int(cut(self.numbered(6, 9))["moving"][0, 0, 0] - 1e6) for _ in range(200)}
+        assert first == {9 * row + column for row in range(3) for column in range(2)}
+
     def test_the_same_seed_cuts_the_same(self):
         one, other = (RandPatchPaird([5, 5]).set_random_state(seed=3)(self.numbered(30, 30)) for _ in range(2))
         assert torch.equal(one["fixed"], other["fixed"])
