@@ -72,7 +72,8 @@ def onto_grid(image: MetaTensor, target: Grid, transform: Transform | None = Non
         ``(1, *target.shape)`` float32.
     """
     source = Grid.from_image(image)
-    blocks = [int(target.spacing.min() // size) or 1 for size in source.spacing.tolist()]
+    # A header's rounding must not decide whether a voxel twice as large is one: 2.0000001 mm are 2 mm.
+    blocks = [int(target.spacing.min() / size + 1e-3) or 1 for size in source.spacing.tolist()]
     blocks = [min(block, size) for block, size in zip(blocks, source.shape, strict=True)]
     values = image.as_tensor()
     if math.prod(blocks) > 1:

@@ -219,6 +219,17 @@ class TestOntoGrid:
         blocks = noise.as_tensor().view(12, 4, 12, 4, 12, 4).mean(dim=(1, 3, 5))  # the voxels each covers
         torch.testing.assert_close(coarse[0], blocks, atol=1e-5, rtol=0)
 
+    def test_rounding_in_a_header_does_not_decide_whether_it_averages(self) -> None:
+        noise = torch.randn(1, 24, 24, 24)
+        one, other = (
+            onto_grid(
+                MetaTensor(noise, affine=torch.diag(torch.tensor([size] * 3 + [1.0], dtype=torch.float64))),
+                Grid((6, 6, 6), torch.diag(torch.tensor([4.0, 4.0, 4.0, 1.0], dtype=torch.float64))),
+            )
+            for size in (2.0, 2.0000001)
+        )
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
     def test_an_axis_thinner_than_a_coarse_voxel_is_averaged_whole(self) -> None:
         slab = MetaTensor(torch.rand(1, 12, 12, 2), affine=torch.eye(4))
         coarse = onto_grid(slab, Grid.from_image(slab).resized([3.0] * 3))
