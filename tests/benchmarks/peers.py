@@ -87,7 +87,7 @@ def main(
 
 def judged(record: dict[str, str], method: Method, init: str, effort: float) -> dict[str, Any]:
     """Register one pair and measure it as evaluate.json does."""
-    pair = LoadPaird(spatial_dims=3)(record)
+    pair = LoadPaird()(record)
     with stage(pair, "init"):
         pair["initial"] = initial_of(pair, init)
     transform = method(pair, effort)
@@ -126,14 +126,14 @@ def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor
     return normalise(onto_grid(pair["fixed"], grid)), normalise(onto_grid(pair["moving"], grid, pair["initial"])), grid
 
 
-def _ants(matched: bool = False, **options: Any) -> Method:
+def _ants(kind: str = "SyN", matched: bool = False, **options: Any) -> Method:
     def register(pair: dict[str, Any], effort: float) -> Transform:
         import ants
 
         fixed, moving = (ants.image_read(pair["paths"][side]) for side in ("fixed", "moving"))
         if matched:
             moving = ants.histogram_match_image(moving, fixed)
-        iterations = _times(effort, options["reg_iterations"])
+        iterations = {key: _times(effort, counts) for key, counts in options.items() if key.endswith("iterations")}
         with tempfile.TemporaryDirectory() as folder:
             start = f"{folder}/start.mat"
             write_transform(pair["initial"], start)
@@ -141,11 +141,11 @@ def _ants(matched: bool = False, **options: Any) -> Method:
                 result = ants.registration(
                     fixed,
                     moving,
-                    type_of_transform="SyN",
+                    type_of_transform=kind,
                     initial_transform=start,
                     outprefix=f"{folder}/out",
                     random_seed=_SEED,
-                    **{**options, "reg_iterations": iterations},
+                    **{**options, **iterations},
                 )
             return read_chain(result["fwdtransforms"])
 
@@ -240,6 +240,8 @@ METHODS: dict[str, Method] = {
     "same_modality": _regplugins("same_modality"),
     "ct_mr": _regplugins("ct_mr"),
     "large_deformation": _regplugins("large_deformation"),
+    # The package's own iterations.
+    "affine_mi": _ants("Affine", aff_metric="mattes", aff_iterations=(2100, 1200, 1200, 10)),
     "syn_mi": _ants(aff_metric="mattes", syn_metric="mattes", reg_iterations=(40, 20, 0)),
     # The command of Li and Fan (2018), with histogram matching.
     "paper_cc": _ants(
