@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -29,7 +28,6 @@ _PARTS = {
     "models": "*.pt",
     "sample": "*.nii.gz *.csv *.txt",
 }
-_CHUNK = 2**20
 
 
 def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None) -> Path:
@@ -202,11 +200,7 @@ def _extract(path: Path, folder: Path) -> str:
             (root,) = roots
             if root.startswith((".", "/")):
                 raise ValueError(f"{path}: no archive of one bundle, it holds {root}")
-            for entry in entries:
-                target = folder / entry.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as source, target.open("wb") as file:
-                    shutil.copyfileobj(source, file, _CHUNK)
+            archive.extractall(folder, entries)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: damaged, or no zip file ({error})") from error
     return root
