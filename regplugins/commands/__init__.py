@@ -6,12 +6,15 @@ from __future__ import annotations
 from regplugins.commands.catalogue import bundles, prepare
 from regplugins.commands.registration import align, register
 from regplugins.commands.results import evaluate, report
-from regplugins.commands.sharing import pack, unpack
+from regplugins.commands.sharing import pack, publish, unpack
 from regplugins.commands.transforms import apply, compose, convert, invert
 
 COMMANDS = {
     command.__name__: command
-    for command in (register, align, apply, compose, invert, convert, evaluate, report, prepare, bundles, pack, unpack)
+    for command in (
+        *(register, align, apply, compose, invert, convert, evaluate, report),
+        *(prepare, bundles, pack, unpack, publish),
+    )
 }
 
 __all__ = ["COMMANDS"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pack` and `unpack`: bundles as files to share."""
+"""`pack`, `unpack` and `publish`: bundles to share."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ def unpack(archive: str, output_dir: str, sha256: str | None = None) -> dict[str
         sha256: what the archive must have; by default what a file <archive>.sha256 beside it says, if there is one.
     """
     return {"bundle": str(regplugins.sharing.unpack(archive, output_dir, sha256))}
+
+
+def publish(bundle: str, repository: str, private: bool = True, dry_run: bool = False) -> dict[str, Any]:
+    """Upload a bundle to the Hugging Face Hub, with the files that pack takes, and tag it with its version.
+
+    Wants huggingface_hub (pip install 'regplugins[hub]') and its token (hf auth login, or HF_TOKEN).
+
+    Args:
+        bundle: the bundle's folder.
+        repository: owner/name; made if need be.
+        private: whether a new repository is.
+        dry_run: check the bundle and tell what would go up, without the network.
+    """
+    return regplugins.sharing.publish(bundle, repository, private, dry_run=dry_run)

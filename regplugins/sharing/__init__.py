@@ -4,5 +4,6 @@
 from __future__ import annotations
 
 from regplugins.sharing.archive import pack, unpack
+from regplugins.sharing.hub import publish
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "publish", "unpack"]

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles on the Hugging Face Hub, of which a small one runs here."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from regplugins.report import sha256
+from regplugins.sharing import publish
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAME = "any_modality_optimization"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """What the Hub keeps of one repository."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {"old.txt": b"of an earlier version"}
+        self.tags: list[str] = []
+        self.visibility = ""
+        self.url = ""
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """The part of the Hub's interface (huggingface.co/docs/hub/api) that an upload and a download need."""
+        if file := re.fullmatch(rf"/me/x/resolve/{COMMIT}/(.+)", path):
+            return 200, self.files[file[1]]
+        if path.endswith("/commit/main"):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    del self.files[line["value"]["path"]]
+            result: object = {"commitUrl": f"{self.url}/me/x/commit/{COMMIT}", "commitOid": COMMIT}
+        elif path.endswith("/preupload/main"):
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            result = {"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]}
+        elif path.endswith("/repos/create"):
+            self.visibility = json.loads(body)["visibility"]
+            result = {"url": f"{self.url}/me/x"}
+        elif path.endswith("/refs"):
+            tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": COMMIT} for tag in self.tags]
+            result = {"branches": [], "converts": [], "tags": tags}
+        elif path.endswith(f"/tag/{COMMIT}"):
+            self.tags.append(json.loads(body)["tag"])
+            result = {}
+        elif "/tree/" in path:
+            files = [{"type": "file", "path": p, "size": len(d), "oid": "0" * 40} for p, d in self.files.items()]
+            result = files
+        elif path.endswith("/validate-yaml"):
+            result = {"errors": [], "warnings": []}
+        elif re.search(r"/api/models/me/x(/revision/.+)?$", path):
+            result = {"id": "me/x", "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.files]}
+        else:
+            return 404, f"{method} {path}".encode()
+        return 200, json.dumps(result).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def __init__(self, hub: Hub, *arguments: object) -> None:
+        self.hub = hub
+        super().__init__(*arguments)
+
+    def serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, data = self.hub.answer(self.command, self.path.split("?")[0], body)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hash(data)}"')
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_POST = do_HEAD = serve  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, hub)) as service:
+        hub.url = f"http://127.0.0.1:{service.server_port}"
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        yield hub
+        service.shutdown()
+        thread.join()
+
+
+def run(hub: Hub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_" + "x" * 34, "HF_HOME": str(home)}
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.slow
+def test_what_is_published_is_what_monai_downloads(hub, tmp_path):
+    done = run(hub, tmp_path / "hf", "regplugins", "publish", str(BUNDLES / NAME), "me/x", "--json")
+    assert done.returncode == 0, done.stderr
+    version = json.loads((BUNDLES / NAME / "configs/metadata.json").read_text())["version"]
+    assert hub.tags == [version]
+    assert hub.visibility == "private"
+    assert json.loads(done.stdout)["url"] == f"{hub.url}/me/x/commit/{COMMIT}"
+    assert json.loads(done.stdout)["files"].keys() == hub.files.keys()  # the earlier version's file is gone
+
+    options = {"name": NAME, "source": "huggingface_hub", "repo": "me/x", "version": version, "bundle_dir": tmp_path}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    done = run(hub, tmp_path / "hf", "monai.bundle", "download", *words)
+    assert done.returncode == 0, done.stderr
+    for name in json.loads((BUNDLES / NAME / "configs/metadata.json").read_text())["weights"] or ["LICENSE"]:
+        assert (tmp_path / NAME / name).read_bytes() == (BUNDLES / NAME / name).read_bytes()
+
+    again = run(hub, tmp_path / "hf", "regplugins", "publish", str(BUNDLES / NAME), "me/x")
+    assert again.returncode == 1
+    assert f"me/x: version {version} is there already" in again.stderr
+
+
+@pytest.mark.parametrize("bundle", sorted(BUNDLES.iterdir()), ids=lambda path: path.name)
+def test_dry_run_names_what_would_go_up(bundle):
+    told = publish(bundle, "me/x", dry_run=True)
+    assert told["url"] is None
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/inference.json"):
+        assert told["files"][name] == sha256(bundle / name)
+    metadata = json.loads((bundle / "configs/metadata.json").read_text())
+    assert {name for name in told["files"] if name.startswith("models/")} == set(metadata["weights"])
+    assert not any(name.startswith(("output", "eval")) for name in told["files"])
+
+
+def test_first_page_does_not_call_weights_free(hub, monkeypatch):
+    """Its header is what the Hub files a repository by."""
+    import huggingface_hub
+
+    monkeypatch.setattr(
+        "regplugins.sharing.hub.huggingface_hub.HfApi", partial(huggingface_hub.HfApi, endpoint=hub.url)
+    )
+    publish(BUNDLES / NAME, "me/x", token="hf_" + "x" * 34)
+    _, header, page = hub.files["README.md"].decode().split("---\n", 2)
+    assert yaml.safe_load(header)["license"] == "other"
+    assert yaml.safe_load(header)["license_link"] in hub.files
+    assert f"--repo me/x --version {hub.tags[0]}" in page
+
+
+@pytest.mark.parametrize("repository", ["x", "me/", "/x", "me/x/y"])
+def test_no_name_of_a_repository(repository):
+    with pytest.raises(ValueError, match="owner/name"):
+        publish(BUNDLES / NAME, repository, dry_run=True)
+
+
+def test_spoilt_weights_do_not_go_up(tmp_path, hub):
+    copy = shutil.copytree(BUNDLES / "hippocampus_mr_multires_fcn", tmp_path / "spoilt")
+    (copy / "models/model.pt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="does not load"):
+        publish(copy, "me/x")
+    assert list(hub.files) == ["old.txt"]
