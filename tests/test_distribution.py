@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is handed out: wheel, source archive, and the index of models."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import regplugins
+from regplugins.sharing import pack, unpack
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "hippocampus_mr_multires_fcn"
+model_index = runpy.run_path(str(ROOT / "docs/model_index.py"))["index"]
+
+
+def call(*command: str | Path, **options: object) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Wheel and source archive, the wheel built from the unpacked source archive."""
+    folder = tmp_path_factory.mktemp("distributions")
+    build = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
+    call(*build, "--target", "sdist", cwd=ROOT)
+    (source,) = folder.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(folder / "source", filter="data")
+    (unpacked,) = (folder / "source").iterdir()
+    call(*build, "--target", "wheel", cwd=unpacked)
+    (wheel,) = folder.glob("*.whl")
+    return {"source": source, "wheel": wheel}
+
+
+@pytest.mark.slow
+class TestDistributions:
+    def test_the_wheel_holds_the_package_and_nothing_else(self, distributions):
+        with zipfile.ZipFile(distributions["wheel"]) as archive:
+            names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "regplugins").rglob("*.py")}
+        assert set(names) >= kept
+        assert {name.split("/")[0] for name in names} == {"regplugins"}
+        assert distributions["wheel"].name == f"regplugins-{regplugins.__version__}-py3-none-any.whl"
+
+    def test_the_source_archive_holds_what_is_built_and_tested_and_no_bundle(self, distributions):
+        with tarfile.open(distributions["source"]) as archive:
+            tops = {name.split("/")[1] for name in archive.getnames()}
+        assert tops >= {"regplugins", "tests", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+        assert not tops & {"bundles", "output", ".venv"}
+
+    def test_a_bundle_runs_beside_the_installed_wheel(self, distributions, tmp_path):
+        """In an environment whose other packages are this one's, and whose regplugins is the wheel's."""
+        venv.create(tmp_path / "env", with_pip=True)
+        python = tmp_path / "env/bin/python"
+        site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        call(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", distributions["wheel"])
+        # A .pth file in a folder that a .pth file names is not read, so that an editable regplugins stays out.
+        (Path(site) / "others.pth").write_text(sysconfig.get_path("purelib"))
+        bundle = unpack(str(pack(ROOT / "bundles" / NAME, tmp_path)), tmp_path / "bundles")
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        where = call(python, "-c", "import regplugins; print(regplugins.__file__)", cwd=tmp_path, env=environment)
+        assert Path(where.strip()).is_relative_to(site)
+        words = ["--config_file", "configs/inference.json", "--output_dir", tmp_path / "out"]
+        call(python, "-m", "monai.bundle", "run", *words, cwd=bundle, env=environment)
+        assert np.isfinite(nib.load(tmp_path / "out/warped.nii.gz").get_fdata()).all()
+        assert "regplugins" in json.loads((tmp_path / "out/report.json").read_text())["versions"]
+
+
+def test_the_index_of_models_is_of_these_bundles():
+    assert (ROOT / "docs/models.md").read_text() == model_index(ROOT / "bundles"), "run python docs/model_index.py"
+
+
+def test_the_index_follows_the_metadata(tmp_path):
+    copy = shutil.copytree(ROOT / "bundles" / NAME, tmp_path / NAME)
+    metadata = json.loads((copy / "configs/metadata.json").read_text())
+    metadata["version"] = "7.8.9"
+    del metadata["weights"]["models/model_weak.pt"]
+    (copy / "configs/metadata.json").write_text(json.dumps(metadata))
+    page = model_index(tmp_path)
+    assert f"| [`{NAME}`](../bundles/{NAME}/docs/README.md) | 7.8.9 |" in page
+    assert "model.pt" in page
+    assert "model_weak.pt" not in page
