@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regplugins.spatial.interpolation import interpolate_linear
 from regplugins.spatial.padding import crop
 from regplugins.spatial.warp import warp
 
+# Bounds the memory of an inversion.
+_VOXELS_AT_A_TIME = 2**20
 # A volume ratio below which a Jacobian is not inverted.
 _FLAT = 0.01
 
@@ -62,21 +65,47 @@ def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[
     Args:
         ddf: ``(B, n, *spatial)`` voxels.
         iterations: at most so many.
-        tolerance: stop when the largest residual, in voxels, is below this.
+        tolerance: a voxel is left as it is once its residual is below this along every axis, in voxels.
 
     Returns:
         The inverse ``(B, n, *spatial)`` in voxels, and the residual ``(B, *spatial)``: the length in voxels of ``v(x) +
         u(x + v(x))``.
     """
     step = _inverse_of_mean_jacobian(ddf)
-    inverse = -_times(step, ddf)
-    error = warp(ddf, inverse) + inverse
-    for _ in range(iterations):
-        if float(error.detach().abs().max()) < tolerance:
-            break
-        inverse = inverse - _times(step, error)
-        error = warp(ddf, inverse) + inverse
+    ddf = ddf.to(step.dtype)
+    result = ddf.new_empty(len(ddf), 2 * ddf.shape[1], ddf[0, 0].numel())
+    for item, (forward, matrix) in enumerate(zip(ddf, step, strict=True)):
+        for start in range(0, result.shape[2], _VOXELS_AT_A_TIME):
+            voxels = torch.arange(start, min(start + _VOXELS_AT_A_TIME, result.shape[2]), device=ddf.device)
+            result[item, :, start : start + len(voxels)] = _inverse_at(voxels, forward, matrix, iterations, tolerance)
+    inverse, error = result.view(len(ddf), 2, *ddf.shape[1:]).unbind(1)
     return inverse, error.norm(dim=1)
+
+
+def _inverse_at(voxels: Tensor, ddf: Tensor, step: Tensor, iterations: int, tolerance: float) -> Tensor:
+    """Iterate where the residual is above the tolerance; no voxel's inverse depends on another's.
+
+    Args:
+        voxels: ``(voxels,)``, their places in the flat field.
+        ddf: ``(n, *spatial)`` voxels.
+        step: ``(n, n)``.
+        iterations: at most so many.
+        tolerance: in voxels.
+
+    Returns:
+        ``(2 n, voxels)``: the inverse there and what is left of it.
+    """
+    places = torch.stack(torch.unravel_index(voxels, ddf.shape[1:])).double()
+    inverse = -_times(step[None], ddf.flatten(1)[None, :, voxels])[0]
+    error = interpolate_linear(ddf, (places + inverse).t()) + inverse
+    for _ in range(iterations):
+        (left,) = torch.nonzero(error.detach().abs().amax(dim=0) >= tolerance, as_tuple=True)
+        if len(left) == 0:
+            break
+        better = inverse[:, left] - _times(step[None], error[None, :, left])[0]
+        inverse[:, left] = better
+        error[:, left] = interpolate_linear(ddf, (places[:, left] + better).t()) + better
+    return torch.cat([inverse, error])
 
 
 def _inverse_of_mean_jacobian(ddf: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import itertools
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from regplugins.spatial.sampling import sample
 
 
 def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
@@ -26,8 +27,7 @@ def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
     scale = index.new_tensor([2.0 / max(size - 1, 1) for size in values.shape[1:]])
     positions = (index * scale - 1).to(values.dtype).flip(-1)
     positions = positions.reshape(1, *[1] * (n - 1), -1, n)
-    sampled = F.grid_sample(values[None], positions, mode="bilinear", padding_mode="border", align_corners=True)
-    return sampled.view(values.shape[0], *index.shape[:-1])
+    return sample(values[None], positions).view(values.shape[0], *index.shape[:-1])
 
 
 def interpolate_nearest(values: Tensor, index: Tensor) -> Tensor:

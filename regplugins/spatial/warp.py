@@ -8,8 +8,9 @@ bfloat16), turns a misspelt mode silently into another one and cannot be scripte
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from regplugins.spatial.sampling import sample
 
 
 def identity_grid(shape: list[int], device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -46,7 +47,7 @@ def _sampling_grid(ddf: Tensor, shape: list[int]) -> Tensor:
 
 def _grid_sample(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
     positions = _sampling_grid(ddf, list(image.shape[2:]))
-    return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
+    return sample(image, positions, mode, padding)
 
 
 def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:

@@ -74,6 +74,15 @@ def test_inverse_undoes_the_field_on_both_sides(shape):
     assert compose(inverse, ddf).norm(dim=1).max() < 0.1  # interpolates the inverse between its voxels
 
 
+def test_fields_of_a_batch_and_voxels_are_inverted_one_by_one(monkeypatch):
+    ddfs = torch.cat([smooth_ddf((9, 10, 11), 2.0), -smooth_ddf((9, 10, 11), 1.5)])
+    together = invert(ddfs)
+    monkeypatch.setattr("regplugins.spatial.ddf._VOXELS_AT_A_TIME", 37)
+    for k in range(2):
+        for alone, both in zip(invert(ddfs[k : k + 1]), together, strict=True):
+            torch.testing.assert_close(alone[0], both[k])
+
+
 @pytest.mark.parametrize("degrees", [60.0, -90.0, 150.0])
 def test_a_field_that_turns_everything_is_inverted(degrees):
     # About the grid's centre; the plain fixed-point iteration runs away.
