@@ -28,6 +28,7 @@ REQUIRED = [
     "configs/inference.json",
     "configs/logging.conf",
     "configs/metadata.json",
+    "configs/multi_gpu_inference.json",
     "docs/README.md",
     "docs/data_license.txt",
     "sample/TERMS.txt",

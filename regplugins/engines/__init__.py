@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
-from regplugins.engines.processes import process_device, start_processes
+from regplugins.engines.processes import process_device, start_processes, synchronised
 from regplugins.engines.training import (
     FieldsModule,
     least_determinants,
@@ -27,4 +27,5 @@ __all__ = [
     "process_device",
     "single_pair",
     "start_processes",
+    "synchronised",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on several processes, as ``torchrun`` starts them."""
+"""Several processes, as ``torchrun`` starts them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 
 def process_device() -> torch.device:
@@ -23,7 +24,7 @@ def start_processes() -> None:
     """
     if "LOCAL_RANK" not in os.environ:
         raise RuntimeError(
-            "multi_gpu_train.json wants to be started by: torchrun --nproc_per_node=N -m monai.bundle run …"
+            "the multi_gpu configurations want to be started by: torchrun --nproc_per_node=N -m monai.bundle run …"
         )
     device = process_device()
     if device.type == "cuda":
@@ -31,3 +32,19 @@ def start_processes() -> None:
     dist.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")
     if dist.get_rank() != 0:
         logging.disable(logging.INFO)
+
+
+def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
+    """Let a network's batch normalisations share their statistics over all processes.
+
+    PyTorch has that on GPUs only: on CPUs each process normalises by its own part of the batch, and training differs
+    from that by one process.
+
+    Args:
+        network: changed in place; parameters and names of its state stay.
+        device: of this process.
+
+    Returns:
+        The network.
+    """
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network) if device.type == "cuda" else network

@@ -6,10 +6,12 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 
 from regplugins.io import atomic
@@ -28,6 +30,9 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | 
 
 class SummaryTable:
     """Handler of an evaluator that registers pairs: writes a CSV with a row a pair when all are done.
+
+    Of several processes, each of which takes a pair in turn (MONAI's ``DistributedSampler`` without ``shuffle``), the
+    first writes the rows of all, in the order of the pairs.
 
     Args:
         path: CSV file.
@@ -79,14 +84,27 @@ class SummaryTable:
 
     def write(self) -> None:
         """Write the table; what was not measured or is not finite is left empty."""
+        rows = self._of_all_processes()
+        if rows is None:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
-            writer.writerows([_cell(row.get(column)) for column in columns] for row in self.rows)
+            writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
         if self.summary is not None:
-            write_json(summarise(self.rows), self.summary)
+            write_json(summarise(rows), self.summary)
+
+    def _of_all_processes(self) -> list[dict[str, Any]] | None:
+        """None but in the process that writes."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.rows
+        parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, self.rows)
+        if dist.get_rank() != 0:
+            return None
+        return [row for turn in zip_longest(*parts) for row in turn if row is not None]
 
 
 def _cell(value: Any) -> Any:

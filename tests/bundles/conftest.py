@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,26 @@ def train(case: TrainedCase, data: Path, run: Callable[..., None]) -> Callable[.
     return call
 
 
+def torchrun_command(bundle: Path, *configs: str, **overrides: object) -> list[str]:
+    """``torchrun`` with two processes: names of configs or whole paths, overrides."""
+    words = ["--config_file", str(_files(bundle, configs)), "--bundle_root", str(bundle)]
+    words += [word for key, value in overrides.items() for word in (f"--{key}", str(value).replace(" ", ""))]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    return [*launcher, "-m", "monai.bundle", "run", *words]
+
+
+@pytest.fixture(scope="module")
+def torchrun(bundle: Path, data: Path) -> Callable[..., None]:
+    """Two processes on a bundle's small data set; what they must do is end well."""
+
+    def call(*configs: str, **overrides: object) -> None:
+        command = torchrun_command(bundle, *configs, dataset_dir=data, **overrides)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    return call
+
+
 @pytest.fixture
 def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], set[str]]]:
     """What the package has warned of. (A bundle's logging.conf takes pytest's handler from the root.)"""
@@ -127,8 +149,11 @@ def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], 
 
 
 def run_bundle(bundle: Path, *configs: str, **overrides: object) -> None:
-    files = [str(bundle / f"configs/{name}.json") for name in configs]
-    monai.bundle.run(config_file=files, bundle_root=str(bundle), **overrides)
+    monai.bundle.run(config_file=_files(bundle, configs), bundle_root=str(bundle), **overrides)
+
+
+def _files(bundle: Path, configs: Sequence[str]) -> list[str]:
+    return [name if name.endswith(".json") else str(bundle / f"configs/{name}.json") for name in configs]
 
 
 def unset_properties(bundle: Path, kind: str, **overrides: object) -> list[str]:

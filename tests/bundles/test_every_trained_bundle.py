@@ -75,16 +75,8 @@ class TestTraining:
             train(tmp_path / "output", dataset_dir=str(tmp_path))
         assert f"{tmp_path / 'broken.nii.gz'}: cannot be read" in str(first_cause(error.value))
 
-    def test_several_processes(self, case, bundle, data, tmp_path):
-        configs = str([str(bundle / f"configs/{name}.json") for name in ("train", "multi_gpu_train")])
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
-        options = ["--config_file", configs, "--bundle_root", str(bundle), "--dataset_dir", str(data)]
-        small = {"max_epochs": 1, **case.few_steps}
-        options += [word for key, value in small.items() for word in (f"--{key}", str(value).replace(" ", ""))]
-        result = subprocess.run(
-            [*command, *options, "--output_dir", str(tmp_path)], capture_output=True, text=True, timeout=300
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
+    def test_several_processes(self, torchrun, case, tmp_path):
+        torchrun("train", "multi_gpu_train", output_dir=tmp_path, max_epochs=1, **case.few_steps)
         assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 2
         assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2  # training's and validation's, of one process
 

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes: the same training, the same table, and what is left when one of them dies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from tests.bundles.cases import GATED_GRADIENT, TrainedCase
+from tests.bundles.conftest import torchrun_command
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def case() -> TrainedCase:
+    return GATED_GRADIENT
+
+
+class TestTraining:
+    def test_two_processes_learn_what_one_with_their_batch_does(self, case, train, torchrun, tmp_path):
+        """Of a network without batch normalisation, which would see half a batch; plain steps, since Adam's first
+        ones make as much of a rounding error as of a derivative."""
+        overlay = tmp_path / "plain.json"
+        plain = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.1}
+        overlay.write_text(json.dumps({"network_def#norm": None, "optimizer": plain}))
+        one = train(tmp_path / "one", str(overlay), max_epochs=2)
+        options = {**case.few_steps, "amp": False, "max_epochs": 2}
+        torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
+        two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
+        assert one["iteration"] == two["iteration"] == 4
+        for name, value in one["network"].items():
+            torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+class TestDeath:
+    def test_training_ends_with_an_error_and_resumes(self, case, bundle, data, torchrun, tmp_path):
+        options = {"dataset_dir": data, "output_dir": tmp_path, **case.few_steps, "max_epochs": 200}
+        launcher = subprocess.Popen(
+            torchrun_command(bundle, "train", "multi_gpu_train", **options),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        last = tmp_path / "checkpoints/last.pt"
+        _wait_until(last.exists, launcher)
+        os.kill(_children(launcher.pid)[-1], signal.SIGKILL)
+        assert launcher.wait(60) != 0
+        done = torch.load(last, weights_only=True)["epoch"]
+        more = {**case.few_steps, "max_epochs": done + 1}
+        torchrun("train", "multi_gpu_train", output_dir=tmp_path, resume=True, **more)
+        assert torch.load(last, weights_only=True)["epoch"] == done + 1
+
+
+class TestInference:
+    @pytest.fixture
+    def datalist(self, bundle, tmp_path) -> Path:
+        """Three pairs, which two processes cannot share evenly: the sample, with the moving image shifted."""
+        records = []
+        for shift in range(3):
+            image = nib.load(bundle / "sample/moving.nii.gz")
+            affine = image.affine.copy()
+            affine[0, 3] += shift
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / f"moving_{shift}.nii.gz")
+            fixed = str(bundle / "sample/fixed.nii.gz")
+            records.append({"name": f"by_{shift}", "fixed": fixed, "moving": str(tmp_path / f"moving_{shift}.nii.gz")})
+        (tmp_path / "pairs.json").write_text(json.dumps(records))
+        return tmp_path / "pairs.json"
+
+    def test_pairs_are_shared_out_and_their_table_is_one(self, datalist, run, torchrun, tmp_path):
+        run("inference", datalist=str(datalist), init="none", output_dir=str(tmp_path / "one"))
+        options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
+        torchrun("inference", "multi_gpu_inference", **options)
+        assert _table(tmp_path / "two") == _table(tmp_path / "one")
+        for name in ("by_0", "by_1", "by_2"):
+            ours, theirs = (nib.load(tmp_path / way / name / "warped.nii.gz").get_fdata() for way in ("two", "one"))
+            np.testing.assert_allclose(ours, theirs, atol=0.05)  # of 255; one thread rounds as two do not
+
+    def test_one_dies_and_the_command_is_given_again(self, datalist, bundle, torchrun, tmp_path):
+        whole = (tmp_path / "moving_1.nii.gz").read_bytes()
+        (tmp_path / "moving_1.nii.gz").write_bytes(whole[:1000])
+        options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
+        command = torchrun_command(bundle, "inference", "multi_gpu_inference", **options)
+        failed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert failed.returncode != 0
+        assert "moving_1.nii.gz" in failed.stderr
+        assert not (tmp_path / "two/summary.csv").exists()
+        (tmp_path / "moving_1.nii.gz").write_bytes(whole)
+        torchrun("inference", "multi_gpu_inference", **options)
+        assert [row["name"] for row in _table(tmp_path / "two")] == ["by_0", "by_1", "by_2"]
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    """Rows without what is another number each time, figures to six digits."""
+    with (folder / "summary.csv").open() as file:
+        rows = [{key: value for key, value in row.items() if "seconds" not in key} for row in csv.DictReader(file)]
+    return [{key: _rounded(value) for key, value in row.items()} for row in rows]
+
+
+def _rounded(value: str) -> str:
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
+def _children(parent: int) -> list[int]:
+    return [int(word) for word in subprocess.run(["pgrep", "-P", str(parent)], capture_output=True).stdout.split()]
+
+
+def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "ended by itself"
+        assert time.monotonic() < end
+        time.sleep(0.1)
