@@ -85,7 +85,7 @@ class TestInference:
         assert _table(tmp_path / "two") == _table(tmp_path / "one")
         for name in ("by_0", "by_1", "by_2"):
             ours, theirs = (nib.load(tmp_path / way / name / "warped.nii.gz").get_fdata() for way in ("two", "one"))
-            np.testing.assert_allclose(ours, theirs, atol=0.05)  # of 255; one thread rounds as two do not
+            np.testing.assert_allclose(ours, theirs, atol=0.05)  # of 1000; one thread rounds as two do not
 
     def test_one_dies_and_the_command_is_given_again(self, datalist, bundle, torchrun, tmp_path):
         whole = (tmp_path / "moving_1.nii.gz").read_bytes()
