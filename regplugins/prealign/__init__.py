@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view, centre_of_mass, otsu_threshold
+from regplugins.prealign.evolution import register_by_evolution, symmetry_start
 from regplugins.prealign.initial import CHOICES, initial_transform
 from regplugins.prealign.label_demons import align_labels
 from regplugins.prealign.registration import register
@@ -19,4 +20,6 @@ __all__ = [
     "initial_transform",
     "otsu_threshold",
     "register",
+    "register_by_evolution",
+    "symmetry_start",
 ]
