@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pack`, `unpack` and `publish`: bundles to share."""
+"""`new`, `pack`, `unpack` and `publish`: bundles to begin and to share."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+
+
+def new(bundle: str, template: str = "bundles/hippocampus_mr_multires_fcn") -> dict[str, Any]:
+    """Lay out a bundle to begin a method with: it runs, trains on made-up images at once, and passes every check.
+
+    Args:
+        bundle: folder to make, such as bundles/<anatomy>_<modality>_<method>.
+        template: bundle whose configurations are taken; its train.json must take images with labels.
+    """
+    return {"bundle": str(regplugins.sharing.new(bundle, template))}
 
 
 def pack(bundle: str, output_dir: str, weights_url: str | None = None) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles as files that others can fetch, check and run."""
+"""Bundles as files that others can fetch, check and run, and the first files of a new one."""
 
 from __future__ import annotations
 
 from regplugins.sharing.archive import pack, unpack
 from regplugins.sharing.hub import publish
+from regplugins.sharing.scaffold import new
 
-__all__ = ["pack", "publish", "unpack"]
+__all__ = ["new", "pack", "publish", "unpack"]

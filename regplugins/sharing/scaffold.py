@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle to begin a method with: another one's configurations, untrained weights, and made-up images."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor
+
+from regplugins.data import RandomWarp
+from regplugins.io import output_folder, write_image
+from regplugins.io.files import PathLike
+from regplugins.report import sha256
+from regplugins.spatial import Grid, resample, resample_labels
+
+TEMPLATE = "bundles/hippocampus_mr_multires_fcn"
+# What any bundle with a network has; the template's own overlays and further weights are not taken.
+_CONFIGS = (
+    "evaluate.json",
+    "inference.json",
+    "logging.conf",
+    "metadata.json",
+    "multi_gpu_inference.json",
+    "multi_gpu_train.json",
+    "refine.json",
+    "train.json",
+)
+_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+){2,}")
+_PAIRS = re.compile(r'("(?:val|eval)_pairs": )\d+')
+_VARIABLE = re.compile(r"\$os\.environ\.get\('\w+', (.+)\)")
+_SHAPE = (36, 48, 36)
+_CASES = {"training": 6, "validation": 3, "test": 3}
+
+
+def new(folder: PathLike, template: PathLike = TEMPLATE) -> Path:
+    """Lay out a bundle that runs, trains on made-up images in its folder ``data``, and passes every check.
+
+    Args:
+        folder: the bundle's; its name is <anatomy>_<modality>_<method>.
+        template: a bundle whose ``train.json`` takes records of ``image`` and ``label``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: there is such a folder.
+        FileNotFoundError: the template is no bundle, or lacks a part.
+        ValueError: a name that no bundle has.
+    """
+    folder, template = output_folder(folder), Path(template)
+    if not _NAME.fullmatch(folder.name):
+        raise ValueError(f"{folder.name}: expected <anatomy>_<modality>_<method>, of lower-case letters and digits")
+    if folder.exists():
+        raise FileExistsError(f"{folder}: is there already")
+    needed = [template / "LICENSE", *(template / "configs" / name for name in _CONFIGS)]
+    missing = [path for path in needed if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]}: no such file; give --template, a bundle to begin from")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the whole bundle takes its place at once.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
+        root = Path(temporary) / folder.name
+        for name in ("configs", "docs", "models", "sample", "data"):
+            (root / name).mkdir(parents=True)
+        shutil.copyfile(template / "LICENSE", root / "LICENSE")
+        for name in _CONFIGS:
+            text = (template / "configs" / name).read_text(encoding="utf-8")
+            text = _VARIABLE.sub(r"$\1", text)  # names the template's data set
+            text = _PAIRS.sub(rf"\g<1>{_CASES['test'] * (_CASES['test'] - 1)}", text)
+            (root / "configs" / name).write_text(text, encoding="utf-8")
+        _write_images(root)
+        _write_weights(root)
+        _write_metadata(root)
+        _write_texts(root)
+        root.rename(folder)
+    return folder
+
+
+def _write_images(root: Path) -> None:
+    """The sample pair, and a data set."""
+    grid = Grid(_SHAPE, torch.eye(4, dtype=torch.float64))
+    image, label = _anatomy(grid)
+    warps = RandomWarp(displacement=6.0, control_spacing=(12.0, 24.0), rotation=8.0, translation=4.0)
+    warps.set_random_state(0)
+
+    def case(where: Path, number: str) -> dict[str, str]:
+        warp = warps(grid)
+        names = {"image": f"image_{number}.nii.gz", "label": f"label_{number}.nii.gz"}
+        write_image(resample(image, grid, grid, warp), grid, where / names["image"])
+        write_image(resample_labels(label, grid, grid, warp), grid, where / names["label"], np.uint8)
+        return names
+
+    counts = iter(range(sum(_CASES.values())))
+    sections = {
+        section: [case(root / "data", str(next(counts))) for _ in range(number)] for section, number in _CASES.items()
+    }
+    (root / "data/datalist.json").write_text(json.dumps(sections, indent=4) + "\n", encoding="utf-8")
+    for side in ("fixed", "moving"):
+        for key, name in case(root / "sample", side).items():
+            (root / "sample" / name).rename(root / "sample" / f"{side}{'' if key == 'image' else '_label'}.nii.gz")
+
+
+def _anatomy(grid: Grid) -> tuple[Tensor, Tensor]:
+    """An image ``(1, *shape)`` of two structures in a textured body, and their labels."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 1, 9, 12, 9, generator=random)
+    texture = torch.nn.functional.interpolate(noise, grid.shape, mode="trilinear", align_corners=True)[0]
+    places = (grid.coordinates() - grid.centre) / torch.tensor(_SHAPE) * 2
+    body = places.norm(dim=-1) < 0.9
+    front = ((places - torch.tensor([0.05, 0.25, 0.0])) / torch.tensor([0.4, 0.3, 0.35])).norm(dim=-1) < 1
+    back = ((places - torch.tensor([-0.05, -0.25, 0.1])) / torch.tensor([0.3, 0.4, 0.3])).norm(dim=-1) < 1
+    label = torch.where(front, 1, torch.where(back, 2, 0)).to(torch.uint8)[None]
+    image = 300.0 * body + 250.0 * front + 150.0 * (back & ~front) + 60.0 * texture[0] * body
+    return image.float()[None], label
+
+
+def _write_weights(root: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(root / "configs/train.json")
+    parser["bundle_root"] = str(root)
+    torch.manual_seed(0)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models/model.pt")
+
+
+def _write_metadata(root: Path) -> None:
+    path = root / "configs/metadata.json"
+    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    metadata |= {
+        "version": "0.0.1",
+        "changelog": {"0.0.1": "laid out by regplugins new, not trained"},
+        "name": root.name.replace("_", " "),
+        "task": "Registration of made-up images, until there is a method",
+        "description": "Laid out by regplugins new: configurations of another bundle, weights that were not trained.",
+        "data_source": "made-up images; terms in docs/data_license.txt",
+        "references": ["None yet: here goes the paper of the method"],
+        "weights": {"models/model.pt": {"description": "not trained", "sha256": sha256(root / "models/model.pt")}},
+    }
+    path.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
+
+
+def _write_texts(root: Path) -> None:
+    terms = "Made up by a program (regplugins new). In the public domain (CC0 1.0)."
+    names = ["fixed.nii.gz", "fixed_label.nii.gz", "moving.nii.gz", "moving_label.nii.gz"]
+    entries = "\n\n".join(f"{name}\n    {terms}" for name in names)
+    (root / "sample/TERMS.txt").write_text(f"The sample pair\n\n{entries}\n", encoding="utf-8")
+    (root / "docs/data_license.txt").write_text(
+        f"Images in sample/ and data/: {terms}\nWeights: not trained on anything.\n", encoding="utf-8"
+    )
+    (root / "docs/README.md").write_text(
+        f"""# {root.name}
+
+Laid out by `python -m regplugins new`. The weights were not trained; the images in `sample/` and `data/` are made up.
+`docs/adding_a_bundle.md` of the regplugins repository says what to change, and in which order.
+
+```bash
+python -m monai.bundle run --config_file configs/train.json --max_epochs 2          # on data/
+python -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" \\
+    --models_dir output/checkpoints
+python -m monai.bundle run --config_file configs/inference.json                      # the sample pair, into output/
+```
+""",
+        encoding="utf-8",
+    )
