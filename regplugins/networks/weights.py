@@ -9,16 +9,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from regplugins.networks.exported import SUFFIXES, load_exported
+
 
 def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
     """Where a bundle keeps weights.
 
     Args:
         folder: the bundle's ``models``.
-        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none.
+        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none; or the path of an exported
+            network, ``.ts`` or ``.onnx``.
     """
     if name == "random":
         return None
+    if name is not None and name.endswith(SUFFIXES):
+        return Path(name)
     return Path(folder) / ("model.pt" if name is None else f"model_{name}.pt")
 
 
@@ -31,15 +36,18 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
         name: as for ``weights_file``; "random" leaves the network as it was initialised.
 
     Returns:
-        The network.
+        The network, or the exported one in its place.
 
     Raises:
         FileNotFoundError: there is no such file; the message lists those that there are.
+        ImportError: an ONNX file, and onnxruntime is not installed.
         ValueError: the file is no state dict, is truncated, or belongs to another network. The message names it.
     """
     path = weights_file(folder, name)
     if path is None:
         return network
+    if path.suffix in SUFFIXES:
+        return load_exported(path, network)
     if not path.is_file():
         present = sorted(file.name for file in Path(folder).glob("model*.pt"))
         raise FileNotFoundError(f"{path}: no such weights; there are {present}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -176,19 +177,46 @@ class TestWeights:
         assert "model.pt" in last
         assert not (broken / "output").exists()
 
-    def test_exports_compute_the_same(self, case, bundle, tmp_path):
-        common = {
-            "net_id": "network_def",
-            "meta_file": str(bundle / "configs/metadata.json"),
-            "config_file": str(bundle / "configs/inference.json"),
-            "ckpt_file": str(bundle / "models/model.pt"),
-        }
-        shape = [1, 2, *case.export_shape]
-        monai.bundle.ckpt_export(filepath=str(tmp_path / "model.ts"), **common)
-        monai.bundle.onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=shape, **common)
-        pair = torch.rand(shape)
+    @pytest.fixture
+    def export(self, bundle, tmp_path):
+        """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file to write."""
+
+        def call(name: str, **options: object) -> Path:
+            command = monai.bundle.ckpt_export if name.endswith(".ts") else monai.bundle.onnx_export
+            command(
+                net_id="network_def",
+                meta_file=str(bundle / "configs/metadata.json"),
+                config_file=str(bundle / "configs/inference.json"),
+                ckpt_file=str(bundle / "models/model.pt"),
+                filepath=str(tmp_path / name),
+                **options,
+            )
+            return tmp_path / name
+
+        return call
+
+    def test_exports_compute_the_same(self, case, bundle, export):
+        pair = torch.rand(1, 2, *case.export_shape)
+        script, onnx = export("model.ts"), export("model.onnx", input_shape=list(pair.shape))
         expected = load_weights(case.network(), bundle / "models").eval()(pair).detach()
-        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(pair), expected, rtol=1e-4, atol=1e-4)
-        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
+        session = onnxruntime.InferenceSession(onnx)
         (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
         np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
+
+    def test_exported_files_register_the_sample(self, case, aligned, run, export, tmp_path):
+        """As the weights themselves do; ONNX once it is exported for the size that its error names."""
+
+        def displacement(name: str, **options: object) -> np.ndarray:
+            run("inference", init=aligned, output_dir=str(tmp_path / name), **options)
+            return nib.load(tmp_path / name / "transform_1Warp.nii.gz").get_fdata()
+
+        expected = displacement("own")
+        script = displacement("script", weights=str(export("model.ts")))
+        np.testing.assert_allclose(script, expected, atol=0.01)  # mm
+        with pytest.raises(RuntimeError) as error:
+            displacement("small", weights=str(export("small.onnx", input_shape=[1, 2, *case.export_shape])))
+        wanted = re.search(r"--input_shape '(.*)'", str(first_cause(error.value)))
+        onnx = displacement("onnx", weights=str(export("model.onnx", input_shape=json.loads(wanted[1]))))
+        np.testing.assert_allclose(onnx, expected, atol=0.01)
+        assert (tmp_path / "onnx/report.json").read_text().count("model.onnx") == 1
