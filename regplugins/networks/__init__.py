@@ -10,6 +10,7 @@ from regplugins.networks.fire import BothWays, Fire
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.no_deformation import NoDeformation
+from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import load_weights, weights_file
 
@@ -17,9 +18,11 @@ __all__ = [
     "BothWays",
     "Fire",
     "GatedDualBranch",
+    "ModalityCNN",
     "MultiResolutionFCN",
     "NoDeformation",
     "RegistrationNetwork",
+    "RigidCNN",
     "ValidUNet",
     "load_weights",
     "weights_file",

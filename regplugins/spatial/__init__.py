@@ -13,6 +13,7 @@ from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import centre, crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
+from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 from regplugins.spatial.warp import identity_grid, warp, warp_middle
@@ -38,6 +39,8 @@ __all__ = [
     "pad_to_multiple",
     "resample",
     "resample_labels",
+    "rigid_parameters",
+    "rigid_transform",
     "spline_basis",
     "spline_values",
     "warp",

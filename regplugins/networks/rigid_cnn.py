@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Six numbers of a rigid transform from two heads, and which modality a head is of (Islam et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import Convolution
+from torch import Tensor, nn
+
+from regplugins.networks.base import RegistrationNetwork
+
+
+class Trunk(nn.Sequential):
+    """An image ``(B, 1, *spatial)`` to its features ``(B, channels[-1])``.
+
+    Blocks of a convolution (kernel 3), batch normalisation and leaky ReLU (0.1), each but the last followed by a max
+    pooling by 2; the average of the last over the image.
+
+    Args:
+        channels: of each block; the paper's last has 128, the others it does not give.
+    """
+
+    def __init__(self, channels: Sequence[int] = (8, 16, 32, 64, 128)) -> None:
+        layers: list[nn.Module] = []
+        for before, width in zip((1, *channels), channels, strict=False):
+            if layers:
+                layers.append(nn.MaxPool3d(2))
+            layers.append(Convolution(3, before, width, norm="BATCH", act=("LEAKYRELU", {"negative_slope": 0.1})))
+        super().__init__(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten())
+
+
+class RigidCNN(RegistrationNetwork):
+    """One trunk, applied to either image, and a linear layer on the features of both.
+
+    Args:
+        trunk: an image to features; default: the paper's.
+        features: of one image, how many the trunk gives.
+    """
+
+    def __init__(self, trunk: nn.Module | None = None, features: int = 128) -> None:
+        super().__init__(spatial_dims=3, stride=1)
+        self.trunk = Trunk() if trunk is None else trunk
+        self.head = nn.Linear(2 * features, 6)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image.
+
+        Returns:
+            ``(B, 6)``, degrees and mm, what ``regplugins.spatial.rigid_transform`` takes: from the fixed to the moving
+            image, about the centre of the grid. No motion before any training.
+        """
+        return self.head(self.features(pair))
+
+    def features(self, pair: Tensor) -> Tensor:
+        """What a regression network is trained on: ``(B, 2 features)``, moving and fixed image's."""
+        self.check(pair)
+        return torch.cat([self.trunk(pair[:, :1]), self.trunk(pair[:, 1:])], dim=1)
+
+
+class ModalityCNN(nn.Module):
+    """The same trunk, and a linear layer to a number for each modality, of which softmax makes probabilities.
+
+    Args:
+        modalities: how many.
+        trunk: as of ``RigidCNN``.
+        features: as of ``RigidCNN``.
+    """
+
+    def __init__(self, modalities: int = 2, trunk: nn.Module | None = None, features: int = 128) -> None:
+        super().__init__()
+        self.trunk = Trunk() if trunk is None else trunk
+        self.head = nn.Linear(features, modalities)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """
+        Args:
+            image: ``(B, 1, *spatial)``.
+
+        Returns:
+            ``(B, modalities)`` logits.
+        """
+        return self.head(self.trunk(image))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.networks.nets import DenseNet121
+from torch import nn
+
+from regplugins.networks import ModalityCNN, RigidCNN
+from regplugins.networks.rigid_cnn import Trunk
+
+
+def test_the_papers_sizes():
+    """256 x 256 x 26 is pooled four times; 128 features of each image, six numbers."""
+    network = RigidCNN().eval()
+    pair = torch.rand(1, 2, 256, 256, 26)
+    with torch.no_grad():
+        assert network.features(pair).shape == (1, 256)
+        assert network(pair).shape == (1, 6)
+        assert nn.Sequential(*list(network.trunk)[:-2])(pair[:, :1]).shape == (1, 128, 16, 16, 1)
+
+
+def test_one_trunk_sees_both_images():
+    network = RigidCNN(Trunk((4, 8)), features=8).eval()
+    pair = torch.rand(2, 2, 16, 16, 8)
+    moving, fixed = network.features(pair).split(8, dim=1)
+    exchanged = network.features(pair.flip(1))
+    torch.testing.assert_close(exchanged, torch.cat([fixed, moving], dim=1))
+
+
+def test_no_motion_before_training_and_every_parameter_learns():
+    network = RigidCNN(Trunk((4, 8)), features=8)
+    pair = torch.rand(2, 2, 16, 16, 8)
+    assert torch.equal(network(pair), torch.zeros(2, 6))
+    nn.init.normal_(network.head.weight)
+    (network(pair) - 1).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_sizes_of_layers():
+    slope = [layer for layer in Trunk().modules() if isinstance(layer, nn.LeakyReLU)]
+    assert [layer.negative_slope for layer in slope] == [0.1] * 5
+    assert sum(isinstance(layer, nn.BatchNorm3d) for layer in Trunk().modules()) == 5
+
+
+def test_another_trunk():
+    network = RigidCNN(DenseNet121(3, 1, 32), features=32).eval()
+    assert network(torch.rand(1, 2, 32, 32, 32)).shape == (1, 6)
+
+
+def test_modality():
+    network = ModalityCNN(trunk=Trunk((4, 8)), features=8)
+    assert network(torch.rand(3, 1, 16, 16, 8)).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: RigidCNN(Trunk((4, 8)), features=8), lambda: ModalityCNN(trunk=Trunk((4, 8)), features=8)]
+)
+def test_scripts(make):
+    network = make().eval()
+    images = torch.rand(1, 2 if isinstance(network, RigidCNN) else 1, 16, 16, 8)
+    torch.testing.assert_close(torch.jit.script(network)(images), network(images))
+
+
+def test_one_image_is_no_pair():
+    with pytest.raises(ValueError, match="expected"):
+        RigidCNN()(torch.rand(1, 1, 16, 16, 16))
