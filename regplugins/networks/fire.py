@@ -26,14 +26,21 @@ class Fire(RegistrationNetwork):
         blocks: residual blocks of encoder and decoders.
         reverse: ``forward`` gives ``φ_BA``, which brings the fixed image onto the moving one's grid.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
+        moments: of the affine parts (``AffineNetwork``); False: the paper's.
 
     Raises:
-        TypeError: ``reverse`` is no boolean.
+        TypeError: ``reverse`` or ``moments`` is no boolean.
         ValueError: unknown part.
     """
 
     def __init__(
-        self, spatial_dims: int = 3, channels: int = 16, blocks: int = 4, reverse: bool = False, part: str = "both"
+        self,
+        spatial_dims: int = 3,
+        channels: int = 16,
+        blocks: int = 4,
+        reverse: bool = False,
+        part: str = "both",
+        moments: bool = True,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
         self.reverse = boolean("reverse", reverse)
@@ -41,8 +48,8 @@ class Fire(RegistrationNetwork):
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
-        self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels)
-        self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels)
+        self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels, moments)
+        self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels, moments)
 
     def forward(self, pair: Tensor) -> Tensor:
         """
@@ -56,8 +63,9 @@ class Fire(RegistrationNetwork):
             ValueError: not two channels, or a size that is no multiple of 4.
         """
         a, b = self._encoded(pair)
-        return self._ddf(*self.transform_ba(b, a)) if self.reverse else self._ddf(*self.transform_ab(a, b))
+        return self._ba(a, b) if self.reverse else self._ab(a, b)
 
+    @torch.jit.export
     def both_ways(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
@@ -67,17 +75,31 @@ class Fire(RegistrationNetwork):
             ``φ_AB`` and ``φ_BA``, each as ``forward`` gives it.
         """
         a, b = self._encoded(pair)
-        return self._ddf(*self.transform_ab(a, b)), self._ddf(*self.transform_ba(b, a))
+        return self._ab(a, b), self._ba(a, b)
 
     def _encoded(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the moving and of the fixed image."""
         self.check(pair)
         return self.encoder(2 * pair[:, :1] - 1), self.encoder(2 * pair[:, 1:] - 1)
 
-    def _ddf(self, affine: Tensor, nonrigid: Tensor) -> Tensor:
-        ddf = enlarge(nonrigid, 4)
-        return after_affine(affine, torch.zeros_like(ddf) if self.affine_alone else ddf)
+    def _ab(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.affine_alone:
+            return self._straight(self.transform_ab.affine(a, b), a)
+        affine, nonrigid = self.transform_ab(a, b)
+        return after_affine(affine, enlarge(nonrigid, 4))
 
+    def _ba(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.affine_alone:
+            return self._straight(self.transform_ba.affine(b, a), b)
+        affine, nonrigid = self.transform_ba(b, a)
+        return after_affine(affine, enlarge(nonrigid, 4))
+
+    def _straight(self, affine: Tensor, features: Tensor) -> Tensor:
+        """Displacement of an affine map on the grid of the image that features were made of."""
+        shape = [features.shape[0], affine.shape[1]] + [4 * size for size in features.shape[2:]]
+        return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
+
+    @torch.jit.export
     def synthesise(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Either image in the other's modality, where it is.
 
@@ -157,10 +179,15 @@ class BothWays(nn.Module):
 
     Args:
         network: with ``both_ways``.
+
+    Raises:
+        TypeError: the network gives one direction alone, as one that was exported to ONNX does.
     """
 
     def __init__(self, network: Fire) -> None:
         super().__init__()
+        if not hasattr(network, "both_ways"):
+            raise TypeError(f"{type(network).__name__} gives one direction alone")
         self.network = network
 
     def forward(self, pair: Tensor) -> Tensor:
