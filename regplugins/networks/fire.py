@@ -26,14 +26,21 @@ class Fire(RegistrationNetwork):
         blocks: residual blocks of encoder and decoders.
         reverse: ``forward`` gives ``φ_BA``, which brings the fixed image onto the moving one's grid.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
+        moments: of the affine parts (``AffineNetwork``); False: the paper's.
 
     Raises:
-        TypeError: ``reverse`` is no boolean.
+        TypeError: ``reverse`` or ``moments`` is no boolean.
         ValueError: unknown part.
     """
 
     def __init__(
-        self, spatial_dims: int = 3, channels: int = 16, blocks: int = 4, reverse: bool = False, part: str = "both"
+        self,
+        spatial_dims: int = 3,
+        channels: int = 16,
+        blocks: int = 4,
+        reverse: bool = False,
+        part: str = "both",
+        moments: bool = True,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
         self.reverse = boolean("reverse", reverse)
@@ -41,8 +48,8 @@ class Fire(RegistrationNetwork):
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
-        self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels)
-        self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels)
+        self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels, moments)
+        self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels, moments)
 
     def forward(self, pair: Tensor) -> Tensor:
         """

@@ -7,6 +7,7 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from regplugins.checks import boolean
 from regplugins.networks.blocks import Regression
 from regplugins.networks.synthesis import convolution
 from regplugins.spatial import identity_grid, warp
@@ -15,17 +16,23 @@ from regplugins.spatial import identity_grid, warp
 class AffineNetwork(nn.Module):
     """``T_af``: features of a moving and a fixed image to an affine map that cannot collapse.
 
-    Two convolutions of stride 2, their average over the image, two linear layers. The matrix is the identity and
+    Two convolutions of stride 2, their moments over the image, two linear layers. The matrix is the identity and
     something bounded such that it stays diagonally dominant: its determinant is positive.
 
     Args:
         spatial_dims: 2 or 3.
         channels: of the features of one image.
+        moments: average the features times either coordinate, too; the paper averages the features alone. What moves on
+            average is the shift; a rotation or a scaling shows in where.
+
+    Raises:
+        TypeError: ``moments`` is no boolean.
     """
 
-    def __init__(self, spatial_dims: int, channels: int) -> None:
+    def __init__(self, spatial_dims: int, channels: int, moments: bool = True) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
+        self.moments = boolean("moments", moments)
         # Without normalisation: the average over the image of what was normalised over it tells nothing.
         self.localisation = nn.Sequential(
             *[
@@ -33,7 +40,7 @@ class AffineNetwork(nn.Module):
                 for width in (2 * channels, channels)
             ]
         )
-        self.hidden = nn.Linear(channels, channels)
+        self.hidden = nn.Linear(channels * (1 + self.moments * spatial_dims), channels)
         self.parameters_of = nn.Linear(channels, spatial_dims * (spatial_dims + 1))
         nn.init.zeros_(self.parameters_of.weight)
         nn.init.zeros_(self.parameters_of.bias)
@@ -53,10 +60,22 @@ class AffineNetwork(nn.Module):
             image's centre.
         """
         n = self.spatial_dims
-        features = self.localisation(torch.cat([moving, fixed], dim=1)).float().flatten(2).mean(dim=2)
-        bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(features)))).view(-1, n, n + 1)
+        features = self.localisation(torch.cat([moving, fixed], dim=1)).float()
+        averages = features.flatten(2).mean(dim=2)
+        if self.moments:
+            places = _places(features).t()
+            first = torch.matmul(features.flatten(2), places) / places.shape[0]
+            averages = torch.cat([averages, first.flatten(1)], dim=1)
+        bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(averages)))).view(-1, n, n + 1)
         matrix = torch.eye(n, device=bounded.device) + self.change * bounded[:, :, :n]
         return torch.cat([matrix, self.shift * bounded[:, :, n:]], dim=2)
+
+
+def _places(features: Tensor) -> Tensor:
+    """Coordinates of a grid's voxels about its centre, ``(n, voxels)``, in units in which their mean square is 1."""
+    grid = identity_grid(list(features.shape[2:]), features.device, features.dtype).flatten(1)
+    centred = grid - grid.mean(dim=1, keepdim=True)
+    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
 class NonRigidNetwork(nn.Module):
@@ -99,11 +118,12 @@ class TransformationNetwork(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         channels: of the features of one image.
+        moments: of the affine part.
     """
 
-    def __init__(self, spatial_dims: int, channels: int) -> None:
+    def __init__(self, spatial_dims: int, channels: int, moments: bool = True) -> None:
         super().__init__()
-        self.affine = AffineNetwork(spatial_dims, channels)
+        self.affine = AffineNetwork(spatial_dims, channels, moments)
         self.nonrigid = NonRigidNetwork(spatial_dims, channels)
 
     def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:

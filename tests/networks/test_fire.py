@@ -152,6 +152,20 @@ class TestAffine:
         assert torch.linalg.det(matrices).min() > 0
         assert (matrices - torch.eye(spatial_dims)).abs().max() > 0.25
 
+    def test_sees_where_features_lie_by_their_moments(self):
+        """A feature that grows along an axis is by its average none."""
+        features = torch.zeros(1, 2, 8, 8)
+        features[:, 0] = torch.linspace(-1, 1, 8)[:, None]
+        for moments, seen in ((False, False), (True, True)):
+            torch.manual_seed(0)
+            network = AffineNetwork(2, 2, moments)
+            network.localisation = nn.Identity()
+            nn.init.normal_(network.parameters_of.weight)
+            nn.init.zeros_(network.hidden.bias)
+            still = torch.zeros_like(features)[:, :0]
+            changed = (network(features, still) - torch.eye(2, 3)).abs().max()
+            assert (changed > 1e-3) == seen
+
     def test_about_the_centre_in_units_of_the_largest_size(self):
         """SciPy resamples through the same map."""
         angle = 0.2
