@@ -63,7 +63,7 @@ class Fire(RegistrationNetwork):
             ValueError: not two channels, or a size that is no multiple of 4.
         """
         a, b = self._encoded(pair)
-        return self._ddf(*self.transform_ba(b, a)) if self.reverse else self._ddf(*self.transform_ab(a, b))
+        return self._ba(a, b) if self.reverse else self._ab(a, b)
 
     def both_ways(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -74,16 +74,29 @@ class Fire(RegistrationNetwork):
             ``φ_AB`` and ``φ_BA``, each as ``forward`` gives it.
         """
         a, b = self._encoded(pair)
-        return self._ddf(*self.transform_ab(a, b)), self._ddf(*self.transform_ba(b, a))
+        return self._ab(a, b), self._ba(a, b)
 
     def _encoded(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the moving and of the fixed image."""
         self.check(pair)
         return self.encoder(2 * pair[:, :1] - 1), self.encoder(2 * pair[:, 1:] - 1)
 
-    def _ddf(self, affine: Tensor, nonrigid: Tensor) -> Tensor:
-        ddf = enlarge(nonrigid, 4)
-        return after_affine(affine, torch.zeros_like(ddf) if self.affine_alone else ddf)
+    def _ab(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.affine_alone:
+            return self._straight(self.transform_ab.affine(a, b), a)
+        affine, nonrigid = self.transform_ab(a, b)
+        return after_affine(affine, enlarge(nonrigid, 4))
+
+    def _ba(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.affine_alone:
+            return self._straight(self.transform_ba.affine(b, a), b)
+        affine, nonrigid = self.transform_ba(b, a)
+        return after_affine(affine, enlarge(nonrigid, 4))
+
+    def _straight(self, affine: Tensor, features: Tensor) -> Tensor:
+        """Displacement of an affine map on the grid of the image that features were made of."""
+        shape = [features.shape[0], affine.shape[1]] + [4 * size for size in features.shape[2:]]
+        return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
 
     def synthesise(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Either image in the other's modality, where it is.
