@@ -65,6 +65,7 @@ class Fire(RegistrationNetwork):
         a, b = self._encoded(pair)
         return self._ba(a, b) if self.reverse else self._ab(a, b)
 
+    @torch.jit.export
     def both_ways(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
@@ -98,6 +99,7 @@ class Fire(RegistrationNetwork):
         shape = [features.shape[0], affine.shape[1]] + [4 * size for size in features.shape[2:]]
         return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
 
+    @torch.jit.export
     def synthesise(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Either image in the other's modality, where it is.
 
@@ -177,10 +179,15 @@ class BothWays(nn.Module):
 
     Args:
         network: with ``both_ways``.
+
+    Raises:
+        TypeError: the network gives one direction alone, as one that was exported to ONNX does.
     """
 
     def __init__(self, network: Fire) -> None:
         super().__init__()
+        if not hasattr(network, "both_ways"):
+            raise TypeError(f"{type(network).__name__} gives one direction alone")
         self.network = network
 
     def forward(self, pair: Tensor) -> Tensor:

@@ -215,7 +215,10 @@ class TestAffine:
 def test_scripts():
     network = lively(small(3))
     pair = torch.rand(1, 2, 12, 8, 16)
-    torch.testing.assert_close(torch.jit.script(network)(pair), network(pair))
+    script = torch.jit.script(network)
+    torch.testing.assert_close(script(pair), network(pair))
+    for way in ("both_ways", "synthesise"):  # what inference asks of an exported file too
+        torch.testing.assert_close(getattr(script, way)(pair), getattr(network, way)(pair))
 
 
 def test_every_parameter_learns():
