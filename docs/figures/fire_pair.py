@@ -13,7 +13,6 @@ from pathlib import Path
 
 import fire
 import monai.bundle
-import torch
 from matplotlib.figure import Figure
 
 from regplugins.data import load_image, read_datalist
@@ -23,7 +22,7 @@ from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/brain_mr_fire"
-COLUMNS = ("moved", "where it goes", "made of it", "affine part", "whole")
+COLUMNS = ("moving", "fixed", "synthesised of the moving", "affine part", "affine and non-rigid")
 
 
 def main(
@@ -44,14 +43,14 @@ def main(
         rows[1].append(whole / "reverse/warped.nii.gz")
         figure = Figure(figsize=(2 * len(COLUMNS), 4.6), dpi=150, layout="constrained")
         panels = figure.subplots(2, len(COLUMNS))
-        for row, paths in zip(panels, rows, strict=True):
-            for panel, path, title in zip(row, paths, COLUMNS, strict=True):
+        for paths, row, titles in zip(rows, panels, (COLUMNS, [""] * len(COLUMNS)), strict=True):
+            for panel, path, title in zip(row, paths, titles, strict=True):
                 image = load_image(path)
                 grid = Grid.from_image(image)
                 plane = display_planes(grid, tuple(size // 2 for size in grid.shape))[0]
                 values = plane.take(image.as_tensor())[0]
                 panel.imshow(grey(values, window([values])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
-                panel.set_title(title if row is panels[0] else "", fontsize=11)
+                panel.set_title(title, fontsize=11)
                 panel.set_axis_off()
     with atomic(output) as temporary:
         figure.savefig(temporary)
@@ -71,5 +70,4 @@ def _register(record: dict[str, str], output_dir: Path, overlay: str | None, **o
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     fire.Fire(main)
