@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from itertools import chain, product
 from pathlib import Path
@@ -19,6 +20,8 @@ from regplugins.io import atomic, keep_inputs, output_folder, write_image, write
 from regplugins.metrics import label_overlap, mean_overlap
 from regplugins.prealign import align_labels, initial_transform
 from regplugins.spatial import AffineTransform, Grid, Transform, onto_grid, resample_labels
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_aligned_pairs(
@@ -42,7 +45,8 @@ def prepare_aligned_pairs(
         target: folder for what is written, made if need be.
         modalities: names of the fixed and the moving images' one.
         spacing: of the common grid, mm; default: that of the first fixed image.
-        validation: how many subjects, the last ones, go into ``validation_images``.
+        validation: how many subjects, the last ones, go into ``validation_images``; with 0 there is no such section
+            to train with but one of your own.
         seed: of the mutual information.
 
     Returns:
@@ -120,6 +124,10 @@ def _aligned(
         with atomic(folder / "alignment.json") as temporary:
             temporary.write_text(json.dumps({"dice": dice}, indent=2) + "\n", encoding="utf-8")
         write_transform(field, folder / "aligned_1Warp.nii.gz")
+    else:
+        logger.warning(
+            "subject '%s': labels of both images are not given, it is aligned affinely alone", record["name"]
+        )
     write_transform(affine, folder / "aligned_0GenericAffine.mat")
     write_transform(to_fixed, folder / "common_0GenericAffine.mat")
     records = []
