@@ -28,7 +28,7 @@ model_index = runpy.run_path(str(ROOT / "docs/model_index.py"))["index"]
 
 
 def call(*command: str | Path, **options: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=600, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

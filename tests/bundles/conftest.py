@@ -128,7 +128,7 @@ def torchrun(bundle: Path, data: Path) -> Callable[..., None]:
 
     def call(*configs: str, **overrides: object) -> None:
         command = torchrun_command(bundle, *configs, dataset_dir=data, **overrides)
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
         assert result.returncode == 0, result.stderr[-3000:]
 
     return call

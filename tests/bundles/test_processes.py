@@ -92,7 +92,7 @@ class TestInference:
         (tmp_path / "moving_1.nii.gz").write_bytes(whole[:1000])
         options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
         command = torchrun_command(bundle, "inference", "multi_gpu_inference", **options)
-        failed = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        failed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
         assert failed.returncode != 0
         assert "moving_1.nii.gz" in failed.stderr
         assert not (tmp_path / "two/summary.csv").exists()

@@ -108,7 +108,7 @@ def hub() -> Iterator[Hub]:
 def run(hub: Hub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_" + "x" * 34, "HF_HOME": str(home)}
     command = [sys.executable, "-m", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=300)
 
 
 @pytest.mark.slow
