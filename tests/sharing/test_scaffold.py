@@ -8,14 +8,13 @@ import json
 import os
 from pathlib import Path
 
-import monai.bundle
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tests.test_bundles as checks
 from regplugins.sharing import new, pack, unpack
+from tests.bundles.conftest import run_bundle, unset_properties
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "bundles/hippocampus_mr_multires_fcn"
@@ -55,15 +54,7 @@ class TestChecks:
 
     @pytest.mark.parametrize("kind", ["train", "inference"])
     def test_all_of_monais_properties(self, bundle, kind):
-        workflow = ConfigWorkflow(
-            config_file=str(bundle / f"configs/{kind}.json"),
-            meta_file=str(bundle / "configs/metadata.json"),
-            logging_file=str(bundle / "configs/logging.conf"),
-            workflow_type=kind,
-            bundle_root=str(bundle),
-        )
-        workflow.initialize()
-        assert workflow.check_properties() == []
+        assert unset_properties(bundle, kind) == []
 
     def test_can_be_packed(self, bundle, tmp_path):
         packed = unpack(str(pack(bundle, tmp_path)), tmp_path / "out")
@@ -74,14 +65,14 @@ class TestChecks:
 @pytest.mark.slow
 class TestRuns:
     def test_registers_its_sample(self, bundle, tmp_path):
-        self.run(bundle, "inference", output_dir=str(tmp_path))
+        run_bundle(bundle, "inference", output_dir=str(tmp_path))
         report = json.loads((tmp_path / "report.json").read_text())
         assert set(report["overlap"]["before"]) >= {"1", "2"}
 
     def test_learns_from_its_made_up_images(self, bundle, tmp_path):
         """Each epoch sees all 30 pairs of the 6 cases."""
         few = {"max_epochs": 3, "pairs_per_epoch": 30, "val_interval": 3, "learning_rate": 0.003, "amp": False}
-        self.run(bundle, "train", output_dir=str(tmp_path), **few)
+        run_bundle(bundle, "train", output_dir=str(tmp_path), **few)
         (loss,) = [
             [event.value for event in events.Scalars("train_loss")]
             for events in (EventAccumulator(str(file)).Reload() for file in tmp_path.glob("events.out.tfevents.*"))
@@ -91,15 +82,10 @@ class TestRuns:
         assert epochs[2] < epochs[0] - 0.01
 
     def test_is_evaluated(self, bundle, tmp_path):
-        self.run(bundle, "train", "evaluate", output_dir=str(tmp_path))
+        run_bundle(bundle, "train", "evaluate", output_dir=str(tmp_path))
         rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
         assert len(rows) == 6
         assert all(0.2 < float(row["dice_mean_after"]) < 0.95 for row in rows)
-
-    @staticmethod
-    def run(bundle: Path, *configs: str, **overrides: object) -> None:
-        files = [str(bundle / f"configs/{name}.json") for name in configs]
-        monai.bundle.run(config_file=files, bundle_root=str(bundle), **overrides)
 
 
 class TestRefusals:
