@@ -14,8 +14,6 @@ from torch import Tensor, nn
 onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
 
 SUFFIXES = (".ts", ".onnx")
-
-
 # What inferers ask of a network, and an ONNX file does not say.
 _NUMBERS = ("stride", "margin", "voxel_bytes")
 

@@ -13,9 +13,9 @@ from regplugins.io.lps import flip_matrix, flip_points
 from regplugins.prealign.centres import centre_of_mass, weighted_foreground
 from regplugins.prealign.itk_bridge import image_to_itk, itk_class
 from regplugins.prealign.mutual_information import MutualInformation
-from regplugins.prealign.poses import principal_axes
+from regplugins.prealign.poses import principal_axes, turned_about
 from regplugins.prealign.volume import Volume
-from regplugins.spatial import AffineTransform
+from regplugins.spatial import AffineTransform, Grid
 
 # The paper's, but for the growth factor, which it gives as 1.05 x 1000.
 _GROWTH, _EPSILON, _RADIUS, _ITERATIONS, _BINS = 1.05, 1.5e-6, 6.25e-3, 100, 50
@@ -46,12 +46,10 @@ def symmetry_start(fixed: Volume, moving: Volume, seed: int = 0) -> AffineTransf
         for signs in product((1.0, -1.0), repeat=3):
             along = torch.eye(3, dtype=torch.float64)[list(order)] * torch.tensor(signs, dtype=torch.float64)
             if torch.linalg.det(along) > 0:
-                matrix = torch.eye(4, dtype=torch.float64)
-                matrix[:3, :3] = b @ along @ a.T
-                matrix[:3, 3] = target - matrix[:3, :3] @ origin
-                information, overlap = similarity.value(matrix)
-                ways.append((information * overlap, matrix))
-    return AffineTransform(max(ways, key=lambda way: way[0])[1])
+                pose = turned_about(b @ along @ a.T, origin, target)
+                information, overlap = similarity.value(pose.matrix)
+                ways.append((information * overlap, pose))
+    return max(ways, key=lambda way: way[0])[1]
 
 
 def register_by_evolution(
@@ -89,7 +87,7 @@ def register_by_evolution(
     image = image_to_itk(fixed.values, fixed.grid)
     metric.SetFixedImage(image)
     metric.SetVirtualDomainFromImage(image)
-    grid = type(moving.grid)(moving.grid.shape, torch.linalg.inv(start.matrix) @ moving.grid.affine)
+    grid = Grid(moving.grid.shape, torch.linalg.inv(start.matrix) @ moving.grid.affine)
     metric.SetMovingImage(image_to_itk(moving.values, grid))
     metric.SetMovingTransform(change)
     metric.SetUseFixedImageGradientFilter(False)

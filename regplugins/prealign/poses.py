@@ -47,13 +47,15 @@ def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
     signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=len(a))]
     rotations = [*_rotations(len(a)), *(b @ torch.diag(s) @ a.T for s in signs if s.prod() > 0)]
     origin, target = centre_of_mass(fixed), centre_of_mass(moving)
-    poses = []
-    for rotation in rotations:
-        matrix = torch.eye(len(a) + 1, dtype=torch.float64)
-        matrix[:-1, :-1] = rotation
-        matrix[:-1, -1] = target - rotation @ origin
-        poses.append(AffineTransform(matrix))
-    return poses
+    return [turned_about(rotation, origin, target) for rotation in rotations]
+
+
+def turned_about(rotation: Tensor, origin: Tensor, target: Tensor) -> AffineTransform:
+    """The transform of a rotation ``(n, n)`` that takes one point to another, ``(n,)`` each, mm."""
+    matrix = torch.eye(len(rotation) + 1, dtype=torch.float64)
+    matrix[:-1, :-1] = rotation
+    matrix[:-1, -1] = target - rotation @ origin
+    return AffineTransform(matrix)
 
 
 def _rotations(n: int) -> Tensor:

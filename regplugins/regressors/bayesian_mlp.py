@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -88,13 +90,14 @@ def train_mlp(
     outputs = (targets.double() - network.output_mean) / network.output_scale
     residuals = _residuals(network, inputs, outputs)
     start = _start(network, seed)
-    if method == "bayesian":
-        weights, _ = maximise_evidence(residuals, start, iterations)
-    elif method == "levenberg_marquardt":
-        weights = least_squares(residuals, start, iterations)
-    else:
-        choice("method", method, dict.fromkeys(("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")))
-        weights = scaled_conjugate_gradient(_gradient(network, inputs, outputs), start, iterations)
+    methods: dict[str, Callable[[], Tensor]] = {
+        "bayesian": lambda: maximise_evidence(residuals, start, iterations)[0],
+        "levenberg_marquardt": lambda: least_squares(residuals, start, iterations),
+        "scaled_conjugate_gradient": lambda: scaled_conjugate_gradient(
+            _gradient(network, inputs, outputs), start, iterations
+        ),
+    }
+    weights = choice("method", method, methods)()
     torch.nn.utils.vector_to_parameters(weights, network.parameters())
     return network.float()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -91,21 +92,22 @@ def _write_images(root: Path) -> None:
     warps = RandomWarp(displacement=6.0, control_spacing=(12.0, 24.0), rotation=8.0, translation=4.0)
     warps.set_random_state(0)
 
-    def case(where: Path, number: str) -> dict[str, str]:
+    def case(folder: Path, image_name: str, label_name: str) -> dict[str, str]:
         warp = warps(grid)
-        names = {"image": f"image_{number}.nii.gz", "label": f"label_{number}.nii.gz"}
-        write_image(resample(image, grid, grid, warp), grid, where / names["image"])
-        write_image(resample_labels(label, grid, grid, warp), grid, where / names["label"], np.uint8)
-        return names
+        write_image(resample(image, grid, grid, warp), grid, folder / image_name)
+        write_image(resample_labels(label, grid, grid, warp), grid, folder / label_name, np.uint8)
+        return {"image": image_name, "label": label_name}
 
     counts = iter(range(sum(_CASES.values())))
     sections = {
-        section: [case(root / "data", str(next(counts))) for _ in range(number)] for section, number in _CASES.items()
+        section: [
+            case(root / "data", f"image_{k}.nii.gz", f"label_{k}.nii.gz") for k in itertools.islice(counts, number)
+        ]
+        for section, number in _CASES.items()
     }
     (root / "data/datalist.json").write_text(json.dumps(sections, indent=4) + "\n", encoding="utf-8")
     for side in ("fixed", "moving"):
-        for key, name in case(root / "sample", side).items():
-            (root / "sample" / name).rename(root / "sample" / f"{side}{'' if key == 'image' else '_label'}.nii.gz")
+        case(root / "sample", f"{side}.nii.gz", f"{side}_label.nii.gz")
 
 
 def _anatomy(grid: Grid) -> tuple[Tensor, Tensor]:
