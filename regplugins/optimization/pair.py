@@ -13,7 +13,7 @@ from regplugins.optimization.described import Described
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
-from regplugins.optimization.scene import Scene, check_differentiable
+from regplugins.optimization.scene import Scene, differentiable
 from regplugins.spatial import compose, crop, enlarge, invert
 
 
@@ -86,7 +86,7 @@ class PairOptimizer(Described):
             TypeError: the images are of less than 32 bits, or integers.
             RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
         """
-        check_differentiable(pair)
+        pair = differentiable(pair)
         shape = pair.shape[2:]
         scene = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask)
         if start is None:

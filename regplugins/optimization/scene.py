@@ -14,8 +14,9 @@ from regplugins.spatial import half_resolution, warp
 _LEAST = 8
 
 
-def check_differentiable(pair: Tensor) -> None:
-    """
+def differentiable(pair: Tensor) -> Tensor:
+    """The images as a plain tensor: MONAI's, with metadata, cannot be copied on the way to a derivative.
+
     Raises:
         TypeError: images of less than 32 bits, or of integers.
         RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
@@ -24,6 +25,7 @@ def check_differentiable(pair: Tensor) -> None:
         raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
     if torch.is_inference_mode_enabled():
         raise RuntimeError("an optimisation needs derivatives, which torch.inference_mode forbids: use torch.no_grad")
+    return pair.as_subclass(Tensor)
 
 
 @dataclass(frozen=True)
