@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
 import re
@@ -20,6 +21,10 @@ from regplugins.commands import COMMANDS
 
 # Under its own name python-fire's help would list what it keeps about a command among the command's parts.
 fire.decorators.FIRE_METADATA = "_fire_metadata"
+
+
+# Of an option that gives labels their names.
+_NAMES = "dict[str, int] | None"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,6 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end_usage(words[0], str(error))
     except Exception as error:
         sys.exit(f"error: {first_cause(error)}")
+
+
+def _names(word: str) -> dict[str, int]:
+    """Names of numbers, as Python writes a dictionary.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        names = ast.literal_eval(word)
+    except SyntaxError:
+        names = None
+    if not isinstance(names, dict) or not all(isinstance(value, int) for value in names.values()):
+        raise ValueError(f"expected names and their numbers, got {word}")
+    return {str(name): value for name, value in names.items()}
 
 
 class _ValueWordError(ValueError):
@@ -100,7 +120,7 @@ def _take_words_as_they_are(command: Callable[..., Any]) -> None:
         if parameter.kind is parameter.VAR_POSITIONAL:
             fire.decorators.SetParseFn(str)(command)
         elif parameter.kind is not parameter.VAR_KEYWORD:
-            kinds = {"int": int, "float": float, "bool": fire.parser.DefaultParseValue}
+            kinds = {"int": int, "float": float, "bool": fire.parser.DefaultParseValue, _NAMES: _names}
             parsers[name] = partial(_parse, name, kinds.get(parameter.annotation, str))
     fire.decorators.SetParseFns(**parsers)(command)
 
@@ -109,7 +129,8 @@ def _parse(name: str, kind: Callable[[str], Any], word: str) -> Any:
     try:
         return kind(word)
     except ValueError as error:
-        raise _ValueWordError(f"wants a number ({kind.__name__}) for {name}, got '{word}'") from error
+        what = "names and their numbers" if kind is _names else f"a number ({kind.__name__})"
+        raise _ValueWordError(f"wants {what} for {name}, got '{word}'") from error
 
 
 def _json(result: Any) -> str | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`new`, `pack`, `unpack` and `publish`: bundles to begin and to share."""
+"""`new`, `pack`, `unpack`, `publish` and `label`: bundles to begin, to share, and to label with."""
 
 from __future__ import annotations
 
@@ -58,3 +58,18 @@ def publish(bundle: str, repository: str, private: bool = True, dry_run: bool = 
         dry_run: check the bundle and tell what would go up, without the network.
     """
     return regplugins.sharing.publish(bundle, repository, private, dry_run=dry_run)
+
+
+def label(
+    bundle: str, output_dir: str, moving: str, moving_label: str, names: dict[str, int] | None = None
+) -> dict[str, Any]:
+    """Lay out a bundle for MONAI Label's app monaibundle: the labels of one image, brought to the one that is opened.
+
+    Args:
+        bundle: the bundle's folder.
+        output_dir: the app's folder model, such as apps/monaibundle/model.
+        moving: the annotated image.
+        moving_label: its labels.
+        names: of the labels' values, such as "{'anterior': 1, 'posterior': 2}"; default: "label 1" and so on.
+    """
+    return {"bundle": str(regplugins.label.lay_out(bundle, output_dir, moving, moving_label, names))}

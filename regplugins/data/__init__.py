@@ -6,7 +6,14 @@ from __future__ import annotations
 from regplugins.data.aligned_pairs import prepare_aligned_pairs
 from regplugins.data.brains import prepare_brains
 from regplugins.data.hippocampus import prepare_hippocampus
-from regplugins.data.pairs import PairDataset, PairSampler, multimodal_pairs, paired_modalities, sequence_pairs
+from regplugins.data.pairs import (
+    PairDataset,
+    PairSampler,
+    multimodal_pairs,
+    paired_modalities,
+    sequence_pairs,
+    spread,
+)
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.records import ordered_pairs, pair_records, read_datalist
 from regplugins.data.volumes import load_grid, load_image, load_label
@@ -31,4 +38,5 @@ __all__ = [
     "prepare_hippocampus",
     "read_datalist",
     "sequence_pairs",
+    "spread",
 ]

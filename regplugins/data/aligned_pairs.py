@@ -36,8 +36,10 @@ def prepare_aligned_pairs(
 
     As Cao et al. (MLMI 2018, section 3) prepare their data: an affine transform by mutual information within
     a subject, then, where both images have labels, demons on these; between subjects an affine transform to the first
-    one. (The paper's SyN between the two steps is left out.) Each image is resampled once. Labels serve here alone:
-    training does not see them.
+    one. (The paper's SyN between the two steps is left out.) Where there are labels, the two are aligned in the moving
+    image's shape too, as the affine transform leaves it: the paper's pairs are then those of a patient's fixed image in
+    its own shape and moving image in its own, each with the other modality's image aligned with it. Each image is
+    resampled once. Labels serve here alone: training does not see them.
 
     Args:
         datalist: JSON file, a list of pair records (see ``pair_records``): ``fixed`` and ``moving`` image of a subject,
@@ -50,11 +52,12 @@ def prepare_aligned_pairs(
         seed: of the mutual information.
 
     Returns:
-        ``datalist.json`` in ``target``: ``training`` and ``validation_images``, records with ``image``, ``subject`` and
-        ``sequence``. Beside the images lie, for each subject, the transforms: ``aligned_0GenericAffine.mat`` and, of
-        labels, ``aligned_1Warp.nii.gz`` from the fixed image's world to the moving one's, as a registration writes
-        them, ``common_0GenericAffine.mat`` from the common world to the fixed image's; and ``alignment.json``, the
-        labels' Dice as scanned, after the affine transform and after the demons.
+        ``datalist.json`` in ``target``: ``training`` and ``validation_images``, records with ``image``, ``subject``,
+        ``patient`` and ``sequence``. A patient is a subject by its name, and, in the moving image's shape, by its name
+        and ``_moving``, the images of which are in ``moving``. Beside the images lie, for each patient, the transforms:
+        ``aligned_0GenericAffine.mat`` and, of labels, ``aligned_1Warp.nii.gz`` from the fixed image's world to the
+        moving one's, as a registration writes them, ``common_0GenericAffine.mat`` from the common world to the fixed
+        image's; and ``alignment.json``, the labels' Dice as scanned, after the affine transform and after the demons.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -68,8 +71,8 @@ def prepare_aligned_pairs(
         raise ValueError(f"{datalist}: {len(records)} subjects less {validation} to validate on leave none to train on")
     target = output_folder(target)
     inputs = [path for record in records for key, path in record.items() if key != "name"]
-    for record, modality in product(records, modalities):
-        keep_inputs(target / record["name"] / f"{modality}.nii.gz", inputs)
+    for record, modality, shape in product(records, modalities, (".", "moving")):
+        keep_inputs(target / record["name"] / shape / f"{modality}.nii.gz", inputs)
     first = records[0]["fixed"]
     reference = load_image(first)
     common = Grid.from_image(reference).canonical()
@@ -106,7 +109,8 @@ def _aligned(
         to_fixed = initial_transform("affine", reference.as_tensor(), grids[0], fixed.as_tensor(), grids[1], seed=seed)
     affine = initial_transform("affine", fixed.as_tensor(), grids[1], moving.as_tensor(), grids[2], seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    to_moving: Transform = affine
+    # From the common world to that of the fixed and to that of the moving image, by the folder of what is written.
+    ways: dict[str, tuple[Transform, Transform]] = {".": (to_fixed, affine @ to_fixed)}
     if "fixed_label" in record and "moving_label" in record:
         labels = [load_label(record[f"{side}_label"]) for side in ("fixed", "moving")]
         grid = Grid.from_image(labels[0])
@@ -115,8 +119,11 @@ def _aligned(
             return resample_labels(labels[1].as_tensor(), Grid.from_image(labels[1]), grid, transform)
 
         field = align_labels(labels[0].as_tensor(), carried(affine), grid)
-        to_moving = affine @ field
-        steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": to_moving}
+        ways = {
+            ".": (to_fixed, affine @ field @ to_fixed),
+            "moving": (field.inverse() @ to_fixed, affine @ to_fixed),
+        }
+        steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": affine @ field}
         dice = {
             name: mean_overlap(label_overlap(carried(step), labels[0].as_tensor(), grid.spacing.tolist()))["dice"]
             for name, step in steps.items()
@@ -131,8 +138,12 @@ def _aligned(
     write_transform(affine, folder / "aligned_0GenericAffine.mat")
     write_transform(to_fixed, folder / "common_0GenericAffine.mat")
     records = []
-    for modality, image, transform in zip(modalities, (fixed, moving), (to_fixed, to_moving @ to_fixed), strict=True):
-        path = folder / f"{modality}.nii.gz"
-        write_image(onto_grid(image, common, transform), common, path)
-        records.append({"image": str(path.relative_to(folder.parent)), "subject": record["name"], "sequence": modality})
+    for shape, transforms in ways.items():
+        subject = "_".join((record["name"], *Path(shape).parts))
+        (folder / shape).mkdir(exist_ok=True)
+        for modality, image, transform in zip(modalities, (fixed, moving), transforms, strict=True):
+            path = folder / shape / f"{modality}.nii.gz"
+            write_image(onto_grid(image, common, transform), common, path)
+            entry = {"image": path.relative_to(folder.parent).as_posix(), "subject": subject}
+            records.append(entry | {"patient": record["name"], "sequence": modality})
     return records

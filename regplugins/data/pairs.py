@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
-from regplugins.checks import first_cause
+from regplugins.checks import boolean, first_cause
 
 # Those that are aligned with the fixed and with the moving image, of the other's modality.
 PAIRED = ("fixed_paired", "moving_paired")
@@ -72,7 +72,11 @@ def sequence_pairs(records: Sequence[Mapping[str, Any]], fixed: str, moving: str
 
 
 def paired_modalities(
-    records: Sequence[Mapping[str, Any]], within: int = 1, fixed: str | None = None, moving: str | None = None
+    records: Sequence[Mapping[str, Any]],
+    within: int = 1,
+    fixed: str | None = None,
+    moving: str | None = None,
+    between_patients: bool = True,
 ) -> list[tuple[int, int, int, int]]:
     """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
 
@@ -80,32 +84,56 @@ def paired_modalities(
     MLMI 2018), so that subjects give pairs in the sequences that they share.
 
     Args:
-        records: each with ``subject`` and ``sequence``; all images of a subject are aligned.
-        within: how many times a pair of one subject is listed; those of two subjects are once.
+        records: each with ``subject`` and ``sequence``; all images of a subject are aligned. Where one patient is there
+            as several subjects, aligned in different shapes (``prepare_aligned_pairs``), with ``patient``.
+        within: how many times a pair of one patient is listed; those of two patients are once.
         fixed: sequence that fixed images must have; default: any.
         moving: sequence that moving images must have; default: any.
+        between_patients: False: no pairs of two patients, as in the paper.
 
     Returns:
         Indices of fixed, moving, and the fixed and the moving one's paired record.
 
     Raises:
+        TypeError: ``between_patients`` is no boolean.
         ValueError: there is no such pair, a record lacks a key, or a subject has a sequence twice.
     """
     _check_keys(records)
+    boolean("between_patients", between_patients)
     subjects: dict[str, dict[str, int]] = {}
+    patients: dict[str, str] = {}
     for index, record in enumerate(records):
+        patients[record["subject"]] = record.get("patient", record["subject"])
         if record["sequence"] in subjects.setdefault(record["subject"], {}):
             raise ValueError(f"{record.get('image')}: {record['subject']} has two images of {record['sequence']}")
         subjects[record["subject"]][record["sequence"]] = index
     pairs = []
     for (name, own), (other_name, other) in product(subjects.items(), repeat=2):
+        same = patients[name] == patients[other_name]
+        if not (same or between_patients):
+            continue
         shared = [sequence for sequence in own if sequence in other]
         for a, b in permutations(shared, 2):
             if fixed in (None, a) and moving in (None, b):
-                pairs += [(own[a], other[b], own[b], other[a])] * (within if name == other_name else 1)
+                pairs += [(own[a], other[b], own[b], other[a])] * (within if same else 1)
     if not pairs:
         raise ValueError(f"no subject with two sequences (fixed: {fixed or 'any'}, moving: {moving or 'any'})")
     return pairs
+
+
+def spread(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
+    """As many of the pairs, at even distances in their order; where they are fewer, each as often as the others.
+
+    Args:
+        pairs: at least one.
+        count: how many.
+
+    Raises:
+        ValueError: ``count`` is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"expected one pair or more, got {count}")
+    return [pairs[k * len(pairs) // count] for k in range(count)]
 
 
 def _check_keys(records: Sequence[Mapping[str, Any]]) -> None:

@@ -44,6 +44,7 @@ class FieldInferer(Inferer):
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels, ``2 n`` components of a network of both directions.
         """
+        inputs = inputs.as_subclass(Tensor)  # MONAI's keep books at every operation
         own = list(inputs.shape[2:])
         seen = [max(1, round(size * self.zoom)) for size in own]
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):

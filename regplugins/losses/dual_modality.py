@@ -17,15 +17,16 @@ from regplugins.spatial import centre, warp_middle
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
 _COMPARED = {"dual": (_FIXED, _MOVING), "fixed": (_FIXED,), "moving": (_MOVING,)}
 REGIONS = ("patch", "field")
+_LEAST = 1e-12
 
 
 class DualModalityLoss(nn.Module):
     """``½ sim(moving_paired∘φ, fixed) + ½ sim(moving∘φ, fixed_paired) + λ1 |∇²φ|² + λ2 |φ|²`` (Eqs. 2 and 4).
 
     Either similarity compares images of one modality: ``fixed_paired`` is the moving image's, aligned with the fixed
-    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are squared and averaged; the
-    paper leaves that open. They are of the field as the network gives it, the similarity of the patches that it moves,
-    which may be larger, about the same middle.
+    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are averaged over voxels (of
+    sums the weights are as many times smaller), squared or not; the paper leaves both open. They are of the field as
+    the network gives it, the similarity of the patches that it moves, which may be larger, about the same middle.
 
     Args:
         similarity: loss ``(warped, fixed) -> scalar``; the paper's is one minus the NCC of a patch, here less one.
@@ -35,9 +36,10 @@ class DualModalityLoss(nn.Module):
         magnitude_weight: λ2.
         region: compare the whole "patch", moved by the field padded with zeros, as in the paper, or where there is
             a "field" only.
+        norms: "squared", means of squares, or "root", the roots of these.
 
     Raises:
-        ValueError: unknown supervision or region.
+        ValueError: unknown supervision, region or norms.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class DualModalityLoss(nn.Module):
         laplacian_weight: float = 0.5,
         magnitude_weight: float = 0.01,
         region: str = "patch",
+        norms: str = "squared",
     ) -> None:
         super().__init__()
         choice("region", region, dict.fromkeys(REGIONS))
@@ -57,6 +60,7 @@ class DualModalityLoss(nn.Module):
         self.laplacian_weight = laplacian_weight
         self.magnitude_weight = magnitude_weight
         self.region = region
+        self.exponent = choice("norms", norms, {"squared": 1.0, "root": 0.5})
 
     def forward(self, ddf: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """
@@ -68,7 +72,9 @@ class DualModalityLoss(nn.Module):
         Returns:
             A scalar.
         """
-        total: Tensor = self.laplacian_weight * self.laplacian(ddf) + self.magnitude_weight * self.magnitude(ddf)
+        penalties = ((self.laplacian_weight, self.laplacian), (self.magnitude_weight, self.magnitude))
+        # so little, for the derivative of a root where nothing moves
+        total: Tensor = sum((w * (norm(ddf) + _LEAST) ** self.exponent for w, norm in penalties), ddf.new_zeros(()))
         field = ddf
         if self.region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]

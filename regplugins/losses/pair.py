@@ -18,7 +18,8 @@ class PairLoss(nn.Module):
     Args:
         similarity: one loss or several, ours or MONAI's: ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``. A
             mask is handed over as the third argument; losses of MONAI that take none are to be wrapped in
-            ``monai.losses.MaskedLoss`` where there is one.
+            ``monai.losses.MaskedLoss`` where there is one. That sets both images to zero where the mask is, and
+            a mutual information counts what it hides as matching.
         regularisation: loss ``ddf -> scalar`` on voxel displacements.
         regularisation_weight: λ.
         weights: of the similarities; default: all one.
@@ -36,7 +37,8 @@ class PairLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.similarities = nn.ModuleList([similarity] if isinstance(similarity, nn.Module) else similarity)
-        self.weights = [1.0] * len(self.similarities) if weights is None else list(weights)
+        given = [1.0] * len(self.similarities) if weights is None else weights
+        self.weights = [number("weight", one) for one in given]
         if not self.similarities or len(self.weights) != len(self.similarities):
             raise ValueError(f"got {len(self.similarities)} similarities and {len(self.weights)} weights")
         self.regularisation = regularisation

@@ -77,8 +77,9 @@ class ValidUNet(RegistrationNetwork):
             cut = 0 if padded else self.stride  # edges take 3 voxels; 4 keep to the stride
             self.edges = RelativeGradient(cut=cut)
             self.margin += cut
-        # At most, on the way back at full resolution: skip connection, what it meets, both together, the result.
-        self.voxel_bytes = 4 * 6 * full
+        # Of a voxel seen, where it is the most, on the way back at full resolution: skip connection, what it meets,
+        # both together, the result. The field is smaller than what is seen: 3.5 times ``full`` at most were measured.
+        self.voxel_bytes = 4 * 4 * full
         if patch_shape is not None:
             self.check_patch(list(patch_shape))
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)

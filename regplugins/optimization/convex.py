@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regplugins.losses import MIND
+from regplugins.optimization.described import Described
 from regplugins.optimization.pyramid import at_depth, finest, halvings_of
 from regplugins.optimization.scene import Scene
 
@@ -24,7 +25,7 @@ _TIE = 1e-4
 _MOST = 2**29
 
 
-class ConvexStart:
+class ConvexStart(Described):
     """The displacement, of all up to some reach, that brings like descriptors together, and its neighbours along.
 
     Costs of all displacements are computed once for every node of a coarse grid; then the displacement of least cost

@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import choice
+from regplugins.checks import choice, number
 from regplugins.losses import compared
+from regplugins.optimization.described import Described
 from regplugins.optimization.model import descend
 from regplugins.optimization.parametric import ParametricDescent
 from regplugins.optimization.pyramid import halvings_of
-from regplugins.optimization.scene import Scene
+from regplugins.optimization.scene import Scene, differentiable
 from regplugins.spatial import identity_grid, warp
 
 
-class LinearOptimizer:
+class LinearOptimizer(Described):
     """Lower a dissimilarity of one pair by turning, shifting and, of an affine transform, stretching the moving image.
 
     The matrix is the exponential of what Adam finds, about the centre of the grid in mm, so that a rigid transform
@@ -50,14 +51,14 @@ class LinearOptimizer:
         step: float = 0.5,
         tolerance: float = 0.0,
     ) -> None:
-        if not step > 0:
-            raise ValueError(f"step must be positive, got {step}")
         self.similarity = similarity
-        self.generators: Callable[[int], Tensor] = choice("kind", kind, {"rigid": _turns, "affine": _any})
+        self.kind = kind
+        choice("kind", kind, _GENERATORS)
         self.levels = halvings_of(levels, spacing)
         self.spacing = spacing
-        self.step = step
-        self.tolerance = tolerance
+        self.step, self.tolerance = number("step", step), number("tolerance", tolerance)
+        if not self.step > 0:
+            raise ValueError(f"step must be positive, got {step}")
 
     def __call__(self, pair: Tensor, fixed_mask: Tensor | None = None, moving_mask: Tensor | None = None) -> Tensor:
         """
@@ -70,8 +71,11 @@ class LinearOptimizer:
             ``(B, n + 1, n + 1)`` float64 matrices, from a voxel of the fixed image to where it is in the moving one.
 
         Raises:
+            TypeError: the images are of less than 32 bits, or integers.
+            RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
             ValueError: the images have another number of axes than the spacing.
         """
+        pair = differentiable(pair)
         motion, parameters = self._optimised(Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask))
         return motion.matrix(parameters)
 
@@ -87,7 +91,7 @@ class LinearOptimizer:
         sizes = list(self.spacing) if isinstance(self.spacing, Sequence) else [self.spacing] * n
         if len(sizes) != n:
             raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
-        motion = _Motion(self.generators(n), torch.tensor(sizes), torch.tensor(shape))
+        motion = _Motion(_GENERATORS[self.kind](n), torch.tensor(sizes), torch.tensor(shape))
         parameters = scene.moving.new_zeros(len(scene.moving), motion.count)
         for halvings, iterations in self.levels:
             level = min(halvings, len(scenes) - 1)
@@ -104,7 +108,7 @@ class LinearOptimizer:
         return motion, parameters.detach()
 
 
-class LinearStart:
+class LinearStart(Described):
     """A rigid or affine transform for what goes on from there with a field of its own.
 
     Args:
@@ -179,3 +183,7 @@ def _turns(n: int) -> Tensor:
         turn[i, j], turn[j, i] = -1.0, 1.0
         turns.append(turn)
     return torch.stack(turns)
+
+
+# The directions in which a matrix may change, for a number of axes.
+_GENERATORS: dict[str, Callable[[int], Tensor]] = {"rigid": _turns, "affine": _any}

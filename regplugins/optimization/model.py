@@ -10,6 +10,9 @@ from statistics import mean
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
 
+from regplugins.checks import number
+from regplugins.optimization.described import Described
+
 # Of a field (B, n, *spatial) in voxels, a scalar.
 Cost = Callable[[Tensor], Tensor]
 
@@ -33,7 +36,7 @@ class Descent(ABC):
         """Move on; returns the cost before, a scalar without a graph."""
 
 
-class DeformationModel(ABC):
+class DeformationModel(Described, ABC):
     """How a displacement field may change.
 
     Args:
@@ -41,14 +44,13 @@ class DeformationModel(ABC):
         step: of an iteration, voxels of the field.
 
     Raises:
-        ValueError: a step that is not positive, or a negative smoothing.
+        ValueError: a step that is not positive, a negative smoothing, or one of them no number.
     """
 
     def __init__(self, smoothing: float = 1.5, step: float = 0.15) -> None:
-        if smoothing < 0 or step <= 0:
+        self.smoothing, self.step = number("smoothing", smoothing), number("step", step)
+        if self.smoothing < 0 or self.step <= 0:
             raise ValueError(f"smoothing must not be negative and step positive, got {smoothing} and {step}")
-        self.smoothing = smoothing
-        self.step = step
 
     @abstractmethod
     def begin(self, start: Tensor, iterations: int) -> Descent:

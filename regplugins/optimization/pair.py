@@ -9,21 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean, number
+from regplugins.optimization.described import Described
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
-from regplugins.optimization.scene import Scene
+from regplugins.optimization.scene import Scene, differentiable
 from regplugins.spatial import compose, crop, enlarge, invert
 
 
-class PairOptimizer:
+class PairOptimizer(Described):
     """Lower a training objective of one pair by changing its displacement field, at several resolutions.
 
     The field lies on every second voxel of a level's images and is linear between; the images of a level are those of
     the next finer one averaged, every second voxel kept. Nothing but the field goes from one level to the next.
 
     Args:
-        objective: loss ``(fields, target) -> scalar``, as in training.
+        objective: loss ``(fields, target) -> scalar``, as in training; ``PairLoss`` makes one of a similarity.
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that.
         spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
@@ -38,7 +39,7 @@ class PairOptimizer:
     Raises:
         ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing or tolerance that is
             none.
-        TypeError: ``symmetric`` is no boolean.
+        TypeError: ``symmetric`` is no boolean, or ``model`` no deformation model.
     """
 
     def __init__(
@@ -54,7 +55,9 @@ class PairOptimizer:
         self.objective = objective
         self.levels = halvings_of(levels, spacing)
         self.spacing = spacing
-        self.model = model or Displacement()
+        self.model = Displacement() if model is None else model
+        if not isinstance(self.model, DeformationModel):
+            raise TypeError(f"model must be a deformation model, such as Displacement(), got {model!r}")
         self.first = first
         self.symmetric = boolean("symmetric", symmetric)
         self.tolerance = number("tolerance", tolerance)
@@ -78,7 +81,12 @@ class PairOptimizer:
 
         Returns:
             ``(B, n, *spatial)`` displacement in voxels.
+
+        Raises:
+            TypeError: the images are of less than 32 bits, or integers.
+            RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
         """
+        pair = differentiable(pair)
         shape = pair.shape[2:]
         scene = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask)
         if start is None:

@@ -5,12 +5,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from regplugins.spatial import half_resolution, warp
 
 # An axis of fewer voxels shows nothing that could be matched.
 _LEAST = 8
+
+
+def differentiable(pair: Tensor) -> Tensor:
+    """The images as a plain tensor: MONAI's, with metadata, cannot be copied on the way to a derivative.
+
+    Raises:
+        TypeError: images of less than 32 bits, or of integers.
+        RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
+    """
+    if pair.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("an optimisation needs derivatives, which torch.inference_mode forbids: use torch.no_grad")
+    return pair.as_subclass(Tensor)
 
 
 @dataclass(frozen=True)

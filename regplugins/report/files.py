@@ -38,14 +38,18 @@ class WritePaird(Transform):
     Args:
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
         weights: file of the network's weights, for the report; None if there are none.
+        settings: what else the report is to say of how the pair was registered: text, numbers, lists and mappings.
 
     Raises:
         NotADirectoryError: ``output_dir`` is a file.
     """
 
-    def __init__(self, output_dir: str | Path, weights: str | Path | None = None) -> None:
+    def __init__(
+        self, output_dir: str | Path, weights: str | Path | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self.output_dir = output_folder(output_dir)
         self.weights = None if weights is None else Path(weights)
+        self.settings = dict(settings or {})
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -61,7 +65,7 @@ class WritePaird(Transform):
         with stage(pair, "write"):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
-        report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights)
+        report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)
         write_json(report, folder / "report.json")
         return pair
 

@@ -64,6 +64,7 @@ def pair_report(
     seconds: Mapping[str, float],
     inputs: Mapping[str, str | os.PathLike[str]],
     weights: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Put together what ``report.json`` says of a pair.
 
@@ -73,6 +74,7 @@ def pair_report(
         seconds: by stage.
         inputs: path of each file (or DICOM folder) that was read, by its key ("fixed", "moving", ...).
         weights: file of the network's weights; None for a method without.
+        settings: how it was registered.
 
     Returns:
         Nested dictionary for :func:`write_json`.
@@ -84,6 +86,7 @@ def pair_report(
         "seconds": {**seconds, "total": sum(seconds.values())},
         "versions": versions(),
         "weights": None if weights is None else _file(weights),
+        "settings": dict(settings or {}),
         "inputs": {key: _file(path) for key, path in inputs.items()},
     }
 

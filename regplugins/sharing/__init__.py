@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from regplugins.sharing.archive import pack, unpack
+from regplugins.sharing.archive import bundle_files, pack, unpack
 from regplugins.sharing.hub import publish
 from regplugins.sharing.scaffold import new
 
-__all__ = ["new", "pack", "publish", "unpack"]
+__all__ = ["bundle_files", "new", "pack", "publish", "unpack"]

@@ -52,7 +52,7 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
     metadata = _metadata(bundle)
     weights = metadata["weights"]
-    files = {name: bundle / name for name in _files(bundle) if _part(name) != "models" or name in weights}
+    files = {name: bundle / name for name in bundle_files(bundle)}
     _check_weights(bundle, weights)
     output_dir.mkdir(parents=True, exist_ok=True)
     target = output_dir / f"{bundle.name}_v{metadata['version']}.zip"
@@ -111,6 +111,17 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
             raise FileExistsError(f"{target}: is there already; remove it or choose another output_dir")
         bundle.rename(target)
     return target
+
+
+def bundle_files(bundle: Path) -> list[str]:
+    """What a bundle is made of, relative to its folder: of ``models`` what ``metadata.json`` names.
+
+    Raises:
+        FileNotFoundError: no bundle.
+        ValueError: its metadata are none.
+    """
+    weights = _metadata(bundle)["weights"]
+    return [name for name in _files(bundle) if _part(name) != "models" or name in weights]
 
 
 def _part(name: str) -> str:
@@ -174,7 +185,12 @@ def _large_files(weights: Mapping[str, str], url: str) -> str:
 def _listed(bundle: Path) -> list[str]:
     """Files that are kept elsewhere."""
     path = bundle / _LARGE_FILES
-    return [entry["path"] for entry in json.loads(path.read_text())["large_files"]] if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        return [entry["path"] for entry in json.loads(path.read_text(encoding="utf-8"))["large_files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{bundle.name}/{_LARGE_FILES}: not a list of files as pack writes it ({error!r})") from error
 
 
 def _check_digest(path: Path, digest: str | None) -> None:

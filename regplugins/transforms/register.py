@@ -132,7 +132,8 @@ class Registerd(_Warping):
         result[self.transform] = transform
         if self.warped is not None:
             target = Grid.from_image(pair["fixed"])
-            done = {"init": self.init, "spacing": self.spacing}
+            done = {"init": self.init, "spacing": self.spacing, "seed": self.seed}
+            done |= {"linear": str(self.linear), "optimizer": str(self.optimizer)}
             self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill, done)
         return result
 
@@ -198,6 +199,8 @@ class ApplyRegistrationd(_Warping):
             ValueError: an image has no affine.
         """
         result = dict(data)
+        if self.transform not in result:
+            raise KeyError(f"no transform '{self.transform}' among {sorted(map(str, result))}: Registerd finds it")
         transform: SpatialTransform = result[self.transform]
         target = Grid.from_image(result[self.fixed])
         backwards: SpatialTransform | None = None

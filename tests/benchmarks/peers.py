@@ -16,6 +16,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,19 @@ _FIREANTS_LEAST = 32
 # The package's 4 is too much for a hippocampus at a quarter of its size.
 _DIPY_RADIUS = 2
 
-Method = Callable[[dict[str, Any], float], Transform]
+
+@dataclass
+class Run:
+    """How a method is to run: with so many times its number of iterations, and, if it can, on a device."""
+
+    effort: float
+    device: str
+
+    def times(self, iterations: Sequence[int]) -> list[int]:
+        return [round(self.effort * count) for count in iterations]
+
+
+Method = Callable[[dict[str, Any], Run], Transform]
 
 
 def main(
@@ -58,6 +71,7 @@ def main(
     pairs: int = 200,
     first: int | None = None,
     effort: float = 1.0,
+    device: str = "cpu",
 ) -> None:
     """Register the pairs of a section and write the tables.
 
@@ -70,13 +84,14 @@ def main(
         pairs: how many are made of images.
         first: only so many of them.
         effort: factor of every method's numbers of iterations.
+        device: where those that can (this package's, ConvexAdam, FireANTs) compute; the others use the CPU.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(_THREADS)
     torch.set_num_threads(_THREADS)
     records = read_datalist(Path(dataset_dir) / "datalist.json", section)
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
-    engine = Engine(lambda _, record: judged(record, METHODS[method], init, effort))
+    engine = Engine(lambda _, record: judged(record, METHODS[method], init, Run(effort, device)))
     table = SummaryTable(Path(output_dir) / "metrics.csv", Path(output_dir) / "summary.json", by_label=True)
     table.attach(engine)
     ProgressBar(persist=True).attach(engine)
@@ -85,31 +100,27 @@ def main(
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
 
 
-def judged(record: dict[str, str], method: Method, init: str, effort: float) -> dict[str, Any]:
+def judged(record: dict[str, str], method: Method, init: str, run: Run) -> dict[str, Any]:
     """Register one pair and measure it as evaluate.json does."""
     pair = LoadPaird()(record)
     with stage(pair, "init"):
         pair["initial"] = initial_of(pair, init)
-    transform = method(pair, effort)
+    transform = method(pair, run)
     return MeasurePaird()(CarryPaird(transform, start=pair["initial"])(pair))
 
 
-def _times(effort: float, iterations: Sequence[int]) -> list[int]:
-    return [round(effort * count) for count in iterations]
-
-
 def _regplugins(preset: str) -> Method:
-    def register(pair: dict[str, Any], effort: float) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> Transform:
         parser = ConfigParser()
         parser.read_config([_BUNDLE / "inference.json", _BUNDLE / f"{preset}.json"])
         parser["spacing"] = spacing = float(min(Grid.from_image(pair["fixed"]).spacing))
         levels = parser.get_parsed_content("levels")
-        parser["levels"] = [[size, *_times(effort, [count])] for size, count in levels]
+        parser["levels"] = [[size, *run.times([count])] for size, count in levels]
         optimizer = parser.get_parsed_content("optimizer")
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "start.mat"
             write_transform(pair["initial"], start)
-            step = Registerd("fixed", "moving", optimizer, spacing=spacing, init=str(start))
+            step = Registerd("fixed", "moving", optimizer, spacing=spacing, init=str(start), device=run.device)
             with stage(pair, "network"):
                 found: Transform = step(pair)["transform"]
         return found
@@ -127,13 +138,13 @@ def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor
 
 
 def _ants(kind: str = "SyN", matched: bool = False, **options: Any) -> Method:
-    def register(pair: dict[str, Any], effort: float) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> Transform:
         import ants
 
         fixed, moving = (ants.image_read(pair["paths"][side]) for side in ("fixed", "moving"))
         if matched:
             moving = ants.histogram_match_image(moving, fixed)
-        iterations = {key: _times(effort, counts) for key, counts in options.items() if key.endswith("iterations")}
+        iterations = {key: run.times(counts) for key, counts in options.items() if key.endswith("iterations")}
         with tempfile.TemporaryDirectory() as folder:
             start = f"{folder}/start.mat"
             write_transform(pair["initial"], start)
@@ -152,14 +163,14 @@ def _ants(kind: str = "SyN", matched: bool = False, **options: Any) -> Method:
     return register
 
 
-def _convexadam(pair: dict[str, Any], effort: float) -> Transform:
+def _convexadam(pair: dict[str, Any], run: Run) -> Transform:
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
     fixed, moving, grid = _on_fixed_grid(pair)
     padded = [pad_to_multiple(image[None].float(), _CONVEXADAM_MULTIPLE)[0, 0] for image in (fixed, moving)]
     with stage(pair, "network"):
         field = convex_adam_pt(
-            *padded, dtype=torch.float32, device=torch.device("cpu"), selected_niter=round(80 * effort)
+            *padded, dtype=torch.float32, device=torch.device(run.device), selected_niter=run.times([80])[0]
         )
     # Voxels, to be added to the index in the fixed image, in the order of the array's axes.
     x, y, z = grid.shape
@@ -179,11 +190,11 @@ def _itk_images(pair: dict[str, Any], folder: str, least: int = 1) -> list[Any]:
 
 
 def _greedy(metric: str) -> Method:
-    def register(pair: dict[str, Any], effort: float) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> Transform:
         import SimpleITK as sitk
         from picsl_greedy import Greedy3D
 
-        iterations = "x".join(map(str, _times(effort, (100, 50, 10))))
+        iterations = "x".join(map(str, run.times((100, 50, 10))))
         # Warps are otherwise rounded to a tenth of a voxel (-wp).
         command = f"-i fixed moving -o warp -m {metric} -n {iterations} -wp 0 -seed {_SEED} -threads {_THREADS} -V 0"
         with tempfile.TemporaryDirectory() as folder:
@@ -199,12 +210,12 @@ def _greedy(metric: str) -> Method:
 
 
 def _dipy(metric: str) -> Method:
-    def register(pair: dict[str, Any], effort: float) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> Transform:
         from dipy.align import imwarp, metrics
 
         fixed, moving, grid = _on_fixed_grid(pair)
         cost = metrics.CCMetric(3, radius=_DIPY_RADIUS) if metric == "cc" else metrics.EMMetric(3)
-        method = imwarp.SymmetricDiffeomorphicRegistration(cost, level_iters=_times(effort, (100, 50, 25)))
+        method = imwarp.SymmetricDiffeomorphicRegistration(cost, level_iters=run.times((100, 50, 25)))
         with stage(pair, "network"):
             mapping = method.optimize(fixed[0].double().numpy(), moving[0].double().numpy())
             # Without an affine of the grid: voxels, in the order of the array's axes.
@@ -216,16 +227,16 @@ def _dipy(metric: str) -> Method:
 
 
 def _fireants(metric: str) -> Method:
-    def register(pair: dict[str, Any], effort: float) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> Transform:
         from fireants.io.image import BatchedImages, Image
         from fireants.registration.greedy import GreedyRegistration
 
         with tempfile.TemporaryDirectory() as folder:
             images = _itk_images(pair, folder, least=_FIREANTS_LEAST)
-            batches = [BatchedImages(Image(image, device="cpu")) for image in images]
+            batches = [BatchedImages(Image(image, device=run.device)) for image in images]
             with stage(pair, "network"):
                 greedy = GreedyRegistration(
-                    [4, 2, 1], _times(effort, (200, 100, 50)), *batches, loss_type=metric, progress_bar=False
+                    [4, 2, 1], run.times((200, 100, 50)), *batches, loss_type=metric, progress_bar=False
                 )
                 greedy.optimize()
             path = f"{folder}/warp.nii"

@@ -40,6 +40,10 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     assert similarity["after"] > similarity["before"]
     assert report["folding_percent"] < 0.1
     assert report["weights"] is None
+    assert report["settings"]["init"] == aligned and report["settings"]["levels"] == [[8, 20], [4, 20]]
+    config = json.loads((bundle / f"configs/{preset}.json").read_text())
+    similarity = config.get("similarity", {"_target_": "regplugins.losses.MINDLoss"})["_target_"]
+    assert similarity.rsplit(".", 1)[1] in report["settings"]["similarity"]
 
 
 def test_unknown_preset(bundle, tmp_path):

@@ -111,7 +111,8 @@ class TestPreparation:
         run("prepare", datalist=str(tmp_path / "pairs.json"), dataset_dir=str(tmp_path / "data"), **options)
         records = read_datalist(tmp_path / "data/datalist.json", "training")
         assert [record["sequence"] for record in records] == ["t1", "t2"]
-        last = train(tmp_path / "output", max_epochs=1, dataset_dir=str(tmp_path / "data"))
+        own = {"dataset_dir": str(tmp_path / "data"), "between_patients": False}
+        last = train(tmp_path / "output", max_epochs=1, **own)
         assert last["iteration"] == 2
 
     def test_no_such_pairs(self, run, tmp_path):

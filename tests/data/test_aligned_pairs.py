@@ -97,17 +97,38 @@ class TestAlignedPairs:
     def test_a_data_set_for_training_comes_out(self, prepared):
         records = read_datalist(prepared, "training")
         assert [(r["subject"], r["sequence"]) for r in records] == [
-            ("patient0", "ct"),
-            ("patient0", "mr"),
-            ("patient1", "ct"),
-            ("patient1", "mr"),
+            (subject, modality)
+            for subject in ("patient0", "patient0_moving", "patient1", "patient1_moving")
+            for modality in ("ct", "mr")
         ]
-        assert {r["subject"] for r in read_datalist(prepared, "validation_images")} == {"patient2"}
+        assert {r["patient"] for r in read_datalist(prepared, "validation_images")} == {"patient2"}
         dataset = PairDataset(
             records, lambda r: {"image": load_image(r["image"]).as_tensor()}, pairs=paired_modalities(records)
         )
         shapes = {tuple(value.shape) for value in dataset[0].values()}
-        assert len(dataset) == 8 and len(shapes) == 1
+        assert len(dataset) == 4 * 4 * 2 and len(shapes) == 1
+
+    @pytest.mark.parametrize("modality", ["ct", "mr"])
+    def test_simpleitk_finds_the_moving_images_shape(self, source, prepared, modality):
+        """The moving image by the affine files alone, the fixed one by the demons' field as SimpleITK inverts it."""
+        for number in range(3):
+            folder = prepared.parent / f"patient{number}"
+            field = sitk.ReadImage(str(folder / "aligned_1Warp.nii.gz"), sitk.sitkVectorFloat64)
+            inverse = sitk.InvertDisplacementField(field, maximumNumberOfIterations=100)
+            chain = sitk.CompositeTransform(3)
+            if modality == "ct":
+                chain.AddTransform(sitk.DisplacementFieldTransform(inverse))
+            else:
+                chain.AddTransform(sitk.ReadTransform(str(folder / "aligned_0GenericAffine.mat")))
+            chain.AddTransform(sitk.ReadTransform(str(folder / "common_0GenericAffine.mat")))
+            result = sitk.ReadImage(str(folder / f"moving/{modality}.nii.gz"))
+            image = sitk.ReadImage(str(source / f"{number}_{modality}_image.nii.gz"))
+            theirs = sitk.GetArrayFromImage(sitk.Resample(image, result, chain, sitk.sitkLinear))
+            other = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{modality}.nii.gz")))
+            inner = (slice(6, -6),) * 3  # ours continues the border
+            ours = sitk.GetArrayFromImage(result)
+            assert np.abs(ours - theirs)[inner].mean() < 1e-3
+            assert np.abs(other - theirs)[inner].mean() > 5e-3
 
     def test_without_labels_there_is_the_affine_transform_alone(self, source, tmp_path):
         records = json.loads((source / "pairs.json").read_text())[:1]
@@ -115,6 +136,7 @@ class TestAlignedPairs:
         (tmp_path / "pairs.json").write_text(json.dumps(plain))
         prepare_aligned_pairs(tmp_path / "pairs.json", tmp_path / "out", validation=0, spacing=5.0)
         files = {path.name for path in (tmp_path / "out/patient0").iterdir()}
+        assert [r["subject"] for r in read_datalist(tmp_path / "out/datalist.json", "training")] == ["patient0"] * 2
         assert files == {"ct.nii.gz", "mr.nii.gz", "aligned_0GenericAffine.mat", "common_0GenericAffine.mat"}
         assert Grid.from_image(load_image(tmp_path / "out/patient0/mr.nii.gz")).spacing.tolist() == [5.0] * 3
 

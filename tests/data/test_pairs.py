@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
-from regplugins.data import PairDataset, PairSampler, multimodal_pairs, paired_modalities, sequence_pairs
+from regplugins.data import PairDataset, PairSampler, multimodal_pairs, paired_modalities, sequence_pairs, spread
 
 
 def images(n: int) -> list[dict[str, float]]:
@@ -236,6 +236,32 @@ def test_paired_modalities_in_one_direction():
     assert paired_modalities(records, moving="pet") == [(4, 5, 5, 4)]
     with pytest.raises(ValueError, match=r"no subject with two sequences \(fixed: ct, moving: pet\)"):
         paired_modalities(records, fixed="ct", moving="pet")
+
+
+def test_a_patient_in_two_shapes():
+    """The paper's pairs: fixed image as it is, moving image as it is, of one patient."""
+    states = [("p", "p"), ("p_moving", "p"), ("q", "q")]
+    records = [{"subject": s, "patient": p, "sequence": m} for s, p in states for m in ("ct", "mr")]
+    own = paired_modalities(records, 2, "ct", "mr", between_patients=False)
+    as_scanned = (0, 3, 1, 2)  # ct of p, mr of p_moving; mr of p, ct of p_moving
+    assert own.count(as_scanned) == 2
+    assert {records[fixed]["patient"] == records[moving]["patient"] for fixed, moving, *_ in own} == {True}
+    every = paired_modalities(records, 2, "ct", "mr")
+    assert sorted(pair for pair in every if pair not in own) == [(0, 5, 1, 4), (2, 5, 3, 4), (4, 1, 5, 0), (4, 3, 5, 2)]
+    with pytest.raises(TypeError, match="between_patients"):
+        paired_modalities(records, between_patients="no")
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [0]), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (10, list(range(10)))])
+def test_spread_takes_of_everywhere(count, expected):
+    assert spread([(k, k) for k in range(10)], count) == [(k, k) for k in expected]
+
+
+def test_spread_of_few_takes_all_alike():
+    found = spread([(0, 1), (1, 0), (2, 0)], 9)
+    assert sorted(found) == sorted([(0, 1), (1, 0), (2, 0)] * 3)
+    with pytest.raises(ValueError, match="expected one pair or more, got 0"):
+        spread([(0, 1)], 0)
 
 
 def test_sequence_pairs_are_of_one_subject():

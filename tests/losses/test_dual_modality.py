@@ -54,6 +54,25 @@ def test_weights_are_by_default_those_of_the_paper():
     torch.testing.assert_close(DualModalityLoss(NCCLoss())(ddf, target), expected)
 
 
+def test_norms_that_are_not_squared():
+    """A field that is 3 voxels long everywhere: 9 squared, and flat; and one that only bends: 2 x 4 along the axis."""
+    target = {key: torch.zeros(1, 1, 8, 9) for key in a_target(1)}
+    shift = torch.tensor([1.0, 8**0.5]).view(1, 2, 1, 1).expand(1, 2, 8, 9)
+    bend = torch.zeros(1, 2, 8, 9)
+    bend[:, 0] = (2 * torch.arange(8.0) ** 2)[:, None]
+    for norms, length, bending in (("squared", 9.0, 16.0), ("root", 3.0, 4.0)):
+        loss = DualModalityLoss(Distance(), laplacian_weight=1.0, magnitude_weight=0.5, norms=norms)
+        torch.testing.assert_close(loss(shift, target), torch.tensor(0.5 * length))
+        loss = DualModalityLoss(Distance(), laplacian_weight=1.0, magnitude_weight=0.0, norms=norms)
+        torch.testing.assert_close(loss(bend, target), torch.tensor(bending))
+
+
+def test_the_root_of_nothing_has_a_derivative():
+    still = torch.zeros(2, 2, 8, 9, requires_grad=True)
+    DualModalityLoss(Distance(), norms="root")(still, a_target(8, 9)).backward()
+    assert still.grad is not None and still.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_field_is_padded_with_zeros_and_moves_the_whole_patch(spatial_dims):
     target = a_target(*[18] * spatial_dims)

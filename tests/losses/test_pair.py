@@ -50,6 +50,11 @@ def test_monais_masked_loss(pair):
     torch.testing.assert_close(loss([torch.zeros(1, 2, 16, 18)], pair | {"mask": mask}), expected)
 
 
+def test_a_weight_that_is_no_number():
+    with pytest.raises(ValueError, match="weight must be a number, got 'a'"):
+        PairLoss([nn.MSELoss(), nn.L1Loss()], SquaredGradientLoss(), 1.0, [1.0, "a"])
+
+
 @pytest.mark.parametrize(("similarities", "weights"), [([], None), ([nn.MSELoss()], [1.0, 2.0])])
 def test_as_many_weights_as_similarities(similarities, weights):
     with pytest.raises(ValueError, match=r"got \d similarities and \d weights"):

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.losses import SquaredGradientLoss
-from regplugins.optimization import BSpline, DeformationModel, Displacement, PairOptimizer, Velocity
+from regplugins.optimization import (
+    BSpline,
+    DeformationModel,
+    Displacement,
+    LinearOptimizer,
+    LinearStart,
+    PairOptimizer,
+    Velocity,
+)
 from regplugins.spatial import compose, jacobian_determinant, warp
 from tests.optimization.pairs import OBJECTIVE, warped_pair, with_a_hole
 
@@ -153,6 +161,7 @@ def test_levels_that_are_none(levels, spacing, message):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
+        (Displacement, {"step": "wide"}, "step must be a number, got 'wide'"),
         (Displacement, {"step": 0.0}, "smoothing must not be negative and step positive, got 1.5 and 0.0"),
         (Velocity, {"smoothing": -1.0}, "smoothing must not be negative and step positive, got -1.0"),
         (Velocity, {"squarings": -1}, "squarings must not be negative, got -1"),
@@ -188,6 +197,30 @@ class Masked(nn.Module):
 
     def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
         return (target["mask"] * (warp(target["moving"], fields[0]) - target["fixed"]).square()).sum()
+
+
+def test_a_model_by_its_name_is_none():
+    with pytest.raises(
+        TypeError, match="model must be a deformation model, such as Displacement\\(\\), got 'velocity'"
+    ):
+        PairOptimizer(OBJECTIVE, [(1, 5)], model="velocity")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16])
+def test_images_without_derivatives(dtype):
+    pair = torch.zeros(1, 2, 16, 16)
+    for optimizer in (PairOptimizer(OBJECTIVE, [(1, 5)]), LinearOptimizer(nn.MSELoss())):
+        with pytest.raises(TypeError, match=f"expected images in float32 or float64, got {dtype}"):
+            optimizer(pair.to(dtype))
+        with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad"):
+            optimizer(pair)
+
+
+def test_optimizers_say_what_they_are():
+    optimizer = PairOptimizer(OBJECTIVE, [(4.0, 5)], 2.0, Velocity(squarings=4), LinearStart(LinearOptimizer(Masked())))
+    for part in ("levels=[(1, 5)]", "spacing=2.0", "Velocity(smoothing=1.5, step=0.15, squarings=4)", "kind='rigid'"):
+        assert part in repr(optimizer)
+    assert "\n" not in repr(optimizer)
 
 
 def test_symmetric_is_no_string():

@@ -206,6 +206,15 @@ class TestUnpack:
         assert [path.name for path in (tmp_path / NAME).iterdir()] == ["mine"]
         assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
+    def test_a_list_of_large_files_that_is_none(self, archive, tmp_path):
+        def change(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries[zipfile.ZipInfo(f"{NAME}/large_files.yml")] = b"large_files: 3"
+
+        broken = repacked(archive, tmp_path / "broken.zip", change)
+        with pytest.raises(ValueError, match=r"large_files\.yml: not a list of files as pack writes it"):
+            unpack(str(broken), tmp_path / "out")
+        assert not any((tmp_path / "out").iterdir())
+
     def test_from_an_address(self, archive, server, tmp_path):
         shutil.copy(archive, tmp_path / "www")
         bundle = unpack(f"{server}/{archive.name}", tmp_path / "out", digest(archive))

@@ -162,7 +162,8 @@ def test_another_image_that_came_along_is_undone_as_well():
         [Registerd("ct", "mr", optimizer, warped="mr_on_ct"), ApplyRegistrationd("mr_label", "ct", mode="nearest")]
     )
     there = pipeline(data | {"mr_label": label})
-    assert there["mr_on_ct"].applied_operations[-1]["extra_info"]["init"] == "none"
+    done = there["mr_on_ct"].applied_operations[-1]["extra_info"]
+    assert done["init"] == "none" and done["linear"] == "None" and done["optimizer"] == repr(optimizer)
     there["pred"] = there["mr_label"].clone()
     home = Invertd("pred", pipeline, orig_keys="mr_label", nearest_interp=True)(there)["pred"]
     assert home.shape == label.shape
@@ -197,6 +198,11 @@ def test_masks_count(registered):
         return float((transform(points) - data["truth"](points)).norm(dim=1).mean())
 
     assert error(fixed_mask="mask") < 0.8 * error()
+
+
+def test_applying_what_nobody_found():
+    with pytest.raises(KeyError, match=r"no transform 'transform' among .*: Registerd finds it"):
+        ApplyRegistrationd("mr", "ct")(scene(2, bend(2)))
 
 
 @pytest.mark.parametrize(

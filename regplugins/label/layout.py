@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle as MONAI Label's ``monaibundle`` app takes it, without a change to the app."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+
+from regplugins.data import load_image, load_label
+from regplugins.io import output_folder, write_image
+from regplugins.sharing import bundle_files
+from regplugins.spatial import Grid
+
+OVERLAY = Path(__file__).with_name("overlay.json")
+
+
+def lay_out(
+    bundle: str | Path,
+    output_dir: str | Path,
+    moving: str | Path,
+    moving_label: str | Path,
+    labels: Mapping[str, int] | None = None,
+) -> Path:
+    """Copy a bundle, and with it an annotated image that is registered to whatever is opened.
+
+    The app reads ``inference.json`` alone: in the copy it is the bundle's with ``overlay.json`` over it, and the
+    metadata name the labels. A bundle without weights gets an empty file of them, for the app passes over others.
+
+    Args:
+        bundle: the bundle's folder.
+        output_dir: the app's folder ``model``; made if need be.
+        moving: the annotated image.
+        moving_label: its labels.
+        labels: names of the labels' values; default: "label 1" and so on.
+
+    Returns:
+        The copy, a folder of the bundle's name in ``output_dir``.
+
+    Raises:
+        FileNotFoundError: no bundle, or no such image.
+        FileExistsError: there is a folder of that name.
+        ValueError: the label does not belong to the image, is empty, or has values that are not named.
+    """
+    bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
+    files = bundle_files(bundle)
+    target = output_dir / bundle.name
+    if target.exists():
+        raise FileExistsError(f"{target}: is there already; remove it or choose another output_dir")
+    image, label = load_image(moving), load_label(moving_label)
+    grid = Grid.from_image(image)
+    if not grid.matches(Grid.from_image(label), tolerance=0.1):
+        raise ValueError(f"{moving_label}: is not on the grid of {moving}")
+    names = _names(label, moving_label, labels)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the whole bundle takes its place at once.
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".label-") as folder:
+        copy = Path(folder) / bundle.name
+        for name in files:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, copy / name)
+        config = ConfigParser()
+        config.read_config([bundle / "configs/inference.json", OVERLAY])
+        merged = {key: value for key, value in config.get().items() if key != "_meta_"}
+        _write_json(merged, copy / "configs/inference.json")
+        metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+        metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", **names}
+        _write_json(metadata, copy / "configs/metadata.json")
+        if not (copy / "models/model.pt").exists():
+            (copy / "models").mkdir(exist_ok=True)
+            torch.save({}, copy / "models/model.pt")
+        (copy / "atlas").mkdir()
+        write_image(image.as_tensor(), grid, copy / "atlas/moving.nii.gz")
+        write_image(label.as_tensor(), grid, copy / "atlas/moving_label.nii.gz", label.meta["stored_dtype"])
+        copy.rename(target)
+    return target
+
+
+def _names(label: torch.Tensor, path: str | Path, given: Mapping[str, int] | None) -> dict[str, str]:
+    """Names of a label's values, by these."""
+    values = [value for value in label.unique().tolist() if value != 0]
+    if not values:
+        raise ValueError(f"{path}: only background, nothing to propagate")
+    names = {value: f"label {value}" for value in values}
+    if given is not None:
+        names = {int(value): str(name) for name, value in given.items()}
+        if set(names) != set(values):
+            raise ValueError(f"{path}: has the values {values}, names were given for {sorted(names)}")
+    return {str(value): names[value] for value in sorted(names)}
+
+
+def _write_json(content: object, path: Path) -> None:
+    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
