@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import instance_norm
 
 from regplugins.checks import boolean
 from regplugins.networks.blocks import Regression
@@ -61,10 +60,11 @@ class AffineNetwork(nn.Module):
         features = self.localisation(torch.cat([moving, fixed], dim=1)).float()
         averages = features.flatten(2).mean(dim=2)
         if self.moments:
-            places = _places(features).t()
+            places, flat = _places(features).t(), features.flatten(2)
+            variance, mean = torch.var_mean(flat, dim=2, correction=0, keepdim=True)
             # Normalised over the image, for where a channel responds, not how much: else what every head has in common
             # outweighs a shift a hundredfold, and it takes as many more steps to learn.
-            first = torch.matmul(instance_norm(features).flatten(2), places) / places.shape[0]
+            first = torch.matmul((flat - mean) / (variance + 1e-5).sqrt(), places) / places.shape[0]
             averages = torch.cat([averages, first.flatten(1)], dim=1)
         bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(averages)))).view(-1, n, n + 1)
         matrix = torch.eye(n, device=bounded.device) + self.change * bounded[:, :, :n]
