@@ -14,7 +14,7 @@ _OTHER = {"fixed_mask": "moving_mask", "moving_mask": "fixed_mask"}
 
 
 class RefineInferer(Inferer):
-    """Start from what another inferer gives, and optimise: one field, or that of either direction (``BothWays``).
+    """Start from what another inferer gives, and optimise: one field, or that of either direction (``both_ways``).
 
     Args:
         inferer: gives the start.

@@ -6,7 +6,7 @@ needs.
 from __future__ import annotations
 
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.fire import BothWays, Fire
+from regplugins.networks.fire import Fire, both_ways
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.no_deformation import NoDeformation
@@ -15,7 +15,6 @@ from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import load_weights, weights_file
 
 __all__ = [
-    "BothWays",
     "Fire",
     "GatedDualBranch",
     "ModalityCNN",
@@ -24,6 +23,7 @@ __all__ = [
     "RegistrationNetwork",
     "RigidCNN",
     "ValidUNet",
+    "both_ways",
     "load_weights",
     "weights_file",
 ]

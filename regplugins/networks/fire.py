@@ -5,6 +5,9 @@ arXiv:1907.05062).
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,8 @@ from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
 from regplugins.spatial import compose, enlarge, warp
+
+logger = logging.getLogger(__name__)
 
 
 class Fire(RegistrationNetwork):
@@ -174,28 +179,24 @@ class Fire(RegistrationNetwork):
         return chunks
 
 
-class BothWays(nn.Module):
-    """A network of both directions, ``forward`` of which gives both fields: what an inferer runs to have them at once.
+def both_ways(network: nn.Module) -> nn.Module:
+    """A network whose ``forward`` gives the fields of both directions: what an inferer runs to have them at once.
 
     Args:
-        network: with ``both_ways``.
-
-    Raises:
-        TypeError: the network gives one direction alone, as one that was exported to ONNX does.
+        network: ``Fire``, or one that was exported. One that gives a single direction, as an ONNX file does, is left
+            as it is, with a warning.
     """
+    if hasattr(network, "both_ways"):
+        return _BothWays(network)
+    logger.warning("%s: gives one direction alone", getattr(network, "path", type(network).__name__))
+    return network
 
-    def __init__(self, network: Fire) -> None:
+
+class _BothWays(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not hasattr(network, "both_ways"):
-            raise TypeError(f"{type(network).__name__} gives one direction alone")
-        self.network = network
+        self.network: Any = network
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, as ``network`` takes it.
-
-        Returns:
-            ``(B, 2 n, *spatial)`` displacement in voxels, moving to fixed image and back.
-        """
+        """``(B, 2 n, *spatial)`` displacement in voxels, moving to fixed image and back."""
         return torch.cat(self.network.both_ways(pair), dim=1)

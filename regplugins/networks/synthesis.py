@@ -6,16 +6,32 @@
 from __future__ import annotations
 
 from monai.networks.blocks import Convolution
+from monai.networks.layers import Pad
 from torch import Tensor, nn
 
 
 def convolution(
-    spatial_dims: int, in_channels: int, out_channels: int, strides: int = 1, up: bool = False, act: str | None = "RELU"
-) -> Convolution:
-    """Convolution (kernel 3), instance normalisation, activation; transposed if ``up``."""
-    return Convolution(
-        spatial_dims, in_channels, out_channels, strides=strides, norm="INSTANCE", act=act, is_transposed=up
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    strides: int = 1,
+    up: bool = False,
+    norm: str | None = "INSTANCE",
+    act: str | None = "RELU",
+) -> nn.Module:
+    """Convolution (kernel 3), normalisation, activation; transposed if ``up``, else the image's border continues."""
+    kernels = Convolution(
+        spatial_dims,
+        in_channels,
+        out_channels,
+        strides=strides,
+        padding=None if up else 0,
+        norm=norm,
+        act=act,
+        is_transposed=up,
     )
+    # Of zeros the features would tell where in the grid they are: enough for an average image, whatever is shown.
+    return kernels if up else nn.Sequential(Pad[Pad.REPLICATIONPAD, spatial_dims](1), kernels)
 
 
 class ResidualBlock(nn.Module):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import torch
-from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
@@ -22,8 +21,8 @@ class AffineNetwork(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         channels: of the features of one image.
-        moments: average the features times either coordinate, too; the paper averages the features alone. What moves on
-            average is the shift; a rotation or a scaling shows in where.
+        moments: average the features times either coordinate, too, normalised over the image; the paper averages the
+            features alone. What moves on average is the shift; a rotation or a scaling shows in where.
 
     Raises:
         TypeError: ``moments`` is no boolean.
@@ -35,12 +34,10 @@ class AffineNetwork(nn.Module):
         self.moments = boolean("moments", moments)
         # Without normalisation: the average over the image of what was normalised over it tells nothing.
         self.localisation = nn.Sequential(
-            *[
-                Convolution(spatial_dims, width, channels, strides=2, norm=None, act="RELU")
-                for width in (2 * channels, channels)
-            ]
+            *[convolution(spatial_dims, width, channels, strides=2, norm=None) for width in (2 * channels, channels)]
         )
         self.hidden = nn.Linear(channels * (1 + self.moments * spatial_dims), channels)
+        nn.init.kaiming_uniform_(self.hidden.weight, nonlinearity="relu")
         self.parameters_of = nn.Linear(channels, spatial_dims * (spatial_dims + 1))
         nn.init.zeros_(self.parameters_of.weight)
         nn.init.zeros_(self.parameters_of.bias)
@@ -63,8 +60,11 @@ class AffineNetwork(nn.Module):
         features = self.localisation(torch.cat([moving, fixed], dim=1)).float()
         averages = features.flatten(2).mean(dim=2)
         if self.moments:
-            places = _places(features).t()
-            first = torch.matmul(features.flatten(2), places) / places.shape[0]
+            places, flat = _places(features).t(), features.flatten(2)
+            variance, mean = torch.var_mean(flat, dim=2, correction=0, keepdim=True)
+            # Normalised over the image, for where a channel responds, not how much: else what every head has in common
+            # outweighs a shift a hundredfold, and it takes as many more steps to learn.
+            first = torch.matmul((flat - mean) / (variance + 1e-5).sqrt(), places) / places.shape[0]
             averages = torch.cat([averages, first.flatten(1)], dim=1)
         bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(averages)))).view(-1, n, n + 1)
         matrix = torch.eye(n, device=bounded.device) + self.change * bounded[:, :, :n]

@@ -22,7 +22,7 @@ class ReversePaird(Transform):
     Reads ``pred`` ``(1, 2 n, *spatial)``, the DDFs of both directions in voxels of ``grid`` (``ReturnPaird`` takes the
     first), and ``initial``. Adds ``reverse``, the pair with fixed and moving exchanged, as ``CarryPaird`` leaves it and
     the given transforms after that, and ``both_ways``: for random points of ``grid``, how far from home they are after
-    the way there and back, mm.
+    the way there and back, mm. A pair of a network of one direction is left as it is.
 
     Args:
         transforms: what happens to the exchanged pair, one after the other; it is called as the pair and "/reverse".
@@ -48,6 +48,8 @@ class ReversePaird(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         grid, initial = data["grid"], data["initial"]
         n = grid.ndim
+        if data["pred"].shape[1] == n:
+            return dict(data)
         there, back = (DisplacementField.from_ddf(ddf.detach().float().cpu(), grid) for ddf in data["pred"][0].split(n))
         home = initial.inverse()
         carry = CarryPaird(back @ home, start=home, **self.options)

@@ -22,12 +22,14 @@ class SynthesisePaird(Transform):
         enabled: False does nothing.
 
     Raises:
-        TypeError: ``enabled`` is no boolean.
+        TypeError: ``enabled`` is no boolean, or the network, one that was exported to ONNX, makes no images.
     """
 
     def __init__(self, network: Fire, enabled: bool = True) -> None:
         self.network = network
         self.enabled = boolean("synthesised", enabled)
+        if self.enabled and not hasattr(network, "synthesise"):
+            raise TypeError(f"synthesised: {type(network).__name__} makes no images of the other modality")
 
     @torch.no_grad()
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -241,6 +241,10 @@ def test_table_has_a_row_a_pair(home, tmp_path):
     assert json.loads((tmp_path / "new/summary.json").read_text())["dice_mean_after"]["n"] == 2
 
 
+def test_one_direction_has_no_other(home):
+    assert "reverse" not in ReversePaird([MeasurePaird()])(home)
+
+
 def test_the_other_direction_has_columns_of_its_own(home, tmp_path):
     """Both ways are undone by nothing but the second half of the network's field, which says nothing here."""
     pair = {key: value for key, value in home.items() if key != "measures"}

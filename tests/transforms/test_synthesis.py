@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regplugins.networks import Fire
+from regplugins.networks import Fire, NoDeformation
 from regplugins.transforms import SynthesisePaird
 
 
@@ -25,3 +25,8 @@ def test_not_asked_for():
     assert SynthesisePaird(Fire(2), enabled=False)({"pair": torch.rand(2, 16, 24)}).keys() == {"pair"}
     with pytest.raises(TypeError, match="synthesised must be True or False, got 'true'"):
         SynthesisePaird(Fire(2), enabled="true")
+
+
+def test_a_network_that_makes_none():
+    with pytest.raises(TypeError, match="synthesised: NoDeformation makes no images of the other modality"):
+        SynthesisePaird(NoDeformation())
