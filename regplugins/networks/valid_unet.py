@@ -78,8 +78,9 @@ class ValidUNet(RegistrationNetwork):
             self.edges = RelativeGradient(cut=cut)
             self.margin += cut
         # Of a voxel seen, where it is the most, on the way back at full resolution: skip connection, what it meets,
-        # both together, the result. The field is smaller than what is seen: 3.5 times ``full`` at most were measured.
-        self.voxel_bytes = 4 * 4 * full
+        # both together, the result. The field is smaller than what is seen: up to 3.5 numbers for each of ``full`` were
+        # measured, and here it is 3.75 of four bytes.
+        self.voxel_bytes = 15 * full
         if patch_shape is not None:
             self.check_patch(list(patch_shape))
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)
