@@ -23,6 +23,9 @@ from regplugins.spatial import AffineTransform, Grid, Transform, onto_grid, resa
 
 logger = logging.getLogger(__name__)
 
+# Folder of a patient's images in the moving one's shape, and what its name as a subject ends with.
+_MOVING = "moving"
+
 
 def prepare_aligned_pairs(
     datalist: str | Path,
@@ -69,9 +72,15 @@ def prepare_aligned_pairs(
         raise ValueError(f"modalities must be two names, of the fixed and of the moving images, got {modalities}")
     if not 0 <= validation <= len(records) - 1:
         raise ValueError(f"{datalist}: {len(records)} subjects less {validation} to validate on leave none to train on")
+    names = {record["name"] for record in records}
+    twice = sorted(name for name in names if f"{name}_{_MOVING}" in names)
+    if twice:
+        raise ValueError(
+            f"{datalist}: '{twice[0]}_{_MOVING}' is what '{twice[0]}' in its moving image's shape is called"
+        )
     target = output_folder(target)
     inputs = [path for record in records for key, path in record.items() if key != "name"]
-    for record, modality, shape in product(records, modalities, (".", "moving")):
+    for record, modality, shape in product(records, modalities, (".", _MOVING)):
         keep_inputs(target / record["name"] / shape / f"{modality}.nii.gz", inputs)
     first = records[0]["fixed"]
     reference = load_image(first)
@@ -121,7 +130,7 @@ def _aligned(
         field = align_labels(labels[0].as_tensor(), carried(affine), grid)
         ways = {
             ".": (to_fixed, affine @ field @ to_fixed),
-            "moving": (field.inverse() @ to_fixed, affine @ to_fixed),
+            _MOVING: (field.inverse() @ to_fixed, affine @ to_fixed),
         }
         steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": affine @ field}
         dice = {
@@ -132,6 +141,9 @@ def _aligned(
             temporary.write_text(json.dumps({"dice": dice}, indent=2) + "\n", encoding="utf-8")
         write_transform(field, folder / "aligned_1Warp.nii.gz")
     else:
+        stale = (f"{_MOVING}/{modality}.nii.gz" for modality in modalities)
+        for name in ("aligned_1Warp.nii.gz", "alignment.json", *stale):  # of an earlier run with labels
+            (folder / name).unlink(missing_ok=True)
         logger.warning(
             "subject '%s': labels of both images are not given, it is aligned affinely alone", record["name"]
         )

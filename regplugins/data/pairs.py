@@ -89,7 +89,7 @@ def paired_modalities(
         within: how many times a pair of one patient is listed; those of two patients are once.
         fixed: sequence that fixed images must have; default: any.
         moving: sequence that moving images must have; default: any.
-        between_patients: False: no pairs of two patients, as in the paper.
+        between_patients: False: no pairs of two patients.
 
     Returns:
         Indices of fixed, moving, and the fixed and the moving one's paired record.
@@ -122,7 +122,7 @@ def paired_modalities(
 
 
 def spread(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
-    """As many of the pairs, at even distances in their order; where they are fewer, each as often as the others.
+    """As many of the pairs, at even distances in their order; where they are fewer, all, some once more than others.
 
     Args:
         pairs: at least one.

@@ -26,8 +26,8 @@ class ValidTileInferer(FieldInferer):
     each.
 
     Args:
-        memory: GiB that the network may take at a time, by the estimate ``voxel_bytes`` of the network; of the tiles
-            that keep to it, all of one size, those by which it sees the fewest voxels.
+        memory: GiB that a network with a margin may take at a time, by its estimate ``voxel_bytes``; of the tiles that
+            keep to it, all of one size, those by which it sees the fewest voxels.
         tile: sizes of the field's tiles, multiples of the network's stride, instead.
         amp: compute convolutions in bfloat16, see ``FieldInferer``.
         zoom: voxels of the network's images for each of the pair's, see ``FieldInferer``.
@@ -69,6 +69,8 @@ class ValidTileInferer(FieldInferer):
             if len(self.tile) != len(shape) or any(size < stride or size % stride for size in self.tile):
                 raise ValueError(f"tile must be {len(shape)} multiples of {stride}, got {self.tile}")
             return list(self.tile)
+        if margin == 0:  # padded, what a network gives depends on where a tile ends: it sees all at once
+            return [stride * ceil(size / stride) for size in shape]
         most = self.memory * _GIB / voxel_bytes
         # Along each axis what divides it into one, two, three … parts.
         sizes = [sorted({stride * ceil(size / k / stride) for k in range(1, size + 1)}) for size in shape]

@@ -24,9 +24,10 @@ class DualModalityLoss(nn.Module):
     """``½ sim(moving_paired∘φ, fixed) + ½ sim(moving∘φ, fixed_paired) + λ1 |∇²φ|² + λ2 |φ|²`` (Eqs. 2 and 4).
 
     Either similarity compares images of one modality: ``fixed_paired`` is the moving image's, aligned with the fixed
-    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are averaged over voxels (of
-    sums the weights are as many times smaller), squared or not; the paper leaves both open. They are of the field as
-    the network gives it, the similarity of the patches that it moves, which may be larger, about the same middle.
+    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are of averages over voxels and
+    batch, squared or not; the paper leaves that open, and whether it sums: of squares that is another weight. They are
+    of the field as the network gives it, the similarity of the patches that it moves, which may be larger, about the
+    same middle.
 
     Args:
         similarity: loss ``(warped, fixed) -> scalar``; the paper's is one minus the NCC of a patch, here less one.

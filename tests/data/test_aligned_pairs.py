@@ -155,6 +155,15 @@ def test_bad_options(source, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_patients_that_would_be_one_subject(source, tmp_path):
+    records = json.loads((source / "pairs.json").read_text())[:2]
+    records[1]["name"] = "patient0_moving"
+    (tmp_path / "pairs.json").write_text(json.dumps(records))
+    with pytest.raises(ValueError, match="'patient0_moving' is what 'patient0' in its moving image's shape is called"):
+        prepare_aligned_pairs(tmp_path / "pairs.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_input_is_not_overwritten(source, tmp_path):
     records = json.loads((source / "pairs.json").read_text())[:1]
     (tmp_path / "patient0").mkdir()

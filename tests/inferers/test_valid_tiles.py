@@ -68,6 +68,15 @@ def test_the_field_does_not_depend_on_the_tiles(edges):
         torch.testing.assert_close(field, whole, atol=1e-5, rtol=0)
 
 
+def test_a_padded_network_sees_the_volume_at_once():
+    """Whatever the memory: by tiles it would give something else."""
+    network = lively(ValidUNet(channels=(4, 8, 8), padded=True))
+    pair = torch.rand(1, 2, 32, 24, 28)
+    with torch.no_grad():
+        expected = network(pair)
+    torch.testing.assert_close(ValidTileInferer(memory=1e-3)(pair, network), expected)
+
+
 def test_beyond_the_volume_its_border_continues():
     network = lively(ValidUNet(2, channels=(4, 4, 4)))
     row = torch.rand(1, 2, 48, 1)

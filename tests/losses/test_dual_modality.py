@@ -107,6 +107,7 @@ def test_gradient():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"norms": "summed"}, r"norms must be one of \['root', 'squared'\], got 'summed'"),
         ({"supervision": "ct"}, r"supervision must be one of \['dual', 'fixed', 'moving'\], got 'ct'"),
         ({"region": "inner"}, r"region must be one of \['field', 'patch'\], got 'inner'"),
     ],
