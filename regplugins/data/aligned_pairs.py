@@ -59,8 +59,10 @@ def prepare_aligned_pairs(
         ``patient`` and ``sequence``. A patient is a subject by its name, and, in the moving image's shape, by its name
         and ``_moving``, the images of which are in ``moving``. Beside the images lie, for each patient, the transforms:
         ``aligned_0GenericAffine.mat`` and, of labels, ``aligned_1Warp.nii.gz`` from the fixed image's world to the
-        moving one's, as a registration writes them, ``common_0GenericAffine.mat`` from the common world to the fixed
-        image's; and ``alignment.json``, the labels' Dice as scanned, after the affine transform and after the demons.
+        moving one's, as a registration writes them, and ``aligned_1InverseWarp.nii.gz``;
+        ``common_0GenericAffine.mat`` from the common world to the fixed image's; and ``alignment.json``, the labels'
+        Dice ``scanned``, after the ``affine`` transform, after the demons by ``labels``, and with these in the moving
+        image's shape, ``labels_moving``.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -122,27 +124,31 @@ def _aligned(
     ways: dict[str, tuple[Transform, Transform]] = {".": (to_fixed, affine @ to_fixed)}
     if "fixed_label" in record and "moving_label" in record:
         labels = [load_label(record[f"{side}_label"]) for side in ("fixed", "moving")]
-        grid = Grid.from_image(labels[0])
+        own, grid = labels[0].as_tensor(), Grid.from_image(labels[0])
 
         def carried(transform: Transform) -> torch.Tensor:
             return resample_labels(labels[1].as_tensor(), Grid.from_image(labels[1]), grid, transform)
 
-        field = align_labels(labels[0].as_tensor(), carried(affine), grid)
+        def dice_of(first: torch.Tensor, second: torch.Tensor) -> float:
+            return mean_overlap(label_overlap(first, second, grid.spacing.tolist()))["dice"]
+
+        field = align_labels(own, carried(affine), grid)
+        inverse = field.inverse()
         ways = {
             ".": (to_fixed, affine @ field @ to_fixed),
-            _MOVING: (field.inverse() @ to_fixed, affine @ to_fixed),
+            _MOVING: (inverse @ to_fixed, affine @ to_fixed),
         }
         steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": affine @ field}
-        dice = {
-            name: mean_overlap(label_overlap(carried(step), labels[0].as_tensor(), grid.spacing.tolist()))["dice"]
-            for name, step in steps.items()
-        }
+        dice = {name: dice_of(carried(step), own) for name, step in steps.items()}
+        dice["labels_moving"] = dice_of(resample_labels(own, grid, grid, inverse), carried(affine))
         with atomic(folder / "alignment.json") as temporary:
             temporary.write_text(json.dumps({"dice": dice}, indent=2) + "\n", encoding="utf-8")
         write_transform(field, folder / "aligned_1Warp.nii.gz")
+        write_transform(inverse, folder / "aligned_1InverseWarp.nii.gz")
     else:
         stale = (f"{_MOVING}/{modality}.nii.gz" for modality in modalities)
-        for name in ("aligned_1Warp.nii.gz", "alignment.json", *stale):  # of an earlier run with labels
+        # of an earlier run with labels
+        for name in ("aligned_1Warp.nii.gz", "aligned_1InverseWarp.nii.gz", "alignment.json", *stale):
             (folder / name).unlink(missing_ok=True)
         logger.warning(
             "subject '%s': labels of both images are not given, it is aligned affinely alone", record["name"]

@@ -24,8 +24,8 @@ class DualModalityLoss(nn.Module):
     """``½ sim(moving_paired∘φ, fixed) + ½ sim(moving∘φ, fixed_paired) + λ1 |∇²φ|² + λ2 |φ|²`` (Eqs. 2 and 4).
 
     Either similarity compares images of one modality: ``fixed_paired`` is the moving image's, aligned with the fixed
-    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are of averages over voxels and
-    batch, squared or not; the paper leaves that open, and whether it sums: of squares that is another weight. They are
+    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are of averages over a patch's
+    voxels, squared or not; the paper leaves that open, and whether it sums: of squares that is another weight. They are
     of the field as the network gives it, the similarity of the patches that it moves, which may be larger, about the
     same middle.
 
@@ -74,8 +74,11 @@ class DualModalityLoss(nn.Module):
             A scalar.
         """
         penalties = ((self.laplacian_weight, self.laplacian), (self.magnitude_weight, self.magnitude))
-        # so little, for the derivative of a root where nothing moves
-        total: Tensor = sum((w * (norm(ddf) + _LEAST) ** self.exponent for w, norm in penalties), ddf.new_zeros(()))
+        total = ddf.new_zeros(())
+        for weight, norm in penalties:
+            squares = torch.stack([norm(one) for one in ddf.split(1)])
+            # so little, for the derivative of a root where nothing moves
+            total = total + weight * ((squares + _LEAST) ** self.exponent).mean()
         field = ddf
         if self.region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]

@@ -101,18 +101,27 @@ class TestTraining:
 
 class TestPreparation:
     def test_pairs_that_are_not_aligned_become_a_data_set(self, data, run, train, tmp_path):
-        """The run mode, and a step of training on what it writes."""
+        """The run mode, and steps of training on what it writes: of a patient with labels in the shapes of both images,
+        of one without, who is here for validation, in one.
+        """
+        labelled, plain = (read_datalist(data / "datalist.json", section)[0] for section in ("labelled", "test"))
         pairs = [
-            {"name": record["name"], "fixed": record["fixed"], "moving": record["moving"]}
-            for record in read_datalist(data / "datalist.json", "test")
+            {"name": "labelled"} | {key: labelled[key] for key in ("fixed", "moving", "fixed_label", "moving_label")},
+            {"name": "plain"} | {key: plain[key] for key in ("fixed", "moving")},
         ]
         (tmp_path / "pairs.json").write_text(json.dumps(pairs))
         options = {"modalities": ["t1", "t2"], "spacing": 6.0}
         run("prepare", datalist=str(tmp_path / "pairs.json"), dataset_dir=str(tmp_path / "data"), **options)
-        records = read_datalist(tmp_path / "data/datalist.json", "training")
-        assert [record["sequence"] for record in records] == ["t1", "t2"]
+        subjects = {
+            section: [record["subject"] for record in read_datalist(tmp_path / "data/datalist.json", section)]
+            for section in ("training", "validation_images")
+        }
+        assert subjects == {
+            "training": ["labelled", "labelled", "labelled_moving", "labelled_moving"],
+            "validation_images": ["plain", "plain"],
+        }
         own = {"dataset_dir": str(tmp_path / "data"), "between_patients": False}
-        last = train(tmp_path / "output", max_epochs=1, **own)
+        last = train(tmp_path / "output", max_epochs=1, fixed_sequence="t1", moving_sequence="t2", **own)
         assert last["iteration"] == 2
 
     def test_no_such_pairs(self, run, tmp_path):

@@ -71,7 +71,7 @@ class TestAlignedPairs:
         for number in range(3):
             dice = json.loads((prepared.parent / f"patient{number}/alignment.json").read_text())["dice"]
             assert dice["scanned"] < dice["affine"] < dice["labels"]
-            assert dice["labels"] > 0.93
+            assert min(dice["labels"], dice["labels_moving"]) > 0.93
 
     def test_simpleitk_finds_the_same_by_the_transform_files(self, source, prepared):
         """The chain from the common world through the fixed one's to the moving image."""
@@ -110,11 +110,17 @@ class TestAlignedPairs:
 
     @pytest.mark.parametrize("modality", ["ct", "mr"])
     def test_simpleitk_finds_the_moving_images_shape(self, source, prepared, modality):
-        """The moving image by the affine files alone, the fixed one by the demons' field as SimpleITK inverts it."""
+        """The moving image by the affine files alone, the fixed one by the demons' field, inverted as ours is."""
         for number in range(3):
             folder = prepared.parent / f"patient{number}"
-            field = sitk.ReadImage(str(folder / "aligned_1Warp.nii.gz"), sitk.sitkVectorFloat64)
-            inverse = sitk.InvertDisplacementField(field, maximumNumberOfIterations=100)
+            field, inverse = (
+                sitk.ReadImage(str(folder / f"aligned_1{name}.nii.gz"), sitk.sitkVectorFloat64)
+                for name in ("Warp", "InverseWarp")
+            )
+            theirs = sitk.InvertDisplacementField(field, maximumNumberOfIterations=100)
+            inner = (slice(6, -6),) * 3
+            difference = sitk.GetArrayFromImage(inverse) - sitk.GetArrayFromImage(theirs)
+            assert np.abs(difference)[inner].mean() < 0.02  # mm
             chain = sitk.CompositeTransform(3)
             if modality == "ct":
                 chain.AddTransform(sitk.DisplacementFieldTransform(inverse))

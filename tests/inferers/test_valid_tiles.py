@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -94,6 +96,37 @@ def test_shows_the_network_another_resolution():
     field = ValidTileInferer(zoom=0.5)(torch.rand(1, 2, 40, 24), network)
     assert network.seen == [(60, 52)]
     assert torch.equal(field, torch.full((1, 2, 40, 24), 2.0))
+
+
+_MEASURE = """
+import resource
+import torch
+from regplugins.inferers import ValidTileInferer
+from regplugins.networks import ValidUNet
+
+network = ValidUNet(channels=(32, 8, 8), edges={edges}).eval()
+inferer = ValidTileInferer(memory={memory})
+pair = torch.rand(1, 2, 60, 60, 60)
+assert inferer.tiles(pair.shape[2:], network) == {tile}
+with torch.inference_mode():
+    inferer(pair[..., :4, :4, :4], network)  # what libraries set up once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inferer(pair, network)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is given in other units")
+@pytest.mark.parametrize(
+    ("edges", "memory", "tile"), [(False, 0.5, [60, 60, 60]), (True, 0.6, [60, 60, 60]), (False, 0.3, [20, 60, 60])]
+)
+def test_keeps_to_its_memory(edges, memory, tile):
+    """By the peak of a process of its own; nor does it leave much more than half of the memory unused."""
+    code = _MEASURE.format(edges=edges, memory=memory, tile=tile)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
+    assert run.returncode == 0, run.stderr
+    assert 0.35 * memory < float(run.stdout) < memory
 
 
 @pytest.mark.parametrize(

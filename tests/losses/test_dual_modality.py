@@ -67,6 +67,16 @@ def test_norms_that_are_not_squared():
         torch.testing.assert_close(loss(bend, target), torch.tensor(bending))
 
 
+def test_roots_are_of_each_patch():
+    """Shifts of 1 and 3 voxels: the mean of either, and not the root of the mean of their squares."""
+    shifts = torch.zeros(2, 2, 8, 9)
+    shifts[:, 0] = torch.tensor([1.0, 3.0]).view(2, 1, 1)
+    target = {key: torch.zeros(2, 1, 8, 9) for key in a_target(1)}
+    for norms, expected in (("root", (1 + 3) / 2), ("squared", (1 + 9) / 2)):
+        loss = DualModalityLoss(Distance(), laplacian_weight=0.0, magnitude_weight=1.0, norms=norms)
+        torch.testing.assert_close(loss(shifts, target), torch.tensor(expected))
+
+
 def test_the_root_of_nothing_has_a_derivative():
     still = torch.zeros(2, 2, 8, 9, requires_grad=True)
     DualModalityLoss(Distance(), norms="root")(still, a_target(8, 9)).backward()
