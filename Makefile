@@ -7,7 +7,9 @@ BUNDLE := bundles/hippocampus_mr_multires_fcn
 DEMO := $(CURDIR)/output/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format clean
+LABEL_VENV ?= .venv-label
+
+.PHONY: demo test test-fast test-label lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m monai.bundle run --config_file $(BUNDLE)/configs/inference.json --bundle_root $(BUNDLE) --output_dir "$(DEMO)"
@@ -22,6 +24,10 @@ test: $(VENV)/.installed-test
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
+
+# MONAI Label's server, in an environment of its own.
+test-label: $(VENV)/.installed-test $(LABEL_VENV)/.installed
+	REGPLUGINS_MONAILABEL="$(CURDIR)/$(LABEL_VENV)/bin/python" $(BIN)/python -m pytest -s tests/label/test_server.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
@@ -43,4 +49,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+# A torch that is pinned takes the build of the index that is given; without its dependencies sam2, which comes with
+# MONAI Label and which no app of ours uses, would want another one.
+$(LABEL_VENV)/.installed: pyproject.toml tests/label/requirements.txt
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	$(LABEL_VENV)/bin/python -m pip install --disable-pip-version-check --no-deps -r tests/label/requirements.txt
 	@touch $@

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which annotated images of a datastore a label is taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from regplugins.data import load_image
+from regplugins.metrics import mutual_information
+from regplugins.prealign import initial_transform
+from regplugins.spatial import Grid, onto_grid
+
+# The tag of labels that somebody has looked at; others hold what models propose.
+FINAL = "final"
+# Voxels along the longest side of what is compared.
+_COARSE = 48
+
+
+class Datastore(Protocol):
+    """What is asked of MONAI Label's datastores."""
+
+    def list_images(self) -> list[str]: ...
+    def get_image_uri(self, image_id: str) -> str: ...
+    def get_labels_by_image_id(self, image_id: str) -> Mapping[str, str]: ...
+    def get_label_uri(self, label_id: str, label_tag: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """An annotated image: its id in the datastore, and files."""
+
+    name: str
+    image: str
+    label: str
+
+
+def annotated(datastore: Datastore) -> list[Case]:
+    """The images that have a final label, by id."""
+    labels = {name: datastore.get_labels_by_image_id(name) for name in sorted(datastore.list_images())}
+    return [
+        Case(name, datastore.get_image_uri(name), datastore.get_label_uri(tags[FINAL], FINAL))
+        for name, tags in labels.items()
+        if FINAL in tags
+    ]
+
+
+def named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    """Those of given ids, in their order.
+
+    Raises:
+        ValueError: no annotated image has one of the ids.
+    """
+    known = {case.name: case for case in cases}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no annotated image of the datastore is called {unknown[0]!r}; these are: {sorted(known)}")
+    return [known[name] for name in names]
+
+
+def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
+    """The cases most like an image, the most like one first.
+
+    By the mutual information of what is left of both at a coarse resolution when their centres of mass lie on each
+    other: any modality, and no registration.
+
+    Args:
+        image: file.
+        cases: to choose from.
+        count: how many.
+    """
+    fixed = load_image(image)
+    fine = Grid.from_image(fixed)
+    extent = max(size * step for size, step in zip(fine.shape, fine.spacing.tolist(), strict=True))
+    grid = fine.resized([extent / _COARSE] * fine.ndim)
+    reference = onto_grid(fixed, grid)
+
+    def likeness(case: Case) -> float:
+        moving = load_image(case.image)
+        place = initial_transform("centre", fixed.as_tensor(), fine, moving.as_tensor(), Grid.from_image(moving))
+        return mutual_information(reference, onto_grid(moving, grid, place))
+
+    return sorted(cases, key=likeness, reverse=True)[:count]

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One label out of several that were brought to the same image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.ndimage import uniform_filter
+from torch import Tensor
+
+# Side of the neighbourhood in which images are compared, voxels.
+_WINDOW = 7
+# Where no image tells anything each label has this much of a vote, so that the majority decides.
+_LEAST = 1e-3
+
+
+def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
+    """The value with most votes at every voxel, of as many the smallest one.
+
+    Args:
+        labels: ``(1, *spatial)`` each, of integers.
+        weights: of each label's vote at every voxel, of its shape; default: the majority decides.
+
+    Returns:
+        ``(1, *spatial)``, as the labels.
+    """
+    if weights is None:
+        weights = [torch.ones((), dtype=torch.float32)] * len(labels)
+    values = sorted({int(value) for label in labels for value in label.unique()})
+    best, most = torch.full_like(labels[0], values[0]), torch.full(labels[0].shape, -1.0)
+    for value in values:
+        votes = torch.zeros(labels[0].shape)
+        for label, weight in zip(labels, weights, strict=True):
+            votes += weight * (label == value)
+        best[votes > most] = value
+        most = torch.maximum(most, votes)
+    return best
+
+
+def likeness(fixed: Tensor, warped: Tensor) -> Tensor:
+    """How alike two images are at each voxel: their squared correlation nearby, whatever the sign, so that images of
+    two contrasts compare too; the weight of a vote by image similarity.
+
+    Args:
+        fixed: ``(1, *spatial)``.
+        warped: the same shape.
+
+    Returns:
+        ``(1, *spatial)``, between a thousandth and little more than 1.
+    """
+    a, b = (image[0].double().numpy() for image in (fixed, warped))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return uniform_filter(values, _WINDOW, mode="nearest")
+
+    # less the mean of the whole image, for the differences of squares that follow
+    a, b = a - a.mean(), b - b.mean()
+    covariance = mean(a * b) - mean(a) * mean(b)
+    first, second = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2
+    flat = (first <= 1e-9 * a.var()) | (second <= 1e-9 * b.var())
+    correlation = np.where(flat, 0, covariance**2 / np.where(flat, 1, first * second))
+    return torch.from_numpy(correlation + _LEAST)[None].float()

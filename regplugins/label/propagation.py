@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels of annotated images, brought to another image by a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import numpy as np
+
+from regplugins.checks import choice
+from regplugins.data import load_image, load_label
+from regplugins.io import write_image
+from regplugins.label.cases import Case
+from regplugins.label.fusion import likeness, vote
+from regplugins.metrics import normalised_correlation
+from regplugins.spatial import Grid
+
+# Of several labels: the votes of those whose image is more like the fixed one nearby count more, or all the same.
+FUSIONS = {"weighted": True, "majority": False}
+
+
+def propagate(
+    bundle: str | Path,
+    image: str,
+    cases: Sequence[Case],
+    output_dir: str | Path,
+    fusion: str = "weighted",
+    **options: Any,
+) -> dict[str, Any]:
+    """Register annotated images to one and fuse their labels.
+
+    Args:
+        bundle: the bundle's folder.
+        image: file of the image that is to have a label; the fixed one.
+        cases: the annotated ones, which move.
+        output_dir: ``label.nii.gz`` is written there, and what the bundle writes of each case in a folder that is
+            called by its number.
+        fusion: "weighted" or "majority".
+        options: keys of the bundle's ``inference.json``.
+
+    Returns:
+        ``label``: its file; ``cases``: for each its ``name``, ``folder``, and ``correlation``, of its warped image with
+        the fixed one.
+
+    Raises:
+        ValueError: no case, an unknown fusion, or images that cannot be registered.
+    """
+    bundle, output_dir = Path(bundle), Path(output_dir)
+    weighted = choice("fusion", fusion, FUSIONS)
+    if not cases:
+        raise ValueError("no annotated image to take a label from")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    records = [
+        {"name": str(number), "fixed": image, "moving": case.image, "moving_label": case.label}
+        for number, case in enumerate(cases)
+    ]
+    datalist = output_dir / "pairs.json"
+    datalist.write_text(json.dumps(records), encoding="utf-8")
+    configs = [str(bundle / "configs/inference.json")]
+    given = {"bundle_root": str(bundle), "datalist": str(datalist), "output_dir": str(output_dir)}
+    monai.bundle.run(config_file=configs, **given, **options)
+    fixed = load_image(image)
+    labels, weights, found = [], [], []
+    for case, record in zip(cases, records, strict=True):
+        folder = output_dir / record["name"]
+        warped = load_image(folder / "warped.nii.gz").as_tensor()
+        labels.append(load_label(folder / "warped_label.nii.gz").as_tensor())
+        if weighted and len(cases) > 1:
+            weights.append(likeness(fixed.as_tensor(), warped))
+        correlation = normalised_correlation(fixed.as_tensor(), warped)
+        found.append({"name": case.name, "folder": str(folder), "correlation": round(correlation, 4)})
+    label = vote(labels, weights or None)
+    path = output_dir / "label.nii.gz"
+    write_image(label, Grid.from_image(fixed), path, np.uint8 if label.max() <= np.iinfo(np.uint8).max else np.int32)
+    return {"label": str(path), "cases": found}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle, trained on the images of a datastore."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import numpy as np
+import torch
+
+from regplugins.io import atomic
+from regplugins.label.cases import Datastore, annotated
+
+# What a client may set, of train.json.
+OPTIONS = ("max_epochs", "pairs_per_epoch", "val_interval", "batch_size", "learning_rate", "seed", "device")
+# In metadata.json: such a bundle learns from images of one kind, as a datastore has them.
+TRAINS_ON = "images"
+_FEWEST = 2
+
+
+def trainable(bundle: Path) -> bool:
+    """Whether a bundle can learn from a list of images, as its metadata say; others want two sequences of a patient."""
+    metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
+    return bool(metadata.get("trains_on") == TRAINS_ON)
+
+
+def train(
+    bundle: Path, datastore: Datastore, request: Mapping[str, Any], work: Path, held_out: float = 0.2
+) -> dict[str, Any]:
+    """Train on the images of a datastore; of the annotated ones some are held out to say which epoch is best.
+
+    Args:
+        bundle: the bundle's folder.
+        datastore: of the server.
+        request: may have keys of ``OPTIONS``; anything else is not looked at.
+        work: folder for ``datalist.json``, what training writes, and, at the end, ``model.pt``.
+        held_out: share of the annotated images to validate on, two at least.
+
+    Returns:
+        ``training`` and ``validation``, ids; ``model``, the file of the weights.
+
+    Raises:
+        ValueError: too few images.
+    """
+    cases, names = annotated(datastore), sorted(datastore.list_images())
+    count = max(_FEWEST, round(held_out * len(cases)))
+    if len(cases) < count or len(names) - count < _FEWEST:
+        raise ValueError(
+            f"training wants at least {_FEWEST} annotated images to validate on and {_FEWEST} others, the datastore "
+            f"has {len(names)} images, {len(cases)} of them annotated"
+        )
+    order = np.random.default_rng(0).permutation(len(cases))
+    validation = [cases[i] for i in sorted(order[:count])]
+    held = {case.name for case in validation}
+    rest = [name for name in names if name not in held]
+    sections = {
+        "training": [{"image": datastore.get_image_uri(name)} for name in rest],
+        "validation": [{"image": case.image, "label": case.label} for case in validation],
+    }
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "datalist.json").write_text(json.dumps(sections), encoding="utf-8")
+    options = {key: request[key] for key in OPTIONS if key in request}
+    if not torch.cuda.is_available():
+        options["device"] = "cpu"
+    monai.bundle.run(
+        config_file=str(bundle / "configs/train.json"),
+        bundle_root=str(bundle),
+        dataset_dir=str(work),
+        output_dir=str(work / "output"),
+        val_pairs=min(20, count * (count - 1)),
+        **options,
+    )
+    with atomic(work / "model.pt") as temporary:
+        shutil.copyfile(work / "output/checkpoints/model.pt", temporary)
+    return {"training": rest, "validation": sorted(held), "model": str(work / "model.pt")}

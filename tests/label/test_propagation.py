@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our app for MONAI Label without its server: which cases are taken, fusion, what a request may ask, training."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from regplugins.data import load_image, load_label
+from regplugins.io import write_image
+from regplugins.label.cases import annotated, nearest
+from regplugins.label.fusion import likeness, vote
+from regplugins.label.propagation import propagate
+from regplugins.label.requests import answer, opened
+from regplugins.label.training import train, trainable
+from regplugins.losses import LocalNCCLoss
+from regplugins.spatial import Grid
+from tests.label.studies import ANNOTATED, BUNDLE, NEW, ROOT, Folder, dice, write_studies
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Four annotated images, and one that has a proposed label alone."""
+    folder = tmp_path_factory.mktemp("label")
+    write_studies(folder / "studies", folder / "truth.nii.gz")
+    (folder / "studies/labels/original").mkdir()
+    shutil.copyfile(folder / "truth.nii.gz", folder / f"studies/labels/original/{NEW}.nii.gz")
+    return Folder(folder / "studies")
+
+
+@pytest.fixture(scope="module")
+def truth(store: Folder) -> Path:
+    return store.folder.parent / "truth.nii.gz"
+
+
+class TestCases:
+    def test_only_final_labels_count(self, store):
+        cases = annotated(store)
+        assert [case.name for case in cases] == list(ANNOTATED)
+        assert all(Path(case.label).parent.name == "final" for case in cases)
+
+    @pytest.mark.parametrize("contrast", [1.0, -3.0])
+    def test_the_nearest_is_the_image_itself_elsewhere_in_another_contrast(self, store, tmp_path, contrast):
+        image = load_image(store.get_image_uri("case_c"))
+        grid = Grid.from_image(image)
+        move = torch.eye(4, dtype=torch.float64)
+        move[:3, 3] = torch.tensor([70.0, -20.0, 9.0])
+        write_image(contrast * image.as_tensor(), Grid(grid.shape, move @ grid.affine), tmp_path / "image.nii.gz")
+        found = nearest(str(tmp_path / "image.nii.gz"), annotated(store), 2)
+        assert found[0].name == "case_c" and len(found) == 2
+
+
+class TestFusion:
+    def test_the_majority_as_itk_has_it(self):
+        labels = torch.from_numpy(np.random.default_rng(0).integers(0, 4, size=(5, 1, 6, 7, 8)))
+        theirs = sitk.GetArrayFromImage(
+            sitk.LabelVoting([sitk.GetImageFromArray(label[0].numpy().astype(np.uint8)) for label in labels], 255)
+        )
+        ours = vote(list(labels))[0].numpy()
+        decided = theirs != 255
+        np.testing.assert_array_equal(ours[decided], theirs[decided])
+        counts = (labels[:, 0, ..., None] == torch.arange(4)).sum(0)
+        tied = (counts == counts.max(-1, keepdim=True).values).float().argmax(-1).numpy()
+        np.testing.assert_array_equal(ours[~decided], tied[~decided])  # the smallest of the first
+
+    def test_a_heavy_vote_counts_where_it_is_heavy(self):
+        labels = [torch.full((1, 4, 4), value) for value in (1, 2, 2)]
+        heavy = torch.ones(1, 4, 4)
+        heavy[:, :2] = 2.5
+        found = vote(labels, [heavy, torch.ones(1, 4, 4), torch.ones(1, 4, 4)])
+        assert found[0, :2].unique().tolist() == [1] and found[0, 2:].unique().tolist() == [2]
+
+    def test_likeness_is_the_local_correlation_squared(self):
+        """Of the windows that lie within the image, as the loss weights them."""
+        generator = torch.Generator().manual_seed(0)
+        fixed = torch.rand(1, 20, 18, 16, generator=generator)
+        warped = 5 - 3 * fixed + torch.rand(1, 20, 18, 16, generator=generator)
+        inner = torch.zeros(1, 1, 20, 18, 16)
+        inner[..., 3:-3, 3:-3, 3:-3] = 1
+        loss = LocalNCCLoss(7)(warped[None], fixed[None], inner)
+        found = (likeness(fixed, warped)[None] * inner).sum() / inner.sum() - 1e-3
+        torch.testing.assert_close(found, -loss, atol=1e-4, rtol=1e-4)
+
+    def test_where_nothing_is_shown_all_are_alike(self):
+        found = likeness(torch.full((1, 9, 9, 9), 7.0), torch.rand(1, 9, 9, 9))
+        torch.testing.assert_close(found, torch.full_like(found, 1e-3))
+
+
+class TestPropagation:
+    def test_labels_come_nearer_the_true_one(self, store, truth, tmp_path):
+        cases = annotated(store)[:3]
+        before = [dice(case.label, truth) for case in cases]
+        found = propagate(BUNDLE, store.get_image_uri(NEW), cases, tmp_path, device="cpu")
+        each = [dice(Path(case["folder"]) / "warped_label.nii.gz", truth) for case in found["cases"]]
+        assert [case["name"] for case in found["cases"]] == ["case_a", "case_b", "case_c"]
+        assert all(after > value + 0.05 for after, value in zip(each, before, strict=True))
+        assert dice(found["label"], truth) > np.mean(each)
+        label, image = nib.load(found["label"]), nib.load(store.get_image_uri(NEW))
+        assert label.get_data_dtype() == np.uint8 and label.shape == image.shape
+        np.testing.assert_allclose(label.affine, image.affine, atol=1e-4)
+
+    def test_nothing_to_propagate(self, store, tmp_path):
+        with pytest.raises(ValueError, match="no annotated image"):
+            propagate(BUNDLE, store.get_image_uri(NEW), [], tmp_path / "out")
+        with pytest.raises(ValueError, match="fusion must be one of"):
+            propagate(BUNDLE, store.get_image_uri(NEW), annotated(store), tmp_path / "out", fusion="staple")
+        assert not (tmp_path / "out").exists()
+
+
+class TestRequests:
+    def test_warped_image_and_transform_come_along(self, store, tmp_path):
+        """The transform in SimpleITK: it makes the warped image."""
+        asked = {"moving": "case_b", "return_transform": True, "return_warped": True, "init": "centre"}
+        label, known = answer(BUNDLE, store, store.get_image_uri(NEW), asked)
+        Path(label).unlink()
+        (case,) = known["cases"]
+        for name, file in (("transform", "t.h5"), ("warped", "w.nii.gz")):
+            (tmp_path / file).write_bytes(base64.b64decode(case[name]))
+        fixed, moving = (sitk.ReadImage(store.get_image_uri(name), sitk.sitkFloat32) for name in (NEW, "case_b"))
+        transform = sitk.ReadTransform(str(tmp_path / "t.h5"))
+        theirs = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear))
+        ours = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "w.nii.gz")))
+        inner = (slice(4, -4),) * 3
+        assert np.abs(ours - theirs)[inner].mean() < 1e-3 * ours.std()
+
+    def test_an_images_own_label_is_not_propagated_to_it(self, store):
+        label, known = answer(BUNDLE, store, store.get_image_uri("case_a"), {"count": 1}, own="case_a")
+        Path(label).unlink()
+        assert known["cases"][0]["name"] != "case_a"
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ({"moving": "/etc/passwd"}, "no annotated image of the datastore is called '/etc/passwd'"),
+            ({"moving": ["case_a", NEW]}, "no annotated image of the datastore is called 'new'"),
+            ({"moving": 3}, "moving must be 'nearest', 'all', an id or a list of ids, got 3"),
+            ({"moving": []}, "moving must be"),
+            ({"count": 0}, "count must be a whole number of at least 1, got 0"),
+            ({"count": "2"}, "count must be a whole number"),
+            ({"fusion": "staple"}, "fusion must be one of"),
+            ({"init": "/tmp/transform.mat"}, "init must be one of"),
+        ],
+    )
+    def test_what_is_refused(self, store, asked, message):
+        with pytest.raises(ValueError, match=message):
+            answer(BUNDLE, store, store.get_image_uri(NEW), asked)
+
+    def test_a_flag_that_is_none(self, store):
+        with pytest.raises(TypeError, match="return_warped must be True or False"):
+            answer(BUNDLE, store, store.get_image_uri(NEW), {"return_warped": "yes"})
+
+    def test_images_are_ids_or_of_a_session(self, store, tmp_path):
+        sessions = tmp_path / "sessions"
+        sessions.mkdir()
+        (sessions / "image.nii.gz").touch()
+        (tmp_path / "secret.nii.gz").touch()
+        assert opened("case_a", store, sessions) == "case_a"
+        assert opened(str(sessions / "image.nii.gz"), store, sessions) is None
+        for image in (str(tmp_path / "secret.nii.gz"), f"{sessions}/../secret.nii.gz", "case_e", 3, None):
+            with pytest.raises(ValueError, match="not an id of the datastore"):
+                opened(image, store, sessions)
+
+
+@pytest.mark.slow
+class TestTraining:
+    def test_on_the_datastores_images(self, store, tmp_path):
+        """All images train, annotated or not, but those held out; what was trained is then used."""
+        few = {"max_epochs": 1, "pairs_per_epoch": 2, "val_interval": 1, "output_dir": "/nowhere", "network": "$exit()"}
+        result = train(BUNDLE, store, few, tmp_path / "work")
+        assert len(result["validation"]) == 2 and NEW in result["training"]
+        assert not set(result["validation"]) & set(result["training"])
+        records = json.loads((tmp_path / "work/datalist.json").read_text())["training"]
+        assert len(records) == 3 and all("label" not in record for record in records)
+        asked = {"moving": "case_a"}
+        places = [None, tmp_path / "work"]
+        found = [answer(BUNDLE, store, store.get_image_uri(NEW), asked, None, place)[0] for place in places]
+        shipped, own = (load_label(path).as_tensor() for path in found)
+        assert (shipped != own).any()
+        for path in found:
+            Path(path).unlink()
+
+    def test_too_few_images(self, store, tmp_path):
+        class Two(Folder):
+            def list_images(self) -> list[str]:
+                return ["case_a", "case_b"]
+
+        with pytest.raises(ValueError, match="has 2 images, 2 of them annotated"):
+            train(BUNDLE, Two(store.folder), {}, tmp_path / "work")
+        assert not (tmp_path / "work").exists()
+
+
+def test_who_can_learn_from_images_alone():
+    found = {
+        path.parents[1].name for path in (ROOT / "bundles").glob("*/configs/train.json") if trainable(path.parents[1])
+    }
+    assert found == {"hippocampus_mr_multires_fcn"}
