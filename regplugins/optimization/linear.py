@@ -15,7 +15,7 @@ from regplugins.optimization.described import Described
 from regplugins.optimization.model import descend
 from regplugins.optimization.parametric import ParametricDescent
 from regplugins.optimization.pyramid import halvings_of
-from regplugins.optimization.scene import Scene, differentiable
+from regplugins.optimization.scene import Scene
 from regplugins.spatial import identity_grid, warp
 
 
@@ -75,8 +75,7 @@ class LinearOptimizer(Described):
             RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
             ValueError: the images have another number of axes than the spacing.
         """
-        pair = differentiable(pair)
-        motion, parameters = self._optimised(Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask))
+        motion, parameters = self._optimised(Scene.of(pair, moving_mask, fixed_mask))
         return motion.matrix(parameters)
 
     def field(self, scene: Scene) -> Tensor:

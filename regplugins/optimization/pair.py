@@ -13,7 +13,7 @@ from regplugins.optimization.described import Described
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
-from regplugins.optimization.scene import Scene, differentiable
+from regplugins.optimization.scene import Scene, plain
 from regplugins.spatial import compose, crop, enlarge, invert
 
 
@@ -86,11 +86,9 @@ class PairOptimizer(Described):
             TypeError: the images are of less than 32 bits, or integers.
             RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
         """
-        pair = differentiable(pair)
+        scene = Scene.of(pair, moving_mask, fixed_mask)
         shape = pair.shape[2:]
-        scene = Scene(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask)
-        if start is None:
-            start = pair.new_zeros((len(pair), len(shape), *shape))
+        start = scene.moving.new_zeros((len(pair), len(shape), *shape)) if start is None else plain(start)
         if self.first is not None:
             start = compose(start, self.first(scene.with_moving_moved(start)))
         scenes = scene.pyramid(self.levels[0][0])

@@ -14,18 +14,9 @@ from regplugins.spatial import half_resolution, warp
 _LEAST = 8
 
 
-def differentiable(pair: Tensor) -> Tensor:
-    """The images as a plain tensor: MONAI's, with metadata, cannot be copied on the way to a derivative.
-
-    Raises:
-        TypeError: images of less than 32 bits, or of integers.
-        RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
-    """
-    if pair.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("an optimisation needs derivatives, which torch.inference_mode forbids: use torch.no_grad")
-    return pair.as_subclass(Tensor)
+def plain(tensor: Tensor) -> Tensor:
+    """Without metadata: MONAI's tensors, which have them, cannot be copied on the way to a derivative."""
+    return tensor.as_subclass(Tensor)
 
 
 @dataclass(frozen=True)
@@ -43,6 +34,28 @@ class Scene:
     fixed: Tensor
     moving_mask: Tensor | None = None
     fixed_mask: Tensor | None = None
+
+    @classmethod
+    def of(cls, pair: Tensor, moving_mask: Tensor | None, fixed_mask: Tensor | None) -> Scene:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image.
+            moving_mask: see ``Scene``.
+            fixed_mask: see ``Scene``.
+
+        Raises:
+            TypeError: images of less than 32 bits, or of integers.
+            RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
+        """
+        if pair.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "an optimisation needs derivatives, which torch.inference_mode forbids: use torch.no_grad"
+            )
+        pair = plain(pair)
+        masks = (None if mask is None else plain(mask) for mask in (moving_mask, fixed_mask))
+        return cls(pair[:, :1], pair[:, 1:], *masks)
 
     def halved(self) -> Scene:
         """At half the resolution."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from regplugins.losses import SquaredGradientLoss
@@ -102,6 +103,17 @@ def test_pair_starts_where_it_is_told():
     pair, truth = warped_pair(32, 32)
     found = PairOptimizer(OBJECTIVE, [(1, 3)])(pair, truth)
     assert (found - truth).norm(dim=1).mean() < 0.25 < truth.norm(dim=1).mean()
+
+
+def test_tensors_with_metadata_are_as_others():
+    """The images, what to start from, and masks."""
+    pair, truth = warped_pair(24, 25)
+    masks = {key: torch.rand(1, 1, 24, 25) for key in ("fixed_mask", "moving_mask")}
+    optimizer = PairOptimizer(OBJECTIVE, [(2, 5), (1, 5)])
+    expected = optimizer(pair, 0.5 * truth, **masks)
+    given = {key: MetaTensor(mask) for key, mask in masks.items()}
+    found = optimizer(MetaTensor(pair), MetaTensor(0.5 * truth), **given)
+    assert not isinstance(found, MetaTensor) and torch.equal(found, expected)
 
 
 def test_pair_is_mirrored_with_its_images():
