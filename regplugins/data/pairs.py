@@ -117,7 +117,11 @@ def paired_modalities(
             if fixed in (None, a) and moving in (None, b):
                 pairs += [(own[a], other[b], own[b], other[a])] * (within if same else 1)
     if not pairs:
-        raise ValueError(f"no subject with two sequences (fixed: {fixed or 'any'}, moving: {moving or 'any'})")
+        there = sorted({record["sequence"] for record in records})
+        raise ValueError(
+            f"no subject with two sequences (fixed: {fixed or 'any'}, moving: {moving or 'any'}) among "
+            f"{len(records)} images of the sequences {there}"
+        )
     return pairs
 
 

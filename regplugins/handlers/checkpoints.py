@@ -34,6 +34,7 @@ class TrainingCheckpoints:
     Raises:
         TypeError: ``resume`` is no boolean.
         FileNotFoundError: there is nothing to resume from.
+        ValueError: on resuming, the rate's schedule ends elsewhere than that of the training which was begun.
     """
 
     def __init__(
@@ -59,6 +60,12 @@ class TrainingCheckpoints:
         device = next(self.network.parameters()).device
         checkpoint = torch.load(self.folder / "last.pt", map_location=device, weights_only=True)
         for name, item in self.objects.items():
+            ends, begun = getattr(item, "total_steps", None), checkpoint[name].get("total_steps")
+            if ends != begun:  # it would stop with an error once the shorter one is over
+                raise ValueError(
+                    f"{self.folder / 'last.pt'}: its {name} ends after {begun} steps, this training's after {ends}: "
+                    "resume with as many epochs, pairs and processes as it was begun with"
+                )
             item.load_state_dict(checkpoint[name])
         engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
         self.best = checkpoint["best"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from regplugins.checks import boolean
+from regplugins.checks import boolean, number
 
 
 class FieldInferer(Inferer):
@@ -29,10 +29,10 @@ class FieldInferer(Inferer):
 
     def __init__(self, amp: bool = False, zoom: float = 1.0) -> None:
         super().__init__()
-        if not zoom > 0:
-            raise ValueError(f"zoom must be positive, got {zoom}")
         self.amp = boolean("amp", amp)
-        self.zoom = zoom
+        self.zoom = number("zoom", zoom)
+        if not self.zoom > 0:
+            raise ValueError(f"zoom must be positive, got {zoom}")
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from regplugins.checks import number
 from regplugins.inferers.base import FieldInferer
 from regplugins.spatial import crop
 
@@ -47,9 +48,9 @@ class ValidTileInferer(FieldInferer):
         progress: bool = True,
     ) -> None:
         super().__init__(amp, zoom)
-        if not memory > 0:
+        self.memory = number("memory", memory)
+        if not self.memory > 0:
             raise ValueError(f"memory must be positive, got {memory}")
-        self.memory = memory
         self.tile = tile
         self.progress = progress
 

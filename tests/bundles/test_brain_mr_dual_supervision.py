@@ -50,6 +50,19 @@ class TestTraining:
         run("train", "shipped", dataset_dir=str(data), output_dir=str(tmp_path), amp=False, **few)
         assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 1
 
+    def test_the_papers_recipe(self, bundle, data, train, tmp_path):
+        """Its configuration, and steps of a narrower network, the warps and the other patients left out."""
+        config = ConfigParser()
+        config.read_config([bundle / "configs/train.json", bundle / "configs/paper.json"])
+        config.update({"bundle_root": str(bundle), "dataset_dir": str(data)})
+        network = config.get_parsed_content("network_def")
+        assert network.margin == 20 and network.encoder[2][0].out_channels == 128
+        names = [type(step).__name__ for step in config.get_parsed_content("train#pair_augmentation").transforms]
+        assert names == ["RandFlipd", "RandPatchPaird"]
+        assert config.get_parsed_content("pairs_per_epoch") == 225_000
+        small = {"network_def#channels": [4, 4, 4], "patch_shape": [44, 44, 44]}
+        assert train(tmp_path, "paper", max_epochs=1, **small)["iteration"] == 2
+
     def test_one_direction(self, train, tmp_path):
         assert train(tmp_path, max_epochs=1, fixed_sequence="t1", moving_sequence="t2")["iteration"] == 2
         with pytest.raises(RuntimeError) as error:

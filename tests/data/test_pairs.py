@@ -234,7 +234,7 @@ def test_paired_modalities_in_one_direction():
         quadruple for quadruple in every if records[quadruple[0]]["sequence"] == "ct"
     ]
     assert paired_modalities(records, moving="pet") == [(4, 5, 5, 4)]
-    with pytest.raises(ValueError, match=r"no subject with two sequences \(fixed: ct, moving: pet\)"):
+    with pytest.raises(ValueError, match=r"no subject with two sequences \(fixed: ct, moving: pet\) among"):
         paired_modalities(records, fixed="ct", moving="pet")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,12 @@ from torch import nn
 from regplugins.handlers import TrainingCheckpoints
 
 
-def training(folder: Path, metrics: list[float], resume: bool = False) -> tuple[Engine, nn.Module]:
-    """A trainer that adds one to a weight an epoch, and a validator that reports the given metrics, one an epoch."""
+def training(
+    folder: Path, metrics: list[float], resume: bool = False, steps: int | None = None
+) -> tuple[Engine, nn.Module]:
+    """A trainer that adds one to a weight an epoch, and a validator that reports the given metrics, one an epoch;
+    perhaps a schedule of so many steps.
+    """
     network = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(network.weight)
 
@@ -35,7 +40,11 @@ def training(folder: Path, metrics: list[float], resume: bool = False) -> tuple[
             validator.state.best_metric, validator.state.best_metric_epoch = value, engine.state.epoch
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
-    TrainingCheckpoints(folder, network, {"network": network}, validator, resume).attach(trainer)
+    state: dict[str, Any] = {"network": network}
+    if steps is not None:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        state["lr_scheduler"] = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+    TrainingCheckpoints(folder, network, state, validator, resume).attach(trainer)
     return trainer, network
 
 
@@ -69,6 +78,15 @@ def test_resume_needs_a_checkpoint_and_a_boolean(tmp_path):
         training(tmp_path, [], resume=True)
     with pytest.raises(TypeError, match="resume must be True or False"):
         training(tmp_path, [], resume="True")
+
+
+def test_a_schedule_that_ends_elsewhere_is_not_gone_on_with(tmp_path):
+    training(tmp_path, [0.5], steps=10)[0].run([0], max_epochs=1)
+    with pytest.raises(ValueError, match=r"its lr_scheduler ends after 10 steps, this training's after 20"):
+        training(tmp_path, [0.5, 0.6], resume=True, steps=20)[0].run([0], max_epochs=2)
+    trainer, _ = training(tmp_path, [0.5, 0.6], resume=True, steps=10)
+    trainer.run([0], max_epochs=2)
+    assert trainer.state.epoch == 2
 
 
 def test_the_last_epoch_is_validated_whatever_the_interval(tmp_path):
