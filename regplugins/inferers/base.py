@@ -21,18 +21,22 @@ class FieldInferer(Inferer):
         amp: compute convolutions in bfloat16. Quick on GPUs and on CPUs that have it in hardware, slow elsewhere.
         zoom: voxels of the network's images for each of the pair's: 0.5 shows a network that learnt at 2 mm a pair at 1
             mm, and brings its field back to that.
+        compile: let ``torch.compile`` translate the network when it is first used; each size of the images that is new
+            takes that long again.
 
     Raises:
-        TypeError: ``amp`` is no boolean.
+        TypeError: ``amp`` or ``compile`` is no boolean.
         ValueError: ``zoom`` is not positive.
     """
 
-    def __init__(self, amp: bool = False, zoom: float = 1.0) -> None:
+    def __init__(self, amp: bool = False, zoom: float = 1.0, compile: bool = False) -> None:
         super().__init__()
         self.amp = boolean("amp", amp)
         self.zoom = number("zoom", zoom)
         if not self.zoom > 0:
             raise ValueError(f"zoom must be positive, got {zoom}")
+        self.compile = boolean("compile", compile)
+        self._compiled: dict[nn.Module, Any] = {}
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -45,6 +49,10 @@ class FieldInferer(Inferer):
             ``(B, n, *spatial)`` float32 displacement in voxels, ``2 n`` components of a network of both directions.
         """
         inputs = inputs.as_subclass(Tensor)  # MONAI's keep books at every operation
+        if self.compile:
+            if network not in self._compiled:
+                self._compiled = {network: torch.compile(network)}
+            network = self._compiled[network]
         own = list(inputs.shape[2:])
         seen = [max(1, round(size * self.zoom)) for size in own]
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):

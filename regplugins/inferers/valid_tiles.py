@@ -33,9 +33,10 @@ class ValidTileInferer(FieldInferer):
         amp: compute convolutions in bfloat16, see ``FieldInferer``.
         zoom: voxels of the network's images for each of the pair's, see ``FieldInferer``.
         progress: show a bar where there is more than one tile.
+        compile: translate the network first, see ``FieldInferer``.
 
     Raises:
-        TypeError: ``amp`` is no boolean.
+        TypeError: ``amp`` or ``compile`` is no boolean.
         ValueError: ``memory`` or ``zoom`` is not positive.
     """
 
@@ -46,8 +47,9 @@ class ValidTileInferer(FieldInferer):
         amp: bool = False,
         zoom: float = 1.0,
         progress: bool = True,
+        compile: bool = False,
     ) -> None:
-        super().__init__(amp, zoom)
+        super().__init__(amp, zoom, compile)
         self.memory = number("memory", memory)
         if not self.memory > 0:
             raise ValueError(f"memory must be positive, got {memory}")

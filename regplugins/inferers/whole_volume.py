@@ -16,14 +16,15 @@ class WholeVolumeInferer(FieldInferer):
         divisor: sizes become multiples of this, the network's stride.
         amp: compute convolutions in bfloat16, see ``FieldInferer``.
         zoom: voxels of the network's images for each of the pair's, see ``FieldInferer``.
+        compile: translate the network first, see ``FieldInferer``.
 
     Raises:
-        TypeError: ``amp`` is no boolean.
+        TypeError: ``amp`` or ``compile`` is no boolean.
         ValueError: ``divisor`` is less than one, or ``zoom`` not positive.
     """
 
-    def __init__(self, divisor: int = 1, amp: bool = False, zoom: float = 1.0) -> None:
-        super().__init__(amp, zoom)
+    def __init__(self, divisor: int = 1, amp: bool = False, zoom: float = 1.0, compile: bool = False) -> None:
+        super().__init__(amp, zoom, compile)
         if divisor < 1:
             raise ValueError(f"divisor must be at least 1, got {divisor}")
         self.divisor = divisor

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from regplugins.inferers import WholeVolumeInferer
+from regplugins.networks import MultiResolutionFCN
 from regplugins.spatial import identity_grid
 
 
@@ -86,3 +89,18 @@ def from_middle(shape: tuple[int, ...]) -> Tensor:
 def test_bad_options(arguments, error, message):
     with pytest.raises(error, match=message):
         WholeVolumeInferer(**arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_compiled_it_is_the_same():
+    """Of sizes that change, with the padding outside."""
+    network = MultiResolutionFCN(3).eval()
+    for parameter in network.parameters():  # so that the last layer, too, gives something
+        nn.init.normal_(parameter, std=0.05)
+    inferer = WholeVolumeInferer(divisor=4, compile=True)
+    for shape in ((16, 13, 12), (12, 16, 20), (16, 13, 12)):
+        pair = torch.rand(1, 2, *shape)
+        expected = WholeVolumeInferer(divisor=4)(pair, network)
+        assert expected.abs().max() > 0.01
+        torch.testing.assert_close(inferer(pair, network), expected, atol=1e-4, rtol=1e-3)
