@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def propagate(
         if weighted and len(cases) > 1:
             weights.append(likeness(fixed.as_tensor(), warped))
         correlation = normalised_correlation(fixed.as_tensor(), warped)
-        found.append({"name": case.name, "folder": str(folder), "correlation": round(correlation, 4)})
+        known = round(correlation, 4) if isfinite(correlation) else None  # JSON has no NaN
+        found.append({"name": case.name, "folder": str(folder), "correlation": known})
     label = vote(labels, weights or None)
     path = output_dir / "label.nii.gz"
     write_image(label, Grid.from_image(fixed), path, np.uint8 if label.max() <= np.iinfo(np.uint8).max else np.int32)

@@ -43,7 +43,7 @@ def answer(
         bundle: the bundle's folder.
         datastore: of the server.
         image: file that the server, not the client, says is open.
-        request: may have ``moving`` ("nearest", "all", an id of an annotated image, or several), ``count`` of the
+        request: may have ``moving`` ("nearest", "all", an id of an annotated image, or several, also with commas between), ``count`` of the
             nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "centre", "rigid" or "affine", no
             file), ``return_transform``, ``return_warped``, and ``device``. Anything else is not looked at.
         own: the id of ``image``, whose own label is not to be propagated to it.
@@ -109,12 +109,14 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
     if moving == "all":
         return list(cases)
     if moving == "nearest":
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not str(count).isdecimal() or int(count) < 1:  # Slicer's table of options has texts
             raise ValueError(f"count must be a whole number of at least 1, got {count!r}")
-        return nearest(image, cases, count)
-    names = [moving] if isinstance(moving, str) else moving
+        return nearest(image, cases, int(count))
+    names = moving
+    if isinstance(moving, str):
+        names = [moving] if moving in {case.name for case in cases} else moving.split(",")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"moving must be 'nearest', 'all', an id or a list of ids, got {moving!r}")
+        raise ValueError(f"moving must be 'nearest', 'all', an id or ids, got {moving!r}")
     return named(cases, list(dict.fromkeys(names)))
 
 

@@ -132,19 +132,26 @@ class TestRequests:
         assert np.abs(ours - theirs)[inner].mean() < 1e-3 * ours.std()
 
     def test_an_images_own_label_is_not_propagated_to_it(self, store):
-        label, known = answer(BUNDLE, store, store.get_image_uri("case_a"), {"count": 1}, own="case_a")
+        label, known = answer(BUNDLE, store, store.get_image_uri("case_a"), {"count": "1"}, own="case_a")
         Path(label).unlink()
         assert known["cases"][0]["name"] != "case_a"
+
+    def test_several_as_text(self, store):
+        label, known = answer(BUNDLE, store, store.get_image_uri(NEW), {"moving": "case_d,case_b"})
+        Path(label).unlink()
+        assert [case["name"] for case in known["cases"]] == ["case_d", "case_b"]
 
     @pytest.mark.parametrize(
         ("asked", "message"),
         [
             ({"moving": "/etc/passwd"}, "no annotated image of the datastore is called '/etc/passwd'"),
             ({"moving": ["case_a", NEW]}, "no annotated image of the datastore is called 'new'"),
-            ({"moving": 3}, "moving must be 'nearest', 'all', an id or a list of ids, got 3"),
+            ({"moving": 3}, "moving must be 'nearest', 'all', an id or ids, got 3"),
             ({"moving": []}, "moving must be"),
             ({"count": 0}, "count must be a whole number of at least 1, got 0"),
-            ({"count": "2"}, "count must be a whole number"),
+            ({"count": "two"}, "count must be a whole number"),
+            ({"count": True}, "count must be a whole number"),
+            ({"moving": "case_a,new"}, "no annotated image of the datastore is called 'new'"),
             ({"fusion": "staple"}, "fusion must be one of"),
             ({"init": "/tmp/transform.mat"}, "init must be one of"),
         ],
