@@ -44,8 +44,9 @@ def answer(
         datastore: of the server.
         image: file that the server, not the client, says is open.
         request: may have ``moving`` ("nearest", "all", an id of an annotated image, or several, also with commas
-            between), ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "centre", "rigid" or "affine", no
-            file), ``return_transform``, ``return_warped``, and ``device``. Anything else is not looked at.
+            between), ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "centre",
+            "rigid" or "affine", no file), ``return_transform``, ``return_warped``, and ``device``. Anything else is not
+            looked at.
         own: the id of ``image``, whose own label is not to be propagated to it.
         models_dir: weights that were trained on the datastore, in place of the bundle's.
 
