@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the sample pair of the brain bundles out of two packaged templates.
+"""Make the sample pairs of the brain bundles out of two packaged templates: a T1 and one whose contrast is made up.
 
 Fetch the inputs by package name (Debian 12 and PyPI), then run the script::
 
@@ -7,6 +7,7 @@ Fetch the inputs by package name (Debian 12 and PyPI), then run the script::
     pip download --no-deps nilearn==0.14.1 && python -m zipfile -e nilearn-0.14.1-py3-none-any.whl nilearn
     python docs/samples/make_brain_sample.py mricron/usr/share/mricron/templates nilearn/nilearn/datasets/data \
         bundles/brain_mr_gated_gradient/sample
+    python docs/samples/make_brain_sample.py … bundles/brain_mr_fire/sample --flair
 
 The output is the same to the byte on every run.
 """
@@ -28,6 +29,8 @@ from regplugins.spatial import Grid, onto_grid, resample_labels
 # How the second scan lies in its scanner: turned about an oblique axis (rotation vector, degrees) and shifted (mm).
 TURN, SHIFT = (4.0, -3.0, 8.0), (6.0, -9.0, 5.0)
 MARGIN_MM = 6.0
+# A FLAIR's brightness of grey and white matter, and of what is neither: fluid.
+GREY, WHITE, FLUID = 1.0, 0.7, 0.2
 
 
 def around(brain: torch.Tensor, grid: Grid) -> Grid:
@@ -46,10 +49,20 @@ def main() -> None:
     parser.add_argument("mricron", type=Path, help="templates folder of the package mricron-data")
     parser.add_argument("nilearn", type=Path, help="datasets/data folder of the package nilearn")
     parser.add_argument("sample", type=Path, help="folder to write to")
+    parser.add_argument("--flair", action="store_true", help="fixed as a FLAIR, moving a T1; else a T1 and as a T2")
     args = parser.parse_args()
-    fixed = load_image(args.nilearn / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    fixed, grey, white = (
+        load_image(args.nilearn / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
+        for name in ("t1", "gm", "wm")
+    )
     grid = around(fixed.as_tensor(), Grid.from_image(fixed))
-    write_image(onto_grid(fixed, grid).round(), grid, args.sample / "fixed.nii.gz", np.uint8)
+    if args.flair:
+        parts = [(onto_grid(tissue, grid) / tissue.max()) for tissue in (grey, white)]
+        fluid = (1 - parts[0] - parts[1]).clamp(min=0)
+        values = 250 * (GREY * parts[0] + WHITE * parts[1] + FLUID * fluid) * (onto_grid(fixed, grid) > 0)
+    else:
+        values = onto_grid(fixed, grid)
+    write_image(values.round(), grid, args.sample / "fixed.nii.gz", np.uint8)
 
     moving = load_image(args.mricron / "ch2bet.nii.gz")
     label = load_label(args.mricron / "aal.nii.gz")
@@ -58,8 +71,8 @@ def main() -> None:
     pose[:3, :3] = torch.from_numpy(Rotation.from_rotvec(TURN, degrees=True).as_matrix())
     pose[:3, 3] = torch.tensor(SHIFT)
     turned = Grid(grid.shape, pose @ grid.affine)
-    values = (1000 * remap(onto_grid(moving, grid))).round()
-    write_image(values, turned, args.sample / "moving.nii.gz", np.int16)
+    values = onto_grid(moving, grid) if args.flair else 1000 * remap(onto_grid(moving, grid))
+    write_image(values.round(), turned, args.sample / "moving.nii.gz", np.int16)
     regions = resample_labels(label.as_tensor(), Grid.from_image(label), grid)
     write_image(regions, turned, args.sample / "moving_label.nii.gz", np.uint8)
 

@@ -31,10 +31,10 @@ class Fire(RegistrationNetwork):
         blocks: residual blocks of encoder and decoders.
         reverse: ``forward`` gives ``φ_BA``, which brings the fixed image onto the moving one's grid.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
-        moments: of the affine parts (``AffineNetwork``); False: the paper's.
+        keypoints: the affine parts are of ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
 
     Raises:
-        TypeError: ``reverse`` or ``moments`` is no boolean.
+        TypeError: ``reverse`` or ``keypoints`` is no boolean.
         ValueError: unknown part.
     """
 
@@ -45,7 +45,7 @@ class Fire(RegistrationNetwork):
         blocks: int = 4,
         reverse: bool = False,
         part: str = "both",
-        moments: bool = True,
+        keypoints: bool = True,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
         self.reverse = boolean("reverse", reverse)
@@ -53,8 +53,8 @@ class Fire(RegistrationNetwork):
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
-        self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels, moments)
-        self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels, moments)
+        self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels, keypoints)
+        self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels, keypoints)
 
     def forward(self, pair: Tensor) -> Tensor:
         """

@@ -11,40 +11,45 @@ from regplugins.networks.blocks import Regression
 from regplugins.networks.synthesis import convolution
 from regplugins.spatial import identity_grid, warp
 
+# The rows of a matrix less the identity sum up to less than one: it is diagonally dominant, its determinant positive.
+# In 3-D that is 17 degrees, 0.7 to 1.3 times.
+_MOST = 0.9
 
-class AffineNetwork(nn.Module):
-    """``T_af``: features of a moving and a fixed image to an affine map that cannot collapse.
 
-    Two convolutions of stride 2, their moments over the image, two linear layers. The matrix is the identity and
-    something bounded such that it stays diagonally dominant: its determinant is positive.
+class AffineKeypoints(nn.Module):
+    """``T_af`` (ours): features of a moving and a fixed image to the affine map between points that it finds in both.
+
+    Two convolutions, the same ones of either image, respond to one thing in each channel; where it is, is the mean
+    place under a softmax over the image; the map is that of least squares between these points (as in KeyMorph: Wang
+    et al. 2023, arXiv:2304.09941). What is learned are points; what a rotation is need not be. Each point is looked for
+    about a place of its own, so that they are apart from the beginning: from points that lie together no matrix can be
+    told, and none is learned. The matrix is bounded: it cannot collapse.
 
     Args:
         spatial_dims: 2 or 3.
-        channels: of the features of one image.
-        moments: average the features times either coordinate, too, normalised over the image; the paper averages the
-            features alone. What moves on average is the shift; a rotation or a scaling shows in where.
-
-    Raises:
-        TypeError: ``moments`` is no boolean.
+        channels: of the features of one image, and how many points.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, moments: bool = True) -> None:
+    def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
-        self.moments = boolean("moments", moments)
-        # Without normalisation: the average over the image of what was normalised over it tells nothing.
         self.localisation = nn.Sequential(
-            *[convolution(spatial_dims, width, channels, strides=2, norm=None) for width in (2 * channels, channels)]
+            convolution(spatial_dims, channels, channels),
+            convolution(spatial_dims, channels, channels, norm=None, act=None),
         )
-        self.hidden = nn.Linear(channels * (1 + self.moments * spatial_dims), channels)
-        nn.init.kaiming_uniform_(self.hidden.weight, nonlinearity="relu")
-        self.parameters_of = nn.Linear(channels, spatial_dims * (spatial_dims + 1))
-        nn.init.zeros_(self.parameters_of.weight)
-        nn.init.zeros_(self.parameters_of.bias)
-        # The rows of the matrix less the identity sum up to less than one. In 3-D that is 17 degrees, 0.7 to 1.3 times.
-        self.change = 0.9 / spatial_dims
-        # How far the image is shifted at most, in units of its largest size.
-        self.shift = 0.25
+        # From none, where every point of either image is in its place and the map the identity.
+        self.sharpness = nn.Parameter(torch.zeros(()))
+        # Of the parameter, which some tens of Adam's steps are to take to where points are found.
+        self.scale = 10.0
+        # The points' places, evenly all over, as fractions of the image's sizes about its centre, and the standard
+        # deviation of the window about each, in units of its largest size.
+        even = torch.quasirandom.SobolEngine(spatial_dims).draw(channels + 1)[1:]
+        self.places: Tensor
+        self.register_buffer("places", 0.7 * (even - 0.5), persistent=False)
+        self.window = 0.1
+        # Of least squares, in squares of the image's largest size, for points that lie together.
+        self.ridge = 1e-3
+        self.most = _MOST / spatial_dims
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """
@@ -57,25 +62,80 @@ class AffineNetwork(nn.Module):
             image's centre.
         """
         n = self.spatial_dims
-        features = self.localisation(torch.cat([moving, fixed], dim=1)).float()
-        averages = features.flatten(2).mean(dim=2)
-        if self.moments:
-            places, flat = _places(features).t(), features.flatten(2)
-            variance, mean = torch.var_mean(flat, dim=2, correction=0, keepdim=True)
-            # Normalised over the image, for where a channel responds, not how much: else what every head has in common
-            # outweighs a shift a hundredfold, and it takes as many more steps to learn.
-            first = torch.matmul((flat - mean) / (variance + 1e-5).sqrt(), places) / places.shape[0]
-            averages = torch.cat([averages, first.flatten(1)], dim=1)
+        targets, sources = self.centres(moving), self.centres(fixed)
+        middle = sources.mean(dim=1, keepdim=True)
+        centred = sources - middle
+        moved = targets - targets.mean(dim=1, keepdim=True) - centred
+        # Products and sums, not matmul, which autocast would round.
+        square = (centred.unsqueeze(3) * centred.unsqueeze(2)).mean(dim=1)
+        mixed = (centred.unsqueeze(3) * moved.unsqueeze(2)).mean(dim=1)
+        identity = torch.eye(n, device=square.device, dtype=square.dtype)
+        system = torch.cat([square + self.ridge * identity, mixed], dim=2)
+        for axis in range(n):  # Gauss and Jordan; positive definite, hence without a search for pivots
+            pivot = system[:, axis : axis + 1] / system[:, axis : axis + 1, axis : axis + 1]
+            system = system - (system[:, :, axis : axis + 1] - identity[:, axis : axis + 1]) * pivot
+        change = system[:, :, n:].transpose(1, 2).clamp(-self.most, self.most)
+        shift = targets.mean(dim=1) - middle.squeeze(1) - (change * middle).sum(dim=2)
+        return torch.cat([identity + change, shift.unsqueeze(2)], dim=2)
+
+    def centres(self, features: Tensor) -> Tensor:
+        """
+        Args:
+            features: of an image, ``(B, channels, *spatial / 4)``.
+
+        Returns:
+            ``(B, channels, n)``: a point for each channel, about the image's centre in units of its largest size.
+        """
+        shape = list(features.shape[2:])
+        responses = self.scale * self.sharpness * self.localisation(features).float().flatten(2)
+        largest = float(max(shape))
+        grid = _centred(shape, responses, 4) / largest
+        middles = self.places * (torch.tensor(shape, device=grid.device).to(grid.dtype) / largest)
+        distances = (grid.unsqueeze(0) - middles.unsqueeze(2)).square().sum(dim=1)
+        where = (responses - distances / (2 * self.window**2)).softmax(dim=2)
+        return (where.unsqueeze(2) * grid).sum(dim=3)
+
+
+class AffineRegression(nn.Module):
+    """``T_af`` as published: features of a moving and a fixed image to an affine map that cannot collapse.
+
+    Two convolutions of stride 2, averages over the image, two linear layers.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: of the features of one image.
+    """
+
+    def __init__(self, spatial_dims: int, channels: int) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        # Without normalisation: the average over the image of what was normalised over it tells nothing.
+        self.localisation = nn.Sequential(
+            *[convolution(spatial_dims, width, channels, strides=2, norm=None) for width in (2 * channels, channels)]
+        )
+        self.hidden = nn.Linear(channels, channels)
+        nn.init.kaiming_uniform_(self.hidden.weight, nonlinearity="relu")
+        self.parameters_of = nn.Linear(channels, spatial_dims * (spatial_dims + 1))
+        nn.init.zeros_(self.parameters_of.weight)
+        nn.init.zeros_(self.parameters_of.bias)
+        # How far the image is shifted at most, in units of its largest size.
+        self.shift = 0.25
+        self.most = _MOST / spatial_dims
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """
+        Args:
+            moving: features ``(B, channels, *spatial / 4)``.
+            fixed: the same.
+
+        Returns:
+            ``(B, n, n + 1)``, as of ``AffineKeypoints``.
+        """
+        n = self.spatial_dims
+        averages = self.localisation(torch.cat([moving, fixed], dim=1)).float().flatten(2).mean(dim=2)
         bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(averages)))).view(-1, n, n + 1)
-        matrix = torch.eye(n, device=bounded.device) + self.change * bounded[:, :, :n]
+        matrix = torch.eye(n, device=bounded.device) + self.most * bounded[:, :, :n]
         return torch.cat([matrix, self.shift * bounded[:, :, n:]], dim=2)
-
-
-def _places(features: Tensor) -> Tensor:
-    """Coordinates of a grid's voxels about its centre, ``(n, voxels)``, in units in which their mean square is 1."""
-    grid = identity_grid(list(features.shape[2:]), features.device, features.dtype).flatten(1)
-    centred = grid - grid.mean(dim=1, keepdim=True)
-    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
 
 
 class NonRigidNetwork(nn.Module):
@@ -118,12 +178,16 @@ class TransformationNetwork(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         channels: of the features of one image.
-        moments: of the affine part.
+        keypoints: the affine part is ``AffineKeypoints``, not ``AffineRegression``.
+
+    Raises:
+        TypeError: ``keypoints`` is no boolean.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, moments: bool = True) -> None:
+    def __init__(self, spatial_dims: int, channels: int, keypoints: bool = True) -> None:
         super().__init__()
-        self.affine = AffineNetwork(spatial_dims, channels, moments)
+        part = AffineKeypoints if boolean("keypoints", keypoints) else AffineRegression
+        self.affine = part(spatial_dims, channels)
         self.nonrigid = NonRigidNetwork(spatial_dims, channels)
 
     def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,10 +219,14 @@ def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:
     """
     shape = ddf.shape[2:]
     n = len(shape)
-    grid = identity_grid(list(shape), ddf.device, ddf.dtype)
-    sizes = torch.tensor(shape, device=ddf.device).to(ddf.dtype)
-    centre = ((step * sizes - 1) / (2 * step)).view(n, 1)
     identity = torch.eye(n, device=ddf.device, dtype=ddf.dtype)
-    centred = (grid + ddf).flatten(2) - centre
-    change = torch.matmul(affine[:, :, :n] - identity, centred) + affine[:, :, n:] * sizes.max()
+    centred = _centred(list(shape), ddf, step) + ddf.flatten(2)
+    change = torch.matmul(affine[:, :, :n] - identity, centred) + affine[:, :, n:] * float(max(shape))
     return ddf + change.view(ddf.shape)
+
+
+def _centred(shape: list[int], like: Tensor, step: int) -> Tensor:
+    """A grid's voxels about the centre of the image on whose every ``step``-th voxel they lie, ``(n, voxels)``."""
+    grid = identity_grid(shape, like.device, like.dtype).flatten(1)
+    sizes = torch.tensor(shape, device=like.device).to(like.dtype)
+    return grid - ((step * sizes - 1) / (2 * step)).view(-1, 1)

@@ -10,7 +10,7 @@ from scipy.ndimage import affine_transform
 from torch import Tensor, nn
 
 from regplugins.networks import Fire, NoDeformation, both_ways
-from regplugins.networks.transformation import AffineNetwork, NonRigidNetwork, after_affine
+from regplugins.networks.transformation import AffineKeypoints, AffineRegression, NonRigidNetwork, after_affine
 from regplugins.spatial import compose, enlarge, identity_grid, warp
 
 
@@ -18,7 +18,9 @@ def lively(network: nn.Module, seed: int = 0) -> nn.Module:
     """Weights large enough that differences show (a new network's transforms are the identity)."""
     torch.manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, AffineNetwork):
+        if isinstance(module, AffineKeypoints):
+            nn.init.constant_(module.sharpness, 0.2)
+        if isinstance(module, AffineRegression):
             nn.init.normal_(module.parameters_of.weight, std=0.3)
             nn.init.normal_(module.parameters_of.bias, std=0.3)
         if isinstance(module, NonRigidNetwork):
@@ -35,8 +37,9 @@ shapes = pytest.mark.parametrize(("spatial_dims", "shape"), SHAPES)
 
 
 @shapes
-def test_starts_at_the_identity(spatial_dims, shape):
-    fields = small(spatial_dims).fields(torch.rand(2, 2, *shape))
+@pytest.mark.parametrize("keypoints", [True, False])
+def test_starts_at_the_identity(spatial_dims, shape, keypoints):
+    fields = small(spatial_dims, keypoints=keypoints).fields(torch.rand(2, 2, *shape))
     for way in ("ab", "ba"):
         assert fields[f"ddf_{way}"].abs().max() < 1e-2
         identity = torch.eye(spatial_dims).expand(2, -1, -1)
@@ -133,7 +136,7 @@ def test_the_directions_have_networks_of_their_own():
     network = lively(small())
     pair = torch.rand(1, 2, 16, 16)
     before = network.fields(pair)
-    nn.init.zeros_(network.transform_ba.affine.parameters_of.weight)
+    nn.init.zeros_(network.transform_ba.affine.sharpness)
     nn.init.zeros_(network.decoder_ba[-2].conv.weight)
     after = network.fields(pair)
     for name in ("ddf_ab", "synthesised_b", "registered_b"):
@@ -158,31 +161,94 @@ def test_features_do_not_tell_where_in_the_grid_they_are(spatial_dims, size):
     torch.testing.assert_close(found[(..., *[-1] * spatial_dims)], corner, atol=1e-4, rtol=1e-4)
 
 
+def responses_at(points: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Features ``(1, K, *shape)`` whose softmax is a Gaussian about each of ``(K, n)`` points, voxels."""
+    grid = identity_grid(list(shape)).flatten(1).T.double()
+    return (-torch.cdist(points, grid).square() / 2).view(1, len(points), *shape).float()
+
+
+class TestKeypoints:
+    """Gaussian features about points, and the same points after an affine map of which the features are of the image
+    that is moved.
+    """
+
+    @staticmethod
+    def network(spatial_dims: int, ridge: float) -> AffineKeypoints:
+        network = AffineKeypoints(spatial_dims, 12)
+        network.localisation = nn.Identity()
+        network.ridge, network.window = ridge, float("inf")
+        nn.init.constant_(network.sharpness, 1 / network.scale)
+        return network
+
+    @staticmethod
+    def pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Points of the fixed image, matrix and shift about the image's centre in units of its size, points moved."""
+        torch.manual_seed(1)
+        n = len(shape)
+        sizes = torch.tensor(shape, dtype=torch.float64)
+        centre = (4 * sizes - 1) / 8
+        points = centre + (torch.rand(12, n, dtype=torch.float64) - 0.5) * sizes / 2
+        matrix = torch.eye(n, dtype=torch.float64) + 0.2 * (torch.rand(n, n, dtype=torch.float64) - 0.5)
+        shift = torch.linspace(-0.06, 0.05, n, dtype=torch.float64)
+        return points, matrix, shift, centre + (points - centre) @ matrix.T + shift * sizes.max()
+
+    @pytest.mark.parametrize("shape", [(28, 24), (24, 28, 20)])
+    def test_finds_the_map(self, shape):
+        points, matrix, shift, moved = self.pair(shape)
+        found = self.network(len(shape), 0.0)(responses_at(moved, shape), responses_at(points, shape))[0].double()
+        torch.testing.assert_close(found[:, :-1], matrix, atol=1e-3, rtol=0)
+        torch.testing.assert_close(found[:, -1], shift, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("shape", [(28, 24), (24, 28, 20)])
+    def test_least_squares_with_a_ridge(self, shape):
+        """Points that no affine map relates; NumPy, with the penalty as further equations."""
+        points, _, _, moved = self.pair(shape)
+        moved = moved + torch.randn(moved.shape, dtype=torch.float64)
+        n, count, sizes = len(shape), len(points), np.array(shape)
+        units = [(p.numpy() - (4 * sizes - 1) / 8) / sizes.max() for p in (points, moved)]
+        middle = units[0].mean(0)
+        penalty = np.eye(n, n + 1) * (0.01 * count) ** 0.5
+        rows = np.vstack([np.hstack([units[0] - middle, np.ones((count, 1))]), penalty])
+        right = np.vstack([units[1] - units[0], np.zeros((n, n))])
+        solution = np.linalg.lstsq(rows, right, rcond=None)[0]
+        expected = np.hstack([np.eye(n) + solution[:n].T, (solution[n] - middle @ solution[:n])[:, None]])
+        found = self.network(n, 0.01)(responses_at(moved, shape), responses_at(points, shape))[0]
+        np.testing.assert_allclose(found.detach(), expected, atol=1e-3)
+
+    def test_autocast_rounds_no_points(self):
+        points, _, _, moved = self.pair((28, 24))
+        features = responses_at(moved, (28, 24)), responses_at(points, (28, 24))
+        network = self.network(2, 1e-3)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(*features)
+        assert torch.equal(found, network(*features))
+
+
 class TestAffine:
     @pytest.mark.parametrize("spatial_dims", [2, 3])
     def test_cannot_collapse(self, spatial_dims):
         torch.manual_seed(0)
-        network = AffineNetwork(spatial_dims, 8)
-        nn.init.normal_(network.parameters_of.weight, std=100.0)
-        nn.init.normal_(network.parameters_of.bias, std=100.0)
+        published, ours = AffineRegression(spatial_dims, 8), AffineKeypoints(spatial_dims, 8)
+        nn.init.normal_(published.parameters_of.weight, std=100.0)
+        nn.init.normal_(published.parameters_of.bias, std=100.0)
+        nn.init.constant_(ours.sharpness, 10.0)
         features = 10 * torch.randn(200, 8, *[4] * spatial_dims)
-        matrices = network(features, features.flip(0))[:, :, :-1]
-        assert torch.linalg.det(matrices).min() > 0
-        assert (matrices - torch.eye(spatial_dims)).abs().max() > 0.25
+        for network in (published, ours):
+            matrices = network(features, features.flip(0))[:, :, :-1]
+            assert torch.linalg.det(matrices).min() > 0
+            assert (matrices - torch.eye(spatial_dims)).abs().max() > 0.25
 
-    def test_sees_where_features_lie_by_their_moments(self):
-        """A feature that grows along an axis is by its average none."""
-        features = torch.zeros(1, 2, 8, 8)
-        features[:, 0] = torch.linspace(-1, 1, 8)[:, None]
-        for moments, seen in ((False, False), (True, True)):
-            torch.manual_seed(0)
-            network = AffineNetwork(2, 2, moments)
-            network.localisation = nn.Identity()
-            nn.init.normal_(network.parameters_of.weight)
-            nn.init.zeros_(network.hidden.bias)
-            still = torch.zeros_like(features)[:, :0]
-            changed = (network(features, still) - torch.eye(2, 3)).abs().max()
-            assert (changed > 1e-3) == seen
+    def test_as_published_it_sees_averages_alone(self):
+        """The same features elsewhere, which points would tell, are the same."""
+        torch.manual_seed(0)
+        network = AffineRegression(2, 4)
+        network.localisation = nn.Identity()
+        nn.init.normal_(network.parameters_of.weight)
+        network.hidden = nn.Linear(8, 4)
+        features = torch.rand(1, 4, 8, 8)
+        found = network(features, features)
+        torch.testing.assert_close(network(features.roll(3, 2), features.roll(1, 3)), found)
+        assert (found - torch.eye(2, 3)).abs().max() > 1e-2
 
     def test_about_the_centre_in_units_of_the_largest_size(self):
         """SciPy resamples through the same map."""
@@ -236,8 +302,9 @@ def test_a_network_of_one_direction_is_left_as_it_is(caplog):
     assert "NoDeformation: gives one direction alone" in caplog.text
 
 
-def test_scripts():
-    network = lively(small(3))
+@pytest.mark.parametrize("keypoints", [True, False])
+def test_scripts(keypoints):
+    network = lively(small(3, keypoints=keypoints))
     pair = torch.rand(1, 2, 12, 8, 16)
     script = torch.jit.script(network)
     torch.testing.assert_close(script(pair), network(pair))
@@ -245,8 +312,9 @@ def test_scripts():
         torch.testing.assert_close(getattr(script, way)(pair), getattr(network, way)(pair))
 
 
-def test_every_parameter_learns():
-    network = lively(small()).train()
+@pytest.mark.parametrize("keypoints", [True, False])
+def test_every_parameter_learns(keypoints):
+    network = lively(small(keypoints=keypoints)).train()
     fields = network.fields(torch.rand(1, 2, 16, 16))
     sum(value.square().sum() for value in fields.values()).backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
@@ -258,5 +326,7 @@ def test_bad_input():
         small()(torch.rand(1, 2, 16, 18))
     with pytest.raises(TypeError, match="reverse must be True or False"):
         small(reverse="true")
+    with pytest.raises(TypeError, match="keypoints must be True or False"):
+        small(keypoints="true")
     with pytest.raises(ValueError, match=r"part must be one of \['affine', 'both'\], got 'rigid'"):
         small(part="rigid")
