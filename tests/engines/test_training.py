@@ -53,7 +53,7 @@ def test_negative_loss_is_larger_for_what_is_better() -> None:
 def test_curves_of_every_term_and_of_the_determinants() -> None:
     torch.manual_seed(0)
     network = Fire(2, channels=4, blocks=1)
-    torch.nn.init.normal_(network.transform_ab.affine.parameters_of.bias, std=0.5)
+    torch.nn.init.constant_(network.transform_ab.affine.sharpness, 0.5)
     fields = FieldsModule(network)(torch.rand(3, 2, 16, 16))
     objective = FireLoss({"inverse_consistency": 0.5})
     terms = loss_terms(objective)({"pred": fields})

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from regplugins.inferers import WholeVolumeInferer
-from regplugins.networks import MultiResolutionFCN
 from regplugins.spatial import identity_grid
 
 
@@ -91,16 +93,30 @@ def test_bad_options(arguments, error, message):
         WholeVolumeInferer(**arguments)
 
 
+_COMPILED = """
+import torch
+from torch import nn
+from regplugins.inferers import WholeVolumeInferer
+from regplugins.networks import MultiResolutionFCN
+
+torch.manual_seed(0)
+network = MultiResolutionFCN(3).eval()
+for parameter in network.parameters():  # so that the last layer, too, gives something
+    nn.init.normal_(parameter, std=0.05)
+inferer = WholeVolumeInferer(divisor=4, compile=True)
+for shape in ((16, 13, 12), (12, 16, 20), (16, 13, 12)):
+    pair = torch.rand(1, 2, *shape)
+    expected = WholeVolumeInferer(divisor=4)(pair, network)
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(inferer(pair, network), expected, atol=1e-4, rtol=1e-3)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_compiled_it_is_the_same():
-    """Of sizes that change, with the padding outside."""
-    network = MultiResolutionFCN(3).eval()
-    for parameter in network.parameters():  # so that the last layer, too, gives something
-        nn.init.normal_(parameter, std=0.05)
-    inferer = WholeVolumeInferer(divisor=4, compile=True)
-    for shape in ((16, 13, 12), (12, 16, 20), (16, 13, 12)):
-        pair = torch.rand(1, 2, *shape)
-        expected = WholeVolumeInferer(divisor=4)(pair, network)
-        assert expected.abs().max() > 0.01
-        torch.testing.assert_close(inferer(pair, network), expected, atol=1e-4, rtol=1e-3)
+    """Of sizes that change, with the padding outside; in UTF-8, in which PyTorch's compiler has its templates."""
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    words = [sys.executable, "-c", _COMPILED]
+    run = subprocess.run(words, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert run.returncode == 0, run.stderr
