@@ -104,7 +104,7 @@ from regplugins.inferers import ValidTileInferer
 from regplugins.networks import ValidUNet
 
 def peak():
-    """Most that this process ever held, GiB; of ``resource``'s the one that started it has a share."""
+    # what this process held at most, GiB; the resource module's figure has a share of the one that started it
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     return int(line.split()[1]) / 2**20
 
