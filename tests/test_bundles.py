@@ -35,6 +35,7 @@ REQUIRED = [
 ]
 REQUIRED_OF_NETWORKS = [
     "configs/evaluate.json",
+    "configs/inference_trt.json",
     "configs/multi_gpu_train.json",
     "configs/refine.json",
     "configs/train.json",

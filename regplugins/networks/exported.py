@@ -14,7 +14,7 @@ from torch import Tensor, nn
 onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
 
 SUFFIXES = (".ts", ".onnx")
-# What inferers ask of a network, and an ONNX file does not say.
+# What inferers ask of a network, and a file that holds its operations alone does not say.
 _NUMBERS = ("stride", "margin", "voxel_bytes")
 
 
@@ -33,11 +33,22 @@ def load_exported(path: Path, definition: nn.Module) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return torch.jit.load(path, map_location="cpu") if path.suffix == ".ts" else OnnxNetwork(path, definition)
+        if path.suffix == ".onnx":
+            return OnnxNetwork(path, definition)
+        network = torch.jit.load(path, map_location="cpu")
     except ImportError:
         raise
     except Exception as error:
         raise ValueError(f"{path}: no exported network, or damaged ({textwrap.shorten(str(error), 300)})") from error
+    if not hasattr(network, "stride"):  # TensorRT's keep nothing but the operations
+        _copy_numbers(definition, network)
+    return network
+
+
+def _copy_numbers(definition: nn.Module, network: nn.Module) -> None:
+    for name in _NUMBERS:
+        if hasattr(definition, name):
+            setattr(network, name, getattr(definition, name))
 
 
 class OnnxNetwork(nn.Module):
@@ -56,9 +67,7 @@ class OnnxNetwork(nn.Module):
         if not _has_onnxruntime:
             raise ImportError(f"{path}: needs onnxruntime: pip install onnxruntime")
         self.path = path
-        for name in _NUMBERS:
-            if hasattr(definition, name):
-                setattr(self, name, getattr(definition, name))
+        _copy_numbers(definition, self)
         options: Any = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -27,6 +27,7 @@ TEMPLATE = "bundles/hippocampus_mr_multires_fcn"
 _CONFIGS = (
     "evaluate.json",
     "inference.json",
+    "inference_trt.json",
     "logging.conf",
     "metadata.json",
     "multi_gpu_inference.json",

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import monai.bundle
@@ -220,3 +221,15 @@ class TestWeights:
         onnx = displacement("onnx", weights=str(export("model.onnx", input_shape=json.loads(wanted[1]))))
         np.testing.assert_allclose(onnx, expected, atol=0.01)
         assert (tmp_path / "onnx/report.json").read_text().count("model.onnx") == 1
+
+    def test_tensorrt_overlay(self, run, bundle, export, tmp_path, monkeypatch):
+        """Its file in the place of the weights. What TensorRT makes of the network is for a machine with a GPU."""
+        with pytest.raises(Exception, match="torch_tensorrt"):
+            run("inference", "inference_trt")
+        present = types.ModuleType("torch_tensorrt")
+        present.__version__ = "stands for it"
+        monkeypatch.setitem(sys.modules, "torch_tensorrt", present)
+        export("model_trt.ts")
+        configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
+        parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
+        assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from regplugins.networks import NoDeformation, load_weights
+from regplugins.networks import MultiResolutionFCN, NoDeformation, load_weights
 
 
 @pytest.mark.parametrize("name", ["model.ts", "model.onnx"])
@@ -13,3 +14,18 @@ def test_no_such_file_and_a_damaged_one(name, tmp_path):
     (tmp_path / name).write_bytes(b"PK, but not for long")
     with pytest.raises(ValueError, match=f"{name}: no exported network, or damaged"):
         load_weights(NoDeformation(), tmp_path, str(tmp_path / name))
+
+
+def test_a_file_without_the_networks_numbers_gets_those_of_the_definition(tmp_path):
+    """As TensorRT writes them: operations, no attributes."""
+
+    class Doubled(torch.nn.Module):
+        def forward(self, pair: torch.Tensor) -> torch.Tensor:
+            return 2 * pair
+
+    path = tmp_path / "model.ts"
+    torch.jit.save(torch.jit.trace(Doubled(), torch.ones(1, 2, 4, 4)), path)
+    definition = MultiResolutionFCN(spatial_dims=2)
+    network = load_weights(definition, tmp_path, str(path))
+    assert network.stride == definition.stride
+    torch.testing.assert_close(network(torch.ones(1, 2, 4, 4)), torch.full((1, 2, 4, 4), 2.0))
