@@ -46,25 +46,28 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> l
     return pairs
 
 
-def sequence_pairs(records: Sequence[Mapping[str, Any]], fixed: str, moving: str) -> list[tuple[int, int]]:
-    """The pair of two given sequences of every subject that has both.
+def sequence_pairs(
+    records: Sequence[Mapping[str, Any]], fixed: str | Sequence[str], moving: str
+) -> list[tuple[int, int]]:
+    """The pairs of given sequences of every subject that has them.
 
     Args:
         records: each with ``subject`` and ``sequence``.
-        fixed: sequence of the fixed images.
+        fixed: sequence of the fixed images, or several.
         moving: sequence of the moving ones.
 
     Returns:
         Indices of fixed and moving record.
 
     Raises:
-        ValueError: no subject has both, or a record lacks a key.
+        ValueError: no subject has such a pair, or a record lacks a key.
     """
     _check_keys(records)
+    wanted = [fixed] if isinstance(fixed, str) else fixed
     pairs = [
         (a, b)
         for (a, one), (b, other) in permutations(enumerate(records), 2)
-        if one["subject"] == other["subject"] and (one["sequence"], other["sequence"]) == (fixed, moving)
+        if one["subject"] == other["subject"] and one["sequence"] in wanted and other["sequence"] == moving
     ]
     if not pairs:
         raise ValueError(f"no subject has {fixed} and {moving}")
@@ -160,9 +163,10 @@ class PairDataset(Dataset):
         pair_augmentation: the like of a whole item.
         pairs: indices of fixed and moving record, and perhaps of those paired with them (``paired_modalities``).
         seed: of the augmentations.
+        draws: how many draws of the augmentations a pair has before they come again; default: no end of them.
 
     Raises:
-        ValueError: no records, or one that cannot be transformed.
+        ValueError: no records, one that cannot be transformed, or fewer than one draw.
     """
 
     def __init__(
@@ -173,9 +177,12 @@ class PairDataset(Dataset):
         pair_augmentation: Randomizable | None = None,
         pairs: Sequence[tuple[int, ...]] | None = None,
         seed: int = 0,
+        draws: int | None = None,
     ) -> None:
         if len(data) == 0:
             raise ValueError("no images to make pairs of")
+        if draws is not None and draws < 1:
+            raise ValueError(f"expected one draw or more, got {draws}")
         self.data = data
         self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
         self.augmentation = augmentation
@@ -183,6 +190,7 @@ class PairDataset(Dataset):
         everything: list[tuple[int, ...]] = list(product(range(len(data)), repeat=2))
         self.pairs = everything if pairs is None else pairs
         self.seed = seed
+        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -193,6 +201,8 @@ class PairDataset(Dataset):
             ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of
             the records; likewise ``fixed_paired`` and ``moving_paired``, if there are.
         """
+        if self.draws is not None:
+            index %= self.draws * len(self.pairs)
         fixed, moving, *paired = self.pairs[index % len(self.pairs)]
         item: dict[str, Tensor] = {}
         # An image's number enters the draw of its augmentation, and 2 is that of the pair's.

@@ -33,10 +33,10 @@ class MeasurePaird(Transform):
     ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
     ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
     landmarks are; ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed
-    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``. ``folding_percent`` and
-    ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a
-    pair that ``ReversePaird`` took the other way too, ``both_ways_mm``, the like of the network's two fields, and
-    ``reverse``, the measures of that way.
+    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and the last, of a network whose
+    result was polished, as the ``network`` had it. ``folding_percent`` and ``sd_log_jacobian`` of the field on the
+    network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the other
+    way too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +138,8 @@ def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     points = grid.index_to_world(mask[0].nonzero().to(torch.float64))
     true = pair["truth"](points)
     places = {"before": pair["start"](points), "after": (pair["initial"] @ pair["displacement"])(points)}
+    if "predicted" in pair:
+        places["network"] = pair["predicted"](points)
     errors = {when: (found - true).norm(dim=1) for when, found in places.items()}
     return {when: _distances(error) for when, error in errors.items()}
 
