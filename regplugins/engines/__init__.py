@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
 from regplugins.engines.processes import process_device, start_processes, synchronised
+from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
     least_determinants,
@@ -18,6 +19,7 @@ from regplugins.engines.training import (
 __all__ = [
     "FieldsModule",
     "InTurn",
+    "fit_regressor",
     "least_determinants",
     "loss_terms",
     "negative_loss",

@@ -4,6 +4,13 @@
 from __future__ import annotations
 
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
+from regplugins.transforms.modality import (
+    MODALITIES,
+    Identifier,
+    OntoModalityGridd,
+    OrderPaird,
+    RandIntensitiesd,
+)
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, ReturnRigidPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
 from regplugins.transforms.reverse import ReversePaird
@@ -18,13 +25,18 @@ from regplugins.transforms.training import (
 )
 
 __all__ = [
+    "MODALITIES",
     "ApplyRegistrationd",
     "CarryPaird",
+    "Identifier",
     "LabelChannelsd",
     "LoadPaird",
     "LoadVolumesd",
     "MeetPaird",
+    "OntoModalityGridd",
     "OntoNetworkGridd",
+    "OrderPaird",
+    "RandIntensitiesd",
     "RandMotionPaird",
     "RandPatchPaird",
     "RandSlicePaird",
