@@ -131,8 +131,7 @@ def paired_modalities(
 
 
 def balanced(records: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
-    """The records, those of a rarer class several times, so that each class comes as often, but for less than a record's
-    number.
+    """The records, those of rarer classes several times, so that every class comes about as often.
 
     Args:
         records: at least one.

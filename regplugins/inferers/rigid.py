@@ -43,9 +43,11 @@ class RigidInferer(FieldInferer):
         steps = self.spacing if isinstance(self.spacing, (list, tuple)) else [self.spacing] * len(shape)
         grid = Grid(shape, torch.diag(torch.tensor([*steps, 1.0], dtype=torch.float64)))
         moving, fixed = pair.split(1, dim=1)
-        motion, field = AffineTransform.identity(3), torch.zeros_like(pair[:, :1]).expand(-1, 3, *shape)
-        for _ in range(self.passes):
-            (parameters,) = network(torch.cat([warp(moving, field), fixed], dim=1))
+        motion, seen = AffineTransform.identity(3), pair
+        for left in reversed(range(self.passes)):
+            (parameters,) = network(seen)
             motion = AffineTransform(motion.matrix @ rigid_transform(parameters, grid.centre).matrix)
             field = motion.sample(grid).to_ddf()[None].to(pair)
+            if left:
+                seen = torch.cat([warp(moving, field), fixed], dim=1)
         return field
