@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -56,6 +57,19 @@ class TestCases:
         write_image(contrast * image.as_tensor(), Grid(grid.shape, move @ grid.affine), tmp_path / "image.nii.gz")
         found = nearest(str(tmp_path / "image.nii.gz"), annotated(store), 2)
         assert found[0].name == "case_c" and len(found) == 2
+
+    def test_an_image_that_was_replaced_is_looked_at_again(self, store, tmp_path):
+        """What was read for an earlier request is kept."""
+        cases = []
+        for case in annotated(store)[:3]:
+            path = tmp_path / Path(case.image).name
+            shutil.copyfile(case.image, path)
+            cases.append(replace(case, image=str(path)))
+        wanted = shutil.copyfile(cases[1].image, tmp_path / "wanted.nii.gz")
+        assert nearest(str(wanted), cases, 1) == [cases[1]]
+        shutil.copyfile(cases[1].image, cases[2].image)
+        shutil.copyfile(cases[0].image, cases[1].image)
+        assert nearest(str(wanted), cases, 1) == [cases[2]]
 
 
 class TestFusion:
