@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def fit_regressor(
     features, targets = pair_features(network, dataset, range(pairs))
     new_features, new_targets = pair_features(network, dataset, range(pairs, pairs + unseen))
     methods: dict[str, Callable[[], Regressor]] = {
-        name: lambda name=name: train_mlp(features, targets, name, hidden, iterations, seed) for name in MLP_METHODS
+        name: partial(train_mlp, features, targets, name, hidden, iterations, seed) for name in MLP_METHODS
     }
-    methods |= {name: lambda name=name: _scikit(name, features, targets) for name in ("svr", "gaussian_process")}
+    methods |= {name: partial(_scikit, name, features, targets) for name in ("svr", "gaussian_process")}
     rows = [_row("head", network.head.cpu(), 0.0, new_features, new_targets)]
     for name in tqdm(dict.fromkeys([method, *rivals]), desc="fitting"):
         start = time.perf_counter()
