@@ -7,7 +7,7 @@ import ast
 import difflib
 import inspect
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,7 +58,7 @@ def choice(name: str, value: Any, options: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: nothing; the message lists what there is.
     """
-    if not isinstance(value, Hashable) or value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} must be one of {sorted(options)}, got {value!r}")
     return options[value]
 
