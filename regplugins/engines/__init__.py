@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
+<<<<<<< HEAD
 from regplugins.engines.processes import process_device, start_processes, synchronised
 from regplugins.engines.regression import fit_regressor
+=======
+from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
+>>>>>>> main
 from regplugins.engines.training import (
     FieldsModule,
     least_determinants,
@@ -19,7 +23,11 @@ from regplugins.engines.training import (
 __all__ = [
     "FieldsModule",
     "InTurn",
+<<<<<<< HEAD
     "fit_regressor",
+=======
+    "SharedLoss",
+>>>>>>> main
     "least_determinants",
     "loss_terms",
     "negative_loss",
@@ -27,6 +35,7 @@ __all__ = [
     "prepare_pair",
     "prepare_training_batch",
     "process_device",
+    "share_of",
     "single_pair",
     "start_processes",
     "synchronised",
