@@ -4,12 +4,8 @@
 from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
-<<<<<<< HEAD
-from regplugins.engines.processes import process_device, start_processes, synchronised
-from regplugins.engines.regression import fit_regressor
-=======
 from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
->>>>>>> main
+from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
     least_determinants,
@@ -23,11 +19,8 @@ from regplugins.engines.training import (
 __all__ = [
     "FieldsModule",
     "InTurn",
-<<<<<<< HEAD
-    "fit_regressor",
-=======
     "SharedLoss",
->>>>>>> main
+    "fit_regressor",
     "least_determinants",
     "loss_terms",
     "negative_loss",
