@@ -71,6 +71,29 @@ def brain_sequences(bundle: Path, folder: Path) -> None:
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 
+def slices_of(data: Path, folder: Path) -> Path:
+    """The data of ``brain_sequences`` with sections ``slices`` and ``slices_validation``: axial slices of either brain
+    in two contrasts, the fixed one under a known random warp.
+    """
+    sections = json.loads((data / "datalist.json").read_text())
+    pairs = []
+    for number, subject in enumerate(("fixed", "moving")):
+        images = {key: load_image(data / f"{subject}_{key}.nii.gz") for key in ("t1", "t2")}
+        middle = images["t1"].shape[3] // 2
+        cut = {key: image.as_tensor()[..., middle] for key, image in images.items()}
+        grid = Grid(cut["t1"].shape[1:], torch.diag(torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64)))
+        truth = RandomWarp().set_random_state(number)(grid).sample(grid)
+        paths = {key: folder / f"{subject}_{key}.nii.gz" for key in ("fixed", "moving", "fixed_mask", "truth")}
+        write_image(resample(cut["t1"], grid, grid, truth), grid, paths["fixed"])
+        write_image(cut["t2"], grid, paths["moving"])
+        write_image(resample_labels((cut["t1"] > 0).int(), grid, grid, truth), grid, paths["fixed_mask"], np.uint8)
+        write_displacement(truth, paths["truth"])
+        pairs.append({"name": subject, **{key: str(path) for key, path in paths.items()}})
+    sections |= {"slices": pairs, "slices_validation": pairs}
+    (folder / "datalist.json").write_text(json.dumps(sections))
+    return folder
+
+
 def _other_contrast(image: Tensor) -> Tensor:
     """What is bright becomes dark and the other way about, the background aside."""
     return torch.where(image > 0, 1.1 * image.max() - image, 0)
