@@ -39,7 +39,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/python -m ruff format .
 
 clean:
-	rm -rf $(VENV) output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LABEL_VENV) output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("regplugins needs Python 3.10 or newer, not " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'

@@ -51,8 +51,8 @@ def _method(metadata: dict[str, list[str]]) -> str:
     """First author, year and address of a bundle's first reference."""
     text = metadata["references"][0]
     address = re.search(r"https?://\S+", text)
-    year = re.findall(r"\b(?:19|20)\d\d\b", text.split("http")[0].split("arXiv")[0])[-1]
-    label = f"{text.split()[0].rstrip(',')} {year}"
+    years = re.findall(r"\b(?:19|20)\d\d\b", text.split("http")[0].split("arXiv")[0])
+    label = f"{text.split()[0].rstrip(',')} {years[-1]}" if years else "none yet"
     return f"[{label}]({address[0]})" if address else label
 
 

@@ -40,13 +40,25 @@ def number(name: str, value: Any) -> float:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
 
 
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """``value`` as a whole number: an integer, or a text of digits.
+
+    Raises:
+        ValueError: it is none, or too small.
+    """
+    digits = isinstance(value, str) and value.isdecimal()
+    if not (digits or (isinstance(value, int) and not isinstance(value, bool))) or int(value) < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
 def choice(name: str, value: Any, options: Mapping[str, Any]) -> Any:
     """What ``options`` has for ``value``.
 
     Raises:
         ValueError: nothing; the message lists what there is.
     """
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} must be one of {sorted(options)}, got {value!r}")
     return options[value]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
-from regplugins.engines.processes import process_device, start_processes, synchronised
+from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
 from regplugins.engines.training import (
     FieldsModule,
     least_determinants,
@@ -18,6 +18,7 @@ from regplugins.engines.training import (
 __all__ = [
     "FieldsModule",
     "InTurn",
+    "SharedLoss",
     "least_determinants",
     "loss_terms",
     "negative_loss",
@@ -25,6 +26,7 @@ __all__ = [
     "prepare_pair",
     "prepare_training_batch",
     "process_device",
+    "share_of",
     "single_pair",
     "start_processes",
     "synchronised",

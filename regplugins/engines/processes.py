@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 def process_device() -> torch.device:
@@ -32,6 +33,37 @@ def start_processes() -> None:
     dist.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")
     if dist.get_rank() != 0:
         logging.disable(logging.INFO)
+
+
+def share_of(batch_size: int) -> int:
+    """How much of a batch each process takes.
+
+    Raises:
+        ValueError: they cannot share it evenly.
+    """
+    processes = dist.get_world_size()
+    if batch_size % processes:
+        raise ValueError(f"batch_size {batch_size} cannot be shared by {processes} processes; give a multiple of that")
+    return batch_size // processes
+
+
+class SharedLoss(nn.Module):
+    """A loss whose value is the mean over all processes, what one with the whole batch has; its derivative is that of
+    this process's part, which DistributedDataParallel averages.
+
+    Args:
+        objective: the loss of a part.
+    """
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, fields: Any, target: Any) -> Tensor:
+        loss: Tensor = self.objective(fields, target)
+        mean = loss.detach().clone()
+        dist.all_reduce(mean)
+        return loss + (mean / dist.get_world_size() - loss.detach())
 
 
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:

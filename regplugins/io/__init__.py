@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from regplugins.io.chains import chain_files, read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
-from regplugins.io.files import atomic, keep_inputs, output_folder
+from regplugins.io.files import atomic, atomic_folder, keep_inputs, output_folder
 from regplugins.io.images import write_image
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.transform_files import read_transform, write_transform
 
 __all__ = [
     "atomic",
+    "atomic_folder",
     "chain_files",
     "keep_inputs",
     "output_folder",

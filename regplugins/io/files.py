@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,26 @@ def atomic(path: PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: PathLike) -> Iterator[Path]:
+    """Make a folder completely or not at all.
+
+    Yields an empty folder of the same name that lies beside ``path``, and takes its place when the block succeeds.
+
+    Raises:
+        FileExistsError: there is something of that name.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path}: is there already; remove it or choose another place")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
+        temporary = Path(folder) / path.name
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(path)
 
 
 def keep_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
+
+from monai.data import MetaTensor
 
 from regplugins.data import load_image
 from regplugins.metrics import mutual_information
@@ -16,6 +20,8 @@ from regplugins.spatial import Grid, onto_grid
 FINAL = "final"
 # Voxels along the longest side of what is compared.
 _COARSE = 48
+# So many images at that resolution, 0.4 MB each, stay in memory.
+_KEPT = 256
 
 
 class Datastore(Protocol):
@@ -70,15 +76,26 @@ def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
         cases: to choose from.
         count: how many.
     """
-    fixed = load_image(image)
-    fine = Grid.from_image(fixed)
-    extent = max(size * step for size, step in zip(fine.shape, fine.spacing.tolist(), strict=True))
-    grid = fine.resized([extent / _COARSE] * fine.ndim)
-    reference = onto_grid(fixed, grid)
+    fixed = _coarse_image(image)
+    grid = Grid.from_image(fixed)
 
     def likeness(case: Case) -> float:
-        moving = load_image(case.image)
-        place = initial_transform("centre", fixed.as_tensor(), fine, moving.as_tensor(), Grid.from_image(moving))
-        return mutual_information(reference, onto_grid(moving, grid, place))
+        moving = _coarse_image(case.image)
+        place = initial_transform("centre", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
+        return mutual_information(fixed.as_tensor(), onto_grid(moving, grid, place))
 
     return sorted(cases, key=likeness, reverse=True)[:count]
+
+
+def _coarse_image(path: str) -> MetaTensor:
+    return _read_coarse(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=_KEPT)
+def _read_coarse(path: str, changed: int) -> MetaTensor:
+    """Kept, for a server is asked again; ``changed`` tells a file from an older one of its name."""
+    image = load_image(path)
+    fine = Grid.from_image(image)
+    extent = max(size * step for size, step in zip(fine.shape, fine.spacing.tolist(), strict=True))
+    grid = fine.resized([extent / _COARSE] * fine.ndim)
+    return MetaTensor(onto_grid(image, grid), affine=grid.affine)

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
 
+from regplugins.checks import whole
 from regplugins.data import load_image, load_label
-from regplugins.io import output_folder, write_image
+from regplugins.io import atomic_folder, output_folder, write_image
 from regplugins.sharing import bundle_files
 from regplugins.spatial import Grid
 
+# Values that are named by number; an image taken for a label map has more.
+_MANY = 256
 OVERLAY = Path(__file__).with_name("overlay.json")
 
 
@@ -50,17 +52,12 @@ def lay_out(
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
     files = bundle_files(bundle)
     target = output_dir / bundle.name
-    if target.exists():
-        raise FileExistsError(f"{target}: is there already; remove it or choose another output_dir")
     image, label = load_image(moving), load_label(moving_label)
     grid = Grid.from_image(image)
     if not grid.matches(Grid.from_image(label), tolerance=0.1):
         raise ValueError(f"{moving_label}: is not on the grid of {moving}")
     names = _names(label, moving_label, labels)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the whole bundle takes its place at once.
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".label-") as folder:
-        copy = Path(folder) / bundle.name
+    with atomic_folder(target) as copy:
         for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, copy / name)
@@ -77,7 +74,6 @@ def lay_out(
         (copy / "atlas").mkdir()
         write_image(image.as_tensor(), grid, copy / "atlas/moving.nii.gz")
         write_image(label.as_tensor(), grid, copy / "atlas/moving_label.nii.gz", label.meta["stored_dtype"])
-        copy.rename(target)
     return target
 
 
@@ -86,9 +82,11 @@ def _names(label: torch.Tensor, path: str | Path, given: Mapping[str, int] | Non
     values = [value for value in label.unique().tolist() if value != 0]
     if not values:
         raise ValueError(f"{path}: only background, nothing to propagate")
+    if given is None and len(values) > _MANY:
+        raise ValueError(f"{path}: has {len(values)} values; if it is a label map and no image, give them names")
     names = {value: f"label {value}" for value in values}
     if given is not None:
-        names = {int(value): str(name) for name, value in given.items()}
+        names = {whole(f"value of {name}", value): str(name) for name, value in given.items()}
         if set(names) != set(values):
             raise ValueError(f"{path}: has the values {values}, names were given for {sorted(names)}")
     return {str(value): names[value] for value in sorted(names)}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 import torch
 
-from regplugins.checks import boolean, choice
+from regplugins.checks import boolean, choice, whole
 from regplugins.io import read_chain, write_chain
-from regplugins.label.cases import Case, Datastore, annotated, named, nearest
+from regplugins.label.cases import FINAL, Case, Datastore, annotated, named, nearest
 from regplugins.label.propagation import FUSIONS, propagate
 from regplugins.prealign import CHOICES
+
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
+_TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # A request's own keys, and what they are without it.
 DEFAULTS: dict[str, Any] = {
@@ -60,8 +64,11 @@ def answer(
         TypeError: a flag that is no boolean.
     """
     given = {**DEFAULTS, **{key: value for key, value in request.items() if key in DEFAULTS}}
+    for key in ("fusion", "init"):
+        if given[key] == CONFIG[key]:  # a client that sends back what it was told there is
+            given[key] = DEFAULTS[key]
     choice("fusion", given["fusion"], FUSIONS)
-    options: dict[str, Any] = {"device": _device(str(request.get("device", "cuda")))}
+    options: dict[str, Any] = {"device": device(request.get("device", "cuda"))}
     if given["init"] != "default":
         options["init"] = choice("init", given["init"], {name: name for name in CHOICES})
     if models_dir is not None:
@@ -110,9 +117,7 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
     if moving == "all":
         return list(cases)
     if moving == "nearest":
-        if not str(count).isdecimal() or int(count) < 1:  # Slicer's table of options has texts
-            raise ValueError(f"count must be a whole number of at least 1, got {count!r}")
-        return nearest(image, cases, int(count))
+        return nearest(image, cases, whole("count", count))  # Slicer's table of options has texts
     names = moving
     if isinstance(moving, str):
         names = [moving] if moving in {case.name for case in cases} else moving.split(",")
@@ -121,11 +126,29 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
     return named(cases, list(dict.fromkeys(names)))
 
 
-def _device(asked: str) -> str:
-    """The device asked for, or the CPU where there is no GPU: MONAI Label's clients ask for "cuda" by themselves."""
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        return "cpu"
-    return str(torch.device(asked))
+def device(asked: Any) -> str:
+    """The device asked for, or the CPU where there is no GPU: MONAI Label's clients ask for "cuda" by themselves.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if not isinstance(asked, str) or not _DEVICE.fullmatch(asked):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {asked!r}")
+    return asked if torch.cuda.is_available() else "cpu"
+
+
+def kept(request: Mapping[str, Any]) -> None:
+    """Refuse to keep a label where a client may not: a tag becomes a folder, and final labels are people's.
+
+    Args:
+        request: may have ``label_tag``.
+
+    Raises:
+        ValueError: no plain name, or the tag of final labels.
+    """
+    tag = request.get("label_tag", "original")
+    if not isinstance(tag, str) or not _TAG.fullmatch(tag) or tag == FINAL:
+        raise ValueError(f"label_tag must be of letters, digits, '_' and '-', and not {FINAL!r}, got {tag!r}")
 
 
 def _composite(folder: Path) -> Path:

@@ -4,20 +4,40 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
 import numpy as np
-import torch
 
+from regplugins.checks import number, whole
 from regplugins.io import atomic
 from regplugins.label.cases import Datastore, annotated
+from regplugins.label.requests import device
 
-# What a client may set, of train.json.
-OPTIONS = ("max_epochs", "pairs_per_epoch", "val_interval", "batch_size", "learning_rate", "seed", "device")
+
+def _rate(name: str, value: Any) -> float:
+    rate = number(name, value)
+    if not 0 < rate < math.inf:
+        raise ValueError(f"{name} must be greater than 0, got {value!r}")
+    return rate
+
+
+# What a client may set, of train.json, and what makes a plain value of it: a configuration runs a text that begins with
+# "$", and calls what a mapping names.
+OPTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "max_epochs": whole,
+    "pairs_per_epoch": whole,
+    "val_interval": whole,
+    "batch_size": whole,
+    "learning_rate": _rate,
+    "seed": partial(whole, least=0),
+    "device": lambda _, value: device(value),
+}
 # In metadata.json: such a bundle learns from images of one kind, as a datastore has them.
 TRAINS_ON = "images"
 _FEWEST = 2
@@ -37,7 +57,7 @@ def train(
     Args:
         bundle: the bundle's folder.
         datastore: of the server.
-        request: may have keys of ``OPTIONS``; anything else is not looked at.
+        request: may have keys of ``OPTIONS``, numbers and a device; anything else is not looked at.
         work: folder for ``datalist.json``, what training writes, and, at the end, ``model.pt``.
         held_out: share of the annotated images to validate on, two at least.
 
@@ -45,8 +65,10 @@ def train(
         ``training`` and ``validation``, ids; ``model``, the file of the weights.
 
     Raises:
-        ValueError: too few images.
+        ValueError: too few images, or an option that is no number or device.
     """
+    options = {key: plain(key, request[key]) for key, plain in OPTIONS.items() if key in request}
+    options.setdefault("device", device("cuda"))
     cases, names = annotated(datastore), sorted(datastore.list_images())
     count = max(_FEWEST, round(held_out * len(cases)))
     if len(cases) < count or len(names) - count < _FEWEST:
@@ -64,9 +86,6 @@ def train(
     }
     work.mkdir(parents=True, exist_ok=True)
     (work / "datalist.json").write_text(json.dumps(sections), encoding="utf-8")
-    options = {key: request[key] for key in OPTIONS if key in request}
-    if not torch.cuda.is_available():
-        options["device"] = "cpu"
     monai.bundle.run(
         config_file=str(bundle / "configs/train.json"),
         bundle_root=str(bundle),

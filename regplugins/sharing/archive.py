@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import tempfile
 import zipfile
@@ -19,6 +20,9 @@ from regplugins.report import sha256
 
 _METADATA = "configs/metadata.json"
 _LARGE_FILES = "large_files.yml"
+# What a bundle has at least, besides its metadata.
+_REQUIRED = ("LICENSE", "configs/inference.json", "docs/README.md")
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,2}")
 # What a bundle is made of; anything else in its folder, results and data sets above all, stays at home.
 _PARTS = {
     "LICENSE": "",
@@ -53,6 +57,7 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     metadata = _metadata(bundle)
     weights = metadata["weights"]
     files = {name: bundle / name for name in bundle_files(bundle)}
+    _check_parts(bundle)
     _check_weights(bundle, weights)
     output_dir.mkdir(parents=True, exist_ok=True)
     target = output_dir / f"{bundle.name}_v{metadata['version']}.zip"
@@ -99,13 +104,14 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
         if archive.startswith(("http://", "https://")):
             path = Path(folder) / "bundle.zip"
             download_url(archive, path, progress=False)
-        _check_digest(existing(path), digest)
-        bundle = Path(folder) / _extract(path, Path(folder))
+        _check_digest(existing(path), archive, digest)
+        bundle = Path(folder) / _extract(path, archive, Path(folder))
         weights = _metadata(bundle)["weights"]
-        _check_weights(bundle, weights, _listed(bundle))
+        _check_weights(bundle, weights, _kept_elsewhere(bundle, weights))
+        _check_parts(bundle)
         unnamed = [name for name in _files(bundle) if _part(name) == "models" and name not in weights]
         if unnamed:
-            raise ValueError(f"{path}: no archive of one bundle, its {_METADATA} does not name {unnamed}")
+            raise ValueError(f"{archive}: no archive of one bundle, its {_METADATA} does not name {unnamed}")
         target = output_dir / bundle.name
         if target.exists():
             raise FileExistsError(f"{target}: is there already; remove it or choose another output_dir")
@@ -148,12 +154,22 @@ def _metadata(bundle: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{bundle.name}: no bundle, it has no {_METADATA}")
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "version": str(metadata["version"]),
-            "weights": {name: entry["sha256"] for name, entry in metadata["weights"].items()},
-        }
+        version = str(metadata["version"])
+        if not _VERSION.fullmatch(version):  # it becomes part of a file's name
+            raise ValueError(f"version {version!r}")
+        weights = {name: entry["sha256"] for name, entry in metadata["weights"].items()}
+        outside = [name for name in weights if _part(name) != "models" or ".." in name or not _belongs(name)]
+        if outside:
+            raise ValueError(f"weights {outside[0]!r}")
+        return {"version": version, "weights": weights}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{bundle.name}/{_METADATA}: not a bundle's metadata ({error!r})") from error
+
+
+def _check_parts(bundle: Path) -> None:
+    for name in _REQUIRED:
+        if not (bundle / name).is_file():
+            raise FileNotFoundError(f"{bundle.name}: no bundle, it has no {name}")
 
 
 def _check_weights(bundle: Path, weights: Mapping[str, str], elsewhere: Iterable[str] = ()) -> None:
@@ -182,41 +198,54 @@ def _large_files(weights: Mapping[str, str], url: str) -> str:
     return json.dumps({"large_files": entries}, indent=2) + "\n"  # JSON is YAML
 
 
-def _listed(bundle: Path) -> list[str]:
-    """Files that are kept elsewhere."""
+def _kept_elsewhere(bundle: Path, weights: Mapping[str, str]) -> list[str]:
+    """The weights that ``large_files.yml`` has fetched, if it fetches nothing else and only what the metadata name."""
     path = bundle / _LARGE_FILES
     if not path.is_file():
         return []
     try:
-        return [entry["path"] for entry in json.loads(path.read_text(encoding="utf-8"))["large_files"]]
+        entries = json.loads(path.read_text(encoding="utf-8"))["large_files"]
+        found = [(entry["path"], entry["hash_type"], entry["hash_val"]) for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{bundle.name}/{_LARGE_FILES}: not a list of files as pack writes it ({error!r})") from error
+    for name, kind, digest in found:
+        if name not in weights or kind != "sha256" or digest != weights[name]:
+            raise ValueError(f"{bundle.name}/{_LARGE_FILES}: {name} is none of the weights that {_METADATA} names")
+    return [name for name, _, _ in found]
 
 
-def _check_digest(path: Path, digest: str | None) -> None:
+def _check_digest(path: Path, archive: str, digest: str | None) -> None:
     beside = path.with_name(f"{path.name}.sha256")
     if digest is None and beside.is_file():
-        digest = beside.read_text(encoding="utf-8").split()[0]
+        digest = next(iter(beside.read_text(encoding="utf-8").split()), "nothing")
     if digest is not None and sha256(path) != digest.lower():
-        raise ValueError(f"{path}: its sha256 is {sha256(path)}, not {digest}: damaged, or another file")
+        raise ValueError(f"{archive}: its sha256 is {sha256(path)}, not {digest}: damaged, or another file")
 
 
-def _extract(path: Path, folder: Path) -> str:
-    """Extract an archive; the name of the one folder in it."""
+def _extract(path: Path, name: str, folder: Path) -> str:
+    """Extract an archive that the user calls by a name; the name of the one folder in it."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if not entries:
+                raise ValueError(f"{name}: no archive of one bundle, it is empty")
+            names = [entry.filename for entry in entries]
+            twice = sorted({each for each in names if names.count(each) > 1})
+            if twice:
+                raise ValueError(f"{name}: no archive of one bundle, it holds {twice[0]} twice")
             roots = {PurePosixPath(entry.filename).parts[0] for entry in entries}
             for entry in entries:
                 inside = PurePosixPath(*PurePosixPath(entry.filename).parts[1:])
                 regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
                 safe = len(roots) == 1 and inside.parts and ".." not in inside.parts and "\\" not in entry.filename
                 if not (regular and safe and _belongs(inside.as_posix())):
-                    raise ValueError(f"{path}: no archive of one bundle, it holds {entry.filename}")
+                    raise ValueError(f"{name}: no archive of one bundle, it holds {entry.filename}")
             (root,) = roots
             if root.startswith((".", "/")):
-                raise ValueError(f"{path}: no archive of one bundle, it holds {root}")
+                raise ValueError(f"{name}: no archive of one bundle, it holds {root}")
             archive.extractall(folder, entries)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: damaged, or no zip file ({error})") from error
+        raise ValueError(f"{name}: damaged, or no zip file ({error})") from error
+    except OSError as error:  # a file that is also a folder of another one
+        raise ValueError(f"{name}: damaged, or no archive of one bundle ({error.strerror})") from error
     return root

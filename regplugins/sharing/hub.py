@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from regplugins.report import sha256
 from regplugins.sharing.archive import pack, unpack
 
 huggingface_hub, _has_hub = optional_import("huggingface_hub")
+
+
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def publish(
@@ -41,8 +45,7 @@ def publish(
         FileNotFoundError, ValueError: as for ``pack``; no such name of a repository.
         ImportError: huggingface_hub is not installed (a dry run does without).
     """
-    owner, _, name = repository.partition("/")
-    if not owner or not name or "/" in name:
+    if not _REPOSITORY.fullmatch(repository):
         raise ValueError(f"repository must be owner/name, got {repository!r}")
     if not (dry_run or _has_hub):
         raise ImportError("publish needs huggingface_hub: pip install 'regplugins[hub]'")

@@ -7,7 +7,6 @@ import itertools
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from regplugins.data import RandomWarp
-from regplugins.io import output_folder, write_image
+from regplugins.io import atomic_folder, output_folder, write_image
 from regplugins.io.files import PathLike
 from regplugins.report import sha256
 from regplugins.spatial import Grid, resample, resample_labels
@@ -43,7 +42,8 @@ _CASES = {"training": 6, "validation": 3, "test": 3}
 
 
 def new(folder: PathLike, template: PathLike = TEMPLATE) -> Path:
-    """Lay out a bundle that runs, trains on made-up images in its folder ``data``, and passes every check.
+    """Lay out a bundle that runs, trains on made-up images in its folder ``data``, and passes every check,
+    once ``python docs/model_index.py`` has listed it.
 
     Args:
         folder: the bundle's; its name is <anatomy>_<modality>_<method>.
@@ -60,16 +60,11 @@ def new(folder: PathLike, template: PathLike = TEMPLATE) -> Path:
     folder, template = output_folder(folder), Path(template)
     if not _NAME.fullmatch(folder.name):
         raise ValueError(f"{folder.name}: expected <anatomy>_<modality>_<method>, of lower-case letters and digits")
-    if folder.exists():
-        raise FileExistsError(f"{folder}: is there already")
     needed = [template / "LICENSE", *(template / "configs" / name for name in _CONFIGS)]
     missing = [path for path in needed if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: no such file; give --template, a bundle to begin from")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the whole bundle takes its place at once.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
-        root = Path(temporary) / folder.name
+    with atomic_folder(folder) as root:
         for name in ("configs", "docs", "models", "sample", "data"):
             (root / name).mkdir(parents=True)
         shutil.copyfile(template / "LICENSE", root / "LICENSE")
@@ -82,7 +77,6 @@ def new(folder: PathLike, template: PathLike = TEMPLATE) -> Path:
         _write_weights(root)
         _write_metadata(root)
         _write_texts(root)
-        root.rename(folder)
     return folder
 
 
@@ -143,6 +137,8 @@ def _write_metadata(root: Path) -> None:
         "task": "Registration of made-up images, until there is a method",
         "description": "Laid out by regplugins new: configurations of another bundle, weights that were not trained.",
         "data_source": "made-up images; terms in docs/data_license.txt",
+        "label_classes": "the two structures of the made-up images",
+        "image_classes": "two channels, moving and fixed image, each scaled to [0, 1]",
         "references": ["None yet: here goes the paper of the method"],
         "weights": {"models/model.pt": {"description": "not trained", "sha256": sha256(root / "models/model.pt")}},
     }
@@ -164,7 +160,8 @@ Laid out by `python -m regplugins new`. The weights were not trained; the images
 `docs/adding_a_bundle.md` of the regplugins repository says what to change, and in which order.
 
 ```bash
-python -m monai.bundle run --config_file configs/train.json --max_epochs 2          # on data/
+python -m monai.bundle run --config_file configs/train.json --max_epochs 10 --pairs_per_epoch 30 --val_interval 10 \\
+    --learning_rate 0.003 --amp False                                               # on data/
 python -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" \\
     --models_dir output/checkpoints
 python -m monai.bundle run --config_file configs/inference.json                      # the sample pair, into output/

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.bundles.cases import GATED_GRADIENT, TrainedCase
 from tests.bundles.conftest import torchrun_command
@@ -40,8 +41,18 @@ class TestTraining:
         torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
         two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
         assert one["iteration"] == two["iteration"] == 4
+        losses = [_losses(tmp_path / name) for name in ("one", "two")]
+        assert len(losses[0]) == 4
+        np.testing.assert_allclose(*losses, rtol=1e-3)
         for name, value in one["network"].items():
             torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
+
+    def test_a_batch_that_cannot_be_shared(self, case, bundle, data, tmp_path):
+        options = {"dataset_dir": data, "output_dir": tmp_path, **case.few_steps, "batch_size": 3, "max_epochs": 1}
+        command = torchrun_command(bundle, "train", "multi_gpu_train", **options)
+        failed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
+        assert failed.returncode != 0
+        assert "batch_size 3 cannot be shared by 2 processes" in failed.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -99,6 +110,15 @@ class TestInference:
         (tmp_path / "moving_1.nii.gz").write_bytes(whole)
         torchrun("inference", "multi_gpu_inference", **options)
         assert [row["name"] for row in _table(tmp_path / "two")] == ["by_0", "by_1", "by_2"]
+
+
+def _losses(folder: Path) -> list[float]:
+    """The curve of the training loss, iteration by iteration."""
+    for file in folder.glob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file)).Reload()
+        if "train_loss" in events.Tags()["scalars"]:
+            return [event.value for event in events.Scalars("train_loss")]
+    raise AssertionError(f"{folder} has no curve")
 
 
 def _table(folder: Path) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,8 +20,8 @@ from regplugins.io import write_image
 from regplugins.label.cases import annotated, nearest
 from regplugins.label.fusion import likeness, vote
 from regplugins.label.propagation import propagate
-from regplugins.label.requests import answer, opened
-from regplugins.label.training import train, trainable
+from regplugins.label.requests import CONFIG, answer, kept, opened
+from regplugins.label.training import OPTIONS, train, trainable
 from regplugins.losses import LocalNCCLoss
 from regplugins.spatial import Grid
 from tests.label.studies import ANNOTATED, BUNDLE, NEW, ROOT, Folder, dice, write_studies
@@ -56,6 +57,19 @@ class TestCases:
         write_image(contrast * image.as_tensor(), Grid(grid.shape, move @ grid.affine), tmp_path / "image.nii.gz")
         found = nearest(str(tmp_path / "image.nii.gz"), annotated(store), 2)
         assert found[0].name == "case_c" and len(found) == 2
+
+    def test_an_image_that_was_replaced_is_looked_at_again(self, store, tmp_path):
+        """What was read for an earlier request is kept."""
+        cases = []
+        for case in annotated(store)[:3]:
+            path = tmp_path / Path(case.image).name
+            shutil.copyfile(case.image, path)
+            cases.append(replace(case, image=str(path)))
+        wanted = shutil.copyfile(cases[1].image, tmp_path / "wanted.nii.gz")
+        assert nearest(str(wanted), cases, 1) == [cases[1]]
+        shutil.copyfile(cases[1].image, cases[2].image)
+        shutil.copyfile(cases[0].image, cases[1].image)
+        assert nearest(str(wanted), cases, 1) == [cases[2]]
 
 
 class TestFusion:
@@ -154,11 +168,28 @@ class TestRequests:
             ({"moving": "case_a,new"}, "no annotated image of the datastore is called 'new'"),
             ({"fusion": "staple"}, "fusion must be one of"),
             ({"init": "/tmp/transform.mat"}, "init must be one of"),
+            ({"fusion": {"a": 1}}, "fusion must be one of"),
+            ({"device": "$exit()"}, "device must be 'cpu', 'cuda'"),
+            ({"device": {"_target_": "os.getcwd"}}, "device must be 'cpu', 'cuda'"),
         ],
     )
     def test_what_is_refused(self, store, asked, message):
         with pytest.raises(ValueError, match=message):
             answer(BUNDLE, store, store.get_image_uri(NEW), asked)
+
+    def test_a_client_may_send_back_what_it_was_told_there_is(self, store):
+        label, known = answer(BUNDLE, store, store.get_image_uri(NEW), dict(CONFIG) | {"moving": "case_a"})
+        Path(label).unlink()
+        assert len(known["cases"]) == 1
+
+    @pytest.mark.parametrize("tag", ["final", "../x", "/x", "a b", "", 3, None, "x" * 65])
+    def test_tags_that_are_refused(self, tag):
+        with pytest.raises(ValueError, match="label_tag must be of letters"):
+            kept({"label_tag": tag})
+
+    def test_tags_that_are_taken(self):
+        for request in ({}, {"label_tag": "original"}, {"label_tag": "round_2"}):
+            kept(request)
 
     def test_a_flag_that_is_none(self, store):
         with pytest.raises(TypeError, match="return_warped must be True or False"):
@@ -194,6 +225,15 @@ class TestTraining:
         for path in found:
             Path(path).unlink()
 
+    @pytest.mark.parametrize("key", sorted(OPTIONS))
+    @pytest.mark.parametrize("value", ["$open('made', 'w')", {"_target_": "os.mkdir", "path": "made"}, [1], None, -1])
+    def test_options_are_plain_values(self, store, tmp_path, monkeypatch, key, value):
+        """A configuration would run them."""
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ValueError, match=f"{key} must be"):
+            train(BUNDLE, store, {key: value}, tmp_path / "work")
+        assert not list(tmp_path.iterdir())
+
     def test_too_few_images(self, store, tmp_path):
         class Two(Folder):
             def list_images(self) -> list[str]:
@@ -205,7 +245,6 @@ class TestTraining:
 
 
 def test_who_can_learn_from_images_alone():
-    found = {
-        path.parents[1].name for path in (ROOT / "bundles").glob("*/configs/train.json") if trainable(path.parents[1])
-    }
-    assert found == {"hippocampus_mr_multires_fcn"}
+    assert trainable(ROOT / "bundles/hippocampus_mr_multires_fcn")
+    assert not trainable(ROOT / "bundles/brain_mr_gated_gradient")  # wants two sequences of a patient
+    assert not trainable(ROOT / "bundles/any_modality_optimization")

@@ -206,6 +206,71 @@ class TestUnpack:
         assert [path.name for path in (tmp_path / NAME).iterdir()] == ["mine"]
         assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"path": "models/model.pt", "hash_type": "sha256", "hash_val": "0" * 64},
+            {"path": "models/model.pt", "hash_type": "md5"},
+            {"path": "configs/train.json", "hash_type": "sha256"},
+            {"path": "../../../evil.txt", "hash_type": "sha256"},
+            {"path": "models/model.pt"},
+        ],
+    )
+    def test_files_kept_elsewhere_that_the_metadata_do_not_vouch_for(self, entry, archive, tmp_path):
+        def change(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            (metadata,) = (json.loads(data) for name, data in entries.items() if "metadata" in name.filename)
+            own = {"url": "http://localhost", "hash_val": metadata["weights"]["models/model.pt"]["sha256"]}
+            listed = json.dumps({"large_files": [own | entry]}).encode()
+            entries[zipfile.ZipInfo(f"{NAME}/large_files.yml")] = listed
+
+        self.refused(repacked(archive, tmp_path / "more.zip", change), tmp_path, r"large_files\.yml: ")
+
+    @pytest.mark.parametrize("part", ["LICENSE", "configs/inference.json", "docs/README.md", "configs/metadata.json"])
+    def test_without_a_part(self, part, archive, tmp_path):
+        def take(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries.pop(next(entry for entry in entries if entry.filename == f"{NAME}/{part}"))
+
+        with pytest.raises(FileNotFoundError, match=f"{NAME}: no bundle, it has no {part}"):
+            unpack(str(repacked(archive, tmp_path / "less.zip", take)), tmp_path / "out")
+        assert not any((tmp_path / "out").iterdir())
+
+    def test_an_empty_archive(self, tmp_path):
+        zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+        self.refused(tmp_path / "empty.zip", tmp_path, "empty.zip: no archive of one bundle, it is empty")
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_a_file_that_is_there_twice(self, archive, tmp_path):
+        def again(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries[zipfile.ZipInfo(f"{NAME}/configs/train.json")] = b"{}"
+
+        self.refused(repacked(archive, tmp_path / "twice.zip", again), tmp_path, r"holds .*train\.json twice")
+
+    def test_a_file_that_is_a_folder_too(self, archive, tmp_path):
+        def below(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries[zipfile.ZipInfo(f"{NAME}/configs/train.json/more.json")] = b"{}"
+
+        self.refused(repacked(archive, tmp_path / "below.zip", below), tmp_path, r"below\.zip: damaged, or no archive")
+
+    def test_an_empty_file_of_the_sha256(self, archive, tmp_path):
+        shutil.copy(archive, tmp_path)
+        (tmp_path / f"{archive.name}.sha256").touch()
+        self.refused(tmp_path / archive.name, tmp_path, "its sha256 is .*, not nothing")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda metadata: metadata | {"version": "../../x"},
+            lambda metadata: metadata | {"weights": {"../../x.pt": {"sha256": "0" * 64}}},
+        ],
+    )
+    def test_metadata_that_name_places(self, change, archive, tmp_path):
+        def swap(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            for entry in entries:
+                if entry.filename.endswith("metadata.json"):
+                    entries[entry] = json.dumps(change(json.loads(entries[entry]))).encode()
+
+        self.refused(repacked(archive, tmp_path / "other.zip", swap), tmp_path, "not a bundle's metadata")
+
     def test_a_list_of_large_files_that_is_none(self, archive, tmp_path):
         def change(entries: dict[zipfile.ZipInfo, bytes]) -> None:
             entries[zipfile.ZipInfo(f"{NAME}/large_files.yml")] = b"large_files: 3"

@@ -12,6 +12,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
@@ -99,12 +101,21 @@ class MyApp(MONAILabelApp):
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """As in MONAI Label, for ids of the datastore and images of its sessions alone."""
         try:
+            requests.kept(request)
             own = requests.opened(request.get("image"), datastore or self.datastore(), self.sessions().store_path)
             result: dict[str, Any] = super().infer({**request, _OWN: own}, datastore)
             return result
-        except MONAILabelException:
-            raise
         except Exception as error:
-            cause = first_cause(error)
             logger.exception("infer")
-            raise MONAILabelException(MONAILabelError.INVALID_INPUT, str(cause)) from error
+            # What MONAI Label's own exceptions say never reaches a client.
+            raise HTTPException(status_code=400, detail=str(first_cause(error))) from error
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Slides have no place here; MONAI Label would open whatever file a request names."""
+        raise HTTPException(status_code=400, detail="slides are not registered; ask for /infer")
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """As in MONAI Label, which counts on GPUs."""
+        request = request if torch.cuda.is_available() else {**request, "multi_gpu": False}
+        result: dict[str, Any] = super().batch_infer(request, datastore)
+        return result
