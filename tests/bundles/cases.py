@@ -139,7 +139,7 @@ FIRE = TrainedCase(
         "test_section": "test",
     },
     refined_as_trained=False,
-    **_BRAINS,
+    **(_BRAINS | {"evaluation": {"init": "none", "test_section": "test"}}),
 )
 
 ANY_MODALITY = BundleCase(
