@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from regplugins.data.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
 from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, ValidUNet
 from tests.bundles.datasets import brain_sequences, labelled_warps
@@ -139,7 +140,13 @@ FIRE = TrainedCase(
         "test_section": "test",
     },
     refined_as_trained=False,
-    **(_BRAINS | {"evaluation": {"init": "none", "test_section": "test"}}),
+    **(
+        _BRAINS
+        | {
+            "write_data": partial(brain_sequences, warp=STRONG),
+            "evaluation": {"init": "none", "test_section": "test"},
+        }
+    ),
 )
 
 ANY_MODALITY = BundleCase(

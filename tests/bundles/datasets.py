@@ -34,7 +34,7 @@ def labelled_warps(bundle: Path, folder: Path) -> None:
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 
-def brain_sequences(bundle: Path, folder: Path) -> None:
+def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) -> None:
     """The sample's two brains at 4 mm, each in two contrasts; pairs of one brain's contrasts, the fixed one under a
     known random warp.
 
@@ -52,7 +52,7 @@ def brain_sequences(bundle: Path, folder: Path) -> None:
             write_image(brain[key], grid, path)
             sections["training"].append({"image": str(path), "subject": subject, "sequence": key})
         for seed, section in enumerate(("validation", "test"), start=1):
-            truth = RandomWarp().set_random_state(seed)(grid).sample(grid)
+            truth = (warp or RandomWarp()).set_random_state(seed)(grid).sample(grid)
             target = {key: folder / f"{section}_{subject}_{key}.nii.gz" for key in ("fixed", "fixed_mask", "truth")}
             write_image(resample(brain["t1"], grid, grid, truth), grid, target["fixed"])
             write_image(resample_labels((values > 0).int(), grid, grid, truth), grid, target["fixed_mask"], np.uint8)
