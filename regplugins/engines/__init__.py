@@ -7,7 +7,7 @@ from regplugins.engines.in_turn import InTurn, parameter_groups
 from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
 from regplugins.engines.training import (
     FieldsModule,
-    least_determinants,
+    least,
     loss_terms,
     negative_loss,
     prepare_pair,
@@ -19,7 +19,7 @@ __all__ = [
     "FieldsModule",
     "InTurn",
     "SharedLoss",
-    "least_determinants",
+    "least",
     "loss_terms",
     "negative_loss",
     "parameter_groups",
