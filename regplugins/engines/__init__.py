@@ -8,7 +8,7 @@ from regplugins.engines.processes import SharedLoss, process_device, share_of, s
 from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
-    least_determinants,
+    least,
     loss_terms,
     negative_loss,
     prepare_pair,
@@ -21,7 +21,7 @@ __all__ = [
     "InTurn",
     "SharedLoss",
     "fit_regressor",
-    "least_determinants",
+    "least",
     "loss_terms",
     "negative_loss",
     "parameter_groups",

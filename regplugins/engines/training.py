@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean
-from regplugins.losses import FireLoss
 from regplugins.networks import RegistrationNetwork
 
 
@@ -70,7 +69,14 @@ def negative_loss(objective: nn.Module) -> Callable[[Mapping[str, Any]], float]:
     return score
 
 
-def loss_terms(objective: FireLoss) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+class HasTerms(Protocol):
+    """An objective that tells its terms apart."""
+
+    def terms(self, fields: Any) -> Mapping[str, Tensor]:
+        """Every term by name, not weighted: scalars."""
+
+
+def loss_terms(objective: HasTerms) -> Callable[[Mapping[str, Any]], dict[str, float]]:
     """Every term of an objective, not weighted, of a trainer's output: for a curve of each.
 
     Args:
@@ -84,11 +90,18 @@ def loss_terms(objective: FireLoss) -> Callable[[Mapping[str, Any]], dict[str, f
     return terms
 
 
-def least_determinants(output: Mapping[str, Any]) -> dict[str, float]:
-    """The least determinant of the affine maps of a batch, in either direction, of a trainer's output: whether they
-    collapse.
+def least(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """The least values of a batch, of a trainer's output: whether determinants collapse, say.
+
+    Args:
+        names: of fields that the network gives.
     """
-    return {name: float(output["pred"][name].min()) for name in ("determinant_ab", "determinant_ba")}
+
+    @torch.no_grad()
+    def values(output: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(output["pred"][name].min()) for name in names}
+
+    return values
 
 
 def prepare_pair(

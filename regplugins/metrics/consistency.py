@@ -11,17 +11,22 @@ from torch import Tensor
 from regplugins.spatial.grid import Grid
 
 
-def sample_points(grid: Grid, count: int = 20_000, seed: int = 0) -> Tensor:
-    """Random points of a grid, uniform between its outermost voxel centres.
+def sample_points(grid: Grid, count: int = 20_000, seed: int = 0, mask: Tensor | None = None) -> Tensor:
+    """Random points of a grid, uniform between its outermost voxel centres, or random voxels of a mask.
 
     Args:
         grid: of ``n`` dimensions.
-        count: number of points.
+        count: number of points; of a mask at most so many.
         seed: the same seed gives the same points.
+        mask: ``(1, *grid.shape)``, not zero where voxels may be taken.
 
     Returns:
         ``(count, n)`` world mm, float64.
     """
+    if mask is not None:
+        voxels = mask[0].nonzero().to(torch.float64)
+        order = torch.randperm(len(voxels), generator=torch.Generator().manual_seed(seed))
+        return grid.index_to_world(voxels[order[:count]])
     unit = torch.rand(count, grid.ndim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return grid.index_to_world(unit * (torch.tensor(grid.shape, dtype=torch.float64) - 1))
 

@@ -90,13 +90,13 @@ class Fire(RegistrationNetwork):
     def _ab(self, a: Tensor, b: Tensor) -> Tensor:
         if self.affine_alone:
             return self._straight(self.transform_ab.affine(a, b), a)
-        affine, nonrigid = self.transform_ab(a, b)
+        affine, nonrigid, _ = self.transform_ab(a, b)
         return after_affine(affine, enlarge(nonrigid, 4))
 
     def _ba(self, a: Tensor, b: Tensor) -> Tensor:
         if self.affine_alone:
             return self._straight(self.transform_ba.affine(b, a), b)
-        affine, nonrigid = self.transform_ba(b, a)
+        affine, nonrigid, _ = self.transform_ba(b, a)
         return after_affine(affine, enlarge(nonrigid, 4))
 
     def _straight(self, affine: Tensor, features: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ class Fire(RegistrationNetwork):
         moved: dict[str, list[Tensor]] = {}
         for own, other in ("ab", "ba"):
             network = self.transform_ab if own == "a" else self.transform_ba
-            affine, nonrigid = network(features[own], features[other])
-            full, still = enlarge(nonrigid, 4), torch.zeros_like(nonrigid)
+            affine, nonrigid, through_affine = network(features[own], features[other])
+            full = enlarge(nonrigid, 4)
             ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
             moved[own] = [warp(images[own], field) for field in (ddf, affine_ddf)]
             result |= {
@@ -157,7 +157,7 @@ class Fire(RegistrationNetwork):
                 f"affine_{own}": moved[own][1],
                 f"features_{own}": features[own],
                 f"features_warped_{own}": warp(features[own], after_affine(affine, nonrigid, 4)),
-                f"features_affine_{own}": warp(features[own], after_affine(affine, still, 4)),
+                f"features_affine_{own}": through_affine,
             }
         again = self._each(self.encoder, *moved["a"], *moved["b"])
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):

@@ -190,19 +190,20 @@ class TransformationNetwork(nn.Module):
         self.affine = part(spatial_dims, channels)
         self.nonrigid = NonRigidNetwork(spatial_dims, channels)
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """
         Args:
             moving: features ``(B, channels, *spatial / 4)``.
             fixed: the same.
 
         Returns:
-            Affine parameters ``(B, n, n + 1)`` and the non-rigid displacement ``(B, n, *spatial / 4)`` in voxels of
-            that grid.
+            Affine parameters ``(B, n, n + 1)``, the non-rigid displacement ``(B, n, *spatial / 4)`` in voxels of that
+            grid, and the moving features through the affine part.
         """
         affine = self.affine(moving, fixed)
         still = torch.zeros_like(moving[:, : affine.shape[1]], dtype=torch.float32)
-        return affine, self.nonrigid(warp(moving, after_affine(affine, still, 4)), fixed)
+        moved = warp(moving, after_affine(affine, still, 4))
+        return affine, self.nonrigid(moved, fixed), moved
 
 
 def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:

@@ -21,8 +21,8 @@ class ReversePaird(Transform):
 
     Reads ``pred`` ``(1, 2 n, *spatial)``, the DDFs of both directions in voxels of ``grid`` (``ReturnPaird`` takes the
     first), and ``initial``. Adds ``reverse``, the pair with fixed and moving exchanged, as ``CarryPaird`` leaves it and
-    the given transforms after that, and ``both_ways``: for random points of ``grid``, how far from home they are after
-    the way there and back, mm. A pair of a network of one direction is left as it is.
+    the given transforms after that, and ``both_ways``: for random points of ``fixed_mask``, or without one of ``grid``,
+    how far from home they are after the way there and back, mm. A pair of a network of one direction is left as it is.
 
     Args:
         transforms: what happens to the exchanged pair, one after the other; it is called as the pair and "/reverse".
@@ -54,7 +54,10 @@ class ReversePaird(Transform):
         home = initial.inverse()
         carry = CarryPaird(back @ home, start=home, **self.options)
         reverse = self.transforms(carry(_exchanged(data)))
-        both_ways = inverse_consistency_error(there, back, sample_points(grid), grid)
+        points = sample_points(grid)
+        if "fixed_mask" in data:
+            points = sample_points(Grid.from_image(data["fixed"]), mask=data["fixed_mask"].as_tensor())
+        both_ways = inverse_consistency_error(there, back, points, grid)
         return {**data, "reverse": reverse, "both_ways": both_ways}
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from regplugins.data.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import GatedDualBranch, MultiResolutionFCN, NoDeformation, ValidUNet
+from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, ValidUNet
 from tests.bundles.datasets import brain_sequences, labelled_warps
 
 
@@ -126,6 +127,28 @@ DUAL_SUPERVISION = TrainedCase(
     **_BRAINS,
 )
 
+FIRE = TrainedCase(
+    name="brain_mr_fire",
+    network=partial(Fire, channels=8),
+    stride=4,
+    training={
+        "spacing": 6.0,
+        "network_shape": [32, 32, 32],
+        "moving_sequence": "t2",
+        "fixed_sequence": "t1",
+        "validation_section": "validation",
+        "test_section": "test",
+    },
+    refined_as_trained=False,
+    **(
+        _BRAINS
+        | {
+            "write_data": partial(brain_sequences, warp=STRONG),
+            "evaluation": {"init": "none", "test_section": "test"},
+        }
+    ),
+)
+
 ANY_MODALITY = BundleCase(
     name="any_modality_optimization",
     network=NoDeformation,
@@ -135,5 +158,5 @@ ANY_MODALITY = BundleCase(
     quick={"levels": [[8.0, 10], [4.0, 5]]},
 )
 
-TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION)
+TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE)
 CASES = (*TRAINED, ANY_MODALITY)

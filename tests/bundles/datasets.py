@@ -34,7 +34,7 @@ def labelled_warps(bundle: Path, folder: Path) -> None:
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 
-def brain_sequences(bundle: Path, folder: Path) -> None:
+def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) -> None:
     """The sample's two brains at 4 mm, each in two contrasts; pairs of one brain's contrasts, the fixed one under a
     known random warp.
 
@@ -52,7 +52,7 @@ def brain_sequences(bundle: Path, folder: Path) -> None:
             write_image(brain[key], grid, path)
             sections["training"].append({"image": str(path), "subject": subject, "sequence": key})
         for seed, section in enumerate(("validation", "test"), start=1):
-            truth = RandomWarp().set_random_state(seed)(grid).sample(grid)
+            truth = (warp or RandomWarp()).set_random_state(seed)(grid).sample(grid)
             target = {key: folder / f"{section}_{subject}_{key}.nii.gz" for key in ("fixed", "fixed_mask", "truth")}
             write_image(resample(brain["t1"], grid, grid, truth), grid, target["fixed"])
             write_image(resample_labels((values > 0).int(), grid, grid, truth), grid, target["fixed_mask"], np.uint8)
@@ -69,6 +69,29 @@ def brain_sequences(bundle: Path, folder: Path) -> None:
     sections["labelled"].append(images | {key: str(path) for key, path in labels.items()})
     sections["validation_images"] = sections["training"]
     (folder / "datalist.json").write_text(json.dumps(sections))
+
+
+def slices_of(data: Path, folder: Path) -> Path:
+    """The data of ``brain_sequences`` with sections ``slices`` and ``slices_validation``: axial slices of either brain
+    in two contrasts, the fixed one under a known random warp.
+    """
+    sections = json.loads((data / "datalist.json").read_text())
+    pairs = []
+    for number, subject in enumerate(("fixed", "moving")):
+        images = {key: load_image(data / f"{subject}_{key}.nii.gz") for key in ("t1", "t2")}
+        middle = images["t1"].shape[3] // 2
+        cut = {key: image.as_tensor()[..., middle] for key, image in images.items()}
+        grid = Grid(cut["t1"].shape[1:], torch.diag(torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64)))
+        truth = RandomWarp().set_random_state(number)(grid).sample(grid)
+        paths = {key: folder / f"{subject}_{key}.nii.gz" for key in ("fixed", "moving", "fixed_mask", "truth")}
+        write_image(resample(cut["t1"], grid, grid, truth), grid, paths["fixed"])
+        write_image(cut["t2"], grid, paths["moving"])
+        write_image(resample_labels((cut["t1"] > 0).int(), grid, grid, truth), grid, paths["fixed_mask"], np.uint8)
+        write_displacement(truth, paths["truth"])
+        pairs.append({"name": subject, **{key: str(path) for key, path in paths.items()}})
+    sections |= {"slices": pairs, "slices_validation": pairs}
+    (folder / "datalist.json").write_text(json.dumps(sections))
+    return folder
 
 
 def _other_contrast(image: Tensor) -> Tensor:

@@ -330,3 +330,28 @@ def test_bad_input():
         small(keypoints="true")
     with pytest.raises(ValueError, match=r"part must be one of \['affine', 'both'\], got 'rigid'"):
         small(part="rigid")
+
+
+def test_nothing_is_warped_or_encoded_twice(monkeypatch):
+    """No two calls see the same."""
+    network = lively(small())
+    seen: list[tuple[Tensor, ...]] = []
+
+    def once(*inputs: Tensor) -> None:
+        for earlier in seen:
+            same = len(earlier) == len(inputs)
+            assert not (
+                same and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(earlier, inputs, strict=True))
+            )
+        seen.append(inputs)
+
+    def watched(image: Tensor, field: Tensor) -> Tensor:
+        once(image, field)
+        return warp(image, field)
+
+    for module in ("fire", "transformation"):
+        monkeypatch.setattr(f"regplugins.networks.{module}.warp", watched)
+    for part in (network.encoder, network.decoder_ab, network.decoder_ba):
+        part.register_forward_pre_hook(lambda _, inputs: [once(image[None]) for image in inputs[0]] and None)
+    network.fields(torch.rand(1, 2, 16, 24))
+    assert len(seen) > 20

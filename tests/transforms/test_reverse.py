@@ -103,6 +103,19 @@ def test_how_far_the_two_fields_are_from_inverse(pair):
         torch.testing.assert_close(both_ways, torch.full_like(both_ways, error), atol=1e-5, rtol=0)
 
 
+def test_both_ways_are_judged_where_the_mask_is(pair):
+    """A shift that grows along an axis, and nothing back: the error is the shift of the voxels of the mask."""
+    ddf = torch.zeros(1, 6, *SHAPE)
+    ddf[:, 1] = torch.linspace(0, 1, SHAPE[1]).view(1, -1, 1)
+    mask = torch.zeros(1, *SHAPE)
+    mask[:, 4:9, 6:8, 3:7] = 1
+    pair["fixed_mask"] = MetaTensor(mask, affine=pair["fixed"].affine)
+    inside = pair["grid"].world_to_index(Grid.from_image(pair["fixed"]).index_to_world(mask[0].nonzero().double()))
+    expected = torch.sort(1.5 * inside[:, 1] / (SHAPE[1] - 1)).values
+    both_ways = torch.sort(ReversePaird()({**pair, "pred": ddf})["both_ways"]).values
+    torch.testing.assert_close(both_ways.double(), expected, atol=1e-4, rtol=0)
+
+
 def test_the_truth_of_the_other_direction_where_the_same_part_of_the_body_is(pair):
     """The truth is a shift; the network finds it in the one direction and nothing in the other."""
     grid = pair["grid"]

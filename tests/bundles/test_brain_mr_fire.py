@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this bundle alone does; the rest is in test_every_bundle.py."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from regplugins.checks import first_cause
+from regplugins.data import RandomWarp, load_image, read_datalist
+from regplugins.io import write_image
+from regplugins.losses.fire import TERMS
+from regplugins.spatial import Grid, resample
+from tests.bundles.cases import FIRE, TrainedCase
+from tests.bundles.datasets import slices_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def case() -> TrainedCase:
+    return FIRE
+
+
+@pytest.fixture(scope="module")
+def slices(data, tmp_path_factory) -> Path:
+    """The data set with a section of pairs of slices."""
+    return slices_of(data, tmp_path_factory.mktemp("slices"))
+
+
+SLICES = {"spacing": 4.0, "network_shape": [32, 32], "volume_spacing": 4.0, "volume_shape": [32, 32, 24]}
+
+
+class TestTraining:
+    def test_three_groups_step_in_turn_at_the_papers_rates(self, train, tmp_path):
+        last = train(tmp_path, max_epochs=1, pairs_per_epoch=8)
+        groups = last["optimizer"]["optimizer"]["param_groups"]
+        assert {group["name"]: group["lr"] for group in groups} == {
+            "affine": 5e-5,
+            "nonrigid": 5e-5,
+            "synthesis": 1e-4,
+        }
+        assert last["optimizer"]["turn"] == 1  # four steps of three groups
+        steps = {int(state["step"]) for state in last["optimizer"]["optimizer"]["state"].values()}
+        assert steps == {1, 2}
+
+    def test_a_curve_of_every_term_and_of_the_determinants(self, train, tmp_path):
+        train(tmp_path, max_epochs=1)
+        tags = set()
+        for file in tmp_path.glob("events.out.tfevents.*"):
+            tags |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
+        assert tags >= {*TERMS, "determinant_ab", "determinant_ba", "train_loss", "val_score"}
+
+    @pytest.mark.parametrize("off", ["inverse_consistency", "synthesis_cycle"])
+    def test_without_a_term(self, train, tmp_path, off):
+        assert train(tmp_path, max_epochs=1, loss_weights={off: 0.0})["iteration"] == 2
+
+    def test_unknown_term(self, train, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            train(tmp_path, max_epochs=1, loss_weights={"adversarial": 1.0})
+        assert "unknown terms ['adversarial']" in str(first_cause(error.value))
+
+    def test_in_slices(self, slices, run, tmp_path):
+        """Train, evaluate and register, the paper's 2-D experiment."""
+        few = {key: value for key, value in FIRE.few_steps.items() if not key.endswith("_section")}
+        options = {"dataset_dir": str(slices), **few, **SLICES, "channels": 4}
+        run("train", "slices", output_dir=str(tmp_path), max_epochs=1, **options)
+        (tmp_path / "checkpoints/model.pt").rename(tmp_path / "checkpoints/model_slices.pt")
+        evaluation = {"models_dir": str(tmp_path / "checkpoints")}
+        run("train", "evaluate", "slices", output_dir=str(tmp_path / "eval"), **options, **evaluation)
+        rows = list(csv.DictReader((tmp_path / "eval/metrics.csv").open()))
+        assert len(rows) == len(read_datalist(slices / "datalist.json", "slices"))
+        pair = read_datalist(slices / "datalist.json", "slices")[0]
+        shown = {key: pair[key] for key in ("fixed", "moving")}
+        output = tmp_path / "pair"
+        run("inference", "slices", output_dir=str(output), init="none", **shown, **SLICES, channels=4, **evaluation)
+        assert nib.load(output / "transform_1Warp.nii.gz").shape[-1] == 2
+        assert (output / "reverse/transform_1Warp.nii.gz").exists()
+
+    def test_phases_of_a_heart_cycle_in_one_modality(self, slices, run, tmp_path):
+        """Warped slices stand for the phases: one contrast, and a smooth warp between them."""
+        sections = json.loads((slices / "datalist.json").read_text())
+        images = [record["image"] for record in sections["training"]]
+        sections["training"] = []
+        for number, path in enumerate(images):
+            image = load_image(path)
+            grid = Grid.from_image(image)
+            warp = RandomWarp(4.0, rotation=0.0, translation=0.0, scaling=0.0).set_random_state(number)(grid)
+            write_image(resample(image.as_tensor(), grid, grid, warp), grid, tmp_path / f"es_{number}.nii.gz")
+            for name, file in (("ED", path), ("ES", f"es_{number}.nii.gz")):
+                sections["training"].append({"image": file, "subject": str(number), "sequence": name})
+        sections["validation"] = sections["test"] = sections["slices"]
+        (tmp_path / "datalist.json").write_text(json.dumps(sections))
+        few = {key: value for key, value in FIRE.few_steps.items() if not key.endswith(("_sequence", "_section"))}
+        options = {"dataset_dir": str(tmp_path), **few, **SLICES, "channels": 8}
+        run("train", "shipped", "slices", "cine", output_dir=str(tmp_path / "output"), max_epochs=2, **options)
+        checkpoints = tmp_path / "output/checkpoints"
+        (checkpoints / "model.pt").rename(checkpoints / "model_cine.pt")
+        options |= {"output_dir": str(tmp_path / "eval"), "models_dir": str(checkpoints)}
+        run("train", "evaluate", "slices", "cine", **options)
+        rows = list(csv.DictReader((tmp_path / "eval/metrics.csv").open()))
+        assert len(rows) == len(sections["slices"])
+        assert all(float(row["endpoint_error_mean_after"]) != float(row["endpoint_error_mean_before"]) for row in rows)
+
+
+class TestEvaluation:
+    @pytest.fixture(scope="class")
+    def rows(self, data, run, tmp_path_factory) -> dict[str, list[dict[str, str]]]:
+        """By the part of the transform that is judged."""
+        result = {}
+        for part in ("both", "affine"):
+            folder = tmp_path_factory.mktemp(part)
+            overrides = {"network_def#part": part, **FIRE.evaluation}
+            run("train", "evaluate", dataset_dir=str(data), output_dir=str(folder), **overrides)
+            result[part] = list(csv.DictReader((folder / "metrics.csv").open()))
+        return result
+
+    def test_both_directions_start_at_the_same_distance(self, rows):
+        """The warps are small: their inverses are about as long."""
+        for row in rows["both"]:
+            there, back = (float(row[f"{way}endpoint_error_mean_before"]) for way in ("", "reverse_"))
+            assert there == pytest.approx(back, rel=0.1)
+            assert row["both_ways_mean"] != ""
+
+    def test_the_affine_part_alone_does_not_bend(self, rows):
+        for row in rows["affine"]:
+            assert float(row["sd_log_jacobian"]) == pytest.approx(0, abs=1e-3)
+        assert any(float(row["sd_log_jacobian"]) > 0.01 for row in rows["both"])
+
+
+class TestInference:
+    def test_both_directions_are_written(self, bundle, registered):
+        """ITK makes of the other direction's transforms what lies beside them."""
+        folder = registered / "reverse"
+        fixed, moving = (
+            sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz"), sitk.sitkFloat32) for n in ("moving", "fixed")
+        )
+        field = sitk.ReadImage(str(folder / "transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
+        affine = sitk.ReadTransform(str(folder / "transform_0GenericAffine.mat"))
+        transform = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
+        itk = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))
+        ours = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
+        assert (np.abs(itk - ours) < 0.05 * ours.max()).mean() > 0.995
+        report = json.loads((registered / "report.json").read_text())
+        assert report["both_ways_mm"]["mean"] < 3
+        reverse = json.loads((folder / "report.json").read_text())
+        assert reverse["inputs"]["fixed"]["path"] == report["inputs"]["moving"]["path"]
+        assert report["reverse"]["similarity"] == reverse["similarity"]
+
+    def test_synthesised_images(self, bundle, aligned, run, tmp_path):
+        run("inference", output_dir=str(tmp_path), init=aligned, synthesised=True)
+        for name in ("moving", "fixed"):
+            image = nib.load(tmp_path / f"synthesised_{name}.nii.gz")
+            assert image.shape == (48, 56, 48)
+            values = image.get_fdata()
+            assert 0 <= values.min() < values.max() <= 1
+        run("inference", output_dir=str(tmp_path), init=aligned)
+        assert not (tmp_path / "synthesised_moving.nii.gz").exists()
+
+
+def test_shipped_weights_are_of_the_networks_in_the_configs(bundle):
+    FIRE.network().load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))
