@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +22,10 @@ class MLP(nn.Module):
         hidden: neurons between.
     """
 
-    if TYPE_CHECKING:  # TorchScript would look for these names and not find them
-        feature_mean: Tensor
-        feature_scale: Tensor
-        output_mean: Tensor
-        output_scale: Tensor
+    feature_mean: Tensor
+    feature_scale: Tensor
+    output_mean: Tensor
+    output_scale: Tensor
 
     def __init__(self, features: int, outputs: int, hidden: int = 10) -> None:
         super().__init__()
