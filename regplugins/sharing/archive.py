@@ -8,6 +8,7 @@ import re
 import stat
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -229,8 +230,7 @@ def _extract(path: Path, name: str, folder: Path) -> str:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if not entries:
                 raise ValueError(f"{name}: no archive of one bundle, it is empty")
-            names = [entry.filename for entry in entries]
-            twice = sorted({each for each in names if names.count(each) > 1})
+            twice = [file for file, count in Counter(entry.filename for entry in entries).items() if count > 1]
             if twice:
                 raise ValueError(f"{name}: no archive of one bundle, it holds {twice[0]} twice")
             roots = {PurePosixPath(entry.filename).parts[0] for entry in entries}
