@@ -351,7 +351,12 @@ def test_nothing_is_warped_or_encoded_twice(monkeypatch):
 
     for module in ("fire", "transformation"):
         monkeypatch.setattr(f"regplugins.networks.{module}.warp", watched)
+
+    def each_once(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        for image in inputs[0]:
+            once(image)
+
     for part in (network.encoder, network.decoder_ab, network.decoder_ba):
-        part.register_forward_pre_hook(lambda _, inputs: [once(image[None]) for image in inputs[0]] and None)
+        part.register_forward_pre_hook(each_once)
     network.fields(torch.rand(1, 2, 16, 24))
     assert len(seen) > 20
