@@ -5,27 +5,33 @@ from __future__ import annotations
 
 from regplugins.data.aligned_pairs import prepare_aligned_pairs
 from regplugins.data.brains import prepare_brains
+from regplugins.data.heads import prepare_heads
 from regplugins.data.hippocampus import prepare_hippocampus
 from regplugins.data.pairs import (
+    ClassDataset,
     PairDataset,
     PairSampler,
+    balanced,
     multimodal_pairs,
     paired_modalities,
     sequence_pairs,
     spread,
 )
 from regplugins.data.random_warps import RandomWarp
-from regplugins.data.records import ordered_pairs, pair_records, read_datalist
+from regplugins.data.records import image_records, ordered_pairs, pair_records, read_datalist
 from regplugins.data.volumes import load_grid, load_image, load_label
 
 # What ``python -m regplugins prepare`` knows, by name: folder as downloaded, folder for the datalist -> datalist.
-DATASETS = {"brains": prepare_brains, "hippocampus": prepare_hippocampus}
+DATASETS = {"brains": prepare_brains, "heads": prepare_heads, "hippocampus": prepare_hippocampus}
 
 __all__ = [
     "DATASETS",
+    "ClassDataset",
     "PairDataset",
     "PairSampler",
     "RandomWarp",
+    "balanced",
+    "image_records",
     "load_grid",
     "load_image",
     "load_label",
@@ -35,6 +41,7 @@ __all__ = [
     "paired_modalities",
     "prepare_aligned_pairs",
     "prepare_brains",
+    "prepare_heads",
     "prepare_hippocampus",
     "read_datalist",
     "sequence_pairs",

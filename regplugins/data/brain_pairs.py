@@ -14,9 +14,10 @@ from monai.data import MetaTensor
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
+from regplugins.data.pair_writer import PairWriter
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.volumes import load_image, load_label
-from regplugins.io import read_landmarks, write_displacement, write_image, write_landmarks
+from regplugins.io import read_landmarks, write_displacement, write_landmarks
 from regplugins.prealign import initial_transform
 from regplugins.spatial import Grid, Transform, onto_grid, resample_labels
 
@@ -80,7 +81,7 @@ def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> li
     orders = cycle(order for order in KNOWN_ORDERS if set(order) <= images.keys())
     records = []
     for number, (fixed, moving) in enumerate(islice(orders, KNOWN_PAIRS)):
-        writer = _PairWriter(target, f"{name}_{fixed}_{moving}_{number}")
+        writer = PairWriter(target, f"{name}_{fixed}_{moving}_{number}")
         grid = _test_grid(images[fixed])
         _write_warped(writer, images[fixed], images[moving], images["brainmask"], grid, RandomWarp())
         records.append(writer.record)
@@ -105,7 +106,7 @@ def strong_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> t
     classes = tissue_classes(images)
     volumes = []
     for number in range(STRONG_PAIRS):
-        writer = _PairWriter(target, f"{name}_strong_{number}")
+        writer = PairWriter(target, f"{name}_strong_{number}")
         _write_warped(writer, images["flair"], images["t1c"], images["brainmask"], grid, STRONG, classes)
         volumes.append(writer.record)
     flair, t1c = (onto_grid(images[key], grid) for key in ("flair", "t1c"))
@@ -116,14 +117,14 @@ def strong_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> t
     slices = []
     for k in torch.linspace(float(low), float(high), STRONG_SLICES).round().int().tolist():
         cut = [MetaTensor(volume[..., k], affine=plane.affine) for volume in (flair, t1c, mask, tissue)]
-        writer = _PairWriter(target, f"{name}_slice_{k}")
+        writer = PairWriter(target, f"{name}_slice_{k}")
         _write_warped(writer, cut[0], cut[1], cut[2], plane, STRONG, cut[3])
         slices.append(writer.record)
     return volumes, slices
 
 
 def _write_warped(
-    writer: _PairWriter,
+    writer: PairWriter,
     fixed: MetaTensor,
     moving: MetaTensor,
     mask: MetaTensor,
@@ -163,7 +164,7 @@ def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path
         affine = _affine(fixed_images["t1c"], moving_images["t1c"])
         for fixed, moving in BETWEEN_ORDERS:
             if fixed in fixed_images and moving in moving_images:
-                writer = _PairWriter(target, f"{name}_{fixed}_{other}_{moving}")
+                writer = PairWriter(target, f"{name}_{fixed}_{other}_{moving}")
                 writer.image("fixed", onto_grid(fixed_images[fixed], grid), grid)
                 writer.image("moving", onto_grid(moving_images[moving], grid, affine), grid)
                 writer.label("fixed_label", _label_onto(classes[name], grid), grid)
@@ -187,7 +188,7 @@ def pairs_with_landmarks(
     """
     records = []
     for fixed, moving in FOLLOWUP_ORDERS:
-        writer = _PairWriter(target, f"{FOLLOWUP[0]}_{fixed}_{FOLLOWUP[1]}_{moving}")
+        writer = PairWriter(target, f"{FOLLOWUP[0]}_{fixed}_{FOLLOWUP[1]}_{moving}")
         for side, case, sequence in (("fixed", FOLLOWUP[0], fixed), ("moving", FOLLOWUP[1], moving)):
             image = patients[case][sequence]
             grid = _test_grid(image)
@@ -220,7 +221,7 @@ def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
         (image, label), (moving, moving_label) = cases[name], cases[other]
         grid = _test_grid(image)
         affine = _affine(image, moving)
-        writer = _PairWriter(target, f"{name}_t1_{other}_remapped")
+        writer = PairWriter(target, f"{name}_t1_{other}_remapped")
         writer.image("fixed", onto_grid(image, grid), grid)
         writer.image("moving", remap(onto_grid(moving, grid, affine)), grid)
         writer.label("fixed_label", _label_onto(label, grid), grid)
@@ -275,27 +276,6 @@ def _labelled_orders() -> list[tuple[str, str]]:
     """Fixed and moving case: each with the next and the next but one."""
     cases = LABELLED_TEST_CASES
     return [(case, cases[(k + step) % len(cases)]) for k, case in enumerate(cases) for step in (1, 2)]
-
-
-class _PairWriter:
-    """Writes a pair's files into its folder and keeps the record of them."""
-
-    def __init__(self, target: Path, name: str) -> None:
-        self.target = target
-        self.folder = target / "pairs" / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.record = {"name": name}
-
-    def path(self, key: str, suffix: str = ".nii.gz") -> Path:
-        path = self.folder / f"{key}{suffix}"
-        self.record[key] = str(path.relative_to(self.target))
-        return path
-
-    def image(self, key: str, values: Tensor, grid: Grid) -> None:
-        write_image(values, grid, self.path(key))
-
-    def label(self, key: str, values: Tensor, grid: Grid) -> None:
-        write_image(values, grid, self.path(key), np.uint8)
 
 
 def _test_grid(image: MetaTensor) -> Grid:

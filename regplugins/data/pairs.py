@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,25 +48,28 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> l
     return pairs
 
 
-def sequence_pairs(records: Sequence[Mapping[str, Any]], fixed: str, moving: str) -> list[tuple[int, int]]:
-    """The pair of two given sequences of every subject that has both.
+def sequence_pairs(
+    records: Sequence[Mapping[str, Any]], fixed: str | Sequence[str], moving: str
+) -> list[tuple[int, int]]:
+    """The pairs of given sequences of every subject that has them.
 
     Args:
         records: each with ``subject`` and ``sequence``.
-        fixed: sequence of the fixed images.
+        fixed: sequence of the fixed images, or several.
         moving: sequence of the moving ones.
 
     Returns:
         Indices of fixed and moving record.
 
     Raises:
-        ValueError: no subject has both, or a record lacks a key.
+        ValueError: no subject has such a pair, or a record lacks a key.
     """
     _check_keys(records)
+    wanted = [fixed] if isinstance(fixed, str) else fixed
     pairs = [
         (a, b)
         for (a, one), (b, other) in permutations(enumerate(records), 2)
-        if one["subject"] == other["subject"] and (one["sequence"], other["sequence"]) == (fixed, moving)
+        if one["subject"] == other["subject"] and one["sequence"] in wanted and other["sequence"] == moving
     ]
     if not pairs:
         raise ValueError(f"no subject has {fixed} and {moving}")
@@ -125,6 +130,18 @@ def paired_modalities(
     return pairs
 
 
+def balanced(records: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
+    """The records, those of rarer classes several times, so that every class comes about as often.
+
+    Args:
+        records: at least one.
+        key: of the class in the records.
+    """
+    counts = Counter(record[key] for record in records)
+    most = max(counts.values())
+    return [record for record in records for _ in range(round(most / counts[record[key]]))]
+
+
 def spread(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
     """As many of the pairs, at even distances in their order; where they are fewer, all, some once more than others.
 
@@ -146,7 +163,87 @@ def _check_keys(records: Sequence[Mapping[str, Any]]) -> None:
             raise ValueError(f"{record.get('image')}: its record has no subject or no sequence")
 
 
-class PairDataset(Dataset):
+class _AugmentedImages(Dataset):
+    """Images that are read and transformed once and kept in memory, and draws of augmentations that depend on a seed
+    and an index alone.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
+        augmentation: Randomizable | None,
+        seed: int,
+    ) -> None:
+        if len(data) == 0:
+            raise ValueError("no images to train on")
+        self.data = data
+        self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def _augment(
+        self, augmentation: Any, values: Mapping[str, Tensor], index: int, number: int
+    ) -> Mapping[str, Tensor]:
+        if augmentation is None:
+            return values
+        draw = np.random.SeedSequence([self.seed, index, number]).generate_state(1)[0]
+        augmentation.set_random_state(seed=int(draw))
+        return augmentation(values)
+
+
+class ClassDataset(_AugmentedImages):
+    """Single images and the class of each; indices go on beyond their number with the same images again, but another
+    draw of the augmentation.
+
+    Args:
+        data: records, each with an ``image`` and its class.
+        transform: makes of a record a mapping with ``image`` ``(1, *spatial)``; deterministic.
+        key: of the class in the records.
+        classes: all that there are, in the order of a network's outputs.
+        augmentation: random transform of such a mapping.
+        seed: of the augmentation.
+
+    Raises:
+        ValueError: no records, one that cannot be transformed, or one of an unknown class.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]],
+        key: str,
+        classes: Sequence[str],
+        augmentation: Randomizable | None = None,
+        seed: int = 0,
+    ) -> None:
+        for record in data:
+            if record.get(key) not in classes:
+                raise ValueError(f"{record.get('image')}: {key} is {record.get(key)}, expected one of {list(classes)}")
+        super().__init__(data, transform, augmentation, seed)
+        self.key = key
+        self.numbers = [list(classes).index(record[key]) for record in data]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """
+        Returns:
+            ``image``; ``label``, the number of its class, and ``true``, the class; ``name``, of its file.
+        """
+        which = index % len(self.data)
+        item = self._augment(self.augmentation, {"image": self.images[which]["image"]}, index, 0)
+        record = self.data[which]
+        return {
+            "image": item["image"].as_subclass(Tensor),
+            "label": torch.tensor(self.numbers[which]),
+            "true": record[self.key],
+            "name": Path(record["image"]).name,
+        }
+
+
+class PairDataset(_AugmentedImages):
     """Ordered pairs of ``n`` images, by default all: item ``k`` is then fixed image ``k // n``, moving image ``k % n``.
 
     Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond
@@ -160,9 +257,10 @@ class PairDataset(Dataset):
         pair_augmentation: the like of a whole item.
         pairs: indices of fixed and moving record, and perhaps of those paired with them (``paired_modalities``).
         seed: of the augmentations.
+        draws: how many draws of the augmentations a pair has before they come again; default: no end of them.
 
     Raises:
-        ValueError: no records, or one that cannot be transformed.
+        ValueError: no records, one that cannot be transformed, or fewer than one draw.
     """
 
     def __init__(
@@ -173,16 +271,15 @@ class PairDataset(Dataset):
         pair_augmentation: Randomizable | None = None,
         pairs: Sequence[tuple[int, ...]] | None = None,
         seed: int = 0,
+        draws: int | None = None,
     ) -> None:
-        if len(data) == 0:
-            raise ValueError("no images to make pairs of")
-        self.data = data
-        self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
-        self.augmentation = augmentation
+        if draws is not None and draws < 1:
+            raise ValueError(f"expected one draw or more, got {draws}")
+        super().__init__(data, transform, augmentation, seed)
         self.pair_augmentation = pair_augmentation
         everything: list[tuple[int, ...]] = list(product(range(len(data)), repeat=2))
         self.pairs = everything if pairs is None else pairs
-        self.seed = seed
+        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -193,6 +290,8 @@ class PairDataset(Dataset):
             ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of
             the records; likewise ``fixed_paired`` and ``moving_paired``, if there are.
         """
+        if self.draws is not None:
+            index %= self.draws * len(self.pairs)
         fixed, moving, *paired = self.pairs[index % len(self.pairs)]
         item: dict[str, Tensor] = {}
         # An image's number enters the draw of its augmentation, and 2 is that of the pair's.
@@ -203,15 +302,6 @@ class PairDataset(Dataset):
         item = dict(self._augment(self.pair_augmentation, item, index, 2))
         # MONAI's augmentations give MetaTensors, which keep books at every operation
         return {key: value.as_subclass(Tensor) for key, value in item.items()}
-
-    def _augment(
-        self, augmentation: Any, values: Mapping[str, Tensor], index: int, number: int
-    ) -> Mapping[str, Tensor]:
-        if augmentation is None:
-            return values
-        draw = np.random.SeedSequence([self.seed, index, number]).generate_state(1)[0]
-        augmentation.set_random_state(seed=int(draw))
-        return augmentation(values)
 
 
 def _prepared(
@@ -226,7 +316,7 @@ def _prepared(
 
 
 class PairSampler(DistributedSampler):
-    """Goes through all pairs in random order, a part each epoch, before it takes any of them again.
+    """Goes through all pairs, or images, in random order, a part each epoch, before it takes any of them again.
 
     What it yields depends on ``seed`` and the epoch alone, so that a resumed training sees what it would have seen.
     MONAI's engines set the epoch (they count from one).
@@ -240,7 +330,7 @@ class PairSampler(DistributedSampler):
         ValueError: fewer samples than processes.
     """
 
-    def __init__(self, dataset: PairDataset, num_samples: int, seed: int = 0) -> None:
+    def __init__(self, dataset: PairDataset | ClassDataset, num_samples: int, seed: int = 0) -> None:
         distributed = dist.is_available() and dist.is_initialized()
         super().__init__(
             dataset,

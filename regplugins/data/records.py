@@ -56,6 +56,36 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
     return records
 
 
+def image_records(image: str | None, datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
+    """The images to look at one by one: those of ``datalist`` if it is given, else the one, else the sample's.
+
+    Args:
+        image: path, or None.
+        datalist: JSON file, a list of records with ``image`` and, optionally, ``name``.
+        sample: folder with ``*.nii.gz``.
+
+    Returns:
+        Records with ``image`` and ``name``, by default the file's.
+
+    Raises:
+        FileNotFoundError: a file that a record names does not exist.
+        ValueError: both are given, or a record has no ``image``.
+    """
+    if image is not None and datalist is not None:
+        raise ValueError("give either image or datalist, not both")
+    if datalist is not None:
+        records = read_datalist(datalist)
+    else:
+        paths = [image] if image is not None else sorted(Path(sample).glob("*.nii.gz"))
+        records = [{"image": str(path)} for path in paths]
+    for number, record in enumerate(records):
+        if "image" not in record:
+            raise ValueError(f"{datalist}: record {number} has no image")
+        if not Path(record["image"]).exists():
+            raise FileNotFoundError(f"image {record['image']}: no such file")
+    return [{"name": Path(record["image"]).name, **record} for record in records]
+
+
 def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str, Any]]:
     """Read a list of records from a JSON file.
 

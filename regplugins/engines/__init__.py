@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from regplugins.engines.in_turn import InTurn, parameter_groups
 from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
+from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
     least,
@@ -19,6 +20,7 @@ __all__ = [
     "FieldsModule",
     "InTurn",
     "SharedLoss",
+    "fit_regressor",
     "least",
     "loss_terms",
     "negative_loss",

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from regplugins.inferers.refine import RefineInferer
+from regplugins.inferers.rigid import RigidInferer
 from regplugins.inferers.valid_tiles import ValidTileInferer
 from regplugins.inferers.whole_volume import WholeVolumeInferer
 
-__all__ = ["RefineInferer", "ValidTileInferer", "WholeVolumeInferer"]
+__all__ = ["RefineInferer", "RigidInferer", "ValidTileInferer", "WholeVolumeInferer"]

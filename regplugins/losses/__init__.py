@@ -7,6 +7,7 @@ from regplugins.losses.dual_branch import DualBranchLoss
 from regplugins.losses.dual_modality import DualModalityLoss
 from regplugins.losses.fire import FireLoss
 from regplugins.losses.mind import MIND, MINDLoss
+from regplugins.losses.motion import MotionLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
 from regplugins.losses.pair import PairLoss, compared
@@ -26,6 +27,7 @@ __all__ = [
     "LocalNCCLoss",
     "MINDLoss",
     "MagnitudeLoss",
+    "MotionLoss",
     "MultiResolutionLoss",
     "NCCLoss",
     "PairLoss",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from regplugins.metrics.agreement import warped_agreement
 from regplugins.metrics.consistency import inverse_consistency_error, sample_points
 from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian
 from regplugins.metrics.landmarks import target_registration_error
@@ -20,4 +21,5 @@ __all__ = [
     "sample_points",
     "sd_log_jacobian",
     "target_registration_error",
+    "warped_agreement",
 ]

@@ -9,7 +9,9 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
+from regplugins.checks import choice
 from regplugins.networks.base import RegistrationNetwork
+from regplugins.regressors import MLP
 
 
 class Trunk(nn.Sequential):
@@ -32,19 +34,30 @@ class Trunk(nn.Sequential):
 
 
 class RigidCNN(RegistrationNetwork):
-    """One trunk, applied to either image, and a linear layer on the features of both.
+    """One trunk, applied to either image, and what makes six numbers of the features of both: a linear layer, trained
+    with the trunk, or a small network, fitted to its features afterwards.
 
     Args:
         trunk: an image to features; default: the paper's.
         features: of one image, how many the trunk gives.
+        hidden: neurons of the small network.
+        regressor: which of the two gives the result, "head", the linear layer, or "mlp".
+
+    Raises:
+        ValueError: another regressor.
     """
 
-    def __init__(self, trunk: nn.Module | None = None, features: int = 128) -> None:
+    def __init__(
+        self, trunk: nn.Module | None = None, features: int = 128, hidden: int = 10, regressor: str = "head"
+    ) -> None:
         super().__init__(spatial_dims=3, stride=1)
         self.trunk = Trunk() if trunk is None else trunk
         self.head = nn.Linear(2 * features, 6)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.mlp = MLP(2 * features, 6, hidden).requires_grad_(False)  # has its own way to be trained
+        self.regressor = regressor
+        choice("regressor", regressor, {"head": self.head, "mlp": self.mlp})
 
     def forward(self, pair: Tensor) -> Tensor:
         """
@@ -55,7 +68,10 @@ class RigidCNN(RegistrationNetwork):
             ``(B, 6)``, degrees and mm, what ``regplugins.spatial.rigid_transform`` takes: from the fixed to the moving
             image, about the centre of the grid. No motion before any training.
         """
-        return self.head(self.features(pair))
+        features = self.features(pair)
+        if self.regressor == "mlp":
+            return self.mlp(features.float())
+        return self.head(features)
 
     def features(self, pair: Tensor) -> Tensor:
         """What a regression network is trained on: ``(B, 2 features)``, moving and fixed image's."""

@@ -7,7 +7,7 @@ from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_v
 from regplugins.prealign.evolution import register_by_evolution, symmetry_start
 from regplugins.prealign.initial import CHOICES, initial_transform
 from regplugins.prealign.label_demons import align_labels
-from regplugins.prealign.registration import register
+from regplugins.prealign.registration import polish, register
 from regplugins.prealign.volume import Volume
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "centre_of_mass",
     "initial_transform",
     "otsu_threshold",
+    "polish",
     "register",
     "register_by_evolution",
     "symmetry_start",

@@ -58,8 +58,7 @@ def register(
     Raises:
         ValueError: the images, or the parts of them that their masks leave, share nothing from any start.
     """
-    # A small image is the same volume at several sizes.
-    levels = list(dict.fromkeys((fixed.shrunk(size), moving.shrunk(size)) for size in _SIZES[fixed.grid.ndim]))
+    levels = _levels(fixed, moving)
     centre = centre_of_mass(fixed)
     logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
     coarse = MutualInformation(*levels[0], _COARSE_SAMPLES, _BINS, seed)
@@ -71,7 +70,33 @@ def register(
         score, transform = _optimise("rigid", coarse, start, centre)
         results.append((score / _DOUBT, transform))
     _, transform = max(results, key=lambda result: result[0])
-    for level in levels[1:] if kind == "rigid" else levels:
+    return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, centre, seed)
+
+
+def polish(fixed: Volume, moving: Volume, start: AffineTransform, seed: int = 0) -> AffineTransform:
+    """Maximise the mutual information of two images over rigid transforms near one, without a search.
+
+    Args:
+        fixed: image whose world the transform maps from.
+        moving: image whose world it maps to.
+        start: from the fixed to the moving world; a rigid one, or the result will be none.
+        seed: of the choice of samples.
+
+    Returns:
+        From the fixed to the moving world, RAS+ mm; where the images share nothing, the start.
+    """
+    return _refined("rigid", _levels(fixed, moving), start, centre_of_mass(fixed), seed)
+
+
+def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
+    """Both images at each resolution, coarsest first. A small image is the same volume at several sizes."""
+    return list(dict.fromkeys((fixed.shrunk(size), moving.shrunk(size)) for size in _SIZES[fixed.grid.ndim]))
+
+
+def _refined(
+    kind: str, levels: Sequence[tuple[Volume, Volume]], transform: AffineTransform, centre: Tensor, seed: int
+) -> AffineTransform:
+    for level in levels:
         logger.info("aligning: refining at %.1f mm", level[0].grid.spacing.max())
         _, transform = _optimise(kind, MutualInformation(*level, _SAMPLES, _BINS, seed), transform, centre)
     return transform

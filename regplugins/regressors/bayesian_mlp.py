@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,11 @@ class MLP(nn.Module):
         hidden: neurons between.
     """
 
-    feature_mean: Tensor
-    feature_scale: Tensor
-    output_mean: Tensor
-    output_scale: Tensor
+    if TYPE_CHECKING:  # TorchScript would look for these names and not find them
+        feature_mean: Tensor
+        feature_scale: Tensor
+        output_mean: Tensor
+        output_scale: Tensor
 
     def __init__(self, features: int, outputs: int, hidden: int = 10) -> None:
         super().__init__()

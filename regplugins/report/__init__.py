@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from regplugins.report.classes import ClassTable, classification_scores
 from regplugins.report.figure import registration_figure
 from regplugins.report.files import WritePaird
 from regplugins.report.measure import MeasurePaird, closeness, correlation, folding, mean_dice
@@ -11,9 +12,11 @@ from regplugins.report.summary import headline, json_text, pair_report, sha256, 
 from regplugins.report.table import SummaryTable
 
 __all__ = [
+    "ClassTable",
     "MeasurePaird",
     "SummaryTable",
     "WritePaird",
+    "classification_scores",
     "closeness",
     "correlation",
     "folding",

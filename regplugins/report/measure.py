@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import Transform
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from regplugins.checks import boolean
 from regplugins.metrics import (
     folding_percent,
     inverse_consistency_error,
@@ -21,10 +24,15 @@ from regplugins.metrics import (
     sample_points,
     sd_log_jacobian,
     target_registration_error,
+    warped_agreement,
 )
-from regplugins.spatial import Grid, jacobian_determinant
+from regplugins.spatial import AffineTransform, Grid, jacobian_determinant, resample
+from regplugins.spatial import Transform as SpatialTransform
 from regplugins.spatial.transforms import slabs
 from regplugins.transforms.timing import stage
+
+# Mean error of a registration that succeeded.
+_SUCCESS_MM = 2.0
 
 
 class MeasurePaird(Transform):
@@ -33,11 +41,22 @@ class MeasurePaird(Transform):
     ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
     ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
     landmarks are; ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed
-    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``. ``folding_percent`` and
-    ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a
-    pair that ``ReversePaird`` took the other way too, ``both_ways_mm``, the like of the network's two fields, and
-    ``reverse``, the measures of that way.
+    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and the last, of a network whose
+    result was polished, as the ``network`` had it. ``folding_percent`` and ``sd_log_jacobian`` of the field on the
+    network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the other
+    way too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
+
+    Args:
+        motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
+            of the centre of the points that count), whether the mean endpoint error is below 2 mm, and, of the result,
+            how alike the warped image is to the truly moved one (``warped_agreement``).
+
+    Raises:
+        TypeError: ``motion`` is no boolean.
     """
+
+    def __init__(self, motion: bool = False) -> None:
+        self.motion = boolean("motion", motion)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
@@ -49,6 +68,8 @@ class MeasurePaird(Transform):
                 measures["tre_mm"] = _landmark_errors(pair)
             if "truth" in pair:
                 measures["endpoint_error_mm"] = _endpoint_errors(pair)
+                if self.motion:
+                    measures["motion"] = _motion_errors(pair, measures["endpoint_error_mm"])
             determinant = jacobian_determinant(pair["field"].to_ddf()[None])
             measures["folding_percent"] = float(folding_percent(determinant))
             measures["sd_log_jacobian"] = float(sd_log_jacobian(determinant))
@@ -101,9 +122,9 @@ def folding(output: Mapping[str, Any]) -> float:
 def _similarity(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     fixed = pair["fixed"].as_tensor()
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    ways = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
     result: dict[str, dict[str, float]] = {"ncc": {}, "mutual_information": {}}
-    for when, transform in ways.items():
+    for when in ("before", "after"):
+        transform = _transforms(pair)[when]
         image = pair["before" if when == "before" else "warped"]
         covered = torch.empty(fixed.shape, dtype=torch.bool)
         for rows in slabs(grid.shape):
@@ -133,13 +154,41 @@ def _landmark_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    points = _points_that_count(pair)
+    true = pair["truth"](points)
+    errors = {when: (found(points) - true).norm(dim=1) for when, found in _transforms(pair).items()}
+    return {when: _distances(error) for when, error in errors.items()}
+
+
+def _points_that_count(pair: Mapping[str, Any]) -> Tensor:
+    """The voxels of the fixed image's mask, or all, ``(number, n)``, world mm."""
     grid = Grid.from_image(pair["fixed"])
     mask = pair["fixed_mask"].as_tensor() if "fixed_mask" in pair else torch.ones(1, *grid.shape)
-    points = grid.index_to_world(mask[0].nonzero().to(torch.float64))
-    true = pair["truth"](points)
-    places = {"before": pair["start"](points), "after": (pair["initial"] @ pair["displacement"])(points)}
-    errors = {when: (found - true).norm(dim=1) for when, found in places.items()}
-    return {when: _distances(error) for when, error in errors.items()}
+    return grid.index_to_world(mask[0].nonzero().to(torch.float64))
+
+
+def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
+    """Where a pair started, where it ended, and where its network saw it."""
+    transforms = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
+    return transforms | ({"network": pair["predicted"]} if "predicted" in pair else {})
+
+
+def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+    centre = _points_that_count(pair).mean(dim=0, keepdim=True)
+    true = AffineTransform.fitted(pair["truth"], grid)
+    result = {}
+    for when, transform in _transforms(pair).items():
+        found = AffineTransform.fitted(transform, grid)
+        turn = Rotation.from_matrix((found.matrix[:3, :3] @ torch.linalg.inv(true.matrix[:3, :3])).numpy())
+        result[when] = {
+            "rotation_degrees": math.degrees(turn.magnitude()),
+            "translation_mm": float((found(centre) - true(centre)).norm()),
+            "success": float(errors[when]["mean"] < _SUCCESS_MM),
+        }
+    expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
+    result["after"] |= warped_agreement(pair["warped"], expected, grid.spacing.tolist())
+    return result
 
 
 def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, float]:

@@ -114,7 +114,8 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
         report: of :func:`pair_report`, or its measures alone.
 
     Returns:
-        Always the same columns. Overlap is the mean over labels, distances are in mm, ``seconds`` is the total.
+        Always the same columns, but for those of ``motion``. Overlap is the mean over labels, distances are in mm,
+        ``seconds`` is the total.
     """
     row: dict[str, str | float | None] = {"name": report.get("name")}
     for measure in ("ncc", "mutual_information"):
@@ -125,10 +126,13 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     for statistic in ("mean", "p95"):
         for when in _WHEN:
             row[f"endpoint_error_{statistic}_{when}"] = _look_up(report, "endpoint_error_mm", when, statistic)
+        row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
     row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian")}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
         row[f"both_ways_{statistic}"] = _look_up(report, "both_ways_mm", statistic)
+    for when, scores in report.get("motion", {}).items():
+        row |= {f"{score}_{when}": value for score, value in scores.items()}
     return row | {"seconds": _look_up(report, "seconds", "total")}
 
 

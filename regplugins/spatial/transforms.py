@@ -87,6 +87,16 @@ class AffineTransform(Transform):
         """The transform of ``ndim`` dimensions that moves nothing."""
         return cls(torch.eye(ndim + 1, dtype=torch.float64))
 
+    @classmethod
+    def fitted(cls, transform: Transform, grid: Grid) -> AffineTransform:
+        """The affine transform nearest to another one in the corners of a grid: itself, if that is affine."""
+        ends = [torch.tensor([0.0, size - 1.0], dtype=torch.float64) for size in grid.shape]
+        corners = grid.index_to_world(torch.cartesian_prod(*ends))
+        ones = torch.ones(len(corners), 1, dtype=torch.float64)
+        columns = torch.linalg.lstsq(torch.cat([corners, ones], dim=1), transform(corners)).solution
+        last = torch.eye(grid.ndim + 1, dtype=torch.float64)[-1:]
+        return cls(torch.cat([columns.T, last]))
+
     @property
     def ndim(self) -> int:
         return self.matrix.shape[0] - 1

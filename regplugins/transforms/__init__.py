@@ -4,31 +4,46 @@
 from __future__ import annotations
 
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
-from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, initial_of
+from regplugins.transforms.modality import (
+    MODALITIES,
+    Identifier,
+    OntoModalityGridd,
+    OrderPaird,
+    RandIntensitiesd,
+)
+from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, ReturnRigidPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
 from regplugins.transforms.reverse import ReversePaird
 from regplugins.transforms.synthesis import SynthesisePaird
 from regplugins.transforms.training import (
     LabelChannelsd,
     OntoNetworkGridd,
+    RandMotionPaird,
     RandPatchPaird,
     RandSlicePaird,
     RandWarpPaird,
 )
 
 __all__ = [
+    "MODALITIES",
     "ApplyRegistrationd",
     "CarryPaird",
+    "Identifier",
     "LabelChannelsd",
     "LoadPaird",
     "LoadVolumesd",
     "MeetPaird",
+    "OntoModalityGridd",
     "OntoNetworkGridd",
+    "OrderPaird",
+    "RandIntensitiesd",
+    "RandMotionPaird",
     "RandPatchPaird",
     "RandSlicePaird",
     "RandWarpPaird",
     "Registerd",
     "ReturnPaird",
+    "ReturnRigidPaird",
     "ReversePaird",
     "SynthesisePaird",
     "initial_of",

@@ -15,7 +15,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
 from regplugins.checks import boolean, number
-from regplugins.prealign import CHOICES, initial_transform
+from regplugins.prealign import CHOICES, Volume, initial_transform, polish
 from regplugins.spatial import (
     AffineTransform,
     CompositeTransform,
@@ -293,5 +293,49 @@ class ReturnPaird(_Carrier):
         ddf = pair["pred"][0, : pair["grid"].ndim].detach().float().cpu()
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
-        self._carry(pair, pair["initial"], pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
+        self._carry_through(pair, DisplacementField.from_ddf(ddf, pair["grid"]))
         return pair
+
+    def _carry_through(self, pair: dict[str, Any], field: DisplacementField) -> None:
+        self._carry(pair, pair["initial"], pair["initial"], field)
+
+
+class ReturnRigidPaird(ReturnPaird):
+    """The same for a network whose field is a rigid motion: that goes into the affine part, ``initial``, and the field
+    becomes the identity. Adds ``predicted``, the transform as the network gave it.
+
+    Args:
+        polish: maximise the mutual information from there.
+        seed: of its choice of samples.
+        interpolation: of the image, "linear" or "nearest".
+        label_interpolation: "nearest", or "linear" for a linear one of each class.
+        fill: value of the image outside the moving one.
+
+    Raises:
+        TypeError: ``polish`` is no boolean.
+    """
+
+    def __init__(
+        self,
+        polish: bool = True,
+        seed: int = 0,
+        interpolation: str = "linear",
+        label_interpolation: str = "nearest",
+        fill: float = 0.0,
+    ) -> None:
+        super().__init__(interpolation, label_interpolation, fill)
+        self.polish = boolean("polish", polish)
+        self.seed = seed
+
+    def _carry_through(self, pair: dict[str, Any], field: DisplacementField) -> None:
+        start = pair["initial"]
+        pair["predicted"] = AffineTransform(start.matrix @ AffineTransform.fitted(field, field.grid).matrix)
+        transform = pair["predicted"]
+        if self.polish:
+            with stage(pair, "polish"):
+                fixed, moving = (
+                    Volume.prepare(key, pair[key], Grid.from_image(pair[key]), pair.get(f"{key}_mask"))
+                    for key in ("fixed", "moving")
+                )
+                transform = polish(fixed, moving, transform, self.seed)
+        self._carry(pair, start, transform, AffineTransform.identity(field.ndim).sample(field.grid))

@@ -62,12 +62,18 @@ class ReversePaird(Transform):
 
 
 def _exchanged(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """What was loaded of a pair, as if the fixed image were the moving one."""
+    """The same, under a name of its own and without the time that loading took."""
+    name = f"{pair['name']}/reverse" if "name" in pair else "reverse"
+    return exchange(pair) | {"name": name, "seconds": {}}
+
+
+def exchange(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """What was loaded of a pair (``LoadPaird``), as if the fixed image were the moving one."""
     names = {f"{a}{kind}": f"{b}{kind}" for kind in _KINDS for a, b in (("fixed", "moving"), ("moving", "fixed"))}
     exchanged = {name: pair[other] for name, other in names.items() if other in pair}
     paths = {names.get(key, key): path for key, path in pair["paths"].items()}
-    name = f"{pair['name']}/reverse" if "name" in pair else "reverse"
-    exchanged |= {"name": name, "paths": paths, "landmark_space": pair["landmark_space"], "seconds": {}}
+    exchanged |= {key: pair[key] for key in ("name", "landmark_space", "seconds") if key in pair}
+    exchanged["paths"] = paths
     if "truth" in pair:
         truth = pair["truth"].inverse()
         exchanged["truth"] = truth

@@ -14,7 +14,15 @@ from monai.transforms.utils import weighted_patch_samples
 
 from regplugins.data.pairs import PAIRED
 from regplugins.data.random_warps import RandomWarp
-from regplugins.spatial import Grid, compose, onto_grid, resample, resample_labels, warp
+from regplugins.spatial import (
+    Grid,
+    compose,
+    onto_grid,
+    resample,
+    resample_labels,
+    rigid_parameters,
+    warp,
+)
 from regplugins.transforms.pair import network_grid, normalise
 
 
@@ -89,13 +97,59 @@ class RandWarpPaird(Randomizable, Transform):
         Returns:
             The same keys.
         """
-        shape = tuple(data["fixed"].shape[1:])
-        spacing = self.spacing if isinstance(self.spacing, (list, tuple)) else [self.spacing] * len(shape)
-        grid = Grid(shape, torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64)))
+        grid = _grid_of(data["fixed"], self.spacing)
         common, between = (source(grid).sample(grid).to_ddf()[None] for source in (self.common, self.between))
         fields = {"moving": common, "fixed": compose(common, between)}
         fields |= {name: fields[name.removesuffix("_paired")] for name in PAIRED if name in data}
         return {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
+
+
+class RandMotionPaird(Randomizable, Transform):
+    """Warp both images of an aligned pair by one random map and turn and shift the moving one besides, with one
+    interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the centre of the grid, what
+    ``regplugins.spatial.rigid_transform`` takes.
+
+    Args:
+        spacing: of the grid, mm.
+        common: of both images, for variety.
+        rotation: largest angle about a random axis, degrees.
+        translation: largest shift along each axis, mm.
+    """
+
+    def __init__(
+        self,
+        spacing: Sequence[float] | float,
+        common: RandomWarp,
+        rotation: float = 15.0,
+        translation: float = 5.0,
+    ) -> None:
+        self.spacing = spacing
+        self.common = common
+        self.motion = RandomWarp(0.0, rotation=rotation, translation=translation, scaling=0.0)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandMotionPaird:
+        super().set_random_state(seed, state)
+        for source in (self.common, self.motion):
+            source.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid.
+        """
+        grid = _grid_of(data["fixed"], self.spacing)
+        common, motion = self.common(grid), self.motion.affine(grid)
+        ways = {"fixed": common, "moving": common @ motion.inverse()}
+        moved = {key: warp(data[key][None], way.sample(grid).to_ddf()[None])[0] for key, way in ways.items()}
+        return {**data, **moved, "motion": rigid_parameters(motion, grid.centre).float()}
+
+
+def _grid_of(image: torch.Tensor, spacing: Sequence[float] | float) -> Grid:
+    """Where the voxels of an image ``(1, *spatial)`` lie, in a world of its own."""
+    shape = tuple(image.shape[1:])
+    steps = spacing if isinstance(spacing, (list, tuple)) else [spacing] * len(shape)
+    return Grid(shape, torch.diag(torch.tensor([*steps, 1.0], dtype=torch.float64)))
 
 
 class RandPatchPaird(Randomizable, Transform):

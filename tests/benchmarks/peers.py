@@ -26,6 +26,7 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
+from peers_prealign import METHODS as RIGID  # beside this script
 from torch import Tensor
 
 from regplugins.data import ordered_pairs, read_datalist
@@ -70,6 +71,7 @@ def main(
     init: str = "none",
     pairs: int = 200,
     first: int | None = None,
+    motion: bool = False,
     effort: float = 1.0,
     device: str = "cpu",
 ) -> None:
@@ -83,6 +85,7 @@ def main(
         init: what every method starts from: "none", "fov", "centre", "rigid" or "affine".
         pairs: how many are made of images.
         first: only so many of them.
+        motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.
         effort: factor of every method's numbers of iterations.
         device: where those that can (this package's, ConvexAdam, FireANTs) compute; the others use the CPU.
     """
@@ -91,7 +94,8 @@ def main(
     records = read_datalist(Path(dataset_dir) / "datalist.json", section)
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
-    engine = Engine(lambda _, record: judged(record, METHODS[method], init, Run(effort, device)))
+    measure = MeasurePaird(motion)
+    engine = Engine(lambda _, record: judged(record, METHODS[method], init, Run(effort, device), measure))
     table = SummaryTable(Path(output_dir) / "metrics.csv", Path(output_dir) / "summary.json", by_label=True)
     table.attach(engine)
     ProgressBar(persist=True).attach(engine)
@@ -100,13 +104,13 @@ def main(
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
 
 
-def judged(record: dict[str, str], method: Method, init: str, run: Run) -> dict[str, Any]:
+def judged(record: dict[str, str], method: Method, init: str, run: Run, measure: MeasurePaird) -> dict[str, Any]:
     """Register one pair and measure it as evaluate.json does."""
     pair = LoadPaird()(record)
     with stage(pair, "init"):
         pair["initial"] = initial_of(pair, init)
     transform = method(pair, run)
-    return MeasurePaird()(CarryPaird(transform, start=pair["initial"])(pair))
+    return measure(CarryPaird(transform, start=pair["initial"])(pair))
 
 
 def _regplugins(preset: str) -> Method:
@@ -126,6 +130,14 @@ def _regplugins(preset: str) -> Method:
         return found
 
     return register
+
+
+def _rigid(register: Callable[[str, str], Transform]) -> Method:
+    def registered(pair: dict[str, Any], run: Run) -> Transform:
+        with stage(pair, "network"):
+            return register(pair["paths"]["fixed"], pair["paths"]["moving"])
+
+    return registered
 
 
 def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor, Grid]:
@@ -267,6 +279,8 @@ METHODS: dict[str, Method] = {
         aff_shrink_factors=(4, 2, 1),
         aff_smoothing_sigmas=(2, 1, 0),
     ),
+    # Rigid ones, from where the images lie.
+    **{f"rigid_{name}": _rigid(register) for name, register in RIGID.items()},
     "convexadam": _convexadam,
     "greedy_ncc": _greedy("NCC 2x2x2"),
     "greedy_nmi": _greedy("NMI"),

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from regplugins.data import load_image
 from regplugins.io import atomic, read_transform, write_image
 from regplugins.io.lps import flip_matrix
-from regplugins.prealign import initial_transform
+from regplugins.prealign import Volume, initial_transform, register_by_evolution
 from regplugins.spatial import AffineTransform, Grid
 
 _NEAR_DEGREES, _NEAR_MM = 2.0, 2.0
@@ -142,6 +142,19 @@ def _regplugins(fixed: str, moving: str) -> AffineTransform:
     return initial_transform("rigid", f.as_tensor(), Grid.from_image(f), m.as_tensor(), Grid.from_image(m))
 
 
+def _evolution(pose: bool) -> Callable[[str, str], AffineTransform]:
+    """Islam et al. 2021: one-plus-one evolution, from the principal axes or from where the images lie."""
+
+    def register(fixed: str, moving: str) -> AffineTransform:
+        volumes = []
+        for name, path in (("fixed", fixed), ("moving", moving)):
+            image = load_image(path)
+            volumes.append(Volume.prepare(name, image.as_tensor(), Grid.from_image(image)))
+        return register_by_evolution(*volumes, pose=pose)
+
+    return register
+
+
 def _ants(fixed: str, moving: str) -> AffineTransform:
     import ants
 
@@ -185,6 +198,8 @@ def _elsewhere() -> Any:
 
 METHODS: dict[str, Callable[[str, str], AffineTransform]] = {
     "regplugins": _regplugins,
+    "evolution": _evolution(pose=False),
+    "evolution_from_pose": _evolution(pose=True),
     "ants": _ants,
     # In a process of its own: where another part of ITK was used before, elastix takes a minute instead of a second.
     "elastix": lambda *paths: _elsewhere().apply(_elastix, paths),

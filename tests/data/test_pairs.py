@@ -11,7 +11,16 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
-from regplugins.data import PairDataset, PairSampler, multimodal_pairs, paired_modalities, sequence_pairs, spread
+from regplugins.data import (
+    ClassDataset,
+    PairDataset,
+    PairSampler,
+    balanced,
+    multimodal_pairs,
+    paired_modalities,
+    sequence_pairs,
+    spread,
+)
 
 
 def images(n: int) -> list[dict[str, float]]:
@@ -291,3 +300,46 @@ def test_items_hold_four_images():
 def test_what_makes_no_paired_modalities(records, message):
     with pytest.raises(ValueError, match=message):
         paired_modalities(records)
+
+
+class Shifting(Randomizable):
+    """Adds a random number."""
+
+    def __call__(self, data):
+        return {**data, "image": data["image"] + self.R.uniform()}
+
+
+def test_draws_come_again_after_their_number():
+    dataset = PairDataset(images(2), as_tensors, Shifting(), draws=3)
+    values = [float(dataset[4 * turn]["moving"].max()) for turn in range(7)]
+    assert len(set(values[:3])) == 3
+    assert values == [values[turn % 3] for turn in range(7)]
+    with pytest.raises(ValueError, match="one draw or more, got 0"):
+        PairDataset(images(2), as_tensors, draws=0)
+
+
+def test_several_fixed_sequences():
+    records = [{"subject": "a", "sequence": name} for name in ("ct", "t1", "t2", "flair")]
+    assert sequence_pairs(records, ["t1", "t2"], "ct") == [(1, 0), (2, 0)]
+
+
+def heads(*modalities: str) -> list[dict[str, object]]:
+    return [{"image": f"/x/{k}.nii", "value": float(k), "modality": name} for k, name in enumerate(modalities)]
+
+
+def test_classes():
+    dataset = ClassDataset(heads("CT", "MR", "MR"), as_tensors, "modality", ("MR", "CT"), Shifting(), seed=1)
+    assert len(dataset) == 3
+    items = [dataset[k] for k in range(6)]
+    assert [int(item["label"]) for item in items] == [1, 0, 0, 1, 0, 0]
+    assert [(item["name"], item["true"]) for item in items[:2]] == [("0.nii", "CT"), ("1.nii", "MR")]
+    assert float(items[0]["image"].max()) != float(items[3]["image"].max())
+    assert float(dataset[3]["image"].max()) == float(items[3]["image"].max())
+    with pytest.raises(ValueError, match=r"/x/1\.nii: modality is PET, expected one of"):
+        ClassDataset(heads("CT", "PET"), as_tensors, "modality", ("MR", "CT"))
+
+
+def test_balanced():
+    records = balanced(heads("CT", "MR", "MR", "MR", "MR"), "modality")
+    assert [record["modality"] for record in records].count("CT") == 4
+    assert len(records) == 8

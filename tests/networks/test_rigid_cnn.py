@@ -34,7 +34,9 @@ def test_no_motion_before_training_and_every_parameter_learns():
     assert torch.equal(network(pair), torch.zeros(2, 6))
     nn.init.normal_(network.head.weight)
     (network(pair) - 1).square().mean().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None for parameter in trained)
+    assert {id(parameter) for parameter in network.mlp.parameters()}.isdisjoint(map(id, trained))
 
 
 def test_sizes_of_layers():

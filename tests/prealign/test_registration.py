@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regplugins.prealign import initial_transform
+from regplugins.prealign import Volume, initial_transform, polish
 from regplugins.spatial import AffineTransform, Grid
 from tests.itk_truth import GRIDS, make_grid, rotation
 from tests.prealign.heads import Contrast, ct, head, head_points, motion, mr, t2
@@ -150,3 +150,17 @@ def test_heads_turned_aside(fixed: Grid, moving: Grid, moving_contrast: Contrast
     images = head(mr, fixed), head(moving_contrast, moving, truth)
     found = initial_transform("rigid", images[0], fixed, images[1], moving)
     assert largest_error(found, truth) < 1.5
+
+
+def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid() -> None:
+    truth = motion(12.0, (8.0, -6.0, 5.0))
+    volumes = [
+        Volume.prepare(name, head(contrast, grid, moved), grid)
+        for name, contrast, grid, moved in (("fixed", mr, FIXED, None), ("moving", ct, OBLIQUE, truth))
+    ]
+    start = AffineTransform(motion(4.0, (3.0, -4.0, 4.0)) @ truth)
+    assert largest_error(start, truth) > 5
+    found = polish(*volumes, start)
+    assert largest_error(found, truth) < 1
+    rotation_part = found.matrix[:3, :3]
+    torch.testing.assert_close(rotation_part @ rotation_part.T, torch.eye(3, dtype=torch.float64), atol=1e-9, rtol=0)

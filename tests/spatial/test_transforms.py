@@ -179,3 +179,12 @@ def test_things_that_do_not_belong_together_are_refused() -> None:
         AffineTransform(torch.full((4, 4), float("inf")))
     with pytest.raises(ValueError, match="last row"):
         AffineTransform(torch.ones(4, 4))
+
+
+@grids
+def test_affine_fitted_to_a_transform(grid: Grid) -> None:
+    truth = AffineTransform(random_affine(grid.ndim))
+    found = AffineTransform.fitted(truth.sample(grid), grid)  # vectors are kept in float32
+    points = points_in(grid, 50)
+    np.testing.assert_allclose(found(points), truth(points), atol=1e-3)
+    np.testing.assert_allclose(AffineTransform.fitted(truth, grid).matrix, truth.matrix, atol=1e-9)

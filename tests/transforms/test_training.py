@@ -10,8 +10,8 @@ from monai.transforms import Compose, RandFlipd
 from torch import Tensor
 
 from regplugins.data import PairDataset, RandomWarp
-from regplugins.spatial import AffineTransform, Grid, Transform, warp
-from regplugins.transforms import RandPatchPaird, RandSlicePaird, RandWarpPaird
+from regplugins.spatial import AffineTransform, Grid, Transform, rigid_transform, warp
+from regplugins.transforms import RandMotionPaird, RandPatchPaird, RandSlicePaird, RandWarpPaird
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
@@ -308,3 +308,48 @@ class TestSlices:
     def test_least_is_a_fraction(self):
         with pytest.raises(ValueError, match="least must be between 0 and 1, got 2"):
             RandSlicePaird(least=2)
+
+
+class TestMotion:
+    """A known motion between two aligned images."""
+
+    SHAPE, SPACING = (40, 36, 44), 1.2
+
+    def moved(self, common: RandomWarp, seed: int, **largest: float) -> dict[str, Tensor]:
+        pair = aligned(self.SHAPE, self.SPACING, moving=valleys)
+        source = RandMotionPaird(self.SPACING, common, **largest)
+        return dict(source.set_random_state(seed)(pair))
+
+    def test_moving_image_is_where_the_motion_takes_it(self):
+        grid = grid_of(self.SHAPE, self.SPACING)
+        for seed in range(4):
+            item = self.moved(Known(AffineTransform.identity(3)), seed, rotation=20.0, translation=3.0)
+            truth = rigid_transform(item["motion"], grid.centre)
+            expected = valleys(truth.inverse()(grid.coordinates()))[None]
+            middle = (slice(None), *[slice(12, -12)] * 3)  # the border continues
+            torch.testing.assert_close(item["moving"][middle], expected[middle], atol=0.03, rtol=0)
+            torch.testing.assert_close(item["fixed"], hills(grid.coordinates())[None], atol=1e-5, rtol=0)
+
+    def test_both_are_warped_alike(self):
+        """The moving image through the motion is the fixed one's partner."""
+        grid = grid_of(self.SHAPE, self.SPACING)
+        common = Noted(3.0, **MODEST)
+        item = self.moved(common, 3, rotation=10.0, translation=2.0)
+        field = rigid_transform(item["motion"], grid.centre).sample(grid).to_ddf()[None]
+        back = warp(item["moving"][None], field)[0]
+        expected = valleys(common.drawn(grid.coordinates()))[None]
+        middle = (slice(None), *[slice(12, -12)] * 3)
+        torch.testing.assert_close(back[middle], expected[middle], atol=0.1, rtol=0)
+
+    def test_stays_within_its_bounds_and_uses_them(self):
+        motions = torch.stack(
+            [self.moved(RandomWarp(0.0, **MODEST), seed, rotation=9.0, translation=4.0)["motion"] for seed in range(40)]
+        )
+        assert motions[:, :3].norm(dim=1).max() < 9.3  # three small angles are nearly a vector
+        assert motions[:, :3].norm(dim=1).max() > 6
+        assert 3 < motions[:, 3:].abs().max() <= 4
+
+    def test_same_seed_same_motion(self):
+        first, again, other = (self.moved(RandomWarp(2.0, **MODEST), seed) for seed in (5, 5, 6))
+        assert all(torch.equal(first[key], again[key]) for key in first)
+        assert not torch.equal(first["motion"], other["motion"])

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second half of Islam et al. 2021: a small network fitted to the features of a trained one, and its rivals."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.utils import optional_import
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from regplugins.checks import choice
+from regplugins.io import atomic, output_folder
+from regplugins.networks import RigidCNN
+from regplugins.regressors import MLP, train_mlp
+
+gaussian_process, _ = optional_import("sklearn.gaussian_process")
+multioutput, _ = optional_import("sklearn.multioutput")
+preprocessing, _ = optional_import("sklearn.preprocessing")
+pipeline, _ = optional_import("sklearn.pipeline")
+compose, _ = optional_import("sklearn.compose")
+svm, _ = optional_import("sklearn.svm")
+
+PARAMETERS = ("angle_x", "angle_y", "angle_z", "shift_x", "shift_y", "shift_z")
+MLP_METHODS = ("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")
+# Gives predictions ``(examples, 6)`` of features ``(examples, n)``.
+Regressor = Callable[[Tensor], Tensor]
+
+
+def fit_regressor(
+    network: RigidCNN,
+    dataset: Dataset,
+    output_dir: str | Path,
+    pairs: int,
+    unseen: int,
+    method: str = "bayesian",
+    rivals: Sequence[str] = (),
+    hidden: int = 10,
+    iterations: int = 200,
+    seed: int = 0,
+) -> None:
+    """Fit the network's ``mlp`` to the features of its trunk, which stays as it is, and compare.
+
+    Writes ``model.pt``, the network with the regressor, and ``regression.csv``: for the network's own head, the method
+    and each rival R² of every parameter and of all together (the variance of each parameter weighs it), the root mean
+    square errors of angles and shifts, and the seconds of fitting.
+
+    Args:
+        network: trained.
+        dataset: items with ``moving`` and ``fixed`` ``(1, *spatial)`` and ``motion`` ``(6,)``; as many as wanted.
+        output_dir: folder.
+        pairs: how many items, from the first on, are fitted.
+        unseen: how many after them judge.
+        method: one of ``MLP_METHODS``.
+        rivals: further ones, "svr" and "gaussian_process" (scikit-learn) among them.
+        hidden: neurons of the small network.
+        iterations: of its training, at most.
+        seed: of its weights.
+
+    Raises:
+        ImportError: a rival is scikit-learn's, and that is not installed.
+        ValueError: unknown method or rival, or too few items.
+    """
+    choice("method", method, dict.fromkeys(MLP_METHODS))
+    if unseen < 2:
+        raise ValueError(f"expected two or more unseen pairs, got {unseen}")
+    folder = output_folder(output_dir)
+    features, targets = pair_features(network, dataset, range(pairs))
+    new_features, new_targets = pair_features(network, dataset, range(pairs, pairs + unseen))
+    methods: dict[str, Callable[[], Regressor]] = {
+        name: partial(train_mlp, features, targets, name, hidden, iterations, seed) for name in MLP_METHODS
+    }
+    methods |= {name: partial(_scikit, name, features, targets) for name in ("svr", "gaussian_process")}
+    rows = [_row("head", network.head.cpu(), 0.0, new_features, new_targets)]
+    for name in tqdm(dict.fromkeys([method, *rivals]), desc="fitting"):
+        start = time.perf_counter()
+        regressor = choice("method", name, methods)()
+        rows.append(_row(name, regressor, time.perf_counter() - start, new_features, new_targets))
+        if name == method and isinstance(regressor, MLP):
+            network.mlp.load_state_dict(regressor.state_dict())
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / "regression.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    with atomic(folder / "model.pt") as temporary:
+        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, temporary)
+
+
+@torch.no_grad()
+def pair_features(network: RigidCNN, dataset: Dataset, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
+    """Features ``(examples, n)`` of pairs, one at a time, and their motions ``(examples, 6)``."""
+    device = next(network.parameters()).device
+    network.eval()
+    features, motions = [], []
+    for index in tqdm(indices, desc="features"):
+        item: Mapping[str, Tensor] = dataset[index]
+        pair = torch.cat([item["moving"], item["fixed"]])[None].to(device)
+        features.append(network.features(pair)[0].float().cpu())
+        motions.append(item["motion"])
+    return torch.stack(features), torch.stack(motions)
+
+
+def r_squared(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Coefficient of determination of each column: 1 less the share of its variance that is left, ``(columns,)``."""
+    left = (predicted - targets).square().sum(dim=0)
+    return 1 - left / (targets - targets.mean(dim=0)).square().sum(dim=0)
+
+
+@torch.no_grad()
+def _row(name: str, regressor: Regressor, seconds: float, features: Tensor, targets: Tensor) -> dict[str, Any]:
+    predicted = regressor(features)
+    variance = (targets - targets.mean(dim=0)).square().sum(dim=0)
+    each = r_squared(predicted, targets)
+    error = (predicted - targets).square().mean(dim=0)
+    row: dict[str, Any] = {"regressor": name, "pairs": len(targets)}
+    row |= {f"r2_{parameter}": f"{value:.4f}" for parameter, value in zip(PARAMETERS, each.tolist(), strict=True)}
+    row["r2"] = f"{float((each * variance).sum() / variance.sum()):.4f}"
+    row["rms_degrees"] = f"{float(error[:3].mean().sqrt()):.3f}"
+    row["rms_mm"] = f"{float(error[3:].mean().sqrt()):.3f}"
+    return row | {"seconds": f"{seconds:.1f}"}
+
+
+def _scikit(name: str, features: Tensor, targets: Tensor) -> Regressor:
+    """scikit-learn's, of standardised features and to standardised numbers."""
+    if name == "svr":
+        inner = multioutput.MultiOutputRegressor(svm.SVR(C=100.0, epsilon=0.01))
+    else:
+        kernel = gaussian_process.kernels.RBF(features.shape[1] ** 0.5) + gaussian_process.kernels.WhiteKernel(1e-2)
+        inner = gaussian_process.GaussianProcessRegressor(kernel)
+    model = compose.TransformedTargetRegressor(
+        pipeline.make_pipeline(preprocessing.StandardScaler(), inner), transformer=preprocessing.StandardScaler()
+    )
+    model.fit(features.double().numpy(), targets.double().numpy())
+    return lambda given: torch.from_numpy(model.predict(given.double().numpy())).float()

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a predicted motion is from the true one (Islam et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MotionLoss(nn.Module):
+    """Half the mean squared error of angles, degrees, and shifts, mm: the paper's "half-mean-squared error"."""
+
+    def forward(self, parameters: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """
+        Args:
+            parameters: ``(B, 6)``, what the network gives.
+            target: ``motion`` ``(B, 6)``, what it should.
+
+        Returns:
+            Scalar.
+        """
+        return 0.5 * F.mse_loss(parameters.float(), target["motion"])

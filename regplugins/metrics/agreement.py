@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How alike an image is through the transform that was found and through the true one (Islam et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.metrics import compute_surface_dice
+from monai.metrics.regression import compute_ssim_and_cs
+from torch import Tensor
+
+from regplugins.prealign.centres import otsu_threshold
+
+_WINDOW = 7
+
+
+def warped_agreement(found: Tensor, true: Tensor, spacing: Sequence[float], tolerance: float = 2.0) -> dict[str, float]:
+    """Overlap of the patient, his contours and the intensities.
+
+    The patient is what is brighter than Otsu's threshold of the second image.
+
+    Args:
+        found: ``(1, *spatial)``, warped as was found.
+        true: ``(1, *spatial)``, warped as it should be.
+        spacing: mm.
+        tolerance: mm within which contours are alike.
+
+    Returns:
+        ``dice``, ``jaccard``, ``precision``, ``sensitivity``; ``contour``, the share of both contours that lies within
+        the tolerance of the other (Nikolov et al. 2018, where the paper's score, as printed, is Dice's); ``ssim``
+        (Wang et al. 2004, a box of 7 voxels).
+    """
+    threshold = otsu_threshold(true)
+    masks = [image > threshold for image in (found, true)]
+    both = float((masks[0] & masks[1]).sum())
+    sizes = [float(mask.sum()) for mask in masks]
+    channels = [torch.stack([~mask, mask], dim=1).float() for mask in masks]
+    contour = compute_surface_dice(*channels, [tolerance], include_background=False, spacing=tuple(spacing))
+    value_range = float(true.max() - true.min())
+    ssim, _ = compute_ssim_and_cs(
+        found[None].float(),
+        true[None].float(),
+        spatial_dims=found.ndim - 1,
+        kernel_size=[_WINDOW] * (found.ndim - 1),
+        kernel_sigma=[1.5] * (found.ndim - 1),
+        data_range=value_range,
+        kernel_type="uniform",
+    )
+    return {
+        "dice": 2 * both / sum(sizes),
+        "jaccard": both / (sum(sizes) - both),
+        "precision": both / sizes[0] if sizes[0] else 0.0,
+        "sensitivity": both / sizes[1],
+        "contour": float(contour),
+        "ssim": float(ssim.mean()),
+    }
