@@ -78,7 +78,7 @@ def fit_regressor(
         name: partial(train_mlp, features, targets, name, hidden, iterations, seed) for name in MLP_METHODS
     }
     methods |= {name: partial(_scikit, name, features, targets) for name in ("svr", "gaussian_process")}
-    rows = [_row("head", network.head.cpu(), 0.0, new_features, new_targets)]
+    rows = [_row("head", network.cpu().linear, 0.0, new_features, new_targets)]
     for name in tqdm(dict.fromkeys([method, *rivals]), desc="fitting"):
         start = time.perf_counter()
         regressor = choice("method", name, methods)()

@@ -24,7 +24,7 @@ class Trunk(nn.Sequential):
         channels: of each block; the paper's last has 128, the others it does not give.
     """
 
-    def __init__(self, channels: Sequence[int] = (8, 16, 32, 64, 128)) -> None:
+    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128)) -> None:
         layers: list[nn.Module] = []
         for before, width in zip((1, *channels), channels, strict=False):
             if layers:
@@ -56,6 +56,8 @@ class RigidCNN(RegistrationNetwork):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.mlp = MLP(2 * features, 6, hidden).requires_grad_(False)  # has its own way to be trained
+        # Degrees and mm to be learned are tens; weights that give ones are learned at a common rate.
+        self.unit = 10.0
         self.regressor = regressor
         choice("regressor", regressor, {"head": self.head, "mlp": self.mlp})
 
@@ -71,12 +73,18 @@ class RigidCNN(RegistrationNetwork):
         features = self.features(pair)
         if self.regressor == "mlp":
             return self.mlp(features.float())
-        return self.head(features)
+        return self.linear(features)
+
+    def linear(self, features: Tensor) -> Tensor:
+        """The six numbers that the linear layer gives of ``features``."""
+        return self.unit * self.head(features)
 
     def features(self, pair: Tensor) -> Tensor:
         """What a regression network is trained on: ``(B, 2 features)``, moving and fixed image's."""
         self.check(pair)
-        return torch.cat([self.trunk(pair[:, :1]), self.trunk(pair[:, 1:])], dim=1)
+        # In one call: CT and MR normalised apart in training would share one running average of neither.
+        images = pair.flatten(0, 1).unsqueeze(1)
+        return self.trunk(images).view(pair.shape[0], -1)
 
 
 class ModalityCNN(nn.Module):

@@ -11,13 +11,13 @@ from regplugins.networks.rigid_cnn import Trunk
 
 
 def test_the_papers_sizes():
-    """256 x 256 x 26 is pooled four times; 128 features of each image, six numbers."""
+    """256 x 256 x 26 is pooled three times; 128 features of each image, six numbers."""
     network = RigidCNN().eval()
     pair = torch.rand(1, 2, 256, 256, 26)
     with torch.no_grad():
         assert network.features(pair).shape == (1, 256)
         assert network(pair).shape == (1, 6)
-        assert nn.Sequential(*list(network.trunk)[:-2])(pair[:, :1]).shape == (1, 128, 16, 16, 1)
+        assert nn.Sequential(*list(network.trunk)[:-2])(pair[:, :1]).shape == (1, 128, 32, 32, 3)
 
 
 def test_one_trunk_sees_both_images():
@@ -41,8 +41,8 @@ def test_no_motion_before_training_and_every_parameter_learns():
 
 def test_sizes_of_layers():
     slope = [layer for layer in Trunk().modules() if isinstance(layer, nn.LeakyReLU)]
-    assert [layer.negative_slope for layer in slope] == [0.1] * 5
-    assert sum(isinstance(layer, nn.BatchNorm3d) for layer in Trunk().modules()) == 5
+    assert [layer.negative_slope for layer in slope] == [0.1] * 4
+    assert sum(isinstance(layer, nn.BatchNorm3d) for layer in Trunk().modules()) == 4
 
 
 def test_another_trunk():
