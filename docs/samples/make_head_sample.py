@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the sample pair of the head bundles: a T1 and a CT, of two people.
+"""Make the sample pair of the head bundles: a T1 and a CT, of two people, with the bone of the CT.
 
 Fetch the inputs by package name (Debian 12), then run the script::
 
@@ -29,7 +29,7 @@ SPACING = 2.5
 # Of main.plist beside the matrix: slices, rows and columns, mm. Axes run to the patient's SHAPE_AXES.
 SHAPE, STEPS = (108, 256, 256), (0.957031, 0.957031, 1.5)
 # In air there is nothing but noise, which takes more room than the head.
-AIR, TISSUE = -1000.0, -500.0
+AIR, TISSUE, BONE = -1000.0, -500.0, 300.0
 
 
 def main() -> None:
@@ -49,6 +49,7 @@ def main() -> None:
     hounsfield = onto_grid(ct, grid)
     hounsfield = torch.where(hounsfield < TISSUE, AIR, hounsfield)
     write_image(hounsfield.round(), grid, args.sample / "moving.nii.gz", np.int16)
+    write_image(hounsfield > BONE, grid, args.sample / "moving_label.nii.gz", np.uint8)
 
 
 if __name__ == "__main__":

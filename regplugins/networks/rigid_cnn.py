@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 

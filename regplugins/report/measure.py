@@ -41,10 +41,11 @@ class MeasurePaird(Transform):
     ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
     ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
     landmarks are; ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed
-    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and the last, of a network whose
-    result was polished, as the ``network`` had it. ``folding_percent`` and ``sd_log_jacobian`` of the field on the
-    network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the other
-    way too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
+    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and, of a rigid network, the first
+    and the last as the ``network`` had it; ``polish_mm``, the like of the way from there to the result.
+    ``folding_percent`` and ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and
+    95th percentile. Of a pair that ``ReversePaird`` took the other way too, ``both_ways_mm``, the like of the network's
+    two fields, and ``reverse``, the measures of that way.
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
@@ -62,6 +63,8 @@ class MeasurePaird(Transform):
         pair = dict(data)
         with stage(pair, "measure"):
             measures: dict[str, Any] = {"similarity": _similarity(pair)}
+            if "predicted" in pair:
+                measures["polish_mm"] = _distances(_apart(pair, "network", "after"))
             if "fixed_label" in pair and "moving_label" in pair:
                 measures["overlap"] = _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
@@ -123,9 +126,11 @@ def _similarity(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     fixed = pair["fixed"].as_tensor()
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
     result: dict[str, dict[str, float]] = {"ncc": {}, "mutual_information": {}}
-    for when in ("before", "after"):
-        transform = _transforms(pair)[when]
-        image = pair["before" if when == "before" else "warped"]
+    for when, transform in _transforms(pair).items():
+        if when == "network":
+            image = resample(pair["moving"].as_tensor(), moving_grid, grid, transform)
+        else:
+            image = pair["before" if when == "before" else "warped"]
         covered = torch.empty(fixed.shape, dtype=torch.bool)
         for rows in slabs(grid.shape):
             covered[0, rows] = moving_grid.contains(transform.map_grid(grid, rows))
@@ -171,6 +176,12 @@ def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
     """Where a pair started, where it ended, and where its network saw it."""
     transforms = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
     return transforms | ({"network": pair["predicted"]} if "predicted" in pair else {})
+
+
+def _apart(pair: Mapping[str, Any], one: str, other: str) -> Tensor:
+    """How far two of a pair's transforms take the points that count from each other, mm."""
+    points, transforms = _points_that_count(pair), _transforms(pair)
+    return (transforms[one](points) - transforms[other](points)).norm(dim=1)
 
 
 def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -31,11 +31,13 @@ from torch import Tensor
 
 from regplugins.data import ordered_pairs, read_datalist
 from regplugins.io import read_chain, read_displacement, write_image, write_transform
+from regplugins.metrics import inverse_consistency_error, sample_points
 from regplugins.report import MeasurePaird, SummaryTable, json_text
 from regplugins.report.table import summarise
 from regplugins.spatial import DisplacementField, Grid, Transform, onto_grid, pad_to_multiple
 from regplugins.transforms import CarryPaird, LoadPaird, Registerd
 from regplugins.transforms.pair import initial_of, normalise
+from regplugins.transforms.reverse import exchange
 from regplugins.transforms.timing import stage
 
 _THREADS = 2
@@ -72,6 +74,7 @@ def main(
     pairs: int = 200,
     first: int | None = None,
     motion: bool = False,
+    both_ways: bool = False,
     effort: float = 1.0,
     device: str = "cpu",
 ) -> None:
@@ -86,6 +89,8 @@ def main(
         pairs: how many are made of images.
         first: only so many of them.
         motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.
+        both_ways: register with fixed and moving exchanged, too, and measure that way and how far a point is from home
+            after the way there and back.
         effort: factor of every method's numbers of iterations.
         device: where those that can (this package's, ConvexAdam, FireANTs) compute; the others use the CPU.
     """
@@ -95,7 +100,8 @@ def main(
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
     measure = MeasurePaird(motion)
-    engine = Engine(lambda _, record: judged(record, METHODS[method], init, Run(effort, device), measure))
+    settings = Run(effort, device)
+    engine = Engine(lambda _, record: judged(record, METHODS[method], init, settings, measure, both_ways))
     table = SummaryTable(Path(output_dir) / "metrics.csv", Path(output_dir) / "summary.json", by_label=True)
     table.attach(engine)
     ProgressBar(persist=True).attach(engine)
@@ -104,13 +110,23 @@ def main(
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
 
 
-def judged(record: dict[str, str], method: Method, init: str, run: Run, measure: MeasurePaird) -> dict[str, Any]:
+def judged(
+    record: dict[str, str], method: Method, init: str, run: Run, measure: MeasurePaird, both_ways: bool
+) -> dict[str, Any]:
     """Register one pair and measure it as evaluate.json does."""
     pair = LoadPaird()(record)
     with stage(pair, "init"):
         pair["initial"] = initial_of(pair, init)
-    transform = method(pair, run)
-    return measure(CarryPaird(transform, start=pair["initial"])(pair))
+    there = method(pair, run)
+    found = CarryPaird(there, start=pair["initial"])(pair)
+    if both_ways:
+        other = exchange(pair) | {"initial": pair["initial"].inverse(), "seconds": {}}
+        back = method(other, run)
+        found["reverse"] = measure(CarryPaird(back, start=other["initial"])(other))
+        mask = pair["fixed_mask"].as_tensor() if "fixed_mask" in pair else None
+        points = sample_points(Grid.from_image(pair["fixed"]), mask=mask)
+        found["both_ways"] = inverse_consistency_error(there, back, points, Grid.from_image(pair["moving"]))
+    return measure(found)
 
 
 def _regplugins(preset: str) -> Method:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from regplugins.data.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, ValidUNet
-from tests.bundles.datasets import brain_sequences, labelled_warps
+from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, RigidCNN, ValidUNet
+from tests.bundles.datasets import brain_sequences, labelled_warps, moved_heads
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,7 +51,8 @@ class TrainedCase(BundleCase):
         evaluation: overrides of ``evaluate.json`` for two test pairs.
         score: of ``metrics.csv``, without "_before" or "_after".
         better: whether a score is better than another.
-        dissimilarity: of a warped and a fixed image ``(B, 1, *spatial)``: what refinement lowers.
+        dissimilarity: of a warped and a fixed image ``(B, 1, *spatial)``: what refinement lowers; none: there is no
+            ``refine.json``.
         lowered: by how much, at least.
         margin: how much larger the network's input is than its field, at either end of an axis.
         refined_as_trained: whether refinement lowers the training objective, of which a pair to register has all.
@@ -61,8 +62,8 @@ class TrainedCase(BundleCase):
     training: Mapping[str, Any]
     score: str
     better: Callable[[float, float], bool]
-    dissimilarity: Callable[[Tensor, Tensor], Tensor]
-    lowered: float
+    dissimilarity: Callable[[Tensor, Tensor], Tensor] | None = None
+    lowered: float = 0.0
     overlays: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
@@ -149,6 +150,21 @@ FIRE = TrainedCase(
     ),
 )
 
+HEADS = TrainedCase(
+    name="head_ct_mr_rigid",
+    network=partial(RigidCNN, regressor="mlp"),
+    stride=1,
+    write_data=moved_heads,
+    training={"fixed_sequences": ["t1"], "validation_section": "validation_15"},
+    overlays=("shipped",),
+    score="endpoint_error_mean",
+    better=operator.lt,
+    similarity="mutual_information",
+    gain=0.02,
+    # The exact answer would hide what the network's is.
+    quick={"polish": False},
+)
+
 ANY_MODALITY = BundleCase(
     name="any_modality_optimization",
     network=NoDeformation,
@@ -158,5 +174,6 @@ ANY_MODALITY = BundleCase(
     quick={"levels": [[8.0, 10], [4.0, 5]]},
 )
 
-TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE)
+TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE, HEADS)
+REFINED = tuple(case for case in TRAINED if case.dissimilarity is not None)
 CASES = (*TRAINED, ANY_MODALITY)

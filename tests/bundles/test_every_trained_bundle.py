@@ -23,8 +23,10 @@ from monai.bundle import ConfigParser
 from regplugins.__main__ import main
 from regplugins.checks import first_cause
 from regplugins.data import load_image
+from regplugins.io import read_chain
 from regplugins.networks import load_weights
-from tests.bundles.cases import TRAINED, TrainedCase
+from regplugins.spatial import Grid
+from tests.bundles.cases import REFINED, TRAINED, TrainedCase
 from tests.bundles.conftest import unset_properties
 
 pytestmark = pytest.mark.slow
@@ -88,10 +90,14 @@ class TestTraining:
         assert unset_properties(bundle, "train", **folders, **case.training) == []
 
 
-@pytest.mark.parametrize("overlays", [(), ("refine",)], ids=["one_pass", "refine"])
-def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path, overlays):
-    overrides = {**case.evaluation, **({"levels": [[8.0, 20]]} if overlays else {})}
-    run("train", "evaluate", *overlays, dataset_dir=str(data), output_dir=str(tmp_path), **overrides)
+def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path):
+    evaluated(case, run, data, tmp_path)
+
+
+def evaluated(case, run, data, tmp_path, *overlays, **overrides):
+    """Evaluate, and hold the summary against the rows and the rows against those before."""
+    options = {**case.evaluation, **overrides}
+    run("train", "evaluate", *overlays, dataset_dir=str(data), output_dir=str(tmp_path), **options)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     summary = json.loads((tmp_path / "summary.json").read_text())
     before, after = (f"{case.score}_{when}" for when in ("before", "after"))
@@ -105,6 +111,13 @@ def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path, overlays):
 
 
 class TestRefinement:
+    @pytest.fixture(scope="module", params=REFINED, ids=lambda case: case.name)
+    def case(self, request: pytest.FixtureRequest) -> TrainedCase:
+        return request.param
+
+    def test_evaluation(self, case, run, data, tmp_path):
+        evaluated(case, run, data, tmp_path, "refine", levels=[[8.0, 20]])
+
     def test_refined_scores_better_on_what_was_optimised_and_does_not_fold(
         self, case, bundle, registered, aligned, run, tmp_path
     ):
@@ -210,8 +223,10 @@ class TestWeights:
         """As the weights themselves do; ONNX once it is exported for the size that its error names."""
 
         def displacement(name: str, **options: object) -> np.ndarray:
-            run("inference", init=aligned, output_dir=str(tmp_path / name), **options)
-            return nib.load(tmp_path / name / "transform_1Warp.nii.gz").get_fdata()
+            folder = tmp_path / name
+            run("inference", init=aligned, output_dir=str(folder), **options)
+            whole = read_chain([folder / "transform_1Warp.nii.gz", folder / "transform_0GenericAffine.mat"])
+            return whole.sample(Grid.from_image(load_image(folder / "warped.nii.gz"))).vectors.numpy()
 
         expected = displacement("own")
         script = displacement("script", weights=str(export("model.ts")))
