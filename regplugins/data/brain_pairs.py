@@ -88,8 +88,9 @@ def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> li
     return records
 
 
-def strong_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> tuple[list[dict[str, str]], ...]:
-    """Pairs of FLAIR, fixed, and the contrast-enhanced T1, moving, of one brain, the fixed one warped by ``STRONG``.
+def strong_volumes(name: str, images: Mapping[str, MetaTensor], target: Path) -> list[dict[str, str]]:
+    """``STRONG_PAIRS`` pairs of FLAIR, fixed, and the contrast-enhanced T1, moving, of one brain, the fixed one warped
+    by ``STRONG``.
 
     Args:
         name: of the subject.
@@ -97,30 +98,51 @@ def strong_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> t
         target: files go into ``pairs/<pair>`` below it.
 
     Returns:
-        Records of volumes, ``STRONG_PAIRS`` of them, and of axial slices, ``STRONG_SLICES``, each with ``fixed``,
-        ``moving``, ``truth``, ``fixed_mask``, and as labels tissue classes (see ``tissue_classes``).
+        Records with ``fixed``, ``moving``, ``truth``, ``fixed_mask``, and as labels tissue classes (see
+        ``tissue_classes``).
     """
-    box = Grid.from_image(images["flair"]).canonical()
-    extent = torch.tensor(box.shape) * box.spacing + 2 * STRONG_ROOM
-    grid = box.resized([SPACING] * 3, (extent / SPACING).round().int().tolist())
-    classes = tissue_classes(images)
+    grid, classes = _roomy_grid(images), tissue_classes(images)
     volumes = []
     for number in range(STRONG_PAIRS):
         writer = PairWriter(target, f"{name}_strong_{number}")
         _write_warped(writer, images["flair"], images["t1c"], images["brainmask"], grid, STRONG, classes)
         volumes.append(writer.record)
-    flair, t1c = (onto_grid(images[key], grid) for key in ("flair", "t1c"))
-    mask, tissue = (_label_onto(labels, grid) for labels in (images["brainmask"], classes))
+    return volumes
+
+
+def strong_slices(
+    name: str, images: Mapping[str, MetaTensor], target: Path, order: tuple[str, str] = ("flair", "t1c")
+) -> list[dict[str, str]]:
+    """``STRONG_SLICES`` pairs of axial slices, made as ``strong_volumes`` makes volumes.
+
+    Args:
+        name: of the subject.
+        images: both sequences, ``t1c`` for the classes, and masks on one grid.
+        target: files go into ``pairs/<pair>`` below it.
+        order: fixed and moving sequence.
+    """
+    grid = _roomy_grid(images)
+    both = [onto_grid(images[sequence], grid) for sequence in order]
+    mask, tissue = (_label_onto(labels, grid) for labels in (images["brainmask"], tissue_classes(images)))
     occupied = mask[0].any(dim=1).any(dim=0).nonzero().flatten()
     low, high = (occupied.double().quantile(share) for share in (0.3, 0.75))
     plane = Grid(grid.shape[:2], torch.diag(torch.tensor([SPACING, SPACING, 1.0], dtype=torch.float64)))
+    if order != ("flair", "t1c"):
+        name = "_".join((name, *order))
     slices = []
     for k in torch.linspace(float(low), float(high), STRONG_SLICES).round().int().tolist():
-        cut = [MetaTensor(volume[..., k], affine=plane.affine) for volume in (flair, t1c, mask, tissue)]
+        cut = [MetaTensor(volume[..., k], affine=plane.affine) for volume in (*both, mask, tissue)]
         writer = PairWriter(target, f"{name}_slice_{k}")
         _write_warped(writer, cut[0], cut[1], cut[2], plane, STRONG, cut[3])
         slices.append(writer.record)
-    return volumes, slices
+    return slices
+
+
+def _roomy_grid(images: Mapping[str, MetaTensor]) -> Grid:
+    """About a brain, with room for what ``STRONG`` does."""
+    box = Grid.from_image(images["flair"]).canonical()
+    extent = torch.tensor(box.shape) * box.spacing + 2 * STRONG_ROOM
+    return box.resized([SPACING] * 3, (extent / SPACING).round().int().tolist())
 
 
 def _write_warped(

@@ -18,7 +18,8 @@ from regplugins.data.brain_pairs import (
     pairs_between,
     pairs_with_landmarks,
     remapped_pairs,
-    strong_pairs,
+    strong_slices,
+    strong_volumes,
 )
 from regplugins.data.volumes import load_image, load_label
 from regplugins.io import atomic, write_image
@@ -56,7 +57,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         ``regplugins.data.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
         classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labelled`` are the source's own files;
         ``strong`` and ``slices``, of test patients, and ``strong_validation`` and ``slices_validation`` have a known
-        truth with a large affine part, and tissue classes.
+        truth with a large affine part, and tissue classes, T1c to FLAIR; ``slices_t1_t2`` likewise, T1 to T2.
 
     Raises:
         FileNotFoundError: a folder or image is missing.
@@ -88,8 +89,14 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         else:
             training += training_images(name, patient, templates, common, target)
             continue
-        for kind, records in zip(("strong", "slices"), strong_pairs(name, patient, target), strict=True):
+        for kind, records in (
+            ("strong", strong_volumes(name, patient, target)),
+            ("slices", strong_slices(name, patient, target)),
+        ):
             sections.setdefault(kind + suffix, []).extend(records)
+        if not suffix and {"t1", "t2"} <= patient.keys():
+            records = strong_slices(name, patient, target, ("t2", "t1"))
+            sections.setdefault("slices_t1_t2", []).extend(records)
     ct_and_t1 = {key: templates[key] for key in ("t1", "ct", "brainmask")}
     for section in ("validation", "test"):
         sections[section] += known_pairs(f"template_{section}", ct_and_t1, target)

@@ -45,7 +45,7 @@ CONTRASTS = {
 }
 FLUID, GREY, WHITE = 1, 2, 3
 FOLLOWUP = {"BraTSReg_002_00", "BraTSReg_002_01"}
-STRONG_SECTIONS = ("strong", "slices", "strong_validation", "slices_validation")
+STRONG_SECTIONS = ("strong", "slices", "strong_validation", "slices_validation", "slices_t1_t2")
 
 
 def fractions(points: Tensor) -> Tensor:
@@ -278,7 +278,7 @@ class TestSections:
         assert len(choosing) == 2
         for case in ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1"):
             assert not any(case in json.dumps(record) for record in training + validation + choosing)
-        for section in ("test", "between", "followup", "remapped", "labelled", "strong", "slices"):
+        for section in ("test", "between", "followup", "remapped", "labelled", *STRONG_SECTIONS[:2], "slices_t1_t2"):
             for case in ("brats_2013_pat0004_1", "brats_2013_pat0001_1", "TCGA-DU-7294"):
                 assert not any(case in json.dumps(record) for record in records_of(prepared, section))
 
@@ -415,7 +415,10 @@ class TestStrong:
     """Affine parts that only a method with one of its own can find."""
 
     def cases(self, prepared, kind: str) -> list[tuple[dict[str, str], Patient, Grid]]:
-        records = records_of(prepared, kind) + records_of(prepared, f"{kind}_validation")
+        validation = f"{kind}_validation"
+        records = records_of(prepared, kind) + (
+            records_of(prepared, validation) if validation in STRONG_SECTIONS else []
+        )
         return [
             (record, PATIENTS[case], Grid.from_image(load_image(record["fixed"])))
             for record in records
@@ -431,11 +434,15 @@ class TestStrong:
             self.judge(record, patient, points, truth(points))
             assert (truth(points) - points).norm(dim=-1).max() > 8
 
-    def test_slices_follow_the_formulas(self, prepared):
-        cases = self.cases(prepared, "slices")
-        assert len(cases) == 4 * 12
+    @pytest.mark.parametrize(
+        ("kind", "patients", "order"), [("slices", 4, ("flair", "t1c")), ("slices_t1_t2", 2, ("t2", "t1"))]
+    )
+    def test_slices_follow_the_formulas(self, prepared, kind, patients, order):
+        cases = self.cases(prepared, kind)
+        assert len(cases) == patients * 12
         for record, patient, grid in cases:
             case, k = record["name"].rsplit("_slice_", 1)
+            case = case.removesuffix("_t2_t1")
             volume = load_image(str(Path(record["moving"]).parents[1] / f"{case}_strong_0/moving.nii.gz"))
             whole = Grid.from_image(volume)
 
@@ -445,16 +452,23 @@ class TestStrong:
                 return whole.index_to_world(torch.cat([points / 2, height], dim=-1))
 
             points, truth = grid.coordinates(), read_displacement(record["truth"])
-            self.judge(record, patient, raised(points), raised(truth(points)))
+            self.judge(record, patient, raised(points), raised(truth(points)), order)
 
-    def judge(self, record: dict[str, str], patient: Patient, points: Tensor, places: Tensor) -> None:
+    def judge(
+        self,
+        record: dict[str, str],
+        patient: Patient,
+        points: Tensor,
+        places: Tensor,
+        order: tuple[str, str] = ("flair", "t1c"),
+    ) -> None:
         """The fixed image is the patient at the places where the truth takes its points, the moving one at its own."""
         values = {key: load_image(record[key])[0].numpy() for key in ("fixed", "moving")}
         labels = {key: load_label(record[key])[0].numpy() for key in ("fixed_mask", "fixed_label", "moving_label")}
         there, here = patient.home(places), patient.home(points)
         assert ((labels["fixed_mask"] > 0) != in_brain(there).numpy()).mean() < 0.03
-        assert correlation(values["fixed"], contrast("flair", there), in_brain(there) & ~in_tumour(there)) > 0.85
-        assert correlation(values["moving"], contrast("t1c", here), in_brain(here) & ~in_tumour(here)) > 0.85
+        assert correlation(values["fixed"], contrast(order[0], there), in_brain(there) & ~in_tumour(there)) > 0.85
+        assert correlation(values["moving"], contrast(order[1], here), in_brain(here) & ~in_tumour(here)) > 0.85
         for key, where in (("fixed_label", there), ("moving_label", here)):
             tissue = (fractions(where).argmax(dim=-1) + 1).numpy()
             sure = (in_brain(where) & ~in_tumour(where)).numpy() & (labels[key] > 0)
@@ -625,9 +639,8 @@ class TestRemapped:
         torch.testing.assert_close(remap(7.5 * image)[0, 0], found)
 
     def test_without_labelled_brains_there_is_no_such_section(self, prepared, tmp_path, monkeypatch):
-        for name in ("known_pairs", "pairs_between", "training_images"):
+        for name in ("known_pairs", "strong_volumes", "strong_slices", "pairs_between", "training_images"):
             monkeypatch.setattr(brains, name, lambda *arguments: [])
-        monkeypatch.setattr(brains, "strong_pairs", lambda *arguments: ([], []))
         source = tmp_path / "source"
         source.mkdir()
         for name in ("templates", "brain_multiseq"):
