@@ -12,7 +12,7 @@ from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.padding import centre, crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
-from regplugins.spatial.resample import onto_grid, overlap, resample, resample_labels
+from regplugins.spatial.resample import averaged, onto_grid, overlap, resample, resample_labels
 from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
@@ -24,6 +24,7 @@ __all__ = [
     "DisplacementField",
     "Grid",
     "Transform",
+    "averaged",
     "centre",
     "compose",
     "crop",

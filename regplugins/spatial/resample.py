@@ -71,19 +71,32 @@ def onto_grid(image: MetaTensor, target: Grid, transform: Transform | None = Non
     Returns:
         ``(1, *target.shape)`` float32.
     """
-    source = Grid.from_image(image)
-    # A header's rounding must not decide whether a voxel twice as large is one: 2.0000001 mm are 2 mm.
-    blocks = [int(target.spacing.min() / size + 1e-3) or 1 for size in source.spacing.tolist()]
-    blocks = [min(block, size) for block, size in zip(blocks, source.shape, strict=True)]
-    values = image.as_tensor()
-    if math.prod(blocks) > 1:
-        # Without it a 0.5 mm scan would be sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
-        pool = F.avg_pool3d if source.ndim == 3 else F.avg_pool2d
-        values = pool(values[None], kernel_size=blocks, stride=blocks)[0]
-        step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
-        step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
-        source = Grid(tuple(values.shape[1:]), source.affine @ step)
+    values, source = averaged(image.as_tensor(), Grid.from_image(image), float(target.spacing.min()))
     return resample(values, source, target, transform, fill=None)
+
+
+def averaged(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
+    """Average an image in blocks of as many voxels as fit into one of a given size. Without it a 0.5 mm scan would be
+    sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
+
+    Args:
+        image: ``(1, *grid.shape)``, floating point.
+        grid: where its voxels lie.
+        spacing: mm.
+
+    Returns:
+        The averages, and where they lie.
+    """
+    # A header's rounding must not decide whether a voxel twice as large is one: 2.0000001 mm are 2 mm.
+    blocks = [int(spacing / size + 1e-3) or 1 for size in grid.spacing.tolist()]
+    blocks = [min(block, size) for block, size in zip(blocks, grid.shape, strict=True)]
+    if math.prod(blocks) == 1:
+        return image, grid
+    pool = F.avg_pool3d if grid.ndim == 3 else F.avg_pool2d
+    values = pool(image[None], kernel_size=blocks, stride=blocks)[0]
+    step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
+    step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
+    return values, Grid(tuple(values.shape[1:]), grid.affine @ step)
 
 
 def overlap(target: Grid, source: Grid, transform: Transform) -> bool:

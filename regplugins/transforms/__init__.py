@@ -16,6 +16,7 @@ from regplugins.transforms.register import ApplyRegistrationd, Registerd
 from regplugins.transforms.reverse import ReversePaird
 from regplugins.transforms.synthesis import SynthesisePaird
 from regplugins.transforms.training import (
+    AverageVolumed,
     LabelChannelsd,
     OntoNetworkGridd,
     RandMotionPaird,
@@ -27,6 +28,7 @@ from regplugins.transforms.training import (
 __all__ = [
     "MODALITIES",
     "ApplyRegistrationd",
+    "AverageVolumed",
     "CarryPaird",
     "Identifier",
     "LabelChannelsd",

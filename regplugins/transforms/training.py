@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 from monai.transforms import Randomizable, SpatialCrop, Transform
 from monai.transforms.utils import weighted_patch_samples
 
+from regplugins.checks import number
 from regplugins.data.pairs import PAIRED
 from regplugins.data.random_warps import RandomWarp
 from regplugins.spatial import (
     Grid,
+    averaged,
     compose,
     onto_grid,
     resample,
@@ -104,13 +107,31 @@ class RandWarpPaird(Randomizable, Transform):
         return {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
 
 
+class AverageVolumed(Transform):
+    """Average the voxels of an ``image`` in blocks, as ``onto_grid`` does on the way to a grid of this spacing: once,
+    where images are to be brought onto such grids many times.
+
+    Args:
+        spacing: mm.
+    """
+
+    def __init__(self, spacing: float) -> None:
+        self.spacing = number("spacing", spacing)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        image = data["image"]
+        values, grid = averaged(image.as_tensor(), Grid.from_image(image), self.spacing)
+        return {**data, "image": MetaTensor(values, affine=grid.affine)}
+
+
 class RandMotionPaird(Randomizable, Transform):
-    """Warp both images of an aligned pair by one random map and turn and shift the moving one besides, with one
-    interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the centre of the grid, what
-    ``regplugins.spatial.rigid_transform`` takes.
+    """Bring both images of an aligned pair onto the network's grid, warped by one random map, and the moving one turned
+    and shifted besides, with one interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the
+    centre of the grid, what ``regplugins.spatial.rigid_transform`` takes.
 
     Args:
         spacing: of the grid, mm.
+        shape: of the grid, voxels, about the centre of the fixed image's field of view.
         common: of both images, for variety.
         rotation: largest angle about a random axis, degrees.
         translation: largest shift along each axis, mm.
@@ -119,11 +140,13 @@ class RandMotionPaird(Randomizable, Transform):
     def __init__(
         self,
         spacing: Sequence[float] | float,
+        shape: Sequence[int],
         common: RandomWarp,
         rotation: float = 15.0,
         translation: float = 5.0,
     ) -> None:
         self.spacing = spacing
+        self.shape = tuple(shape)
         self.common = common
         self.motion = RandomWarp(0.0, rotation=rotation, translation=translation, scaling=0.0)
 
@@ -136,12 +159,12 @@ class RandMotionPaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid.
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` with their affines, of one head in one world.
         """
-        grid = _grid_of(data["fixed"], self.spacing)
+        grid = network_grid(Grid.from_image(data["fixed"]), self.spacing, self.shape)
         common, motion = self.common(grid), self.motion.affine(grid)
         ways = {"fixed": common, "moving": common @ motion.inverse()}
-        moved = {key: warp(data[key][None], way.sample(grid).to_ddf()[None])[0] for key, way in ways.items()}
+        moved = {key: onto_grid(data[key], grid, way) for key, way in ways.items()}
         return {**data, **moved, "motion": rigid_parameters(motion, grid.centre).float()}
 
 

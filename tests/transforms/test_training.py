@@ -6,12 +6,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlipd
 from torch import Tensor
 
 from regplugins.data import PairDataset, RandomWarp
 from regplugins.spatial import AffineTransform, Grid, Transform, rigid_transform, warp
-from regplugins.transforms import RandMotionPaird, RandPatchPaird, RandSlicePaird, RandWarpPaird
+from regplugins.transforms import AverageVolumed, RandMotionPaird, RandPatchPaird, RandSlicePaird, RandWarpPaird
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
@@ -316,8 +317,11 @@ class TestMotion:
     SHAPE, SPACING = (40, 36, 44), 1.2
 
     def moved(self, common: RandomWarp, seed: int, **largest: float) -> dict[str, Tensor]:
-        pair = aligned(self.SHAPE, self.SPACING, moving=valleys)
-        source = RandMotionPaird(self.SPACING, common, **largest)
+        affine = grid_of(self.SHAPE, self.SPACING).affine
+        pair = {
+            key: MetaTensor(image, affine=affine) for key, image in aligned(self.SHAPE, self.SPACING, valleys).items()
+        }
+        source = RandMotionPaird(self.SPACING, self.SHAPE, common, **largest)
         return dict(source.set_random_state(seed)(pair))
 
     def test_moving_image_is_where_the_motion_takes_it(self):
@@ -329,6 +333,27 @@ class TestMotion:
             middle = (slice(None), *[slice(12, -12)] * 3)  # the border continues
             torch.testing.assert_close(item["moving"][middle], expected[middle], atol=0.03, rtol=0)
             torch.testing.assert_close(item["fixed"], hills(grid.coordinates())[None], atol=1e-5, rtol=0)
+
+    def test_onto_a_coarser_grid_with_one_interpolation(self):
+        """As of an image that is moved first and resampled then, but for what that blurs."""
+        fine = grid_of((80, 72, 88), 0.6)
+        pair = {
+            key: AverageVolumed(2.4)({"image": MetaTensor(contrast(fine.coordinates())[None], affine=fine.affine)})[
+                "image"
+            ]
+            for key, contrast in (("fixed", hills), ("moving", valleys))
+        }
+        assert pair["fixed"].shape == (1, 20, 18, 22)
+        source = RandMotionPaird(2.4, (16, 14, 18), Known(AffineTransform.identity(3)), 20.0, 3.0)
+        item = source.set_random_state(0)(pair)
+        grid = fine.resized([2.4] * 3, (16, 14, 18))
+        truth = rigid_transform(item["motion"], grid.centre)
+        inside = (slice(None), *[slice(4, -4)] * 3)
+        for key, expected in (
+            ("fixed", hills(grid.coordinates())),
+            ("moving", valleys(truth.inverse()(grid.coordinates()))),
+        ):
+            torch.testing.assert_close(item[key][inside], expected[None][inside], atol=0.06, rtol=0)
 
     def test_both_are_warped_alike(self):
         """The moving image through the motion is the fixed one's partner."""
