@@ -124,6 +124,45 @@ class AverageVolumed(Transform):
         return {**data, "image": MetaTensor(values, affine=grid.affine)}
 
 
+class RandFieldOfViewd(Randomizable, Transform):
+    """Cut off random slices at each face of an image and go on, for some way beyond the face, with what was cut last or
+    with the image's least value: what a scanner saw, and what there is where it saw nothing, must not tell where a head
+    is.
+
+    Args:
+        keys: images ``(1, *spatial)`` with their affines.
+        cut: largest share of the slices to be cut at a face.
+        room: voxels to go on beyond the faces.
+
+    Raises:
+        ValueError: a share that leaves nothing, or negative numbers.
+    """
+
+    def __init__(self, keys: Sequence[str] = ("image",), cut: float = 0.1, room: int = 4) -> None:
+        if not 0 <= cut < 0.5 or room < 0:
+            raise ValueError(f"cut must be at least 0 and below 0.5 and room at least 0, got {cut} and {room}")
+        self.keys = tuple(keys)
+        self.cut = cut
+        self.room = room
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return {**data, **{key: self._seen(data[key]) for key in self.keys}}
+
+    def _seen(self, image: MetaTensor) -> MetaTensor:
+        values, affine = image.as_tensor(), image.affine.clone()
+        least = values.min()
+        for axis, size in enumerate(image.shape[1:], start=1):
+            first, last = (int(self.R.uniform(0, self.cut) * size) for _ in range(2))
+            last = size - 1 - last
+            wanted = torch.arange(-self.room, size + self.room)
+            values = values.index_select(axis, wanted.clamp(first, last))
+            for beyond in (wanted < first, wanted > last):
+                if self.R.uniform() < 0.5:
+                    values = values.index_fill(axis, beyond.nonzero().flatten(), float(least))
+        affine[:-1, -1] -= affine[:-1, :-1].sum(dim=1) * self.room
+        return MetaTensor(values, affine=affine)
+
+
 class RandMotionPaird(Randomizable, Transform):
     """Bring both images of an aligned pair onto the network's grid, warped by one random map, and the moving one turned
     and shifted besides, with one interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from regplugins.data import PairDataset, RandomWarp
 from regplugins.spatial import AffineTransform, Grid, Transform, rigid_transform, warp
-from regplugins.transforms import AverageVolumed, RandMotionPaird, RandPatchPaird, RandSlicePaird, RandWarpPaird
+from regplugins.transforms import (
+    AverageVolumed,
+    RandFieldOfViewd,
+    RandMotionPaird,
+    RandPatchPaird,
+    RandSlicePaird,
+    RandWarpPaird,
+)
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
@@ -309,6 +316,33 @@ class TestSlices:
     def test_least_is_a_fraction(self):
         with pytest.raises(ValueError, match="least must be between 0 and 1, got 2"):
             RandSlicePaird(least=2)
+
+
+class TestFieldOfView:
+    def test_what_is_seen_stays_where_it_is_and_what_is_beyond_continues_or_is_dark(self):
+        grid = grid_of((20, 24, 18), (1.0, 1.5, 0.8))
+        image = MetaTensor(1 + grid.coordinates().float().sum(dim=-1)[None], affine=grid.affine)
+        kinds = set()
+        for seed in range(20):
+            found = RandFieldOfViewd(cut=0.2, room=3).set_random_state(seed)({"image": image})["image"]
+            assert found.shape == (1, 26, 30, 24)
+            place = Grid.from_image(found)
+            torch.testing.assert_close(place.coordinates()[3:-3, 3:-3, 3:-3], grid.coordinates())
+            inside = found.as_tensor()[:, 3:-3, 3:-3, 3:-3]
+            same = inside == image.as_tensor()
+            for axis in (1, 2, 3):
+                line = found.as_tensor().movedim(axis, 0).flatten(1)
+                for beyond, outermost in ((line[:3], line[3]), (line[-3:], line[-4])):
+                    dark, continued = bool((beyond == image.min()).all()), bool((beyond == outermost).all())
+                    assert dark or continued
+                    kinds.add((dark, continued))
+            assert same.float().mean() > 0.6**3
+        assert kinds >= {(True, False), (False, True)}
+
+    @pytest.mark.parametrize("options", [{"cut": 0.5}, {"cut": -0.1}, {"room": -1}])
+    def test_no_such_field_of_view(self, options):
+        with pytest.raises(ValueError, match="cut must be"):
+            RandFieldOfViewd(**options)
 
 
 class TestMotion:
