@@ -19,8 +19,9 @@ demo: $(VENV)/.installed
 	@echo "warped      $(DEMO)/warped.nii.gz"
 	@echo "transform   $(DEMO)/transform_0GenericAffine.mat, $(DEMO)/transform_1Warp.nii.gz"
 
+# Two at a time, each with one thread.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
