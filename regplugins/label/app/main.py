@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our app for MONAI Label: ``monailabel start_server --app regplugins/label/app --studies S --conf bundles bundles``.
 
-Every bundle of the folder ``bundles`` that registers is a model; ``models`` names some of them alone. ``labels`` gives names to the
-labels' values, as JSON: ``--conf labels '{"anterior": 1}'``.
+Every bundle of the folder ``bundles`` that registers is a model; ``models`` names some of them alone. ``labels`` gives
+names to the labels' values, as JSON: ``--conf labels '{"anterior": 1}'``.
 """
 
 from __future__ import annotations
