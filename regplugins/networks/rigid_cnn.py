@@ -83,7 +83,7 @@ class RigidCNN(RegistrationNetwork):
         self.check(pair)
         # In one call: CT and MR normalised apart in training would share one running average of neither.
         images = pair.flatten(0, 1).unsqueeze(1)
-        return self.trunk(images).view(pair.shape[0], -1)
+        return self.trunk(images).reshape(pair.shape[0], -1)
 
 
 class ModalityCNN(nn.Module):

@@ -62,12 +62,12 @@ def maximise_evidence(
         raise ValueError("residuals are not finite at the weights to start from")
     # Weights that say nothing yet: of Foresee and Hagan.
     evidence = Evidence(0.0, 1.0, float(len(weights)))
-    damping = _FIRST_DAMPING
+    damping, square = _FIRST_DAMPING, jacobian.T @ jacobian
     for _ in range(iterations):
         before = _objective(left, weights, evidence)
-        weights, left, jacobian, damping = _step(residuals, weights, left, jacobian, evidence, damping)
+        weights, left, jacobian, square, damping = _step(residuals, weights, left, jacobian, square, evidence, damping)
         gain = before - _objective(left, weights, evidence)
-        renewed = _renewed(left, jacobian, weights, evidence)
+        renewed = _renewed(left, square, weights, evidence)
         settled = abs(renewed.effective - evidence.effective) <= tolerance * max(renewed.effective, 1.0)
         evidence = renewed
         if (gain <= tolerance * before and settled) or damping > _LARGEST_DAMPING:
@@ -80,9 +80,10 @@ def least_squares(residuals: Residuals, weights: Tensor, iterations: int = 200, 
     weights = weights.to(torch.float64)
     left, jacobian = residuals(weights)
     nothing, damping = Evidence(0.0, 1.0, float(len(weights))), _FIRST_DAMPING
+    square = jacobian.T @ jacobian
     for _ in range(iterations):
         before = _objective(left, weights, nothing)
-        weights, left, jacobian, damping = _step(residuals, weights, left, jacobian, nothing, damping)
+        weights, left, jacobian, square, damping = _step(residuals, weights, left, jacobian, square, nothing, damping)
         if before - _objective(left, weights, nothing) <= tolerance * before or damping > _LARGEST_DAMPING:
             break
     return weights
@@ -92,17 +93,25 @@ def _objective(left: Tensor, weights: Tensor, evidence: Evidence) -> float:
     return 0.5 * (evidence.beta * left.square().sum() + evidence.alpha * weights.square().sum()).item()
 
 
-def _hessian(jacobian: Tensor, evidence: Evidence) -> Tensor:
-    hessian = evidence.beta * jacobian.T @ jacobian
+def _hessian(square: Tensor, evidence: Evidence) -> Tensor:
+    hessian = evidence.beta * square
     hessian.diagonal().add_(evidence.alpha)
     return hessian
 
 
 def _step(
-    residuals: Residuals, weights: Tensor, left: Tensor, jacobian: Tensor, evidence: Evidence, damping: float
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """The first step, ever shorter, that lowers the objective; where there is none, none."""
-    hessian = _hessian(jacobian, evidence)
+    residuals: Residuals,
+    weights: Tensor,
+    left: Tensor,
+    jacobian: Tensor,
+    square: Tensor,
+    evidence: Evidence,
+    damping: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """The first step, ever shorter, that lowers the objective; where there is none, none. ``square``, of the Jacobian,
+    is what takes the time.
+    """
+    hessian = _hessian(square, evidence)
     slope = evidence.beta * jacobian.T @ left + evidence.alpha * weights
     before, size = _objective(left, weights, evidence), hessian.diagonal().mean()
     while damping <= _LARGEST_DAMPING:
@@ -113,16 +122,16 @@ def _step(
             candidate = weights - torch.cholesky_solve(slope[:, None], factor)[:, 0]
             after, derivative = residuals(candidate)
             if _objective(after, candidate, evidence) < before:
-                return candidate, after, derivative, damping * _LESS
+                return candidate, after, derivative, derivative.T @ derivative, damping * _LESS
         damping *= _MORE
-    return weights, left, jacobian, damping
+    return weights, left, jacobian, square, damping
 
 
-def _renewed(left: Tensor, jacobian: Tensor, weights: Tensor, evidence: Evidence) -> Evidence:
+def _renewed(left: Tensor, square: Tensor, weights: Tensor, evidence: Evidence) -> Evidence:
     """MacKay's re-estimation (Eqs. 4.8 to 4.10)."""
     effective = float(len(weights))
     if evidence.alpha > 0:
-        factor = torch.linalg.cholesky(_hessian(jacobian, evidence))
+        factor = torch.linalg.cholesky(_hessian(square, evidence))
         effective -= evidence.alpha * torch.cholesky_inverse(factor).trace().item()
     # No more is determined than there are data, some of which are noise.
     effective = min(effective, _MOST_DETERMINED * len(left))

@@ -64,7 +64,8 @@ class SummaryTable:
         pair = {**engine.state.batch, **engine.state.output}
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
         row = summary_row({"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds})
-        row |= {f"seconds_{stage}": seconds.get(stage) for stage in ("init", "network", "warp")}
+        stages = ["init", "network", *(stage for stage in ("polish",) if stage in seconds), "warp"]
+        row |= {f"seconds_{stage}": seconds.get(stage) for stage in stages}
         row |= self._labels(pair["measures"])
         if "reverse" in pair["measures"]:
             way = pair["measures"]["reverse"]
