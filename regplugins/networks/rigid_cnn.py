@@ -91,13 +91,14 @@ class ModalityCNN(nn.Module):
 
     Args:
         modalities: how many.
-        trunk: as of ``RigidCNN``.
+        trunk: an image to features; default: that of ``RigidCNN`` with a block before it.
         features: as of ``RigidCNN``.
     """
 
     def __init__(self, modalities: int = 2, trunk: nn.Module | None = None, features: int = 128) -> None:
         super().__init__()
-        self.trunk = Trunk() if trunk is None else trunk
+        # Tissues differ in detail that a head's place does not need: a finer grid, and a block more.
+        self.trunk = Trunk((8, 16, 32, 64, 128)) if trunk is None else trunk
         self.head = nn.Linear(features, modalities)
 
     def forward(self, image: Tensor) -> Tensor:
