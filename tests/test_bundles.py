@@ -36,6 +36,7 @@ OF_PAIRS = ["configs/multi_gpu_inference.json"]
 OF_NETWORKS = ["configs/evaluate.json", "configs/train.json", "models/model.pt"]
 OF_PAIR_NETWORKS = ["configs/inference_trt.json", "configs/multi_gpu_train.json"]
 OF_FIELDS = ["configs/refine.json"]
+EVERYTHING = REQUIRED + OF_PAIRS + OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS
 # What a bundle has none of, by its name: no weights; angles and shifts, polished; one image and no transform.
 LACKING = {
     "any_modality_optimization": OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS,
@@ -88,7 +89,7 @@ def test_name_follows_the_model_zoo(bundle: Path) -> None:
 
 
 @each_bundle
-@pytest.mark.parametrize("name", REQUIRED + OF_PAIRS + OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS)
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_has(bundle: Path, name: str) -> None:
     if name in LACKING.get(bundle.name, []):
         assert not (bundle / name).exists()

@@ -45,7 +45,7 @@ class TestChecks:
     def test_of_every_bundle(self, bundle, check):
         check(bundle)
 
-    @pytest.mark.parametrize("name", [*checks.REQUIRED, *checks.REQUIRED_OF_NETWORKS])
+    @pytest.mark.parametrize("name", checks.EVERYTHING)
     def test_has(self, bundle, name):
         checks.test_has(bundle, name)
 
