@@ -114,7 +114,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
         report: of :func:`pair_report`, or its measures alone.
 
     Returns:
-        Always the same columns, but for those of ``motion``. Overlap is the mean over labels, distances are in mm,
+        Always the same columns, but for those of ``motion`` and of a network whose result was polished. Overlap is the mean over labels, distances are in mm,
         ``seconds`` is the total.
     """
     row: dict[str, str | float | None] = {"name": report.get("name")}
@@ -126,7 +126,8 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     for statistic in ("mean", "p95"):
         for when in _WHEN:
             row[f"endpoint_error_{statistic}_{when}"] = _look_up(report, "endpoint_error_mm", when, statistic)
-        row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
+        if "network" in report.get("endpoint_error_mm", {}):
+            row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
     row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian")}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
