@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 
-from regplugins.io import atomic
-from regplugins.report.summary import write_json
+from regplugins.report.table import Table
 
 
 def classification_scores(true: Sequence[str], found: Sequence[str], positive: str) -> dict[str, float]:
@@ -44,8 +42,8 @@ def _share(part: int, rest: int) -> float:
     return part / (part + rest) if part + rest else math.nan
 
 
-class ClassTable:
-    """Handler of an evaluator that classifies images: writes a CSV with a row each when all are done.
+class ClassTable(Table):
+    """Table of classified images, and how many are right.
 
     Reads, of decollated images, ``pred`` ``(classes,)``, probabilities; ``name``; and, where it is known, ``true``.
 
@@ -59,24 +57,9 @@ class ClassTable:
     def __init__(
         self, path: str | Path, classes: Sequence[str], summary: str | Path | None = None, positive: str = "CT"
     ) -> None:
-        self.path = Path(path)
+        super().__init__(path, summary)
         self.classes = list(classes)
-        self.summary = None if summary is None else Path(summary)
         self.positive = positive
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def start(self) -> None:
-        """Forget earlier images, and remove their tables."""
-        self.rows.clear()
-        for path in (self.path, self.summary):
-            if path is not None:
-                path.unlink(missing_ok=True)
 
     def collect(self, engine: Engine) -> None:
         """Keep what was found of the images just classified."""
@@ -85,13 +68,6 @@ class ClassTable:
             row = {"name": given["name"], "found": self.classes[number], "probability": float(found["pred"][number])}
             self.rows.append(row | {key: given[key] for key in ("true",) if key in given})
 
-    def write(self) -> None:
-        """Write the tables."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.rows[0].keys())
-            writer.writeheader()
-            writer.writerows(self.rows)
-        if self.summary is not None:
-            true, found = ([row[key] for row in self.rows] for key in ("true", "found"))
-            write_json(classification_scores(true, found, self.positive), self.summary)
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        true, found = ([row[key] for row in rows] for key in ("true", "found"))
+        return classification_scores(true, found, self.positive)

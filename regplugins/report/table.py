@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -28,22 +29,20 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | 
     return result
 
 
-class SummaryTable:
-    """Handler of an evaluator that registers pairs: writes a CSV with a row a pair when all are done.
+class Table(ABC):
+    """Handler of an evaluator: writes a CSV with a row for each of its items when all are done.
 
-    Of several processes, each of which takes a pair in turn (MONAI's ``DistributedSampler`` without ``shuffle``), the
-    first writes the rows of all, in the order of the pairs.
+    Of several processes, each of which takes an item in turn (MONAI's ``DistributedSampler`` without ``shuffle``), the
+    first writes the rows of all, in the order of the items.
 
     Args:
         path: CSV file.
-        summary: JSON file for count, mean and standard deviation of each column; not written if it is not given.
-        by_label: with a column for each label's Dice, HD95 and ASD.
+        summary: JSON file for what the rows say together; not written if it is not given.
     """
 
-    def __init__(self, path: str | Path, summary: str | Path | None = None, by_label: bool = False) -> None:
+    def __init__(self, path: str | Path, summary: str | Path | None = None) -> None:
         self.path = Path(path)
-        self.summary = summary
-        self.by_label = by_label
+        self.summary = None if summary is None else Path(summary)
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -53,11 +52,60 @@ class SummaryTable:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self) -> None:
-        """Forget earlier pairs, and remove their tables: those of a run that fails would be taken for its own."""
+        """Forget earlier rows, and remove their tables: those of a run that fails would be taken for its own."""
         self.rows.clear()
         for path in (self.path, self.summary):
             if path is not None:
-                Path(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+    @abstractmethod
+    def collect(self, engine: Engine) -> None:
+        """Add the rows of what the evaluator has just done."""
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What ``summary`` is to say of all rows."""
+
+    def write(self) -> None:
+        """Write the table; what was not measured or is not finite is left empty."""
+        rows = self._of_all_processes()
+        if rows is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+        if self.summary is not None:
+            write_json(self.summarise(rows), self.summary)
+
+    def _of_all_processes(self) -> list[dict[str, Any]] | None:
+        """None but in the process that writes."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.rows
+        parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(parts, self.rows)
+        if dist.get_rank() != 0:
+            return None
+        return [row for turn in zip_longest(*parts) for row in turn if row is not None]
+
+
+class SummaryTable(Table):
+    """Table of registered pairs, and count, mean and standard deviation of each column.
+
+    Args:
+        path: CSV file.
+        summary: JSON file for the statistics; not written if it is not given.
+        by_label: with a column for each label's Dice, HD95 and ASD.
+    """
+
+    def __init__(self, path: str | Path, summary: str | Path | None = None, by_label: bool = False) -> None:
+        super().__init__(path, summary)
+        self.by_label = by_label
+
+    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
+        return summarise(rows)
 
     def collect(self, engine: Engine) -> None:
         """Keep the figures of the pair just registered."""
@@ -82,30 +130,6 @@ class SummaryTable:
             for label, scores in labels.items()
             for name, score in scores.items()
         }
-
-    def write(self) -> None:
-        """Write the table; what was not measured or is not finite is left empty."""
-        rows = self._of_all_processes()
-        if rows is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-        if self.summary is not None:
-            write_json(summarise(rows), self.summary)
-
-    def _of_all_processes(self) -> list[dict[str, Any]] | None:
-        """None but in the process that writes."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.rows
-        parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self.rows)
-        if dist.get_rank() != 0:
-            return None
-        return [row for turn in zip_longest(*parts) for row in turn if row is not None]
 
 
 def _cell(value: Any) -> Any:
