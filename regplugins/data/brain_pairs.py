@@ -88,20 +88,22 @@ def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> li
     return records
 
 
-def strong_volumes(name: str, images: Mapping[str, MetaTensor], target: Path) -> list[dict[str, str]]:
+def strong_volumes(
+    name: str, images: Mapping[str, MetaTensor], classes: MetaTensor, target: Path
+) -> list[dict[str, str]]:
     """``STRONG_PAIRS`` pairs of FLAIR, fixed, and the contrast-enhanced T1, moving, of one brain, the fixed one warped
     by ``STRONG``.
 
     Args:
         name: of the subject.
         images: ``flair``, ``t1c`` and masks on one grid.
+        classes: of tissue, on the same grid, see ``tissue_classes``.
         target: files go into ``pairs/<pair>`` below it.
 
     Returns:
-        Records with ``fixed``, ``moving``, ``truth``, ``fixed_mask``, and as labels tissue classes (see
-        ``tissue_classes``).
+        Records with ``fixed``, ``moving``, ``truth``, ``fixed_mask``, and as labels the classes.
     """
-    grid, classes = _roomy_grid(images), tissue_classes(images)
+    grid = _roomy_grid(images)
     volumes = []
     for number in range(STRONG_PAIRS):
         writer = PairWriter(target, f"{name}_strong_{number}")
@@ -111,19 +113,24 @@ def strong_volumes(name: str, images: Mapping[str, MetaTensor], target: Path) ->
 
 
 def strong_slices(
-    name: str, images: Mapping[str, MetaTensor], target: Path, order: tuple[str, str] = ("flair", "t1c")
+    name: str,
+    images: Mapping[str, MetaTensor],
+    classes: MetaTensor,
+    target: Path,
+    order: tuple[str, str] = ("flair", "t1c"),
 ) -> list[dict[str, str]]:
     """``STRONG_SLICES`` pairs of axial slices, made as ``strong_volumes`` makes volumes.
 
     Args:
         name: of the subject.
-        images: both sequences, ``t1c`` for the classes, and masks on one grid.
+        images: both sequences, ``flair`` and masks on one grid.
+        classes: of tissue, likewise.
         target: files go into ``pairs/<pair>`` below it.
         order: fixed and moving sequence.
     """
     grid = _roomy_grid(images)
     both = [onto_grid(images[sequence], grid) for sequence in order]
-    mask, tissue = (_label_onto(labels, grid) for labels in (images["brainmask"], tissue_classes(images)))
+    mask, tissue = (_label_onto(labels, grid) for labels in (images["brainmask"], classes))
     occupied = mask[0].any(dim=1).any(dim=0).nonzero().flatten()
     low, high = (occupied.double().quantile(share) for share in (0.3, 0.75))
     plane = Grid(grid.shape[:2], torch.diag(torch.tensor([SPACING, SPACING, 1.0], dtype=torch.float64)))

@@ -20,6 +20,7 @@ from regplugins.data.brain_pairs import (
     remapped_pairs,
     strong_slices,
     strong_volumes,
+    tissue_classes,
 )
 from regplugins.data.volumes import load_image, load_label
 from regplugins.io import atomic, write_image
@@ -89,13 +90,14 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         else:
             training += training_images(name, patient, templates, common, target)
             continue
+        classes = tissue_classes(patient)
         for kind, records in (
-            ("strong", strong_volumes(name, patient, target)),
-            ("slices", strong_slices(name, patient, target)),
+            ("strong", strong_volumes(name, patient, classes, target)),
+            ("slices", strong_slices(name, patient, classes, target)),
         ):
             sections.setdefault(kind + suffix, []).extend(records)
         if not suffix and {"t1", "t2"} <= patient.keys():
-            records = strong_slices(name, patient, target, ("t2", "t1"))
+            records = strong_slices(name, patient, classes, target, ("t2", "t1"))
             sections.setdefault("slices_t1_t2", []).extend(records)
     ct_and_t1 = {key: templates[key] for key in ("t1", "ct", "brainmask")}
     for section in ("validation", "test"):
