@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
@@ -89,6 +90,8 @@ class RigidCNN(RegistrationNetwork):
 class ModalityCNN(nn.Module):
     """The same trunk, and a linear layer to a number for each modality, of which softmax makes probabilities.
 
+    The image and its negative are looked at, and their features added: a window turned dark for bright changes nothing.
+
     Args:
         modalities: how many.
         trunk: an image to features; default: that of ``RigidCNN`` with a block before it.
@@ -104,9 +107,10 @@ class ModalityCNN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """
         Args:
-            image: ``(B, 1, *spatial)``.
+            image: ``(B, 1, *spatial)``, in [0, 1].
 
         Returns:
             ``(B, modalities)`` logits.
         """
-        return self.head(self.trunk(image))
+        either = self.trunk(torch.cat([image, 1 - image]))
+        return self.head(either[: len(image)] + either[len(image) :])

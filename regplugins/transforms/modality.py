@@ -125,6 +125,38 @@ class OrderPaird(Transform):
         return pair if found["fixed"][0] == "MR" else exchange(pair)
 
 
+class RandTissuesd(Randomizable, Transform):
+    """Show an MR in the contrast of another sequence: a random curve of its intensities, which leaves what is dark, air
+    and bone, dark, and lets tissues change places. Images of other modalities stay as they are: in a CT the order of
+    tissues is fixed.
+
+    Chance in place of sequences that are not at hand, as in Billot et al., SynthSeg, Medical Image Analysis 86 (2023).
+
+    Args:
+        prob: how often an MR changes.
+        knots: of the curve, evenly over the intensities; between them it is linear.
+        least: a tissue is at least so bright, the brightest 1.
+        key: of the modality.
+    """
+
+    def __init__(self, prob: float = 0.7, knots: int = 6, least: float = 0.15, key: str = "modality") -> None:
+        self.prob = prob
+        self.knots = knots
+        self.least = least
+        self.key = key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: with ``image`` ``(1, *spatial)`` in [0, 1] and the modality.
+        """
+        if data[self.key] != "MR" or self.R.uniform() >= self.prob:
+            return dict(data)
+        values = np.append(0.0, self.R.uniform(self.least, 1.0, self.knots - 1))
+        curve = np.interp(data["image"].numpy(), np.linspace(0.0, 1.0, self.knots), values / values.max())
+        return {**data, "image": torch.from_numpy(curve.astype(np.float32))}
+
+
 class RandIntensitiesd(Randomizable, Transform):
     """Show an image in a random window: cut at random percentiles, bent by a random power, turned dark for bright, with
     noise. Nothing of a CT's scale is left.

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from regplugins.transforms import Identifier, OntoModalityGridd, OrderPaird, RandIntensitiesd
+from regplugins.transforms import Identifier, OntoModalityGridd, OrderPaird, RandIntensitiesd, RandTissuesd
 
 
 class Brightness(nn.Module):
@@ -123,6 +123,31 @@ class TestIntensities:
     def test_no_such_intensities(self, wrong):
         with pytest.raises(ValueError, match="no such cut"):
             RandIntensitiesd(**wrong)
+
+
+class TestTissues:
+    RAMP = torch.linspace(0, 1, 4096).view(1, 16, 16, 16)
+
+    def changed(self, seed: int, modality: str = "MR", **options: float) -> Tensor:
+        source = RandTissuesd(**options).set_random_state(seed)
+        return source({"image": self.RAMP, "modality": modality})["image"]
+
+    def test_air_stays_darkest_and_tissues_change_places(self):
+        orders = set()
+        for seed in range(20):
+            curve = self.changed(seed, prob=1.0, least=0.2).flatten()
+            assert curve.argmin() == 0 and curve[0] == 0
+            assert curve.max() == pytest.approx(1.0, abs=1e-3)
+            assert (curve[len(curve) // 5 + 1 :] >= 0.2 - 1e-6).all()
+            orders.add(tuple(curve[[1200, 2400, 3600]].argsort().tolist()))
+        assert len(orders) > 3
+
+    def test_tissues_of_a_ct_keep_their_order(self):
+        assert all(torch.equal(self.changed(seed, "CT", prob=1.0), self.RAMP) for seed in range(5))
+
+    def test_as_often_as_it_says(self):
+        often = sum(not torch.equal(self.changed(seed, prob=0.7), self.RAMP) for seed in range(200)) / 200
+        assert often == pytest.approx(0.7, abs=0.1)
 
 
 def test_flat_image(tmp_path):
