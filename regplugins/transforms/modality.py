@@ -126,23 +126,23 @@ class OrderPaird(Transform):
 
 
 class RandTissuesd(Randomizable, Transform):
-    """Show an MR in the contrast of another sequence: a random curve of its intensities, which leaves what is dark, air
-    and bone, dark, and lets tissues change places. Images of other modalities stay as they are: in a CT the order of
-    tissues is fixed.
+    """Show a head in another sequence, or another window: a random curve of its intensities that leaves what is dark
+    dark. In an MR tissues change places, and of air and bone alone it is known that they are dark; in a CT the order of
+    tissues is fixed: the curve never falls.
 
-    Chance in place of sequences that are not at hand, as in Billot et al., SynthSeg, Medical Image Analysis 86 (2023).
+    Chance in place of scans that are not at hand, as in Billot et al., SynthSeg, Medical Image Analysis 86 (2023).
 
     Args:
-        prob: how often an MR changes.
+        prob: how often an image changes.
         knots: of the curve, evenly over the intensities; between them it is linear.
-        least: a tissue is at least so bright, the brightest 1.
+        black: at most so many of them are black.
         key: of the modality.
     """
 
-    def __init__(self, prob: float = 0.7, knots: int = 6, least: float = 0.15, key: str = "modality") -> None:
+    def __init__(self, prob: float = 0.8, knots: int = 7, black: int = 4, key: str = "modality") -> None:
         self.prob = prob
         self.knots = knots
-        self.least = least
+        self.black = black
         self.key = key
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,9 +150,12 @@ class RandTissuesd(Randomizable, Transform):
         Args:
             data: with ``image`` ``(1, *spatial)`` in [0, 1] and the modality.
         """
-        if data[self.key] != "MR" or self.R.uniform() >= self.prob:
+        if self.R.uniform() >= self.prob:
             return dict(data)
-        values = np.append(0.0, self.R.uniform(self.least, 1.0, self.knots - 1))
+        values = self.R.uniform(0.1, 1.0, self.knots)
+        if data[self.key] == "CT":
+            values = np.sort(values)
+        values[: self.R.randint(1, self.black + 1)] = 0
         curve = np.interp(data["image"].numpy(), np.linspace(0.0, 1.0, self.knots), values / values.max())
         return {**data, "image": torch.from_numpy(curve.astype(np.float32))}
 
