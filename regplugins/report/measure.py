@@ -44,8 +44,8 @@ class MeasurePaird(Transform):
     image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and, of a rigid network, the first
     and the last as the ``network`` had it; ``polish_mm``, the like of the way from there to the result.
     ``folding_percent``, ``sd_log_jacobian`` and ``mean_jacobian``, of an affine one its determinant, of the field on
-    the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the other way too, ``both_ways_mm``, the like of the network's
-    two fields, and ``reverse``, the measures of that way.
+    the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the
+    other way too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,

@@ -19,6 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from regplugins.__main__ import main
 from regplugins.checks import first_cause
@@ -30,6 +31,13 @@ from tests.bundles.cases import REFINED, TRAINED, TrainedCase
 from tests.bundles.conftest import unset_properties
 
 pytestmark = pytest.mark.slow
+
+# In place of ``network``: before each pass a batch normalisation is set to use what it has learned.
+FROZEN = (
+    "$([part.register_forward_pre_hook(lambda part, _: part.eval() and None) for part in @network_def.modules()"
+    " if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)], @network_def.to(@device))[1]"
+)
+PLAIN = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01}
 
 
 @pytest.fixture(scope="module", params=TRAINED, ids=lambda case: case.name)
@@ -57,6 +65,22 @@ class TestTraining:
         assert resumed["epoch"] == whole["epoch"] == 2
         for name, value in whole["network"].items():
             torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
+
+    def test_two_processes_learn_what_one_with_their_batch_does(self, case, train, torchrun, tmp_path):
+        """With batch normalisation frozen, which would see half a batch; by plain steps, since Adam's first ones make
+        as much of a rounding error as of a derivative."""
+        overlay = tmp_path / "plain.json"
+        overlay.write_text(json.dumps({"network": FROZEN, "optimizer": PLAIN, "lr_scheduler#optimizer": "@optimizer"}))
+        options = {**case.few_steps, "amp": False, "max_epochs": 1}
+        one = train(tmp_path / "one", str(overlay), max_epochs=1)
+        torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
+        two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
+        assert one["iteration"] == two["iteration"] == 2
+        losses = [_losses(tmp_path / name) for name in ("one", "two")]
+        assert len(losses[0]) == 2
+        np.testing.assert_allclose(*losses, rtol=1e-4)
+        for name, value in one["network"].items():
+            torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
 
     def test_nothing_to_resume_from(self, train, tmp_path):
         with pytest.raises(RuntimeError) as error:
@@ -249,3 +273,12 @@ class TestWeights:
         configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
         parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
         assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)
+
+
+def _losses(folder: Path) -> list[float]:
+    """The curve of the training loss, iteration by iteration."""
+    for file in folder.glob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file)).Reload()
+        if "train_loss" in events.Tags()["scalars"]:
+            return [event.value for event in events.Scalars("train_loss")]
+    raise AssertionError(f"{folder} has no curve")
