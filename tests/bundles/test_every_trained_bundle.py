@@ -37,6 +37,8 @@ FROZEN = (
     "$([part.register_forward_pre_hook(lambda part, _: part.eval() and None) for part in @network_def.modules()"
     " if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)], @network_def.to(@device))[1]"
 )
+# Weights of another bundle's network, which tells CT from MR.
+SHARED = {"modality"}
 PLAIN = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01}
 
 
@@ -220,13 +222,13 @@ class TestWeights:
     def export(self, bundle, tmp_path):
         """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file to write."""
 
-        def call(name: str, **options: object) -> Path:
+        def call(name: str, weights: str = "model.pt", **options: object) -> Path:
             command = monai.bundle.ckpt_export if name.endswith(".ts") else monai.bundle.onnx_export
             command(
                 net_id="network_def",
                 meta_file=str(bundle / "configs/metadata.json"),
                 config_file=str(bundle / "configs/inference.json"),
-                ckpt_file=str(bundle / "models/model.pt"),
+                ckpt_file=str(bundle / "models" / weights),
                 filepath=str(tmp_path / name),
                 **options,
             )
@@ -235,13 +237,22 @@ class TestWeights:
         return call
 
     def test_exports_compute_the_same(self, case, bundle, export):
-        pair = torch.rand(1, 2, *case.export_shape)
-        script, onnx = export("model.ts"), export("model.onnx", input_shape=list(pair.shape))
-        expected = load_weights(case.network(), bundle / "models").eval()(pair).detach()
-        torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
-        session = onnxruntime.InferenceSession(onnx)
-        (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
-        np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
+        """Of all weights, each with the options of its network."""
+        names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
+        assert names - SHARED == set(case.variants)
+        for name, part in {"": {}, **case.variants}.items():
+            definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
+            network = case.network() if not name else ConfigParser(definition | part).get_parsed_content()
+            pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
+            options = {"weights": f"model_{name}.pt" if name else "model.pt"}
+            options |= {f"network_def#{key}": value for key, value in part.items()}
+            script = export("model.ts", **options)
+            onnx = export("model.onnx", input_shape=list(pair.shape), **options)
+            expected = load_weights(network, bundle / "models", name or None).eval()(pair).detach()
+            torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
+            session = onnxruntime.InferenceSession(onnx)
+            (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
+            np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
 
     def test_exported_files_register_the_sample(self, case, aligned, run, export, tmp_path):
         """As the weights themselves do; ONNX once it is exported for the size that its error names."""
