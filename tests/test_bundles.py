@@ -20,6 +20,8 @@ import torch
 from jsonschema import Draft202012Validator
 from monai.bundle import verify_metadata
 
+from tests.bundles.cases import CASES
+
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -56,6 +58,11 @@ def metadata_of(bundle: Path) -> dict[str, Any]:
 def tensors_of(metadata: dict[str, Any]) -> list[dict[str, Any]]:
     formats = metadata["network_data_format"]
     return [*formats["inputs"].values(), *formats["outputs"].values()]
+
+
+def test_every_bundle_that_registers_is_run_from_end_to_end() -> None:
+    registering = {bundle.name for bundle in BUNDLES if not set(OF_PAIRS) & set(LACKING.get(bundle.name, []))}
+    assert registering == {case.name for case in CASES}
 
 
 def test_schema_is_a_schema() -> None:

@@ -83,7 +83,7 @@ def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> li
     for number, (fixed, moving) in enumerate(islice(orders, KNOWN_PAIRS)):
         writer = PairWriter(target, f"{name}_{fixed}_{moving}_{number}")
         grid = _test_grid(images[fixed])
-        _write_warped(writer, images[fixed], images[moving], images["brainmask"], grid, RandomWarp())
+        write_warped(writer, images[fixed], images[moving], images["brainmask"], grid, RandomWarp())
         records.append(writer.record)
     return records
 
@@ -107,7 +107,7 @@ def strong_volumes(
     volumes = []
     for number in range(STRONG_PAIRS):
         writer = PairWriter(target, f"{name}_strong_{number}")
-        _write_warped(writer, images["flair"], images["t1c"], images["brainmask"], grid, STRONG, classes)
+        write_warped(writer, images["flair"], images["t1c"], images["brainmask"], grid, STRONG, classes)
         volumes.append(writer.record)
     return volumes
 
@@ -140,7 +140,7 @@ def strong_slices(
     for k in torch.linspace(float(low), float(high), STRONG_SLICES).round().int().tolist():
         cut = [MetaTensor(volume[..., k], affine=plane.affine) for volume in (*both, mask, tissue)]
         writer = PairWriter(target, f"{name}_slice_{k}")
-        _write_warped(writer, cut[0], cut[1], cut[2], plane, STRONG, cut[3])
+        write_warped(writer, cut[0], cut[1], cut[2], plane, STRONG, cut[3])
         slices.append(writer.record)
     return slices
 
@@ -152,7 +152,7 @@ def _roomy_grid(images: Mapping[str, MetaTensor]) -> Grid:
     return box.resized([SPACING] * 3, (extent / SPACING).round().int().tolist())
 
 
-def _write_warped(
+def write_warped(
     writer: PairWriter,
     fixed: MetaTensor,
     moving: MetaTensor,
@@ -161,7 +161,18 @@ def _write_warped(
     warp: RandomWarp,
     classes: MetaTensor | None = None,
 ) -> None:
-    """Write a pair on a grid, the fixed image under a map that the pair's name is the seed of."""
+    """Write a pair on a grid, the fixed image under a map that the pair's name is the seed of.
+
+    Args:
+        writer: of the pair; its record gets ``fixed``, ``moving``, ``fixed_mask``, ``truth`` and, with classes,
+            ``fixed_label`` and ``moving_label``.
+        fixed: before the warp, ``(1, *spatial)``, in the same world as the moving one.
+        moving: likewise.
+        mask: of the fixed image, before the warp.
+        grid: of all that is written.
+        warp: what the map is drawn from.
+        classes: labels of both.
+    """
     truth = warp.set_random_state(seed=crc32(writer.folder.name.encode()))(grid).sample(grid)
     writer.image("fixed", onto_grid(fixed, grid, truth), grid)
     writer.image("moving", onto_grid(moving, grid), grid)

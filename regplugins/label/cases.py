@@ -16,8 +16,6 @@ from regplugins.metrics import mutual_information
 from regplugins.prealign import initial_transform
 from regplugins.spatial import Grid, onto_grid
 
-# The tag of labels that somebody has looked at; others hold what models propose.
-FINAL = "final"
 # Voxels along the longest side of what is compared.
 _COARSE = 48
 # So many images at that resolution, 0.4 MB each, stay in memory.
@@ -29,8 +27,7 @@ class Datastore(Protocol):
 
     def list_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
-    def get_labels_by_image_id(self, image_id: str) -> Mapping[str, str]: ...
-    def get_label_uri(self, label_id: str, label_tag: str) -> str: ...
+    def datalist(self) -> Sequence[Mapping[str, str]]: ...
 
 
 @dataclass(frozen=True)
@@ -43,13 +40,19 @@ class Case:
 
 
 def annotated(datastore: Datastore) -> list[Case]:
-    """The images that have a final label, by id."""
-    labels = {name: datastore.get_labels_by_image_id(name) for name in sorted(datastore.list_images())}
-    return [
-        Case(name, datastore.get_image_uri(name), datastore.get_label_uri(tags[FINAL], FINAL))
-        for name, tags in labels.items()
-        if FINAL in tags
-    ]
+    """The images that have a final label, by id.
+
+    As the datastore lists them for training: one of DICOMweb fetches them first.
+    """
+    names = set(datastore.list_images())
+    cases = []
+    for pair in datastore.datalist():
+        file = Path(pair["image"]).name  # an id and its ending
+        known = [
+            file[:end] for end in range(len(file), 0, -1) if file[:end] in names and file[end : end + 1] in ("", ".")
+        ]
+        cases += [Case(name, pair["image"], pair["label"]) for name in known[:1]]
+    return sorted(cases, key=lambda case: case.name)
 
 
 def named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:

@@ -73,7 +73,7 @@ def propagate(
     datalist.write_text(json.dumps(records), encoding="utf-8")
     configs = [str(bundle / "configs/inference.json")]
     given = {"bundle_root": str(bundle), "datalist": str(datalist), "output_dir": str(output_dir)}
-    monai.bundle.run(config_file=configs, **given, **options)
+    monai.bundle.run(config_file=configs, logging_file=False, **given, **options)  # the server has its own
     fixed = load_image(image)
     labels, weights, found = [], [], []
     for case, record in zip(cases, records, strict=True):

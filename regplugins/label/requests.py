@@ -14,11 +14,13 @@ import torch
 
 from regplugins.checks import boolean, choice, whole
 from regplugins.io import read_chain, write_chain
-from regplugins.label.cases import FINAL, Case, Datastore, annotated, named, nearest
+from regplugins.label.cases import Case, Datastore, annotated, named, nearest
 from regplugins.label.propagation import FUSIONS, propagate
 from regplugins.prealign import CHOICES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
+# The tag of labels that somebody has looked at; others hold what models propose.
+FINAL = "final"
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # A request's own keys, and what they are without it.
@@ -88,21 +90,23 @@ def answer(
     return file.name, {"cases": result["cases"]}
 
 
-def opened(image: Any, datastore: Datastore, sessions: str | Path | None) -> str | None:
+def opened(request: Mapping[str, Any], datastore: Datastore, sessions: str | Path | None) -> str | None:
     """The id of an image that a client wants to be labelled; None: it is of a session, which the server keeps itself.
 
     Args:
-        image: what the request has as such.
+        request: its ``image``; of a session, whose id the client has given, the server adds ``session``.
         datastore: of the server.
         sessions: folder of the server's sessions.
 
     Raises:
         ValueError: neither an id of the datastore nor a session's file.
     """
+    image = request.get("image")
     if isinstance(image, str) and image in datastore.list_images():
         return image
     if (
         isinstance(image, str)
+        and "session" in request
         and sessions is not None
         and Path(image).resolve().is_relative_to(Path(sessions).resolve())
     ):

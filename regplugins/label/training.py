@@ -88,6 +88,7 @@ def train(
     (work / "datalist.json").write_text(json.dumps(sections), encoding="utf-8")
     monai.bundle.run(
         config_file=str(bundle / "configs/train.json"),
+        logging_file=False,  # the server has its own
         bundle_root=str(bundle),
         dataset_dir=str(work),
         output_dir=str(work / "output"),

@@ -30,7 +30,7 @@ _LEAST = 1e-12
 
 class FireLoss(nn.Module):
     """``L_syn + L_reg + R`` (Eqs. 1 to 4), every term the sum of both directions and, but for the smoothness, a root of
-    a mean square.
+    a mean square, that of each pair; of a batch, which the paper does not have, the mean.
 
     ``synthesis_accuracy``, ``synthesis_feature``, ``synthesis_cycle`` and ``synthesis_alignment`` make up ``L_syn``;
     ``registration_accuracy`` and ``inverse_consistency`` ``L_reg``; ``affine_synthesis``, ``affine_registration`` and
@@ -83,4 +83,5 @@ class FireLoss(nn.Module):
 
 
 def _rms(first: Tensor, second: Tensor) -> Tensor:
-    return ((first.float() - second.float()).square().mean() + _LEAST).sqrt()
+    squares = (first.float() - second.float()).square().flatten(1)
+    return (squares.mean(dim=1) + _LEAST).sqrt().mean()

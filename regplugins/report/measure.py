@@ -43,9 +43,9 @@ class MeasurePaird(Transform):
     landmarks are; ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed
     image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and, of a rigid network, the first
     and the last as the ``network`` had it; ``polish_mm``, the like of the way from there to the result.
-    ``folding_percent`` and ``sd_log_jacobian`` of the field on the network's grid; ``inverse_consistency_mm``: mean and
-    95th percentile. Of a pair that ``ReversePaird`` took the other way too, ``both_ways_mm``, the like of the network's
-    two fields, and ``reverse``, the measures of that way.
+    ``folding_percent``, ``sd_log_jacobian`` and ``mean_jacobian``, of an affine one its determinant, of the field on
+    the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the
+    other way too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
@@ -76,6 +76,7 @@ class MeasurePaird(Transform):
             determinant = jacobian_determinant(pair["field"].to_ddf()[None])
             measures["folding_percent"] = float(folding_percent(determinant))
             measures["sd_log_jacobian"] = float(sd_log_jacobian(determinant))
+            measures["mean_jacobian"] = float(determinant.mean())
             measures["inverse_consistency_mm"] = _inverse_consistency(pair)
             if "reverse" in pair:
                 measures["both_ways_mm"] = _distances(pair["both_ways"])

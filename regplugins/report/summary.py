@@ -128,7 +128,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
             row[f"endpoint_error_{statistic}_{when}"] = _look_up(report, "endpoint_error_mm", when, statistic)
         if "network" in report.get("endpoint_error_mm", {}):
             row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
-    row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian")}
+    row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian", "mean_jacobian")}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
         row[f"both_ways_{statistic}"] = _look_up(report, "both_ways_mm", statistic)

@@ -21,6 +21,8 @@ from regplugins.report import sha256
 
 _METADATA = "configs/metadata.json"
 _LARGE_FILES = "large_files.yml"
+# Text may become a tenth; what becomes less was made to fill a disk.
+_LARGEST_RATIO = 100
 # What a bundle has at least, besides its metadata.
 _REQUIRED = ("LICENSE", "configs/inference.json", "docs/README.md")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,2}")
@@ -36,7 +38,8 @@ _PARTS = {
 
 
 def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None) -> Path:
-    """Write a bundle as ``<name>_v<version>.zip``, one folder ``<name>`` in it, and its sha256 beside it.
+    """Write a bundle as ``<name>_v<version>.zip``, or ``…_without_weights.zip``, one folder ``<name>`` in it, and its
+    sha256 beside it.
 
     Nothing is compressed (images and weights are as small as they get), sorted, and without dates: the same bundle
     gives the same bytes on every machine. Of ``models`` it holds what ``metadata.json`` names.
@@ -61,7 +64,8 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     _check_parts(bundle)
     _check_weights(bundle, weights)
     output_dir.mkdir(parents=True, exist_ok=True)
-    target = output_dir / f"{bundle.name}_v{metadata['version']}.zip"
+    suffix = "" if weights_url is None else "_without_weights"
+    target = output_dir / f"{bundle.name}_v{metadata['version']}{suffix}.zip"
     with atomic(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         texts: dict[str, str] = {}
         if weights_url is not None:
@@ -121,14 +125,15 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
 
 
 def bundle_files(bundle: Path) -> list[str]:
-    """What a bundle is made of, relative to its folder: of ``models`` what ``metadata.json`` names.
+    """What a bundle is made of, relative to its folder: of ``models`` what ``metadata.json`` names, and not where these
+    were fetched from.
 
     Raises:
         FileNotFoundError: no bundle.
         ValueError: its metadata are none.
     """
     weights = _metadata(bundle)["weights"]
-    return [name for name in _files(bundle) if _part(name) != "models" or name in weights]
+    return [name for name in _files(bundle) if name in weights or (name != _LARGE_FILES and _part(name) != "models")]
 
 
 def _part(name: str) -> str:
@@ -139,7 +144,7 @@ def _belongs(name: str) -> bool:
     """Whether a bundle may hold a file of this name, relative to its folder."""
     path = PurePosixPath(name)
     patterns = _PARTS.get(path.parts[0])
-    if patterns is None or any(part.startswith(".") for part in path.parts):
+    if patterns is None or any(part.startswith(".") for part in path.parts):  # ".." too
         return False
     return len(path.parts) == 1 if not patterns else any(path.match(pattern) for pattern in patterns.split())
 
@@ -159,11 +164,11 @@ def _metadata(bundle: Path) -> dict[str, Any]:
         if not _VERSION.fullmatch(version):  # it becomes part of a file's name
             raise ValueError(f"version {version!r}")
         weights = {name: entry["sha256"] for name, entry in metadata["weights"].items()}
-        outside = [name for name in weights if _part(name) != "models" or ".." in name or not _belongs(name)]
+        outside = [name for name in weights if not name or _part(name) != "models" or not _belongs(name)]
         if outside:
             raise ValueError(f"weights {outside[0]!r}")
         return {"version": version, "weights": weights}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{bundle.name}/{_METADATA}: not a bundle's metadata ({error!r})") from error
 
 
@@ -207,7 +212,7 @@ def _kept_elsewhere(bundle: Path, weights: Mapping[str, str]) -> list[str]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["large_files"]
         found = [(entry["path"], entry["hash_type"], entry["hash_val"]) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{bundle.name}/{_LARGE_FILES}: not a list of files as pack writes it ({error!r})") from error
     for name, kind, digest in found:
         if name not in weights or kind != "sha256" or digest != weights[name]:
@@ -230,17 +235,24 @@ def _extract(path: Path, name: str, folder: Path) -> str:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if not entries:
                 raise ValueError(f"{name}: no archive of one bundle, it is empty")
-            twice = [file for file, count in Counter(entry.filename for entry in entries).items() if count > 1]
+            if sum(entry.file_size for entry in entries) > _LARGEST_RATIO * path.stat().st_size:
+                raise ValueError(f"{name}: no archive of one bundle, it would become {_LARGEST_RATIO} times as large")
+            places = {entry.filename: PurePosixPath(entry.filename) for entry in entries}
+            twice = [str(place) for place, count in Counter(places[e.filename] for e in entries).items() if count > 1]
             if twice:
                 raise ValueError(f"{name}: no archive of one bundle, it holds {twice[0]} twice")
-            roots = {PurePosixPath(entry.filename).parts[0] for entry in entries}
+            roots = {place.parts[:1] for place in places.values()}
             for entry in entries:
-                inside = PurePosixPath(*PurePosixPath(entry.filename).parts[1:])
+                inside = PurePosixPath(*places[entry.filename].parts[1:])
                 regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
                 safe = len(roots) == 1 and inside.parts and ".." not in inside.parts and "\\" not in entry.filename
                 if not (regular and safe and _belongs(inside.as_posix())):
                     raise ValueError(f"{name}: no archive of one bundle, it holds {entry.filename}")
-            (root,) = roots
+            folders = [entry.filename for entry in archive.infolist() if entry.is_dir()]
+            outside = [place for place in folders if ".." in PurePosixPath(place).parts or place.startswith("/")]
+            if outside:
+                raise ValueError(f"{name}: no archive of one bundle, it holds {outside[0]}")
+            ((root,),) = roots
             if root.startswith((".", "/")):
                 raise ValueError(f"{name}: no archive of one bundle, it holds {root}")
             archive.extractall(folder, entries)

@@ -55,6 +55,7 @@ class TrainedCase(BundleCase):
             ``refine.json``.
         lowered: by how much, at least.
         margin: how much larger the network's input is than its field, at either end of an axis.
+        variants: weights beside ``model.pt``, ``model_<name>.pt``, by name: their network's part of ``network_def``.
         refined_as_trained: whether refinement lowers the training objective, of which a pair to register has all.
     """
 
@@ -67,6 +68,7 @@ class TrainedCase(BundleCase):
     overlays: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     refined_as_trained: bool = True
 
     @property
@@ -94,6 +96,7 @@ HIPPOCAMPUS = TrainedCase(
     gain=0.05,
     dissimilarity=LocalNCCLoss(7),
     lowered=0.01,
+    variants={"weak": {}},
 )
 
 # What the bundles for brains of several sequences have in common.
@@ -115,6 +118,7 @@ GATED_GRADIENT = TrainedCase(
     network=partial(GatedDualBranch, norm="batch"),
     stride=16,
     training={"spacing": 6.0, "network_shape": [32, 32, 32], "init": "none"},
+    variants={"vm": {"fusion": "none"}, "vm_concat": {"fusion": "concat"}, "average": {"fusion": "average"}},
     **_BRAINS,
 )
 
@@ -132,6 +136,7 @@ FIRE = TrainedCase(
     name="brain_mr_fire",
     network=partial(Fire, channels=8),
     stride=4,
+    variants={"slices": {"spatial_dims": 2, "channels": 16}},
     training={
         "spacing": 6.0,
         "network_shape": [32, 32, 32],

@@ -133,6 +133,10 @@ class TestEvaluation:
     def test_the_affine_part_alone_does_not_bend(self, rows):
         for row in rows["affine"]:
             assert float(row["sd_log_jacobian"]) == pytest.approx(0, abs=1e-3)
+            there, back = (float(row[f"{way}mean_jacobian"]) for way in ("", "reverse_"))
+            assert there > 0
+            # What the shipped network finds there and back are nearly inverses.
+            assert there * back == pytest.approx(1, abs=0.1)
         assert any(float(row["sd_log_jacobian"]) > 0.01 for row in rows["both"])
 
 

@@ -19,6 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from regplugins.__main__ import main
 from regplugins.checks import first_cause
@@ -30,6 +31,15 @@ from tests.bundles.cases import REFINED, TRAINED, TrainedCase
 from tests.bundles.conftest import unset_properties
 
 pytestmark = pytest.mark.slow
+
+# In place of ``network``: before each pass a batch normalisation is set to use what it has learned.
+FROZEN = (
+    "$([part.register_forward_pre_hook(lambda part, _: part.eval() and None) for part in @network_def.modules()"
+    " if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)], @network_def.to(@device))[1]"
+)
+# Weights of another bundle's network, which tells CT from MR.
+SHARED = {"modality"}
+PLAIN = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01}
 
 
 @pytest.fixture(scope="module", params=TRAINED, ids=lambda case: case.name)
@@ -57,6 +67,22 @@ class TestTraining:
         assert resumed["epoch"] == whole["epoch"] == 2
         for name, value in whole["network"].items():
             torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
+
+    def test_two_processes_learn_what_one_with_their_batch_does(self, case, train, torchrun, tmp_path):
+        """With batch normalisation frozen, which would see half a batch; by plain steps, since Adam's first ones make
+        as much of a rounding error as of a derivative."""
+        overlay = tmp_path / "plain.json"
+        overlay.write_text(json.dumps({"network": FROZEN, "optimizer": PLAIN, "lr_scheduler#optimizer": "@optimizer"}))
+        options = {**case.few_steps, "amp": False, "max_epochs": 1}
+        one = train(tmp_path / "one", str(overlay), max_epochs=1)
+        torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
+        two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
+        assert one["iteration"] == two["iteration"] == 2
+        losses = [_losses(tmp_path / name) for name in ("one", "two")]
+        assert len(losses[0]) == 2
+        np.testing.assert_allclose(*losses, rtol=1e-4)
+        for name, value in one["network"].items():
+            torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
 
     def test_nothing_to_resume_from(self, train, tmp_path):
         with pytest.raises(RuntimeError) as error:
@@ -196,13 +222,13 @@ class TestWeights:
     def export(self, bundle, tmp_path):
         """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file to write."""
 
-        def call(name: str, **options: object) -> Path:
+        def call(name: str, weights: str = "model.pt", **options: object) -> Path:
             command = monai.bundle.ckpt_export if name.endswith(".ts") else monai.bundle.onnx_export
             command(
                 net_id="network_def",
                 meta_file=str(bundle / "configs/metadata.json"),
                 config_file=str(bundle / "configs/inference.json"),
-                ckpt_file=str(bundle / "models/model.pt"),
+                ckpt_file=str(bundle / "models" / weights),
                 filepath=str(tmp_path / name),
                 **options,
             )
@@ -211,13 +237,22 @@ class TestWeights:
         return call
 
     def test_exports_compute_the_same(self, case, bundle, export):
-        pair = torch.rand(1, 2, *case.export_shape)
-        script, onnx = export("model.ts"), export("model.onnx", input_shape=list(pair.shape))
-        expected = load_weights(case.network(), bundle / "models").eval()(pair).detach()
-        torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
-        session = onnxruntime.InferenceSession(onnx)
-        (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
-        np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
+        """Of all weights, each with the options of its network."""
+        names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
+        assert names - SHARED == set(case.variants)
+        for name, part in {"": {}, **case.variants}.items():
+            definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
+            network = case.network() if not name else ConfigParser(definition | part).get_parsed_content()
+            pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
+            options = {"weights": f"model_{name}.pt" if name else "model.pt"}
+            options |= {f"network_def#{key}": value for key, value in part.items()}
+            script = export("model.ts", **options)
+            onnx = export("model.onnx", input_shape=list(pair.shape), **options)
+            expected = load_weights(network, bundle / "models", name or None).eval()(pair).detach()
+            torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
+            session = onnxruntime.InferenceSession(onnx)
+            (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
+            np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
 
     def test_exported_files_register_the_sample(self, case, aligned, run, export, tmp_path):
         """As the weights themselves do; ONNX once it is exported for the size that its error names."""
@@ -249,3 +284,12 @@ class TestWeights:
         configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
         parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
         assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)
+
+
+def _losses(folder: Path) -> list[float]:
+    """The curve of the training loss, iteration by iteration."""
+    for file in folder.glob("events.out.tfevents.*"):
+        events = EventAccumulator(str(file)).Reload()
+        if "train_loss" in events.Tags()["scalars"]:
+            return [event.value for event in events.Scalars("train_loss")]
+    raise AssertionError(f"{folder} has no curve")

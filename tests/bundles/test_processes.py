@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes: the same training, the same table, and what is left when one of them dies."""
+"""Several processes: the same table, and what is left when one of them dies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.bundles.cases import GATED_GRADIENT, TrainedCase
 from tests.bundles.conftest import torchrun_command
@@ -30,23 +29,6 @@ def case() -> TrainedCase:
 
 
 class TestTraining:
-    def test_two_processes_learn_what_one_with_their_batch_does(self, case, train, torchrun, tmp_path):
-        """Of a network without batch normalisation, which would see half a batch; plain steps, since Adam's first
-        ones make as much of a rounding error as of a derivative."""
-        overlay = tmp_path / "plain.json"
-        plain = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.1}
-        overlay.write_text(json.dumps({"network_def#norm": None, "optimizer": plain}))
-        one = train(tmp_path / "one", str(overlay), max_epochs=2)
-        options = {**case.few_steps, "amp": False, "max_epochs": 2}
-        torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
-        two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
-        assert one["iteration"] == two["iteration"] == 4
-        losses = [_losses(tmp_path / name) for name in ("one", "two")]
-        assert len(losses[0]) == 4
-        np.testing.assert_allclose(*losses, rtol=1e-3)
-        for name, value in one["network"].items():
-            torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
-
     def test_a_batch_that_cannot_be_shared(self, case, bundle, data, tmp_path):
         options = {"dataset_dir": data, "output_dir": tmp_path, **case.few_steps, "batch_size": 3, "max_epochs": 1}
         command = torchrun_command(bundle, "train", "multi_gpu_train", **options)
@@ -110,15 +92,6 @@ class TestInference:
         (tmp_path / "moving_1.nii.gz").write_bytes(whole)
         torchrun("inference", "multi_gpu_inference", **options)
         assert [row["name"] for row in _table(tmp_path / "two")] == ["by_0", "by_1", "by_2"]
-
-
-def _losses(folder: Path) -> list[float]:
-    """The curve of the training loss, iteration by iteration."""
-    for file in folder.glob("events.out.tfevents.*"):
-        events = EventAccumulator(str(file)).Reload()
-        if "train_loss" in events.Tags()["scalars"]:
-            return [event.value for event in events.Scalars("train_loss")]
-    raise AssertionError(f"{folder} has no curve")
 
 
 def _table(folder: Path) -> list[dict[str, str]]:

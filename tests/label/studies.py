@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +31,10 @@ class Folder:
     def get_image_uri(self, image_id: str) -> str:
         return str(self.folder / f"{image_id}.nii.gz")
 
-    def get_labels_by_image_id(self, image_id: str) -> Mapping[str, str]:
-        tags = (self.folder / "labels").iterdir()
-        return {tag.name: image_id for tag in tags if (tag / f"{image_id}.nii.gz").exists()}
-
-    def get_label_uri(self, label_id: str, label_tag: str) -> str:
-        return str(self.folder / "labels" / label_tag / f"{label_id}.nii.gz")
+    def datalist(self) -> list[dict[str, str]]:
+        labels = {name: self.folder / f"labels/final/{name}.nii.gz" for name in self.list_images()}
+        pairs = [(self.get_image_uri(name), label) for name, label in labels.items() if label.exists()]
+        return [{"image": image, "label": str(label)} for image, label in pairs]
 
 
 def write_studies(folder: Path, truth: Path) -> None:

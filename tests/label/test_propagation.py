@@ -48,6 +48,20 @@ class TestCases:
         assert [case.name for case in cases] == list(ANNOTATED)
         assert all(Path(case.label).parent.name == "final" for case in cases)
 
+    def test_ids_may_have_dots_and_begin_alike(self, store, tmp_path):
+        """As series of DICOM do, whose files the datastore alone knows."""
+        ids = ("1.2", "1.2.3")
+        files = [{"image": str(tmp_path / f"{name}.nii.gz"), "label": str(tmp_path / f"l{name}")} for name in ids]
+
+        class Series(Folder):
+            def list_images(self) -> list[str]:
+                return list(ids)
+
+            def datalist(self) -> list[dict[str, str]]:
+                return files
+
+        assert [case.name for case in annotated(Series(store.folder))] == list(ids)
+
     @pytest.mark.parametrize("contrast", [1.0, -3.0])
     def test_the_nearest_is_the_image_itself_elsewhere_in_another_contrast(self, store, tmp_path, contrast):
         image = load_image(store.get_image_uri("case_c"))
@@ -200,11 +214,14 @@ class TestRequests:
         sessions.mkdir()
         (sessions / "image.nii.gz").touch()
         (tmp_path / "secret.nii.gz").touch()
-        assert opened("case_a", store, sessions) == "case_a"
-        assert opened(str(sessions / "image.nii.gz"), store, sessions) is None
+        assert opened({"image": "case_a"}, store, sessions) == "case_a"
+        kept_image, session = str(sessions / "image.nii.gz"), {"session": "{}"}
+        assert opened({"image": kept_image, **session}, store, sessions) is None
+        with pytest.raises(ValueError, match="not an id of the datastore"):
+            opened({"image": kept_image}, store, sessions)
         for image in (str(tmp_path / "secret.nii.gz"), f"{sessions}/../secret.nii.gz", "case_e", 3, None):
             with pytest.raises(ValueError, match="not an id of the datastore"):
-                opened(image, store, sessions)
+                opened({"image": image, **session}, store, sessions)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.bundles.cases import CASES
 from tests.label.studies import ANNOTATED, BUNDLE, NEW, ROOT, dice, write_studies
 
 PYTHON = os.environ.get("REGPLUGINS_MONAILABEL")
@@ -52,10 +53,10 @@ class Server:
         with urllib.request.urlopen(request, timeout=600) as response:
             return bytes(response.read())
 
-    def infer(self, image: str, output: str = "image", /, **params: Any) -> bytes:
+    def infer(self, image: str, output: str = "image", model: str = MODEL, /, **params: Any) -> bytes:
         form = urllib.parse.urlencode({"params": json.dumps(params)}).encode()
         query = urllib.parse.urlencode({"image": image, "output": output})
-        return self.post(f"/infer/{MODEL}?{query}", form, "application/x-www-form-urlencoded")
+        return self.post(f"/infer/{model}?{query}", form, "application/x-www-form-urlencoded")
 
     def do(self, path: str, **params: Any) -> Any:
         return json.loads(self.post(path, json.dumps(params).encode(), "application/json"))
@@ -174,6 +175,14 @@ class TestOurApp:
             server.infer(NEW, fusion="staple")
         assert "fusion must be one of" in json.loads(error.value.read())["detail"]
 
+    def test_its_log_goes_on(self, server):
+        """Bundles have a logging.conf each, which would be the server's from the first request on."""
+        log = server.studies.parent / "app/logs/app.log"
+        before = log.read_text(errors="replace").count("Infer Request")
+        for _ in range(2):
+            server.infer(NEW)
+        assert log.read_text(errors="replace").count("Infer Request") == before + 2
+
     def test_batch_infer(self, server):
         found = server.do(f"/batch/infer/{MODEL}?images=unlabeled&run_sync=true")
         assert list(found) == [NEW]
@@ -197,24 +206,29 @@ class TestOurApp:
 
 
 def test_the_unchanged_app_for_bundles(tmp_path):
-    """Laid out by ``python -m regplugins label``."""
+    """Laid out by ``python -m regplugins label``: one with an annotated case, all others with their samples."""
     words = [str(PYTHON), "-m", "monailabel.main", "apps", "--download", "--name", "monaibundle"]
     subprocess.run([*words, "--output", str(tmp_path / "apps")], check=True, capture_output=True, cwd=tmp_path)
     write_studies(tmp_path / "atlas", tmp_path / "unused.nii.gz")
-    atlas, label = tmp_path / "atlas/case_a.nii.gz", tmp_path / "atlas/labels/final/case_a.nii.gz"
-    words = [
-        str(PYTHON),
-        "-m",
-        "regplugins",
-        "label",
-        str(BUNDLE),
-        "--output_dir",
-        str(tmp_path / "apps/monaibundle/model"),
-    ]
-    subprocess.run([*words, "--moving", str(atlas), "--moving_label", str(label)], check=True, capture_output=True)
-    app = ["--app", str(tmp_path / "apps/monaibundle"), "--conf", "models", MODEL, "--conf", "zoo_source", "ngc"]
-    with running(tmp_path, *app) as server:
-        assert list(server.get("/info/")["models"]) == [MODEL]
+    atlases = {case.name: ROOT / "bundles" / case.name / "sample/moving.nii.gz" for case in CASES}
+    labels = {name: path.with_name("moving_label.nii.gz") for name, path in atlases.items()}
+    atlases[MODEL] = tmp_path / "atlas/case_a.nii.gz"
+    labels[MODEL] = tmp_path / "atlas/labels/final/case_a.nii.gz"
+    for name, atlas in atlases.items():
+        words = [str(PYTHON), "-m", "regplugins", "label", str(ROOT / "bundles" / name)]
+        words += ["--output_dir", str(tmp_path / "apps/monaibundle/model")]
+        words += ["--moving", str(atlas), "--moving_label", str(labels[name])]
+        subprocess.run(words, check=True, capture_output=True)
+    models = ["--conf", "models", ",".join(atlases), "--conf", "zoo_source", "ngc"]
+    with running(tmp_path, "--app", str(tmp_path / "apps/monaibundle"), *models) as server:
+        assert set(server.get("/info/")["models"]) == set(atlases)
         label = saved(server.infer(NEW, device="cpu"), tmp_path / "label.nii.gz")
         check_label(label, server, "app for bundles, case_a", ["case_a"])
         assert server.infer(NEW, device="cpu", moving="/etc/passwd") == server.infer(NEW, device="cpu")
+        for name in set(atlases) - {MODEL}:
+            shutil.copyfile(ROOT / "bundles" / name / "sample/fixed.nii.gz", server.studies / f"{name}.nii.gz")
+            found = nib.load(saved(server.infer(name, "image", name, device="cpu"), tmp_path / f"{name}_label.nii.gz"))
+            opened = nib.load(server.studies / f"{name}.nii.gz")
+            assert found.get_data_dtype() == np.uint8 and found.shape == opened.shape, name
+            np.testing.assert_allclose(found.affine, opened.affine, atol=1e-4)
+            assert set(np.unique(found.dataobj)) == set(np.unique(nib.load(labels[name]).dataobj)), name

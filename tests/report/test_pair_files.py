@@ -64,10 +64,19 @@ def test_figures_of_a_shift(home):
     assert measures["tre_mm"]["after"] == {"mean": pytest.approx(0, abs=1e-5), "max": pytest.approx(0, abs=1e-5)}
     assert measures["folding_percent"] == 0
     assert measures["sd_log_jacobian"] == pytest.approx(0, abs=1e-6)
+    assert measures["mean_jacobian"] == pytest.approx(1)
     assert measures["inverse_consistency_mm"]["p95"] < 0.01
     assert mean_dice(home) == 1.0
     assert folding(home) == 0.0
     assert correlation(home) == measures["similarity"]["ncc"]["after"]
+
+
+def test_mean_jacobian_of_an_affine_field_is_its_determinant(home):
+    matrix = torch.tensor([[1.1, 0.2, 0.0], [0.0, 0.8, 0.1], [0.0, 0.0, 1.05]])
+    index = torch.stack(torch.meshgrid(*(torch.arange(size) * 1.0 for size in SHAPE), indexing="ij"))
+    ddf = torch.einsum("ab,b...->a...", matrix - torch.eye(3), index)
+    measures = MeasurePaird()({**home, "field": DisplacementField.from_ddf(ddf, home["grid"])})["measures"]
+    assert measures["mean_jacobian"] == pytest.approx(float(torch.linalg.det(matrix)), rel=1e-4)
 
 
 def endpoint_errors(pair, truth, mask=None):

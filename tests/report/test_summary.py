@@ -30,6 +30,7 @@ MEASURES: dict[str, Any] = {
     "endpoint_error_mm": {"before": {"mean": 5.0, "p95": 8.0}, "after": {"mean": 0.75, "p95": 1.25}},
     "folding_percent": 0.03,
     "sd_log_jacobian": 0.12,
+    "mean_jacobian": 1.03,
     "inverse_consistency_mm": {"mean": 0.05, "p95": 0.11},
     "both_ways_mm": {"mean": 0.4, "p95": 0.9},
 }
@@ -133,6 +134,7 @@ def test_row_has_the_key_figures_and_always_the_same_columns(report: dict[str, A
         "endpoint_error_p95_after": 1.25,
         "folding_percent": 0.03,
         "sd_log_jacobian": 0.12,
+        "mean_jacobian": 1.03,
         "inverse_consistency_mean": 0.05,
         "inverse_consistency_p95": 0.11,
         "both_ways_mean": 0.4,

@@ -151,6 +151,9 @@ class TestUnpack:
             f"{NAME}/models/model.pkl",
             f"{NAME}/configs/.hidden.json",
             "another/configs/train.json",
+            ".",
+            f"{NAME}/../../escaped/",
+            "/escaped/",
         ],
     )
     def test_a_file_that_no_bundle_has(self, name, archive, tmp_path):
@@ -239,11 +242,19 @@ class TestUnpack:
         self.refused(tmp_path / "empty.zip", tmp_path, "empty.zip: no archive of one bundle, it is empty")
 
     @pytest.mark.filterwarnings("ignore:Duplicate name")
-    def test_a_file_that_is_there_twice(self, archive, tmp_path):
+    @pytest.mark.parametrize("name", ["configs/train.json", "configs/./train.json", "configs//train.json"])
+    def test_a_file_that_is_there_twice(self, name, archive, tmp_path):
         def again(entries: dict[zipfile.ZipInfo, bytes]) -> None:
-            entries[zipfile.ZipInfo(f"{NAME}/configs/train.json")] = b"{}"
+            entries[zipfile.ZipInfo(f"{NAME}/{name}")] = b"{}"
 
         self.refused(repacked(archive, tmp_path / "twice.zip", again), tmp_path, r"holds .*train\.json twice")
+
+    def test_what_would_fill_a_disk(self, archive, tmp_path):
+        shutil.copy(archive, tmp_path / "bomb.zip")
+        with zipfile.ZipFile(tmp_path / "bomb.zip", "a", zipfile.ZIP_DEFLATED) as file:
+            for number in range(8):
+                file.writestr(f"{NAME}/docs/{number}.md", bytes(10 * archive.stat().st_size + 3 * 10**7))
+        self.refused(tmp_path / "bomb.zip", tmp_path, "no archive of one bundle, it would become 100 times as large")
 
     def test_a_file_that_is_a_folder_too(self, archive, tmp_path):
         def below(entries: dict[zipfile.ZipInfo, bytes]) -> None:
@@ -261,6 +272,8 @@ class TestUnpack:
         [
             lambda metadata: metadata | {"version": "../../x"},
             lambda metadata: metadata | {"weights": {"../../x.pt": {"sha256": "0" * 64}}},
+            lambda metadata: metadata | {"weights": {"models/../../x.pt": {"sha256": "0" * 64}}},
+            lambda metadata: metadata | {"weights": {"": {"sha256": "0" * 64}}},
         ],
     )
     def test_metadata_that_name_places(self, change, archive, tmp_path):
@@ -313,6 +326,7 @@ class TestWithMonai:
         assert {name: digest(bundle / "models" / name) for name in names} == {
             name: digest(source / "models" / name) for name in names
         }
+        assert pack(bundle, tmp_path / "again").read_bytes() == pack(source, tmp_path / "whole").read_bytes()
 
     def test_does_not_take_other_weights_from_there(self, server, tmp_path):
         pytest.importorskip("yaml", reason="MONAI reads large_files.yml by PyYAML")

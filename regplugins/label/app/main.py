@@ -102,7 +102,7 @@ class MyApp(MONAILabelApp):
         """As in MONAI Label, for ids of the datastore and images of its sessions alone."""
         try:
             requests.kept(request)
-            own = requests.opened(request.get("image"), datastore or self.datastore(), self.sessions().store_path)
+            own = requests.opened(request, datastore or self.datastore(), self.sessions().store_path)
             result: dict[str, Any] = super().infer({**request, _OWN: own}, datastore)
             return result
         except Exception as error:
