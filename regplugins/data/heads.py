@@ -34,17 +34,16 @@ SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.1)
 # A cube that holds a head however it is turned, voxels of SPACING mm.
 SPACING, ROOM = 2.0, 130
 
-# Heads by their modality, and which of them a modality is learnt from, which chose among training runs and which are
-# new. All of one person, or of one population, are on one side.
+# Heads by their modality, and which of them a modality is learnt from and which are new: of so few none is left to
+# choose epochs by. All of one person, or of one population, are on one side.
 MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
     "modality_training": {
-        "CT": ("templates/ct", "heads/ct_template"),
+        "CT": ("templates/ct", "heads/ct_template", "heads/ct_pitch"),
         "MR": (
             *("templates/t1", "templates/t2", "templates/pd", "templates/flair"),
-            *("heads/mr_t1_chris", "heads/mr_pd_chris"),
+            *("heads/mr_t1_chris", "heads/mr_pd_chris", "heads/mr_t1_niivue"),
         ),
     },
-    "modality_validation": {"CT": ("heads/ct_pitch",), "MR": ("heads/mr_t1_niivue",)},
     "modality_test": {
         "CT": ("heads/ct_cranium", "head_ct_mr_phantom/ct"),
         "MR": ("heads/mr_t1_colin27", "heads/mr_t1_datalad", "heads/mr_t2_niivue", "head_ct_mr_phantom/mr_t2"),
@@ -69,8 +68,8 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
         The datalist. ``training``: the templates, records with ``image``, ``subject`` and ``sequence``. ``test_15``,
         ``test_45`` and ``test_90``, ``validation_15`` and ``validation_45``: pairs of a warped template's MR, fixed,
         and its CT, moving, turned by up to so many degrees and shifted (``MOTIONS``), with ``truth`` and
-        ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``,
-        ``modality_validation`` and ``modality_test``: records with ``image`` and ``modality``, "CT" or "MR".
+        ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``
+        and ``modality_test``: records with ``image`` and ``modality``, "CT" or "MR".
 
     Raises:
         FileNotFoundError: a folder or image is missing.
