@@ -23,7 +23,7 @@ import torch
 from peers_prealign import METHODS
 
 from regplugins.data import load_image
-from regplugins.io import read_affine, write_image, write_transform
+from regplugins.io import read_transform, write_image, write_transform
 from regplugins.prealign import Volume, initial_transform
 from regplugins.prealign.centres import weighted_foreground
 from regplugins.spatial import AffineTransform, Grid
@@ -50,7 +50,7 @@ def main(
             write_image(scan.as_tensor(), Grid(grid.shape, turn.inverse().matrix @ grid.affine), moving)
         found |= {name: turn @ METHODS[name](fixed, moving) for name in methods}
     if also is not None:
-        found["given"] = read_affine(also)
+        found["given"] = read_transform(also)
     image = load_image(fixed)
     points, _ = weighted_foreground(Volume.prepare("fixed", image.as_tensor(), Grid.from_image(image)).shrunk(32**3))
     for (name, one), (other_name, other) in combinations(found.items(), 2):

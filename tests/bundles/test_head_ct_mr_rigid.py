@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from regplugins.checks import first_cause
-from regplugins.io import read_affine
+from regplugins.io import read_transform
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
 from tests.bundles.cases import HEADS, TrainedCase
@@ -29,7 +29,7 @@ def case() -> TrainedCase:
 
 class TestTransform:
     def test_is_rigid_and_all_of_it_in_the_affine_file(self, registered):
-        matrix = read_affine(registered / "transform_0GenericAffine.mat").matrix[:3, :3]
+        matrix = read_transform(registered / "transform_0GenericAffine.mat").matrix[:3, :3]
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(3, dtype=torch.float64))
         assert float(torch.linalg.det(matrix)) == pytest.approx(1)
         for name in ("Warp", "InverseWarp"):
@@ -57,8 +57,8 @@ class TestTransform:
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), motion @ image.affine), tmp_path / "turned.nii.gz")
         pair = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "turned.nii.gz")}
         run("inference", output_dir=str(tmp_path / "out"), polish=True, **pair)
-        first = read_affine(registered / "transform_0GenericAffine.mat").matrix
-        turned = read_affine(tmp_path / "out/transform_0GenericAffine.mat").matrix
+        first = read_transform(registered / "transform_0GenericAffine.mat").matrix
+        turned = read_transform(tmp_path / "out/transform_0GenericAffine.mat").matrix
         corners = torch.tensor([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)]).double()
         error = ((turned - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
         assert float(error.mean()) < 3
@@ -74,7 +74,7 @@ class TestOrder:
         paths = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving", "moving_label")}
         exchanged = {"fixed": paths["moving"], "moving": paths["fixed"], "fixed_label": paths["moving_label"]}
         run("inference", output_dir=str(tmp_path), order="auto", polish=True, **exchanged)
-        found, expected = (read_affine(folder / "transform_0GenericAffine.mat") for folder in (tmp_path, registered))
+        found, expected = (read_transform(folder / "transform_0GenericAffine.mat") for folder in (tmp_path, registered))
         torch.testing.assert_close(found.matrix, expected.matrix, atol=1e-6, rtol=0)
         labels = [np.asarray(nib.load(f / "warped_label.nii.gz").dataobj) for f in (tmp_path, registered)]
         np.testing.assert_array_equal(*labels)
