@@ -53,7 +53,8 @@ class TestDistributions:
     def test_the_wheel_holds_the_package_and_nothing_else(self, distributions):
         with zipfile.ZipFile(distributions["wheel"]) as archive:
             names = [name for name in archive.namelist() if ".dist-info/" not in name]
-        kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "regplugins").rglob("*.py")}
+        suffixes = (".py", ".json", ".html", ".typed")
+        kept = {p.relative_to(ROOT).as_posix() for p in (ROOT / "regplugins").rglob("*") if p.suffix in suffixes}
         assert set(names) >= kept
         assert {name.split("/")[0] for name in names} == {"regplugins"}
         assert distributions["wheel"].name == f"regplugins-{regplugins.__version__}-py3-none-any.whl"

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from regplugins.data.aligned_pairs import prepare_aligned_pairs
 from regplugins.data.brains import prepare_brains
+from regplugins.data.datasets import ClassDataset, PairDataset, PairSampler
 from regplugins.data.heads import prepare_heads
 from regplugins.data.hippocampus import prepare_hippocampus
 from regplugins.data.pairs import (
-    ClassDataset,
-    PairDataset,
-    PairSampler,
     balanced,
     multimodal_pairs,
     paired_modalities,

@@ -66,9 +66,9 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
     """Write moved pairs to validate and test on, and ``datalist.json``.
 
     Args:
-        source: folder with ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct`` and the probabilities times 1000 of
-            ``grey``, ``white`` and ``csf``, on one grid), ``heads/`` and
-            ``head_ct_mr_phantom/``, ``.nii.gz``, see ``MODALITIES``.
+        source: folder with ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct`` and the probabilities times 1000
+            of ``grey``, ``white`` and ``csf``, on one grid), ``heads/`` and ``head_ct_mr_phantom/``, ``.nii.gz``, see
+            ``MODALITIES``.
         target: folder for what is written, made if need be.
 
     Returns:

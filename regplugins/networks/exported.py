@@ -16,6 +16,8 @@ onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
 SUFFIXES = (".ts", ".onnx")
 # What inferers ask of a network, and a file that holds its operations alone does not say.
 _NUMBERS = ("stride", "margin", "voxel_bytes")
+# What a network was told to give, which an exported one does not unlearn.
+_CHOSEN = ("affine_alone", "regressor")
 
 
 def load_exported(path: Path, definition: nn.Module) -> nn.Module:
@@ -28,7 +30,8 @@ def load_exported(path: Path, definition: nn.Module) -> nn.Module:
     Raises:
         FileNotFoundError: no such file.
         ImportError: an ONNX file, and onnxruntime is not installed.
-        ValueError: damaged, or no such file as its name says.
+        ValueError: damaged, no such file as its name says, or exported with other options than the definition's. (An
+            ONNX file does not say with which.)
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -40,6 +43,10 @@ def load_exported(path: Path, definition: nn.Module) -> nn.Module:
         raise
     except Exception as error:
         raise ValueError(f"{path}: no exported network, or damaged ({textwrap.shorten(str(error), 300)})") from error
+    for name in _CHOSEN:
+        if hasattr(network, name) and getattr(network, name) != getattr(definition, name):
+            said = f"{name} {getattr(network, name)}, not {getattr(definition, name)}"
+            raise ValueError(f"{path}: was exported with {said}: give network_def the options of the export")
     if not hasattr(network, "stride"):  # TensorRT's keep nothing but the operations
         _copy_numbers(definition, network)
     return network

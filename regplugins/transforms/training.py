@@ -14,7 +14,7 @@ from monai.transforms import Randomizable, SpatialCrop, Transform
 from monai.transforms.utils import weighted_patch_samples
 
 from regplugins.checks import number
-from regplugins.data.pairs import PAIRED
+from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
 from regplugins.spatial import (
     Grid,

@@ -7,6 +7,7 @@ import csv
 import json
 from pathlib import Path
 
+import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
@@ -159,16 +160,45 @@ class TestInference:
         assert reverse["inputs"]["fixed"]["path"] == report["inputs"]["moving"]["path"]
         assert report["reverse"]["similarity"] == reverse["similarity"]
 
+    def test_an_exported_network_gives_the_part_that_it_was_exported_with(self, bundle, aligned, run, tmp_path):
+        monai.bundle.ckpt_export(
+            net_id="network_def",
+            meta_file=str(bundle / "configs/metadata.json"),
+            config_file=str(bundle / "configs/inference.json"),
+            ckpt_file=str(bundle / "models/model.pt"),
+            filepath=str(tmp_path / "affine.ts"),
+            **{"network_def#part": "affine"},
+        )
+        given = {"init": aligned, "weights": str(tmp_path / "affine.ts")}
+        run("inference", output_dir=str(tmp_path / "out"), **given, **{"network_def#part": "affine"})
+        report = json.loads((tmp_path / "out/report.json").read_text())
+        assert report["sd_log_jacobian"] == pytest.approx(0, abs=1e-4)
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path / "none"), **given)
+        assert "affine.ts: was exported with affine_alone True, not False" in str(first_cause(error.value))
+        assert not (tmp_path / "none").exists()
+
     def test_synthesised_images(self, bundle, aligned, run, tmp_path):
         run("inference", output_dir=str(tmp_path), init=aligned, synthesised=True)
+        fixed, moving = (centre_of_mass(nib.load(bundle / f"sample/{key}.nii.gz")) for key in ("fixed", "moving"))
+        assert np.linalg.norm(fixed - moving) > 12
         for name in ("moving", "fixed"):
             image = nib.load(tmp_path / f"synthesised_{name}.nii.gz")
             assert image.shape == (48, 56, 48)
             values = image.get_fdata()
             assert 0 <= values.min() < values.max() <= 1
+            # Both where the fixed image is: the moving one is shown after the initial transform.
+            assert np.linalg.norm(centre_of_mass(image) - fixed) < 8
         run("inference", output_dir=str(tmp_path), init=aligned)
         assert not (tmp_path / "synthesised_moving.nii.gz").exists()
 
 
 def test_shipped_weights_are_of_the_networks_in_the_configs(bundle):
     FIRE.network().load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))
+
+
+def centre_of_mass(image: nib.Nifti1Image) -> np.ndarray:
+    """Of what is brighter than half of the brightest percent, world mm."""
+    values = image.get_fdata()
+    places = np.argwhere(values > 0.5 * np.percentile(values, 99))
+    return nib.affines.apply_affine(image.affine, places.mean(axis=0))

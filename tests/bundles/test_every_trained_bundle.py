@@ -154,7 +154,9 @@ class TestRefinement:
 
         run("inference", "refine", output_dir=str(tmp_path), init=aligned, levels=[[2.0, 10]])
         assert dissimilarity(tmp_path) < dissimilarity(registered) - case.lowered
-        assert json.loads((tmp_path / "report.json").read_text())["folding_percent"] < 0.5
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["folding_percent"] < 0.5
+        assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == [[2.0, 10]]
 
     def test_unknown_way_to_refine(self, run, tmp_path):
         with pytest.raises(RuntimeError) as error:

@@ -80,18 +80,27 @@ class TestInference:
             ours, theirs = (nib.load(tmp_path / way / name / "warped.nii.gz").get_fdata() for way in ("two", "one"))
             np.testing.assert_allclose(ours, theirs, atol=0.05)  # of 1000; one thread rounds as two do not
 
+    @pytest.mark.skipif(os.name != "posix", reason="signals")
     def test_one_dies_and_the_command_is_given_again(self, datalist, bundle, torchrun, tmp_path):
-        whole = (tmp_path / "moving_1.nii.gz").read_bytes()
-        (tmp_path / "moving_1.nii.gz").write_bytes(whole[:1000])
+        """As soon as a first pair is done."""
+        options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
+        command = torchrun_command(bundle, "inference", "multi_gpu_inference", **options)
+        launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_until(lambda: any((tmp_path / "two").glob("by_*/report.json")), launcher)
+        os.kill(_children(launcher.pid)[-1], signal.SIGKILL)
+        assert launcher.wait(60) != 0
+        assert not (tmp_path / "two/summary.csv").exists()
+        torchrun("inference", "multi_gpu_inference", **options)
+        assert [row["name"] for row in _table(tmp_path / "two")] == ["by_0", "by_1", "by_2"]
+
+    def test_an_image_that_is_damaged_ends_all(self, datalist, bundle, tmp_path):
+        (tmp_path / "moving_1.nii.gz").write_bytes((tmp_path / "moving_1.nii.gz").read_bytes()[:1000])
         options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
         command = torchrun_command(bundle, "inference", "multi_gpu_inference", **options)
         failed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
         assert failed.returncode != 0
         assert "moving_1.nii.gz" in failed.stderr
         assert not (tmp_path / "two/summary.csv").exists()
-        (tmp_path / "moving_1.nii.gz").write_bytes(whole)
-        torchrun("inference", "multi_gpu_inference", **options)
-        assert [row["name"] for row in _table(tmp_path / "two")] == ["by_0", "by_1", "by_2"]
 
 
 def _table(folder: Path) -> list[dict[str, str]]:

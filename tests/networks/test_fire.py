@@ -223,6 +223,12 @@ class TestKeypoints:
             found = network(*features)
         assert torch.equal(found, network(*features))
 
+    def test_autocast_rounds_no_map(self):
+        affine, still = torch.tensor([[[1.1, 0.03, 0.02], [-0.04, 0.9, 0.01]]]), torch.zeros(1, 2, 96, 112)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = after_affine(affine, still)
+        assert torch.equal(found, after_affine(affine, still))
+
 
 class TestAffine:
     @pytest.mark.parametrize("spatial_dims", [2, 3])
