@@ -62,6 +62,12 @@ class Server:
         return json.loads(self.post(path, json.dumps(params).encode(), "application/json"))
 
 
+def stubs() -> str:
+    """A folder with what the server imports and need not have."""
+    there = subprocess.run([str(PYTHON), "-c", "import torchvision"], capture_output=True, check=False).returncode == 0
+    return "" if there else str(Path(__file__).parent / "stubs")
+
+
 @contextmanager
 def running(folder: Path, *words: str) -> Iterator[Server]:
     """A server of an app on a free port of this machine, without a GPU."""
@@ -72,9 +78,7 @@ def running(folder: Path, *words: str) -> Iterator[Server]:
         port = free.getsockname()[1]
     command = [str(PYTHON), "-m", "monailabel.main", "start_server", "--studies", str(studies), *words]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HOME": str(folder)}
-    if subprocess.run([str(PYTHON), "-c", "import torchvision"], capture_output=True, check=False).returncode:
-        environment["PYTHONPATH"] = str(Path(__file__).parent / "stubs")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HOME": str(folder), "PYTHONPATH": stubs()}
     log = folder / "server.log"
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -203,6 +207,18 @@ class TestOurApp:
         assert len(result["validation"]) == 2
         label = saved(server.infer(NEW, moving="case_a"), tmp_path / "label.nii.gz")
         check_label(label, server, "our app, trained a little, case_a", ["case_a"])
+
+
+def test_cases_of_a_dicomweb_datastore(tmp_path):
+    """A segmentation lies there as a series of its own, and is fetched when it is asked for."""
+    image, label = (BUNDLE / f"sample/{name}.nii.gz" for name in ("moving", "moving_label"))
+    words = [str(PYTHON), str(Path(__file__).with_name("dicomweb.py")), str(tmp_path), str(image), str(label)]
+    environment = {**os.environ, "PYTHONPATH": stubs()}
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ((name, *files),) = json.loads(done.stdout.splitlines()[-1])
+    assert name == "1.2.3.4"
+    assert [Path(file).read_bytes() for file in files] == [image.read_bytes(), label.read_bytes()]
 
 
 def test_the_unchanged_app_for_bundles(tmp_path):
