@@ -92,7 +92,7 @@ class OrderPaird(Transform):
         ValueError: another order.
     """
 
-    def __init__(self, order: str, identify: Identifier, least: float = 0.9) -> None:
+    def __init__(self, order: str, identify: Identifier, least: float = 0.75) -> None:
         choice("order", order, dict.fromkeys(ORDERS))
         self.order = order
         self.identify = identify

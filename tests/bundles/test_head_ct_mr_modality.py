@@ -95,8 +95,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("array", "message"),
         [
-            (np.full((8, 8, 8), np.nan, np.float32), "not finite"),
-            (np.ones((8, 8), np.float32), "expected a 3-D image"),
+            (np.full((8, 8, 8), np.nan, np.float32), "NaN or infinite"),
+            (np.arange(64, dtype=np.float32).reshape(8, 8), "expected a 3-D image"),
             (np.zeros((8, 8, 8), np.float32), "constant"),
         ],
         ids=["nan", "flat", "constant"],
@@ -171,6 +171,6 @@ def test_export_computes_the_same(bundle, tmp_path):
         ckpt_file=str(bundle / "models/model.pt"),
         filepath=str(tmp_path / "model.ts"),
     )
-    image = torch.rand(1, 1, 24, 28, 26)
+    image = torch.rand(1, 1, 40, 44, 40)
     expected = load_weights(ModalityCNN(), bundle / "models").eval()(image)
     torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), expected)
