@@ -61,7 +61,7 @@ class ClassDataset(_AugmentedImages):
         transform: makes of a record a mapping with ``image`` ``(1, *spatial)``; deterministic.
         key: of the class in the records.
         classes: all that there are, in the order of a network's outputs.
-        augmentation: random transform of such a mapping.
+        augmentation: random transform of such a mapping, which has the class, too, under ``key``.
         seed: of the augmentation.
 
     Raises:
@@ -93,8 +93,9 @@ class ClassDataset(_AugmentedImages):
             ``image``; ``label``, the number of its class, and ``true``, the class; ``name``, of its file.
         """
         which = index % len(self.data)
-        item = self._augment(self.augmentation, {"image": self.images[which]["image"]}, index, 0)
         record = self.data[which]
+        shown = {"image": self.images[which]["image"], self.key: record[self.key]}
+        item = self._augment(self.augmentation, shown, index, 0)
         return {
             "image": item["image"].as_subclass(Tensor),
             "label": torch.tensor(self.numbers[which]),

@@ -15,6 +15,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 from tqdm import tqdm
 
+from regplugins.data.made_heads import FLUID, GREY, WHITE, make_heads, tissue_map
 from regplugins.data.pair_writer import PairWriter
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.volumes import load_image
@@ -34,22 +35,26 @@ SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.1)
 # A cube that holds a head however it is turned, voxels of SPACING mm.
 SPACING, ROOM = 2.0, 130
 
-# Heads by their modality, and which of them a modality is learnt from, which chose among training runs and which are
-# new. All of one person, or of one population, are on one side.
+# Heads by their modality, and which of them a modality is learnt from and which are new: of so few none is left to
+# choose epochs by. All of one person, or of one population, are on one side.
 MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
     "modality_training": {
-        "CT": ("templates/ct", "heads/ct_template"),
+        "CT": ("templates/ct", "heads/ct_template", "heads/ct_pitch"),
         "MR": (
             *("templates/t1", "templates/t2", "templates/pd", "templates/flair"),
-            *("heads/mr_t1_chris", "heads/mr_pd_chris"),
+            *("heads/mr_t1_chris", "heads/mr_pd_chris", "heads/mr_t1_niivue"),
         ),
     },
-    "modality_validation": {"CT": ("heads/ct_pitch",), "MR": ("heads/mr_t1_niivue",)},
     "modality_test": {
         "CT": ("heads/ct_cranium", "head_ct_mr_phantom/ct"),
         "MR": ("heads/mr_t1_colin27", "heads/mr_t1_datalad", "heads/mr_t2_niivue", "head_ct_mr_phantom/mr_t2"),
     },
 }
+# So many heads of each modality are made besides, of the templates' tissues; bone is what is at least so dense in their
+# CT.
+MADE = 24
+BONE_FROM = 3000.0
+BRAIN = {FLUID: "csf", GREY: "grey", WHITE: "white"}
 # Fixed and moving image of pairs without a known truth: of one head in two scanners, and of two people.
 REAL_PAIRS = {
     "phantom": ("head_ct_mr_phantom/mr_t2", "head_ct_mr_phantom/ct"),
@@ -61,16 +66,18 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
     """Write moved pairs to validate and test on, and ``datalist.json``.
 
     Args:
-        source: folder with ``templates/`` (``t1``, ``t2``, ``pd``, ``flair`` and ``ct``, on one grid), ``heads/`` and
-            ``head_ct_mr_phantom/``, ``.nii.gz``, see ``MODALITIES``.
+        source: folder with ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct`` and the probabilities times 1000
+            of ``grey``, ``white`` and ``csf``, on one grid), ``heads/`` and ``head_ct_mr_phantom/``, ``.nii.gz``, see
+            ``MODALITIES``.
         target: folder for what is written, made if need be.
 
     Returns:
         The datalist. ``training``: the templates, records with ``image``, ``subject`` and ``sequence``. ``test_15``,
         ``test_45`` and ``test_90``, ``validation_15`` and ``validation_45``: pairs of a warped template's MR, fixed,
         and its CT, moving, turned by up to so many degrees and shifted (``MOTIONS``), with ``truth`` and
-        ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``,
-        ``modality_validation`` and ``modality_test``: records with ``image`` and ``modality``, "CT" or "MR".
+        ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``
+        and ``modality_test``: records with ``image`` and ``modality``, "CT" or "MR"; to learn from are
+        made heads, too (``make_heads``).
 
     Raises:
         FileNotFoundError: a folder or image is missing.
@@ -102,6 +109,10 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
         sections[section] = [
             {"image": path(name), "modality": modality} for modality, images in heads.items() for name in images
         ]
+    ct = templates[MOVING_SEQUENCE]
+    brain = {tissue: load_image(path(f"templates/{name}")).as_tensor() > 500 for tissue, name in BRAIN.items()}
+    tissues = tissue_map(ct, head_mask(ct), BONE_FROM, brain)
+    sections["modality_training"] += make_heads(tissues, Grid.from_image(ct), MADE, target)
     target.mkdir(parents=True, exist_ok=True)
     with atomic(target / "datalist.json") as temporary:
         temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
@@ -16,19 +17,20 @@ from regplugins.regressors import MLP
 class Trunk(nn.Sequential):
     """An image ``(B, 1, *spatial)`` to its features ``(B, channels[-1])``.
 
-    Blocks of a convolution (kernel 3), batch normalisation and leaky ReLU (0.1), each but the last followed by a max
-    pooling by 2; the average of the last over the image.
+    Blocks of a convolution (kernel 3), normalisation and leaky ReLU (0.1), each but the last followed by a max pooling
+    by 2; the average of the last over the image.
 
     Args:
         channels: of each block; the paper's last has 128, the others it does not give.
+        norm: MONAI's name of the normalisation; the paper's is batch normalisation.
     """
 
-    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128)) -> None:
+    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), norm: str = "batch") -> None:
         layers: list[nn.Module] = []
         for before, width in zip((1, *channels), channels, strict=False):
             if layers:
                 layers.append(nn.MaxPool3d(2))
-            layers.append(Convolution(3, before, width, norm="BATCH", act=("LEAKYRELU", {"negative_slope": 0.1})))
+            layers.append(Convolution(3, before, width, norm=norm, act=("LEAKYRELU", {"negative_slope": 0.1})))
         super().__init__(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
@@ -89,6 +91,8 @@ class RigidCNN(RegistrationNetwork):
 class ModalityCNN(nn.Module):
     """The same trunk, and a linear layer to a number for each modality, of which softmax makes probabilities.
 
+    The image and its negative are looked at, and their features added: a window turned dark for bright changes nothing.
+
     Args:
         modalities: how many.
         trunk: an image to features; default: that of ``RigidCNN`` with a block before it.
@@ -97,16 +101,18 @@ class ModalityCNN(nn.Module):
 
     def __init__(self, modalities: int = 2, trunk: nn.Module | None = None, features: int = 128) -> None:
         super().__init__()
-        # Tissues differ in detail that a head's place does not need: a finer grid, and a block more.
-        self.trunk = Trunk((8, 16, 32, 64, 128)) if trunk is None else trunk
+        # Tissues differ in detail that a head's place does not need: a finer grid, and a block more. Normalised one by
+        # one, images do not differ by how bright or strong in contrast they are.
+        self.trunk = Trunk((8, 16, 32, 64, 128), norm="instance") if trunk is None else trunk
         self.head = nn.Linear(features, modalities)
 
     def forward(self, image: Tensor) -> Tensor:
         """
         Args:
-            image: ``(B, 1, *spatial)``.
+            image: ``(B, 1, *spatial)``, in [0, 1].
 
         Returns:
             ``(B, modalities)`` logits.
         """
-        return self.head(self.trunk(image))
+        either = self.trunk(torch.cat([image, 1 - image]))
+        return self.head(either[: len(image)] + either[len(image) :])

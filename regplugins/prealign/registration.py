@@ -26,6 +26,9 @@ _SIZES = {2: (64**2, 128**2, 256**2), 3: (32**3, 64**3, 128**3)}
 # pairs of different people then end in wrong places.
 _COARSE_SAMPLES, _SAMPLES = 10_000, 30_000
 _BINS = 32
+# To polish: on validation pairs of heads in CT and MR the optimum lies 1.4 mm from the truth with these, 1.8 with 32,
+# however many points there are. A search wants the finer ones.
+_POLISHING_BINS = 12
 _ITERATIONS = 60
 # Of the gain of the first step, a voxel long: what is left when a resolution is done.
 _TOLERANCE = 1e-3
@@ -85,7 +88,7 @@ def polish(fixed: Volume, moving: Volume, start: AffineTransform, seed: int = 0)
     Returns:
         From the fixed to the moving world, RAS+ mm; where the images share nothing, the start.
     """
-    return _refined("rigid", _levels(fixed, moving), start, centre_of_mass(fixed), seed)
+    return _refined("rigid", _levels(fixed, moving), start, centre_of_mass(fixed), seed, _POLISHING_BINS)
 
 
 def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
@@ -94,11 +97,16 @@ def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
 
 
 def _refined(
-    kind: str, levels: Sequence[tuple[Volume, Volume]], transform: AffineTransform, centre: Tensor, seed: int
+    kind: str,
+    levels: Sequence[tuple[Volume, Volume]],
+    transform: AffineTransform,
+    centre: Tensor,
+    seed: int,
+    bins: int = _BINS,
 ) -> AffineTransform:
     for level in levels:
         logger.info("aligning: refining at %.1f mm", level[0].grid.spacing.max())
-        _, transform = _optimise(kind, MutualInformation(*level, _SAMPLES, _BINS, seed), transform, centre)
+        _, transform = _optimise(kind, MutualInformation(*level, _SAMPLES, bins, seed), transform, centre)
     return transform
 
 

@@ -10,6 +10,7 @@ from regplugins.transforms.modality import (
     OntoModalityGridd,
     OrderPaird,
     RandIntensitiesd,
+    RandTissuesd,
 )
 from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, ReturnRigidPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
@@ -44,6 +45,7 @@ __all__ = [
     "RandMotionPaird",
     "RandPatchPaird",
     "RandSlicePaird",
+    "RandTissuesd",
     "RandWarpPaird",
     "Registerd",
     "ReturnPaird",

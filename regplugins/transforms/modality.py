@@ -92,7 +92,7 @@ class OrderPaird(Transform):
         ValueError: another order.
     """
 
-    def __init__(self, order: str, identify: Identifier, least: float = 0.9) -> None:
+    def __init__(self, order: str, identify: Identifier, least: float = 0.75) -> None:
         choice("order", order, dict.fromkeys(ORDERS))
         self.order = order
         self.identify = identify
@@ -123,6 +123,41 @@ class OrderPaird(Transform):
         if found["fixed"][0] == found["moving"][0]:
             raise ValueError(f"{said}: one CT and one MR expected; give --order given")
         return pair if found["fixed"][0] == "MR" else exchange(pair)
+
+
+class RandTissuesd(Randomizable, Transform):
+    """Show a head in another sequence, or another window: a random curve of its intensities that leaves what is dark
+    dark. In an MR tissues change places, and of air and bone alone it is known that they are dark; in a CT the order of
+    tissues is fixed: the curve never falls.
+
+    Chance in place of scans that are not at hand, as in Billot et al., SynthSeg, Medical Image Analysis 86 (2023).
+
+    Args:
+        prob: how often an image changes.
+        knots: of the curve, evenly over the intensities; between them it is linear.
+        black: at most so many of them are black.
+        key: of the modality.
+    """
+
+    def __init__(self, prob: float = 0.8, knots: int = 7, black: int = 4, key: str = "modality") -> None:
+        self.prob = prob
+        self.knots = knots
+        self.black = black
+        self.key = key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: with ``image`` ``(1, *spatial)`` in [0, 1] and the modality.
+        """
+        if self.R.uniform() >= self.prob:
+            return dict(data)
+        values = self.R.uniform(0.1, 1.0, self.knots)
+        if data[self.key] == "CT":
+            values = np.sort(values)
+        values[: self.R.randint(1, self.black + 1)] = 0
+        curve = np.interp(data["image"].numpy(), np.linspace(0.0, 1.0, self.knots), values / values.max())
+        return {**data, "image": torch.from_numpy(curve.astype(np.float32))}
 
 
 class RandIntensitiesd(Randomizable, Transform):

@@ -310,9 +310,10 @@ class ReturnRigidPaird(ReturnPaird):
         interpolation: of the image, "linear" or "nearest".
         label_interpolation: "nearest", or "linear" for a linear one of each class.
         fill: value of the image outside the moving one.
+        masked: where the images' masks are set. False: everywhere, for pairs whose mask says where to measure.
 
     Raises:
-        TypeError: ``polish`` is no boolean.
+        TypeError: ``polish`` or ``masked`` is no boolean.
     """
 
     def __init__(
@@ -322,9 +323,11 @@ class ReturnRigidPaird(ReturnPaird):
         interpolation: str = "linear",
         label_interpolation: str = "nearest",
         fill: float = 0.0,
+        masked: bool = True,
     ) -> None:
         super().__init__(interpolation, label_interpolation, fill)
         self.polish = boolean("polish", polish)
+        self.masked = boolean("masked", masked)
         self.seed = seed
 
     def _carry_through(self, pair: dict[str, Any], field: DisplacementField) -> None:
@@ -334,7 +337,12 @@ class ReturnRigidPaird(ReturnPaird):
         if self.polish:
             with stage(pair, "polish"):
                 fixed, moving = (
-                    Volume.prepare(key, pair[key], Grid.from_image(pair[key]), pair.get(f"{key}_mask"))
+                    Volume.prepare(
+                        key,
+                        pair[key],
+                        Grid.from_image(pair[key]),
+                        pair.get(f"{key}_mask") if self.masked else None,
+                    )
                     for key in ("fixed", "moving")
                 )
                 transform = polish(fixed, moving, transform, self.seed)

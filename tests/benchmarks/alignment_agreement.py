@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far tools disagree about the rigid alignment of one pair of heads whose true alignment nobody knows.
 
-    python tests/benchmarks/alignment_agreement.py --fixed F --moving M [--upside_down 1] [--output_dir O]
+    python tests/benchmarks/alignment_agreement.py --fixed F --moving M [--upside_down 1] [--also A] [--output_dir O]
 
 Needs the ``benchmark`` extra. `regplugins` is asked three times: as a user would, with another seed, and with the roles
 of the images swapped. Prints, for every two answers, the mean and the largest distance in mm between where they put the
 points of the patient, a lattice of the fixed image's foreground. Small distances do not prove that all are right, but
 errors are at least half as large as the distances. ``--upside_down k`` hands the other tools a moving image that is
 turned by 180 degrees about world axis k and lies at the centre of the fixed one, since they look for small turns only.
+``--also`` is an affine file with one more answer, a bundle's ``transform_0GenericAffine.mat``, say.
 Writes each transform into ``O`` if given.
 """
 
@@ -22,7 +23,7 @@ import torch
 from peers_prealign import METHODS
 
 from regplugins.data import load_image
-from regplugins.io import write_image, write_transform
+from regplugins.io import read_transform, write_image, write_transform
 from regplugins.prealign import Volume, initial_transform
 from regplugins.prealign.centres import weighted_foreground
 from regplugins.spatial import AffineTransform, Grid
@@ -34,6 +35,7 @@ def main(
     output_dir: str | None = None,
     methods: tuple[str, ...] = ("ants", "elastix"),
     upside_down: int | None = None,
+    also: str | None = None,
 ) -> None:
     """Align the pair in every way and print the distances."""
     found = {"regplugins": METHODS["regplugins"](fixed, moving), "another seed": _with_seed(fixed, moving, 1)}
@@ -47,6 +49,8 @@ def main(
             grid = Grid.from_image(scan)
             write_image(scan.as_tensor(), Grid(grid.shape, turn.inverse().matrix @ grid.affine), moving)
         found |= {name: turn @ METHODS[name](fixed, moving) for name in methods}
+    if also is not None:
+        found["given"] = read_transform(also)
     image = load_image(fixed)
     points, _ = weighted_foreground(Volume.prepare("fixed", image.as_tensor(), Grid.from_image(image)).shrunk(32**3))
     for (name, one), (other_name, other) in combinations(found.items(), 2):

@@ -55,6 +55,13 @@ def test_modality():
     assert network(torch.rand(3, 1, 16, 16, 8)).shape == (3, 2)
 
 
+def test_a_negative_is_of_the_same_modality():
+    network = ModalityCNN(trunk=Trunk((4, 8)), features=8).eval()
+    images = torch.rand(3, 1, 16, 16, 8)
+    torch.testing.assert_close(network(1 - images), network(images))
+    assert not torch.allclose(network(images**2), network(images))
+
+
 @pytest.mark.parametrize(
     "make", [lambda: RigidCNN(Trunk((4, 8)), features=8), lambda: ModalityCNN(trunk=Trunk((4, 8)), features=8)]
 )

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from regplugins.transforms import Identifier, OntoModalityGridd, OrderPaird, RandIntensitiesd
+from regplugins.transforms import MODALITIES, Identifier, OntoModalityGridd, OrderPaird, RandIntensitiesd, RandTissuesd
 
 
 class Brightness(nn.Module):
@@ -123,6 +123,34 @@ class TestIntensities:
     def test_no_such_intensities(self, wrong):
         with pytest.raises(ValueError, match="no such cut"):
             RandIntensitiesd(**wrong)
+
+
+class TestTissues:
+    RAMP = torch.linspace(0, 1, 4096).view(1, 16, 16, 16)
+
+    def changed(self, seed: int, modality: str = "MR", **options: float) -> Tensor:
+        source = RandTissuesd(**options).set_random_state(seed)
+        return source({"image": self.RAMP, "modality": modality})["image"]
+
+    @pytest.mark.parametrize("modality", MODALITIES)
+    def test_air_stays_darkest_and_something_is_bright(self, modality):
+        for seed in range(20):
+            curve = self.changed(seed, modality, prob=1.0).flatten()
+            assert curve[0] == curve.min() == 0
+            assert curve.max() == pytest.approx(1.0, abs=1e-3)
+
+    def test_tissues_of_an_mr_change_places(self):
+        curves = [self.changed(seed, prob=1.0, black=1).flatten() for seed in range(20)]
+        assert len({tuple(curve[[1200, 2400, 3600]].argsort().tolist()) for curve in curves}) > 3
+
+    def test_tissues_of_a_ct_keep_their_order(self):
+        curves = [self.changed(seed, "CT", prob=1.0).flatten() for seed in range(20)]
+        assert all((curve.diff() >= 0).all() for curve in curves)
+        assert len({round(float(curve[2400]), 3) for curve in curves}) > 10
+
+    def test_as_often_as_it_says(self):
+        often = sum(not torch.equal(self.changed(seed, prob=0.7), self.RAMP) for seed in range(200)) / 200
+        assert often == pytest.approx(0.7, abs=0.1)
 
 
 def test_flat_image(tmp_path):

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads made of tissues: what is bone is bright in a CT and dark in an MR, whatever the seed."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from regplugins.data.made_heads import AIR, BONE, FLUID, GREY, SCALP, SOFT, WHITE, make_heads, tissue_map
+from regplugins.spatial import Grid
+
+SIZE, SPACING = 40, 4.0
+
+
+def ball(radius: float) -> torch.Tensor:
+    """Of voxels about the middle."""
+    axis = torch.arange(SIZE) - (SIZE - 1) / 2
+    return (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()[None] <= radius
+
+
+@pytest.fixture(scope="module")
+def tissues() -> torch.Tensor:
+    """A head of shells: scalp, soft tissue, bone, grey, white matter, and fluid in the middle."""
+    skull = ball(14) & ~ball(12)
+    ct = MetaTensor(torch.where(skull, 1000.0, 40.0) * ball(19), affine=torch.eye(4))
+    brain = {GREY: ball(12) & ~ball(9), WHITE: ball(9) & ~ball(4), FLUID: ball(4)}
+    return tissue_map(ct, ball(19).int(), 500.0, brain)
+
+
+@pytest.fixture(scope="module")
+def made(tissues, tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
+    folder = tmp_path_factory.mktemp("made")
+    grid = Grid((SIZE,) * 3, torch.diag(torch.tensor([SPACING] * 3 + [1.0], dtype=torch.float64)))
+    return folder, make_heads(tissues, grid, 6, folder)
+
+
+def test_a_map_has_every_tissue_where_it_is(tissues):
+    middle = tissues[0, SIZE // 2, SIZE // 2, SIZE // 2 :].tolist()
+    found = [tissue for tissue, before in zip(middle, [None, *middle], strict=False) if tissue != before]
+    assert found == [FLUID, WHITE, GREY, BONE, SOFT, SCALP, AIR]
+
+
+def shells(image: np.ndarray, radii: list[float]) -> list[float]:
+    """Medians between two radii, mm; the shapes are within a few millimetres of the map's."""
+    place = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in image.shape), indexing="ij"))
+    distance = 3.0 * np.linalg.norm(place, axis=0)
+    return [float(np.median(image[(distance >= a) & (distance < b)])) for a, b in itertools.pairwise(radii)]
+
+
+def test_bone_is_bright_in_a_ct_and_dark_in_an_mr(made):
+    folder, records = made
+    orders = set()
+    for record in records:
+        image = np.asarray(nib.load(folder / record["image"]).dataobj)
+        air, brain = image[:3].mean(), shells(image, [0.0, 30.0])[0]
+        profile = shells(image, [float(r) for r in range(30, 75, 3)])
+        if record["modality"] == "CT":
+            assert max(profile) > brain + 0.1
+            assert air < 0.2
+            assert 0.4 < brain < 0.6
+        else:
+            assert min(profile) < 0.35
+            assert air < 0.1
+            orders.add(tuple(np.argsort(shells(image, [0.0, 12.0, 30.0, 42.0]))))
+    assert len(orders) > 1
+
+
+def test_records_and_names(made):
+    folder, records = made
+    assert [record["modality"] for record in records] == ["CT"] * 6 + ["MR"] * 6
+    assert len({(folder / record["image"]).read_bytes() for record in records}) == 12
+
+
+def test_a_name_is_its_seed(made, tissues, tmp_path):
+    folder, _records = made
+    grid = Grid((SIZE,) * 3, torch.diag(torch.tensor([SPACING] * 3 + [1.0], dtype=torch.float64)))
+    for record in make_heads(tissues, grid, 1, tmp_path):
+        ours, theirs = (nib.load(place / record["image"]).get_fdata() for place in (tmp_path, folder))
+        np.testing.assert_array_equal(ours, theirs)
