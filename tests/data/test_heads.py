@@ -26,7 +26,8 @@ def prepared(tmp_path_factory):
     """Templates that are all one image, so that what the truth brings together looks alike."""
     source = tmp_path_factory.mktemp("source")
     names = {name for section in heads.MODALITIES.values() for images in section.values() for name in images}
-    for name in names | {"templates/t1", "templates/t2", "templates/pd", "templates/ct"}:
+    templates = ("t1", "t2", "pd", "ct", "csf", "grey", "white")
+    for name in names | {f"templates/{name}" for name in templates}:
         (source / name).parent.mkdir(exist_ok=True)
         write_image(head(ct, GRID) + 1000, GRID, source / f"{name}.nii.gz")
     with pytest.MonkeyPatch.context() as patch:
@@ -34,6 +35,7 @@ def prepared(tmp_path_factory):
         patch.setattr(heads, "ROOM", 66)
         patch.setattr(heads, "PAIRS", 3)
         patch.setattr(heads, "VALIDATION_PAIRS", 3)
+        patch.setattr(heads, "MADE", 2)
         return read_all(prepare_heads(source, tmp_path_factory.mktemp("target")))
 
 
@@ -67,6 +69,12 @@ def test_no_head_is_on_two_sides(prepared):
     sides = [{record["image"] for record in prepared[section]} for section in heads.MODALITIES]
     assert sum(map(len, sides)) == len(set().union(*sides))
     assert {record["modality"] for record in prepared["modality_test"]} == {"CT", "MR"}
+
+
+def test_made_heads_are_learnt_from(prepared):
+    made = [record for record in prepared["modality_training"] if "/made/" in record["image"]]
+    assert [record["modality"] for record in made] == ["CT", "CT", "MR", "MR"]
+    assert len(prepared["modality_training"]) > len(made)
 
 
 def test_folder_is_missing(tmp_path):
