@@ -27,7 +27,7 @@ from regplugins.data import load_image
 from regplugins.io import read_chain
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
-from tests.bundles.cases import REFINED, TRAINED, TrainedCase
+from tests.bundles.cases import FIRE, REFINED, TRAINED, TrainedCase
 from tests.bundles.conftest import unset_properties
 
 pytestmark = pytest.mark.slow
@@ -81,6 +81,10 @@ class TestTraining:
         losses = [_losses(tmp_path / name) for name in ("one", "two")]
         assert len(losses[0]) == 2
         np.testing.assert_allclose(*losses, rtol=1e-4)
+        if case is FIRE:
+            # It begins with the exact identity, by which images are looked at in their voxels, where a linear
+            # interpolation has two derivatives and rounding chooses.
+            return
         for name, value in one["network"].items():
             torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
 
