@@ -235,6 +235,9 @@ def test_the_unchanged_app_for_bundles(tmp_path):
         words += ["--output_dir", str(tmp_path / "apps/monaibundle/model")]
         words += ["--moving", str(atlas), "--moving_label", str(labels[name])]
         subprocess.run(words, check=True, capture_output=True)
+    (tmp_path / "studies").mkdir()
+    for name in set(atlases) - {MODEL}:  # before the server starts, which sees later ones late
+        shutil.copyfile(ROOT / "bundles" / name / "sample/fixed.nii.gz", tmp_path / f"studies/{name}.nii.gz")
     models = ["--conf", "models", ",".join(atlases), "--conf", "zoo_source", "ngc"]
     with running(tmp_path, "--app", str(tmp_path / "apps/monaibundle"), *models) as server:
         assert set(server.get("/info/")["models"]) == set(atlases)
@@ -242,7 +245,6 @@ def test_the_unchanged_app_for_bundles(tmp_path):
         check_label(label, server, "app for bundles, case_a", ["case_a"])
         assert server.infer(NEW, device="cpu", moving="/etc/passwd") == server.infer(NEW, device="cpu")
         for name in set(atlases) - {MODEL}:
-            shutil.copyfile(ROOT / "bundles" / name / "sample/fixed.nii.gz", server.studies / f"{name}.nii.gz")
             found = nib.load(saved(server.infer(name, "image", name, device="cpu"), tmp_path / f"{name}_label.nii.gz"))
             opened = nib.load(server.studies / f"{name}.nii.gz")
             assert found.get_data_dtype() == np.uint8 and found.shape == opened.shape, name
