@@ -35,6 +35,7 @@ _CT = {
     WHITE: (0.5, 0.52),
     SOFT: (0.49, 0.54),
 }
+_MR = {**dict.fromkeys(_CT, (0.15, 1.0)), AIR: (0.0, 0.0), BONE: (0.0, 0.12)}
 
 
 def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Tensor]) -> Tensor:
@@ -92,17 +93,12 @@ def _contrast(tissues: NDArray[np.int32], modality: str, random: np.random.Gener
     smooth = _smooth(random, tissues.shape, random.uniform(2.0, 6.0))
     kinds = np.digitize(smooth, np.quantile(smooth, np.arange(1, KINDS) / KINDS))
     image = np.zeros(tissues.shape)
-    for tissue, (least, largest) in _CT.items():
+    for tissue, means in (_CT if modality == "CT" else _MR).items():
         for kind in range(KINDS):
-            here = (tissues == tissue) & (kinds == kind)
-            if modality == "MR" and tissue not in (AIR, BONE):
-                least, largest = 0.15, 1.0
-            elif modality == "MR":
-                least, largest = 0.0, 0.12 * (tissue == BONE)
             # The brain's tissues are one each, all others as many as there are kinds.
             if kind == 0 or tissue in (BONE, SCALP, SOFT):
-                value = random.uniform(least, largest)
-            image[here] = value
+                value = random.uniform(*means)
+            image[(tissues == tissue) & (kinds == kind)] = value
     texture = random.uniform(0.0, 0.06 if modality == "MR" else 0.02)
     image += (tissues != AIR) * texture * _smooth(random, tissues.shape, 1.0)
     if modality == "MR":
