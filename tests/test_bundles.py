@@ -39,8 +39,12 @@ OF_NETWORKS = ["configs/evaluate.json", "configs/train.json", "models/model.pt"]
 OF_PAIR_NETWORKS = ["configs/inference_trt.json", "configs/multi_gpu_train.json"]
 OF_FIELDS = ["configs/refine.json"]
 EVERYTHING = REQUIRED + OF_PAIRS + OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS
-# What a bundle has none of, by its name.
-LACKING = {"any_modality_optimization": OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS}
+# What a bundle has none of, by its name: no weights; angles and shifts, polished; one image and no transform.
+LACKING = {
+    "any_modality_optimization": OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS,
+    "head_ct_mr_rigid": OF_FIELDS,
+    "head_ct_mr_modality": OF_PAIRS + OF_PAIR_NETWORKS + OF_FIELDS,
+}
 LARGEST_FILE = 25 * 2**20
 LARGEST_SAMPLE = 10**6
 

@@ -24,6 +24,16 @@ from regplugins.spatial import Grid
 FUSIONS = {"weighted": True, "majority": False}
 
 
+def registering(folder: Path) -> list[Path]:
+    """The bundles in a folder that register a moving image to a fixed one; others say of one image what it is."""
+    configs = sorted(folder.glob("*/configs/metadata.json"))
+    return [
+        path.parents[1]
+        for path in configs
+        if "moving" in json.loads(path.with_name("inference.json").read_text(encoding="utf-8"))
+    ]
+
+
 def propagate(
     bundle: str | Path,
     image: str,

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from regplugins.data.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, ValidUNet
-from tests.bundles.datasets import brain_sequences, labelled_warps
+from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, RigidCNN, ValidUNet
+from tests.bundles.datasets import brain_sequences, labelled_warps, moved_heads
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,6 +155,21 @@ FIRE = TrainedCase(
     ),
 )
 
+HEADS = TrainedCase(
+    name="head_ct_mr_rigid",
+    network=partial(RigidCNN, regressor="mlp"),
+    stride=1,
+    write_data=moved_heads,
+    training={"fixed_sequences": ["t1"], "validation_section": "validation_15"},
+    overlays=("shipped",),
+    score="endpoint_error_mean",
+    better=operator.lt,
+    similarity="mutual_information",
+    gain=0.02,
+    # The exact answer would hide what the network's is.
+    quick={"polish": False},
+)
+
 ANY_MODALITY = BundleCase(
     name="any_modality_optimization",
     network=NoDeformation,
@@ -164,6 +179,6 @@ ANY_MODALITY = BundleCase(
     quick={"levels": [[8.0, 10], [4.0, 5]]},
 )
 
-TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE)
+TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE, HEADS)
 REFINED = tuple(case for case in TRAINED if case.dissimilarity is not None)
 CASES = (*TRAINED, ANY_MODALITY)

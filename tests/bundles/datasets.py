@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regplugins.data import RandomWarp, load_image, load_label
-from regplugins.io import write_displacement, write_image
+from regplugins.io import write_displacement, write_image, write_transform
 from regplugins.spatial import DisplacementField, Grid, onto_grid, resample, resample_labels
 
 
@@ -68,6 +68,36 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     images = {key: pair[key] for key in ("fixed", "moving")}
     sections["labelled"].append(images | {key: str(path) for key, path in labels.items()})
     sections["validation_images"] = sections["training"]
+    (folder / "datalist.json").write_text(json.dumps(sections))
+
+
+def moved_heads(bundle: Path, folder: Path) -> None:
+    """The sample's T1 at 4 mm, and the same in another contrast in the place of a CT, turned and shifted."""
+    image = load_image(bundle / "sample/fixed.nii.gz")
+    grid = Grid.from_image(image).canonical().resized([4.0] * 3)
+    head = {"t1": onto_grid(image, grid)}
+    head["ct"] = _other_contrast(head["t1"])
+    sections: dict[str, list[dict[str, str]]] = {"training": []}
+    for key, values in head.items():
+        write_image(values, grid, folder / f"{key}.nii.gz")
+        sections["training"].append({"image": f"{key}.nii.gz", "subject": "sample", "sequence": key})
+    write_image(head["t1"] > 0, grid, folder / "mask.nii.gz", np.uint8)
+    for section, degrees in (("validation_15", 15.0), ("validation_45", 45.0), ("test_15", 15.0)):
+        motions = RandomWarp(0.0, rotation=degrees, translation=5.0, scaling=0.0).set_random_state(len(sections))
+        sections[section] = []
+        for number in range(2):
+            name, truth = f"{section}_{number}", motions.affine(grid)
+            write_image(
+                onto_grid(load_image(folder / "ct.nii.gz"), grid, truth.inverse()), grid, folder / f"{name}.nii.gz"
+            )
+            write_transform(truth, folder / f"{name}.mat")
+            pair = {
+                "fixed": "t1.nii.gz",
+                "moving": f"{name}.nii.gz",
+                "fixed_mask": "mask.nii.gz",
+                "truth": f"{name}.mat",
+            }
+            sections[section].append({"name": name, **pair})
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our app for MONAI Label: ``monailabel start_server --app regplugins/label/app --studies S --conf bundles bundles``.
 
-Every bundle of the folder ``bundles`` is a model; ``models`` names some of them alone. ``labels`` gives names to the
-labels' values, as JSON: ``--conf labels '{"anterior": 1}'``.
+Every bundle of the folder ``bundles`` that registers is a model; ``models`` names some of them alone. ``labels`` gives
+names to the labels' values, as JSON: ``--conf labels '{"anterior": 1}'``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 import regplugins
 from regplugins.checks import first_cause
-from regplugins.label import requests, training
+from regplugins.label import propagation, requests, training
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class MyApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         folder = Path(conf.get("bundles", "bundles")).resolve()
         names = [name for name in conf.get("models", "").split(",") if name]
-        found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/metadata.json"))}
+        found = {bundle.name: bundle for bundle in propagation.registering(folder)}
         missing = sorted(set(names) - set(found))
         if missing or not found:
             what = f"no bundle {missing[0]}" if missing else "no bundle"

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything about this bundle: it gives a class, no transform, and has nothing in common with the others."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from regplugins.checks import first_cause
+from regplugins.networks import ModalityCNN, load_weights
+from tests.bundles.conftest import ROOT, run_bundle, unset_properties
+
+pytestmark = pytest.mark.slow
+
+FEW = {"images_per_epoch": 4, "batch_size": 2, "val_images": 4, "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    name = "head_ct_mr_modality"
+    return shutil.copytree(ROOT / "bundles" / name, tmp_path_factory.mktemp("bundles") / name)
+
+
+@pytest.fixture(scope="module")
+def data(bundle, tmp_path_factory) -> Path:
+    """The sample's two heads for everything."""
+    folder = tmp_path_factory.mktemp("data")
+    heads = [
+        {"image": str(bundle / f"sample/{name}.nii.gz"), "modality": modality}
+        for name, modality in (("fixed", "MR"), ("moving", "CT"))
+    ]
+    sections = {f"modality_{section}": heads for section in ("training", "validation", "test")}
+    (folder / "datalist.json").write_text(json.dumps(sections))
+    return folder
+
+
+@pytest.fixture
+def found(bundle, tmp_path) -> Callable[..., dict[str, tuple[str, float]]]:
+    """What ``inference.json`` says of images, by name."""
+
+    def call(**options: object) -> dict[str, tuple[str, float]]:
+        run_bundle(bundle, "inference", output_dir=str(tmp_path / "out"), **options)
+        rows = csv.DictReader((tmp_path / "out/summary.csv").open())
+        return {row["name"]: (row["found"], float(row["probability"])) for row in rows}
+
+    return call
+
+
+class TestInference:
+    def test_sample(self, found):
+        answers = found()
+        assert {name: modality for name, (modality, _) in answers.items()} == {
+            "fixed.nii.gz": "MR",
+            "moving.nii.gz": "CT",
+        }
+        assert all(0.5 < probability <= 1 for _, probability in answers.values())
+
+    @pytest.mark.parametrize(
+        "change", [lambda image: 7 * image + 300, lambda image: image.max() - image], ids=["scale", "inversion"]
+    )
+    def test_scale_and_sign_do_not_decide(self, bundle, found, tmp_path, change):
+        images = []
+        for name in ("fixed", "moving"):
+            image = nib.load(bundle / f"sample/{name}.nii.gz")
+            nib.save(
+                nib.Nifti1Image(change(image.get_fdata()).astype(np.float32), image.affine), tmp_path / f"{name}.nii"
+            )
+            images.append({"image": f"{name}.nii", "name": name})
+        (tmp_path / "images.json").write_text(json.dumps(images))
+        answers = found(datalist=str(tmp_path / "images.json"))
+        assert answers["fixed"][0] == "MR"
+        assert answers["moving"][0] == "CT"
+
+    def test_one_image_turned_and_cropped(self, bundle, found, tmp_path):
+        image = nib.as_closest_canonical(nib.load(bundle / "sample/moving.nii.gz")).slicer[::-1, :, 4:]
+        nib.save(
+            nib.Nifti1Image(image.dataobj[:].transpose(2, 0, 1), image.affine[:, [2, 0, 1, 3]]),
+            tmp_path / "turned.nii.gz",
+        )
+        assert found(image=str(tmp_path / "turned.nii.gz"))["turned.nii.gz"][0] == "CT"
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.full((8, 8, 8), np.nan, np.float32), "NaN or infinite"),
+            (np.arange(64, dtype=np.float32).reshape(8, 8), "expected a 3-D image"),
+            (np.zeros((8, 8, 8), np.float32), "constant"),
+        ],
+        ids=["nan", "flat", "constant"],
+    )
+    def test_image_that_is_none(self, bundle, tmp_path, array, message):
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "image.nii.gz")
+        with pytest.raises(RuntimeError) as error:
+            run_bundle(bundle, "inference", output_dir=str(tmp_path / "o"), image=str(tmp_path / "image.nii.gz"))
+        cause = str(first_cause(error.value))
+        assert message in cause
+        assert "image.nii.gz" in cause
+        assert not (tmp_path / "o").exists()
+
+    def test_missing_image(self, bundle, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run_bundle(bundle, "inference", output_dir=str(tmp_path / "o"), image="none.nii.gz")
+        assert "image none.nii.gz: no such file" in str(first_cause(error.value))
+
+    def test_unknown_class(self, bundle, data, tmp_path):
+        records = json.loads((data / "datalist.json").read_text())
+        records["modality_training"][0]["modality"] = "PET"
+        (tmp_path / "datalist.json").write_text(json.dumps(records))
+        with pytest.raises(RuntimeError) as error:
+            run_bundle(bundle, "train", dataset_dir=str(tmp_path), output_dir=str(tmp_path / "o"), **FEW)
+        assert "modality is PET, expected one of ['MR', 'CT']" in str(first_cause(error.value))
+
+    def test_truncated_weights_exit_with_their_name(self, bundle, tmp_path):
+        broken = shutil.copytree(bundle, tmp_path / "broken")
+        content = (broken / "models/model.pt").read_bytes()
+        (broken / "models/model.pt").write_bytes(content[:-5000])
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(broken / "configs/inference.json")]
+        result = subprocess.run(
+            [*command, "--bundle_root", str(broken)], capture_output=True, encoding="utf-8", timeout=300
+        )
+        assert result.returncode != 0
+        assert result.stderr.strip().splitlines()[-1].startswith("error:")
+        assert "model.pt" in result.stderr.strip().splitlines()[-1]
+        assert not (broken / "output").exists()
+
+
+class TestTraining:
+    def test_resumed_training_ends_where_it_would_have(self, bundle, data, tmp_path):
+        def trained(folder: str, **options: object) -> dict[str, torch.Tensor]:
+            run_bundle(bundle, "train", dataset_dir=str(data), output_dir=str(tmp_path / folder), **(FEW | options))
+            return torch.load(tmp_path / folder / "checkpoints/last.pt", weights_only=True)["network"]
+
+        straight = trained("straight")
+        trained("broken_off", max_epochs=1)
+        torch.testing.assert_close(trained("broken_off", resume=True), straight)
+
+    def test_evaluation_counts(self, bundle, data, tmp_path):
+        """The sample's heads in random windows, half of them turned dark for bright."""
+        run_bundle(bundle, "train", "evaluate", dataset_dir=str(data), output_dir=str(tmp_path), val_images=10)
+        rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        right = sum(row["true"] == row["found"] for row in rows)
+        assert summary["n"] == len(rows) == 10
+        assert summary["accuracy"] == right / 10
+        assert right >= 9
+
+    @pytest.mark.parametrize("kind", ["train", "inference"])
+    def test_all_of_monais_properties(self, bundle, data, tmp_path, kind):
+        options = {"dataset_dir": str(data), **FEW} if kind == "train" else {}
+        assert unset_properties(bundle, kind, output_dir=str(tmp_path), **options) == []
+
+
+def test_export_computes_the_same(bundle, tmp_path):
+    monai.bundle.ckpt_export(
+        net_id="network_def",
+        meta_file=str(bundle / "configs/metadata.json"),
+        config_file=str(bundle / "configs/inference.json"),
+        ckpt_file=str(bundle / "models/model.pt"),
+        filepath=str(tmp_path / "model.ts"),
+    )
+    image = torch.rand(1, 1, 40, 44, 40)
+    expected = load_weights(ModalityCNN(), bundle / "models").eval()(image)
+    torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), expected)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this bundle alone does; the rest is in test_every_bundle.py."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from regplugins.checks import first_cause
+from regplugins.io import read_transform
+from regplugins.networks import load_weights
+from regplugins.spatial import Grid
+from tests.bundles.cases import HEADS, TrainedCase
+from tests.bundles.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def case() -> TrainedCase:
+    return HEADS
+
+
+class TestTransform:
+    def test_is_rigid_and_all_of_it_in_the_affine_file(self, registered):
+        matrix = read_transform(registered / "transform_0GenericAffine.mat").matrix[:3, :3]
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(3, dtype=torch.float64))
+        assert float(torch.linalg.det(matrix)) == pytest.approx(1)
+        for name in ("Warp", "InverseWarp"):
+            assert not nib.load(registered / f"transform_1{name}.nii.gz").get_fdata().any()
+
+    def test_polish_is_reported_beside_the_networks_answer(self, bundle, run, tmp_path):
+        reports = {}
+        for polish in (True, False):
+            run("inference", output_dir=str(tmp_path / str(polish)), polish=polish)
+            reports[polish] = json.loads((tmp_path / str(polish) / "report.json").read_text())
+        assert reports[False]["polish_mm"] == {"mean": 0, "p95": 0}
+        assert reports[True]["polish_mm"]["mean"] > 0
+        information = {polish: report["similarity"]["mutual_information"] for polish, report in reports.items()}
+        assert information[True]["network"] == pytest.approx(information[False]["after"])
+        assert information[True]["after"] > information[True]["network"] > information[True]["before"]
+
+    def test_a_turned_head_comes_back_to_where_it_was(self, bundle, registered, run, tmp_path):
+        """Turned by 30 degrees and shifted by centimetres, within the range of the training. Fixed and moving image are
+        of two people: what matches them best is not sharply defined, here 10 cm from the middle."""
+        image = nib.load(bundle / "sample/moving.nii.gz")
+        motion = np.eye(4)
+        motion[:3, :3] = Rotation.from_euler("xyz", [12.0, -10.0, 25.0], degrees=True).as_matrix()
+        motion[:3, 3] = [10.0, -12.0, 8.0]
+        centre = Grid(image.shape, torch.from_numpy(image.affine)).centre.numpy()
+        motion[:3, 3] += centre - motion[:3, :3] @ centre
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), motion @ image.affine), tmp_path / "turned.nii.gz")
+        pair = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "turned.nii.gz")}
+        run("inference", output_dir=str(tmp_path / "out"), polish=True, **pair)
+        first = read_transform(registered / "transform_0GenericAffine.mat").matrix
+        turned = read_transform(tmp_path / "out/transform_0GenericAffine.mat").matrix
+        corners = torch.tensor([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)]).double()
+        error = ((turned - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
+        assert float(error.mean()) < 8
+        before = ((first - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
+        assert float(before.mean()) > 40
+
+    def test_number_of_passes(self, run, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path), passes=0)
+        assert "passes must be at least 1, got 0" in str(first_cause(error.value))
+
+
+class TestOrder:
+    def test_either_order_gives_one_result(self, bundle, registered, run, tmp_path):
+        paths = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving", "moving_label")}
+        exchanged = {"fixed": paths["moving"], "moving": paths["fixed"], "fixed_label": paths["moving_label"]}
+        run("inference", output_dir=str(tmp_path), order="auto", polish=True, **exchanged)
+        found, expected = (read_transform(folder / "transform_0GenericAffine.mat") for folder in (tmp_path, registered))
+        torch.testing.assert_close(found.matrix, expected.matrix, atol=1e-6, rtol=0)
+        labels = [np.asarray(nib.load(f / "warped_label.nii.gz").dataobj) for f in (tmp_path, registered)]
+        np.testing.assert_array_equal(*labels)
+        inputs = json.loads((tmp_path / "report.json").read_text())["inputs"]
+        assert inputs["fixed"]["path"] == paths["fixed"]
+
+    def test_two_of_one_modality(self, bundle, run, tmp_path):
+        ct = str(bundle / "sample/moving.nii.gz")
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path / "o"), order="auto", fixed=ct, moving=ct)
+        message = str(first_cause(error.value))
+        assert "one CT and one MR expected" in message or "too unsure" in message
+        assert ct in message
+        assert not (tmp_path / "o").exists()
+
+    def test_neither(self, bundle, run, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path), order="either")
+        assert "order must be one of" in str(first_cause(error.value))
+
+    def test_the_network_that_tells_is_the_other_bundles(self, bundle):
+        theirs = ROOT / "bundles/head_ct_mr_modality/models/model.pt"
+        assert (bundle / "models/model_modality.pt").read_bytes() == theirs.read_bytes()
+
+
+class TestRegressor:
+    def test_is_fitted_to_the_features_of_the_trunk(self, bundle, data, run, tmp_path):
+        options = {"dataset_dir": str(data), "fixed_sequences": ["t1"], "rivals": ["levenberg_marquardt"]}
+        run("train", "fit_regressor", output_dir=str(tmp_path), pairs=40, unseen=10, **options)
+        rows = list(csv.DictReader((tmp_path / "regression.csv").open()))
+        assert [row["regressor"] for row in rows] == ["head", "bayesian", "levenberg_marquardt"]
+        fitted, shipped = (load_weights(HEADS.network(), folder) for folder in (tmp_path, bundle / "models"))
+        for name, value in shipped.state_dict().items():
+            same = torch.equal(fitted.state_dict()[name], value)
+            assert same != name.startswith("mlp."), name
+
+    def test_shipped_regressors_agree_with_the_truth(self, bundle, data, run, tmp_path):
+        """Both of them, on the small data's motions."""
+        errors = {}
+        for regressor in ("head", "mlp"):
+            folder = tmp_path / regressor
+            run("train", "evaluate", dataset_dir=str(data), output_dir=str(folder), regressor=regressor)
+            summary = json.loads((folder / "summary.json").read_text())
+            errors[regressor] = summary["endpoint_error_mean_after"]["mean"]
+            assert errors[regressor] < summary["endpoint_error_mean_before"]["mean"]
+        assert errors["head"] != errors["mlp"]
