@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads in CT and MR made of maps of tissues, with random contrasts: to learn a modality from where scans are few."""
+"""Heads and blocks of tissue in CT and MR, made of maps of tissues with random contrasts: to learn a modality from where
+scans are few."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zlib import crc32
@@ -19,23 +21,29 @@ from regplugins.io import write_image
 from regplugins.spatial import Grid, resample_labels
 
 # What a map tells apart. What is not brain is cut at random into so many kinds, each a tissue of its own.
-AIR, BONE, SCALP, FLUID, GREY, WHITE, SOFT = range(7)
+AIR, BONE, MARROW, SCALP, FLUID, GREY, WHITE, SOFT, TABLE = range(9)
 KINDS = 4
-# Of the images that are made, mm; how far below the skin the scalp goes, voxels of the map.
+# Of the images that are made, mm, and of a block; how far below the skin the scalp goes, and how thick bone is before
+# there is marrow in it, voxels of the map.
 MADE_SPACING = 3.0
+_BLOCK = (64, 64, 64)
 _SCALP_DEPTH = 3
+_CORTEX = 1
 _SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.15)
-# In a CT, from air to the densest bone: least and largest mean of each.
+# In a CT, from air to the densest bone: least and largest mean of each. Marrow is of bone and fat.
 _CT = {
     AIR: (0.0, 0.0),
     BONE: (0.75, 1.0),
+    MARROW: (0.5, 0.85),
+    TABLE: (0.05, 0.4),
     SCALP: (0.38, 0.46),
     FLUID: (0.47, 0.49),
     GREY: (0.51, 0.53),
     WHITE: (0.5, 0.52),
-    SOFT: (0.49, 0.54),
+    SOFT: (0.38, 0.54),
 }
-_MR = {**dict.fromkeys(_CT, (0.15, 1.0)), AIR: (0.0, 0.0), BONE: (0.0, 0.12)}
+_MR = {**dict.fromkeys(_CT, (0.15, 1.0)), AIR: (0.0, 0.0), TABLE: (0.0, 0.0), BONE: (0.0, 0.12)}
+_MIXED = (BONE, MARROW, SCALP, SOFT)
 
 
 def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Tensor]) -> Tensor:
@@ -55,19 +63,54 @@ def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Te
     tissues = np.where(deep, SOFT, np.where(inside, SCALP, AIR))
     for tissue, where in brain.items():
         tissues[where.numpy()[0].astype(bool) & inside] = tissue
-    tissues[(ct.numpy()[0] >= bone) & inside] = BONE
+    _ossify(tissues, (ct.numpy()[0] >= bone) & inside)
     return torch.from_numpy(tissues.astype(np.int32))[None]
 
 
+def _ossify(tissues: NDArray[np.int32], bone: NDArray[np.bool_]) -> None:
+    tissues[bone] = BONE
+    tissues[binary_erosion(bone, iterations=_CORTEX)] = MARROW
+
+
+def _block(random: np.random.Generator) -> NDArray[np.int32]:
+    """A map of no anatomy: a lump with plates, rods and a shell of bone and with hollows, at random, often on a table."""
+    shape = _BLOCK
+    middle = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"))
+    radii = random.uniform(0.3, 0.5, 3) * shape
+    depth = np.linalg.norm(middle / radii[:, None, None, None], axis=0)
+    depth += random.uniform(0.0, 0.1) * _smooth(random, shape, 6.0)
+    # Cut flat, as at a neck.
+    inside = (depth < 1) & (middle[random.integers(3)] * random.choice([-1, 1]) < random.uniform(0.4, 1.0) * radii.min())
+    tissues = np.where(binary_erosion(inside, iterations=_SCALP_DEPTH), SOFT, np.where(inside, SCALP, AIR))
+    shell = random.uniform(0.5, 0.85)
+    brain = inside & (depth < shell)
+    one, other, third = (_smooth(random, shape, random.uniform(3.0, 7.0)) for _ in range(3))
+    if random.uniform() < 0.5:
+        kinds = np.digitize(_smooth(random, shape, random.uniform(2.0, 5.0)), [-0.4, 1.0])
+        tissues[brain] = np.array([GREY, WHITE, FLUID])[kinds[brain]]
+    thickness = random.uniform(0.1, 0.4, 3)
+    bone = (np.abs(one) < thickness[0]) & (third > random.uniform(0.5, 2.0))  # plates
+    bone |= one**2 + other**2 < thickness[1] ** 2  # rods
+    if random.uniform() < 0.5:
+        bone |= (np.abs(depth - shell) < thickness[2] / 3) & (other > random.uniform(-2.5, -1.0))  # an open shell
+    _ossify(tissues, bone & inside)
+    tissues[inside & (third < -random.uniform(1.5, 3.0))] = AIR
+    if random.uniform() < 0.5:
+        where = random.uniform(0.7, 1.0) * radii[1]
+        tissues[~inside & (np.abs(middle[1] - where) < random.uniform(0.5, 2.0))] = TABLE
+    return np.asarray(tissues, np.int32)
+
+
 def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[dict[str, str]]:
-    """Write ``number`` heads of each modality, each in a random shape; the name of one is its seed.
+    """Write ``number`` heads of each modality, each in a random shape, and as many blocks of tissue that are no head;
+    the name of one is its seed.
 
     In a CT the tissues have the order that they always have; in an MR any, but for air and bone, which are dark.
 
     Args:
         tissues: a map, ``(1, *spatial)``.
         own: its grid.
-        number: of each modality.
+        number: of heads of each modality, and of blocks.
         target: folder of the datalist; images go into ``made`` below it.
 
     Returns:
@@ -75,16 +118,19 @@ def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[di
     """
     (target / "made").mkdir(parents=True, exist_ok=True)
     grid = own.canonical().resized([MADE_SPACING] * 3)
+    room = grid.resized([MADE_SPACING] * 3, _BLOCK)
     records = []
-    for modality in ("CT", "MR"):
-        for count in range(number):
-            path = target / f"made/{modality.lower()}_{count}.nii.gz"
-            seed = crc32(path.name.encode())
+    for modality, kind, count in itertools.product(("CT", "MR"), ("head", "block"), range(number)):
+        path = target / f"made/{modality.lower()}_{kind}_{count}.nii.gz"
+        seed = crc32(path.name.encode())
+        random = np.random.default_rng(seed)
+        if kind == "head":
             shape = _SHAPES.set_random_state(seed=seed)(grid).sample(grid)
-            warped = resample_labels(tissues, own, grid, shape)[0].numpy()
-            image = _contrast(warped, modality, np.random.default_rng(seed))
-            write_image(torch.from_numpy(image)[None], grid, path)
-            records.append({"image": str(path.relative_to(target)), "modality": modality})
+            shown, there = resample_labels(tissues, own, grid, shape)[0].numpy(), grid
+        else:
+            shown, there = _block(random), room
+        write_image(torch.from_numpy(_contrast(shown, modality, random))[None], there, path)
+        records.append({"image": str(path.relative_to(target)), "modality": modality})
     return records
 
 
@@ -96,7 +142,7 @@ def _contrast(tissues: NDArray[np.int32], modality: str, random: np.random.Gener
     for tissue, means in (_CT if modality == "CT" else _MR).items():
         for kind in range(KINDS):
             # The brain's tissues are one each, all others as many as there are kinds.
-            if kind == 0 or tissue in (BONE, SCALP, SOFT):
+            if kind == 0 or tissue in _MIXED:
                 value = random.uniform(*means)
             image[(tissues == tissue) & (kinds == kind)] = value
     texture = random.uniform(0.0, 0.06 if modality == "MR" else 0.02)

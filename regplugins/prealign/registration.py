@@ -76,19 +76,27 @@ def register(
     return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, centre, seed)
 
 
-def polish(fixed: Volume, moving: Volume, start: AffineTransform, seed: int = 0) -> AffineTransform:
-    """Maximise the mutual information of two images over rigid transforms near one, without a search.
+def polish(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform], seed: int = 0) -> AffineTransform:
+    """Maximise the mutual information of two images over rigid transforms near given ones, without a search.
+
+    The coarsest resolution is registered from every start; the result with the largest product of mutual information
+    and overlap is refined at the finer ones.
 
     Args:
         fixed: image whose world the transform maps from.
         moving: image whose world it maps to.
-        start: from the fixed to the moving world; a rigid one, or the result will be none.
+        starts: from the fixed to the moving world, the first preferred to its equals; rigid ones, or the result will be
+            none.
         seed: of the choice of samples.
 
     Returns:
-        From the fixed to the moving world, RAS+ mm; where the images share nothing, the start.
+        From the fixed to the moving world, RAS+ mm; where the images share nothing, the first start.
     """
-    return _refined("rigid", _levels(fixed, moving), start, centre_of_mass(fixed), seed, _POLISHING_BINS)
+    levels = _levels(fixed, moving)
+    centre = centre_of_mass(fixed)
+    coarse = MutualInformation(*levels[0], _SAMPLES, _POLISHING_BINS, seed)
+    _, transform = max((_optimise("rigid", coarse, start, centre) for start in starts), key=lambda result: result[0])
+    return _refined("rigid", levels[1:], transform, centre, seed, _POLISHING_BINS)
 
 
 def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:

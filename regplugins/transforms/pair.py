@@ -305,7 +305,7 @@ class ReturnRigidPaird(ReturnPaird):
     becomes the identity. Adds ``predicted``, the transform as the network gave it.
 
     Args:
-        polish: maximise the mutual information from there.
+        polish: maximise the mutual information from there and from the start, and keep the better.
         seed: of its choice of samples.
         interpolation: of the image, "linear" or "nearest".
         label_interpolation: "nearest", or "linear" for a linear one of each class.
@@ -345,5 +345,6 @@ class ReturnRigidPaird(ReturnPaird):
                     )
                     for key in ("fixed", "moving")
                 )
-                transform = polish(fixed, moving, transform, self.seed)
+                # A network that has lost its way must not take a good start with it.
+                transform = polish(fixed, moving, [transform, start], self.seed)
         self._carry(pair, start, transform, AffineTransform.identity(field.ndim).sample(field.grid))

@@ -152,7 +152,8 @@ def test_heads_turned_aside(fixed: Grid, moving: Grid, moving_contrast: Contrast
     assert largest_error(found, truth) < 1.5
 
 
-def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid() -> None:
+@pytest.mark.parametrize("lost_at", [None, 0, 1])
+def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid(lost_at: int | None) -> None:
     truth = motion(12.0, (8.0, -6.0, 5.0))
     volumes = [
         Volume.prepare(name, head(contrast, grid, moved), grid)
@@ -160,7 +161,10 @@ def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid() -> None:
     ]
     start = AffineTransform(motion(4.0, (3.0, -4.0, 4.0)) @ truth)
     assert largest_error(start, truth) > 5
-    found = polish(*volumes, start)
+    starts = [start]
+    if lost_at is not None:
+        starts.insert(lost_at, AffineTransform(motion(60.0, (40.0, -30.0, 30.0)) @ truth))
+    found = polish(*volumes, starts)
     assert largest_error(found, truth) < 1
     rotation_part = found.matrix[:3, :3]
     torch.testing.assert_close(rotation_part @ rotation_part.T, torch.eye(3, dtype=torch.float64), atol=1e-9, rtol=0)
