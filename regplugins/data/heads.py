@@ -50,9 +50,9 @@ MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
         "MR": ("heads/mr_t1_colin27", "heads/mr_t1_datalad", "heads/mr_t2_niivue", "head_ct_mr_phantom/mr_t2"),
     },
 }
-# So many heads of each modality are made besides, of the templates' tissues; bone is what is at least so dense in their
-# CT.
-MADE = 24
+# So many heads of each modality are made besides, of the templates' tissues, and as many blocks of tissue; bone is what
+# is at least so dense in their CT.
+MADE = 40
 BONE_FROM = 3000.0
 BRAIN = {FLUID: "csf", GREY: "grey", WHITE: "white"}
 # Fixed and moving image of pairs without a known truth: of one head in two scanners, and of two people.
@@ -77,7 +77,7 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
         and its CT, moving, turned by up to so many degrees and shifted (``MOTIONS``), with ``truth`` and
         ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``
         and ``modality_test``: records with ``image`` and ``modality``, "CT" or "MR"; to learn from are
-        made heads, too (``make_heads``).
+        made heads and blocks of tissue, too (``make_heads``).
 
     Raises:
         FileNotFoundError: a folder or image is missing.

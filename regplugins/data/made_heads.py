@@ -72,8 +72,10 @@ def _ossify(tissues: NDArray[np.int32], bone: NDArray[np.bool_]) -> None:
     tissues[binary_erosion(bone, iterations=_CORTEX)] = MARROW
 
 
-def _block(random: np.random.Generator) -> NDArray[np.int32]:
-    """A map of no anatomy: a lump with plates, rods and a shell of bone and with hollows, at random, often on a table."""
+def random_block(random: np.random.Generator) -> NDArray[np.int32]:
+    """A map ``(64, 64, 64)`` of no anatomy: a lump with plates, rods and a shell of bone and with hollows, at random,
+    often on a table.
+    """
     shape = _BLOCK
     middle = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"))
     radii = random.uniform(0.3, 0.5, 3) * shape
@@ -128,13 +130,13 @@ def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[di
             shape = _SHAPES.set_random_state(seed=seed)(grid).sample(grid)
             shown, there = resample_labels(tissues, own, grid, shape)[0].numpy(), grid
         else:
-            shown, there = _block(random), room
-        write_image(torch.from_numpy(_contrast(shown, modality, random))[None], there, path)
+            shown, there = random_block(random), room
+        write_image(torch.from_numpy(random_contrast(shown, modality, random))[None], there, path)
         records.append({"image": str(path.relative_to(target)), "modality": modality})
     return records
 
 
-def _contrast(tissues: NDArray[np.int32], modality: str, random: np.random.Generator) -> NDArray[np.float32]:
+def random_contrast(tissues: NDArray[np.int32], modality: str, random: np.random.Generator) -> NDArray[np.float32]:
     """An image in [0, 1], but for noise, of a map of tissues."""
     smooth = _smooth(random, tissues.shape, random.uniform(2.0, 6.0))
     kinds = np.digitize(smooth, np.quantile(smooth, np.arange(1, KINDS) / KINDS))

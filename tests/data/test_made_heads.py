@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads made of tissues: what is bone is bright in a CT and dark in an MR, whatever the seed."""
+"""Heads and blocks made of tissues: what is bone is bright in a CT and dark in an MR, whatever the seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from regplugins.data.made_heads import AIR, BONE, FLUID, GREY, SCALP, SOFT, WHITE, make_heads, tissue_map
+from regplugins.data.made_heads import (
+    AIR,
+    BONE,
+    FLUID,
+    GREY,
+    MARROW,
+    SCALP,
+    SOFT,
+    TABLE,
+    WHITE,
+    make_heads,
+    random_block,
+    random_contrast,
+    tissue_map,
+)
 from regplugins.spatial import Grid
 
 SIZE, SPACING = 40, 4.0
@@ -57,6 +71,8 @@ def test_bone_is_bright_in_a_ct_and_dark_in_an_mr(made):
     folder, records = made
     orders = set()
     for record in records:
+        if "_block_" in record["image"]:
+            continue
         image = np.asarray(nib.load(folder / record["image"]).dataobj)
         air, brain = image[:3].mean(), shells(image, [0.0, 30.0])[0]
         profile = shells(image, [float(r) for r in range(30, 75, 3)])
@@ -65,16 +81,41 @@ def test_bone_is_bright_in_a_ct_and_dark_in_an_mr(made):
             assert air < 0.2
             assert 0.4 < brain < 0.6
         else:
-            assert min(profile) < 0.35
+            assert min(profile) < 0.5 * max(profile)
             assert air < 0.1
             orders.add(tuple(np.argsort(shells(image, [0.0, 12.0, 30.0, 42.0]))))
     assert len(orders) > 1
 
 
+def test_bone_of_blocks_is_the_brightest_in_a_ct_and_as_dark_as_air_in_an_mr():
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        tissues = random_block(random)
+        kinds = [kind for kind in (SCALP, SOFT, FLUID, GREY, WHITE, MARROW) if (tissues == kind).sum() > 100]
+        assert len(kinds) > 1
+        assert 0.05 < (tissues > AIR).mean() < 0.6
+        ct, mr = (random_contrast(tissues, modality, random) for modality in ("CT", "MR"))
+        bone = tissues == BONE
+        if bone.sum() > 100:
+            tissue = [kind for kind in kinds if kind != MARROW]
+            assert all(np.median(ct[bone]) > np.median(ct[tissues == kind]) for kind in tissue)
+            assert np.median(mr[bone]) < 0.6 * np.median(mr[(tissues > MARROW) & (tissues < TABLE)])
+        table = tissues == TABLE
+        assert not table.any() or np.median(mr[table]) < 0.1 < np.median(ct[table]) < 0.45
+
+
+def test_thick_bone_has_marrow_within():
+    thick = MetaTensor(torch.where(ball(14) & ~ball(9), 1000.0, 40.0) * ball(19), affine=torch.eye(4))
+    middle = tissue_map(thick, ball(19).int(), 500.0, {})[0, SIZE // 2, SIZE // 2, SIZE // 2 :].tolist()
+    found = [tissue for tissue, before in zip(middle, [None, *middle], strict=False) if tissue != before]
+    assert found == [SOFT, BONE, MARROW, BONE, SOFT, SCALP, AIR]
+
+
 def test_records_and_names(made):
     folder, records = made
-    assert [record["modality"] for record in records] == ["CT"] * 6 + ["MR"] * 6
-    assert len({(folder / record["image"]).read_bytes() for record in records}) == 12
+    assert [record["modality"] for record in records] == ["CT"] * 12 + ["MR"] * 12
+    assert sum("_block_" in record["image"] for record in records) == 12
+    assert len({(folder / record["image"]).read_bytes() for record in records}) == 24
 
 
 def test_a_name_is_its_seed(made, tissues, tmp_path):
