@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads and blocks of tissue in CT and MR, made of maps of tissues with random contrasts: to learn a modality from where
-scans are few."""
+"""Heads and blocks of tissue in CT and MR, made of maps of tissues with random contrasts: to learn a modality from
+where scans are few."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def random_block(random: np.random.Generator) -> NDArray[np.int32]:
     depth = np.linalg.norm(middle / radii[:, None, None, None], axis=0)
     depth += random.uniform(0.0, 0.1) * _smooth(random, shape, 6.0)
     # Cut flat, as at a neck.
-    inside = (depth < 1) & (middle[random.integers(3)] * random.choice([-1, 1]) < random.uniform(0.4, 1.0) * radii.min())
+    along = middle[random.integers(3)] * random.choice([-1, 1])
+    inside = (depth < 1) & (along < random.uniform(0.4, 1.0) * radii.min())
     tissues = np.where(binary_erosion(inside, iterations=_SCALP_DEPTH), SOFT, np.where(inside, SCALP, AIR))
     shell = random.uniform(0.5, 0.85)
     brain = inside & (depth < shell)
