@@ -44,6 +44,8 @@ _CT = {
 }
 _MR = {**dict.fromkeys(_CT, (0.15, 1.0)), AIR: (0.0, 0.0), TABLE: (0.0, 0.0), BONE: (0.0, 0.12)}
 _MIXED = (BONE, MARROW, SCALP, SOFT)
+# How often what a CT's scanner did not see, beyond a circle, is marked by a value below that of air; many scanners do.
+_PADDED = 0.3
 
 
 def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Tensor]) -> Tensor:
@@ -138,7 +140,7 @@ def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[di
 
 
 def random_contrast(tissues: NDArray[np.int32], modality: str, random: np.random.Generator) -> NDArray[np.float32]:
-    """An image in [0, 1], but for noise, of a map of tissues."""
+    """An image in [0, 1], but for noise and what a CT's scanner did not see, of a map of tissues."""
     smooth = _smooth(random, tissues.shape, random.uniform(2.0, 6.0))
     kinds = np.digitize(smooth, np.quantile(smooth, np.arange(1, KINDS) / KINDS))
     image = np.zeros(tissues.shape)
@@ -154,6 +156,11 @@ def random_contrast(tissues: NDArray[np.int32], modality: str, random: np.random
         image *= np.exp(random.uniform(0.0, 0.3) * _smooth(random, tissues.shape, 15.0))
     image = gaussian_filter(image, random.uniform(0.0, 1.0))
     image += random.uniform(0.0, 0.03) * random.standard_normal(tissues.shape)
+    if modality == "CT" and random.uniform() < _PADDED:
+        along = random.integers(3)
+        places = [(np.arange(n) - (n - 1) / 2) / (n / 2) for axis, n in enumerate(tissues.shape) if axis != along]
+        beyond = np.hypot(*np.meshgrid(*places, indexing="ij")) > random.uniform(0.8, 1.1)
+        image[np.broadcast_to(np.expand_dims(beyond, along), image.shape)] = -random.uniform(0.0, 1.0)
     return np.asarray(image, np.float32)
 
 
