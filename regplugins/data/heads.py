@@ -76,8 +76,8 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
         ``test_45`` and ``test_90``, ``validation_15`` and ``validation_45``: pairs of a warped template's MR, fixed,
         and its CT, moving, turned by up to so many degrees and shifted (``MOTIONS``), with ``truth`` and
         ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``
-        and ``modality_test``: records with ``image`` and ``modality``, "CT" or "MR"; to learn from are
-        made heads and blocks of tissue, too (``make_heads``).
+        and ``modality_test``: records with ``image``, ``modality``, "CT" or "MR", and ``kind``,
+        "scan"; to learn from are made heads and blocks of tissue, too (``make_heads``).
 
     Raises:
         FileNotFoundError: a folder or image is missing.
@@ -107,7 +107,9 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
         sections[name] = [{"name": name, "fixed": path(fixed), "moving": path(moving)}]
     for section, heads in MODALITIES.items():
         sections[section] = [
-            {"image": path(name), "modality": modality} for modality, images in heads.items() for name in images
+            {"image": path(name), "modality": modality, "kind": "scan"}
+            for modality, images in heads.items()
+            for name in images
         ]
     ct = templates[MOVING_SEQUENCE]
     brain = {tissue: load_image(path(f"templates/{name}")).as_tensor() > 500 for tissue, name in BRAIN.items()}

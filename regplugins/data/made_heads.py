@@ -119,7 +119,7 @@ def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[di
         target: folder of the datalist; images go into ``made`` below it.
 
     Returns:
-        Records with ``image``, relative to the target, and ``modality``.
+        Records with ``image``, relative to the target, ``modality``, and ``kind``, "head" or "block".
     """
     (target / "made").mkdir(parents=True, exist_ok=True)
     grid = own.canonical().resized([MADE_SPACING] * 3)
@@ -135,7 +135,7 @@ def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[di
         else:
             shown, there = random_block(random), room
         write_image(torch.from_numpy(random_contrast(shown, modality, random))[None], there, path)
-        records.append({"image": str(path.relative_to(target)), "modality": modality})
+        records.append({"image": str(path.relative_to(target)), "modality": modality, "kind": kind})
     return records
 
 

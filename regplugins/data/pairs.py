@@ -117,16 +117,17 @@ def paired_modalities(
     return pairs
 
 
-def balanced(records: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
+def balanced(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
     """The records, those of rarer classes several times, so that every class comes about as often.
 
     Args:
         records: at least one.
-        key: of the class in the records.
+        keys: what they hold under these makes the class of the records.
     """
-    counts = Counter(record[key] for record in records)
+    classes = [tuple(record[key] for key in keys) for record in records]
+    counts = Counter(classes)
     most = max(counts.values())
-    return [record for record in records for _ in range(round(most / counts[record[key]]))]
+    return [record for record, name in zip(records, classes, strict=True) for _ in range(round(most / counts[name]))]
 
 
 def spread(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:

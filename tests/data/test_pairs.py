@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import pytest
 
 from regplugins.data import (
@@ -140,3 +141,10 @@ def test_balanced():
     records = balanced(heads("CT", "MR", "MR", "MR", "MR"), "modality")
     assert [record["modality"] for record in records].count("CT") == 4
     assert len(records) == 8
+
+
+def test_balanced_by_two_keys():
+    made = [{**record, "kind": "made"} for record in heads(*["CT"] * 6, *["MR"] * 6)]
+    scans = [{**record, "kind": "scan"} for record in heads("CT", "CT", "MR")]
+    counts = Counter((record["modality"], record["kind"]) for record in balanced(made + scans, "modality", "kind"))
+    assert counts == dict.fromkeys([("CT", "made"), ("MR", "made"), ("CT", "scan"), ("MR", "scan")], 6)
