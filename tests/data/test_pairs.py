@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+
 import pytest
 
 from regplugins.data import (
