@@ -122,9 +122,9 @@ def balanced(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[s
 
     Args:
         records: at least one.
-        keys: what they hold under these makes the class of the records.
+        keys: what they hold under these, or that they hold nothing, makes the class of the records.
     """
-    classes = [tuple(record[key] for key in keys) for record in records]
+    classes = [tuple(record.get(key) for key in keys) for record in records]
     counts = Counter(classes)
     most = max(counts.values())
     return [record for record, name in zip(records, classes, strict=True) for _ in range(round(most / counts[name]))]
