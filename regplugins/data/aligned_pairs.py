@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from regplugins.checks import number
+from regplugins.checks import number, whole
 from regplugins.data.records import pair_records
 from regplugins.data.volumes import load_image, load_label
 from regplugins.io import atomic, keep_inputs, output_folder, write_image, write_transform
@@ -70,8 +70,10 @@ def prepare_aligned_pairs(
             aligned.
     """
     records = pair_records({}, datalist, "")
-    if len(modalities) != 2 or len(set(modalities)) != 2:
-        raise ValueError(f"modalities must be two names, of the fixed and of the moving images, got {modalities}")
+    named = isinstance(modalities, Sequence) and not isinstance(modalities, str)
+    if not named or len(modalities) != 2 or len(set(modalities)) != 2 or not all(map(_is_a_name, modalities)):
+        raise ValueError(f"modalities must be two names, of the fixed and of the moving images, got {modalities!r}")
+    validation = whole("validation", validation, least=0)
     if not 0 <= validation <= len(records) - 1:
         raise ValueError(f"{datalist}: {len(records)} subjects less {validation} to validate on leave none to train on")
     names = {record["name"] for record in records}
@@ -101,6 +103,11 @@ def prepare_aligned_pairs(
     with atomic(target / "datalist.json") as temporary:
         temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
     return target / "datalist.json"
+
+
+def _is_a_name(modality: object) -> bool:
+    """Whether a file can be called so."""
+    return isinstance(modality, str) and modality not in ("", ".", "..") and modality == Path(modality).name
 
 
 def _aligned(

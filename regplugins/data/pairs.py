@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations, product
 from typing import Any
 
-from regplugins.checks import boolean
+from regplugins.checks import boolean, whole
 
 
 def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int]]:
@@ -69,6 +69,7 @@ def paired_modalities(
     fixed: str | None = None,
     moving: str | None = None,
     between_patients: bool = True,
+    motionless: bool = True,
 ) -> list[tuple[int, int, int, int]]:
     """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
 
@@ -82,16 +83,21 @@ def paired_modalities(
         fixed: sequence that fixed images must have; default: any.
         moving: sequence that moving images must have; default: any.
         between_patients: False: no pairs of two patients.
+        motionless: False: no pairs of a subject with itself, for trainings that do not warp them: as they lie they are
+            aligned, and what they teach is not to move.
 
     Returns:
         Indices of fixed, moving, and the fixed and the moving one's paired record.
 
     Raises:
-        TypeError: ``between_patients`` is no boolean.
-        ValueError: there is no such pair, a record lacks a key, or a subject has a sequence twice.
+        TypeError: ``between_patients`` or ``motionless`` is no boolean.
+        ValueError: there is no such pair, ``within`` is no number of pairs, a record lacks a key, or a subject has a
+            sequence twice.
     """
     _check_keys(records)
+    within = whole("within", within)
     boolean("between_patients", between_patients)
+    boolean("motionless", motionless)
     subjects: dict[str, dict[str, int]] = {}
     patients: dict[str, str] = {}
     for index, record in enumerate(records):
@@ -102,7 +108,7 @@ def paired_modalities(
     pairs = []
     for (name, own), (other_name, other) in product(subjects.items(), repeat=2):
         same = patients[name] == patients[other_name]
-        if not (same or between_patients):
+        if not (same or between_patients) or (name == other_name and not motionless):
             continue
         shared = [sequence for sequence in own if sequence in other]
         for a, b in permutations(shared, 2):
@@ -110,8 +116,9 @@ def paired_modalities(
                 pairs += [(own[a], other[b], own[b], other[a])] * (within if same else 1)
     if not pairs:
         there = sorted({record["sequence"] for record in records})
+        what = "subject with two sequences" if motionless else "patient in two shapes with two sequences"
         raise ValueError(
-            f"no subject with two sequences (fixed: {fixed or 'any'}, moving: {moving or 'any'}) among "
+            f"no {what} (fixed: {fixed or 'any'}, moving: {moving or 'any'}) among "
             f"{len(records)} images of the sequences {there}"
         )
     return pairs

@@ -34,7 +34,8 @@ class TrainingCheckpoints:
     Raises:
         TypeError: ``resume`` is no boolean.
         FileNotFoundError: there is nothing to resume from.
-        ValueError: on resuming, the rate's schedule ends elsewhere than that of the training which was begun.
+        ValueError: an epoch has no batch, or on resuming, the rate's schedule ends elsewhere than that of the training
+            which was begun.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class TrainingCheckpoints:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
+        if engine.state.epoch_length == 0:  # ignite would end at once, as if all were well
+            raise ValueError("an epoch has no batch: fewer pairs or images an epoch than a batch holds")
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)

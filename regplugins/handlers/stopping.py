@@ -8,6 +8,8 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from regplugins.checks import whole
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,13 +25,11 @@ class EarlyStopping:
         least: gain that counts as better.
 
     Raises:
-        ValueError: ``patience`` is less than one.
+        ValueError: ``patience`` is no whole number of at least one.
     """
 
     def __init__(self, patience: int, validator: Engine, least: float = 0.0) -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, got {patience}")
-        self.patience = patience
+        self.patience = whole("patience", patience)
         self.validator = validator
         self.least = least
         self.best = float("-inf")

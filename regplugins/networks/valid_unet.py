@@ -79,8 +79,10 @@ class ValidUNet(RegistrationNetwork):
             self.margin += cut
         # Of a voxel seen, where it is the most, on the way back at full resolution: skip connection, what it meets,
         # both together, the result. The field is smaller than what is seen: of large volumes 3.3 to 3.8 numbers for
-        # each of ``full`` were measured. The edges, before that, took 240 bytes.
-        self.voxel_bytes = max(15 * full, 260 if edges else 0)
+        # each of ``full`` were measured. The edges, before that, took 240 bytes. At half and quarter resolution, of an
+        # eighth and a 64th of the voxels, it may be more if they are wide; the skip connections above are kept then.
+        below = max(4 * full + 15 * half // 8, 4 * full + half // 2 + 15 * quarter // 64)
+        self.voxel_bytes = max(15 * full, below, 260 if edges else 0)
         if patch_shape is not None:
             self.check_patch(list(patch_shape))
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)

@@ -60,7 +60,18 @@ class TestTraining:
         names = [type(step).__name__ for step in config.get_parsed_content("train#pair_augmentation").transforms]
         assert names == ["RandFlipd", "RandPatchPaird"]
         assert config.get_parsed_content("pairs_per_epoch") == 225_000
-        small = {"network_def#channels": [4, 4, 4], "patch_shape": [44, 44, 44]}
+        # Two heads as if they were the shapes of one patient: what lies on each other is not among the pairs.
+        sections = {
+            section: [record | {"patient": "one"} for record in read_datalist(data / "datalist.json", section)]
+            for section in ("training", "validation_images")
+        }
+        sections["validation_images"] = sections["training"]
+        (tmp_path / "datalist.json").write_text(json.dumps(sections))
+        small = {"network_def#channels": [4, 4, 4], "patch_shape": [44, 44, 44], "dataset_dir": str(tmp_path)}
+        config.update({"dataset_dir": str(tmp_path)})
+        records = sections["training"]
+        pairs = config.get_parsed_content("train#dataset#pairs")
+        assert all(records[fixed]["subject"] != records[moving]["subject"] for fixed, moving, *_ in pairs)
         assert train(tmp_path, "paper", max_epochs=1, **small)["iteration"] == 2
 
     def test_one_direction(self, train, tmp_path):

@@ -152,6 +152,12 @@ class TestAlignedPairs:
     [
         ({"modalities": ["ct"]}, "modalities must be two names"),
         ({"modalities": ["ct", "ct"]}, "modalities must be two names"),
+        ({"modalities": "ct"}, "modalities must be two names.* got 'ct'"),
+        ({"modalities": 5}, "modalities must be two names"),
+        ({"modalities": ["ct/a", "mr"]}, "modalities must be two names"),
+        ({"modalities": ["", "mr"]}, "modalities must be two names"),
+        ({"validation": 0.5}, "validation must be a whole number of at least 0, got 0.5"),
+        ({"validation": True}, "validation must be a whole number"),
         ({"validation": 3}, "3 subjects less 3 to validate on leave none to train on"),
     ],
 )

@@ -96,6 +96,23 @@ def test_a_patient_in_two_shapes():
         paired_modalities(records, between_patients="no")
 
 
+def test_without_those_that_lie_on_each_other():
+    records = [{"subject": s, "patient": "p", "sequence": m} for s in ("p", "p_moving") for m in ("ct", "mr")]
+    found = paired_modalities(records, fixed="ct", moving="mr", motionless=False)
+    assert found == [(0, 3, 1, 2), (2, 1, 3, 0)]  # as scanned, and the other way round
+    with pytest.raises(ValueError, match="no patient in two shapes with two sequences"):
+        paired_modalities(records[:2], between_patients=False, motionless=False)
+    with pytest.raises(TypeError, match="motionless"):
+        paired_modalities(records, motionless="no")
+
+
+@pytest.mark.parametrize("within", [0, "x", 1.5])
+def test_how_often_is_a_number(within):
+    records = [{"subject": "p", "sequence": m} for m in ("ct", "mr")]
+    with pytest.raises(ValueError, match="within must be a whole number of at least 1"):
+        paired_modalities(records, within)
+
+
 @pytest.mark.parametrize(("count", "expected"), [(1, [0]), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (10, list(range(10)))])
 def test_spread_takes_of_everywhere(count, expected):
     assert spread([(k, k) for k in range(10)], count) == [(k, k) for k in expected]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
-from monai.engines import SupervisedEvaluator
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
 from torch import nn
 
@@ -46,6 +46,19 @@ def training(
         state["lr_scheduler"] = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
     TrainingCheckpoints(folder, network, state, validator, resume).attach(trainer)
     return trainer, network
+
+
+def test_an_epoch_without_a_batch_is_refused(tmp_path):
+    network = nn.Linear(1, 1)
+    validator = SupervisedEvaluator(device="cpu", val_data_loader=[0], network=network)
+    handler = TrainingCheckpoints(tmp_path, network, {"network": network}, validator)
+    options = {
+        "network": network,
+        "optimizer": torch.optim.SGD(network.parameters(), 0.1),
+        "loss_function": nn.MSELoss(),
+    }
+    with pytest.raises(ValueError, match="an epoch has no batch"):
+        SupervisedTrainer(torch.device("cpu"), 1, [], train_handlers=[handler], **options)
 
 
 def best_weight(folder: Path) -> float:

@@ -55,6 +55,7 @@ def test_resumed_it_stops_where_it_would_have():
     assert epochs_run(scores, stopping, first=2, state=state)[0] == whole == 4
 
 
-def test_patience_is_positive():
-    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
-        epochs_run([1], {"patience": 0})
+@pytest.mark.parametrize("patience", [0, "x", 1.5])
+def test_patience_is_positive(patience):
+    with pytest.raises(ValueError, match=f"patience must be a whole number of at least 1, got {patience!r}"):
+        epochs_run([1], {"patience": patience})

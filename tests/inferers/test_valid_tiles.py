@@ -98,6 +98,12 @@ def test_shows_the_network_another_resolution():
     assert torch.equal(field, torch.full((1, 2, 40, 24), 2.0))
 
 
+@pytest.mark.parametrize(("tile", "progress", "shown"), [(8, True, True), (8, False, False), (16, True, False)])
+def test_a_bar_counts_tiles(tile, progress, shown, capsys):
+    ValidTileInferer(tile=[tile, tile], progress=progress)(torch.rand(1, 2, 16, 16), Middle())
+    assert ("tiles:" in capsys.readouterr().err) == shown
+
+
 _MEASURE = """
 import torch
 from regplugins.inferers import ValidTileInferer
@@ -108,7 +114,7 @@ def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     return int(line.split()[1]) / 2**20
 
-network = ValidUNet(channels=(32, 8, 8), edges={edges}).eval()
+network = ValidUNet(channels={channels}, edges={edges}).eval()
 inferer = ValidTileInferer(memory={memory})
 pair = torch.rand(1, 2, 60, 60, 60)
 assert inferer.tiles(pair.shape[2:], network) == {tile}
@@ -123,11 +129,17 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no /proc")
 @pytest.mark.parametrize(
-    ("edges", "memory", "tile"), [(False, 0.5, [60, 60, 60]), (True, 0.6, [60, 60, 60]), (False, 0.3, [20, 60, 60])]
+    ("channels", "edges", "memory", "tile"),
+    [
+        ((32, 8, 8), False, 0.5, [60, 60, 60]),
+        ((32, 8, 8), True, 0.6, [60, 60, 60]),
+        ((32, 8, 8), False, 0.3, [20, 60, 60]),
+        ((8, 128, 64), False, 0.26, [60, 60, 60]),
+    ],
 )
-def test_keeps_to_its_memory(edges, memory, tile):
+def test_keeps_to_its_memory(channels, edges, memory, tile):
     """By the peak of a process of its own; nor does it leave much more than half of the memory unused."""
-    code = _MEASURE.format(edges=edges, memory=memory, tile=tile)
+    code = _MEASURE.format(channels=channels, edges=edges, memory=memory, tile=tile)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert run.returncode == 0, run.stderr
     assert 0.35 * memory < float(run.stdout) < memory
