@@ -105,10 +105,10 @@ class TestOrder:
 
 class TestRegressor:
     def test_is_fitted_to_the_features_of_the_trunk(self, bundle, data, run, tmp_path):
-        options = {"dataset_dir": str(data), "fixed_sequences": ["t1"], "rivals": ["levenberg_marquardt"]}
+        options = {"dataset_dir": str(data), "fixed_sequences": ["t1"], "rivals": ["svr"]}
         run("train", "fit_regressor", output_dir=str(tmp_path), pairs=40, unseen=10, **options)
         rows = list(csv.DictReader((tmp_path / "regression.csv").open()))
-        assert [row["regressor"] for row in rows] == ["head", "bayesian", "levenberg_marquardt"]
+        assert [row["regressor"] for row in rows] == ["head", "bayesian", "svr"]
         fitted, shipped = (load_weights(HEADS.network(), folder) for folder in (tmp_path, bundle / "models"))
         for name, value in shipped.state_dict().items():
             same = torch.equal(fitted.state_dict()[name], value)
