@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from regplugins.checks import choice
+from regplugins.checks import choice, whole
 from regplugins.io import atomic, output_folder
 from regplugins.networks import RigidCNN
 from regplugins.regressors import MLP, train_mlp
@@ -26,11 +26,12 @@ multioutput, _ = optional_import("sklearn.multioutput")
 preprocessing, _ = optional_import("sklearn.preprocessing")
 pipeline, _ = optional_import("sklearn.pipeline")
 compose, _ = optional_import("sklearn.compose")
-svm, _ = optional_import("sklearn.svm")
+svm, _has_scikit = optional_import("sklearn.svm")
 
 PARAMETERS = ("angle_x", "angle_y", "angle_z", "shift_x", "shift_y", "shift_z")
 MLP_METHODS = ("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")
 _CHEAP = ("scaled_conjugate_gradient",)
+_SCIKIT = ("svr", "gaussian_process")
 # Gives predictions ``(examples, 6)`` of features ``(examples, n)``.
 Regressor = Callable[[Tensor], Tensor]
 
@@ -70,8 +71,11 @@ def fit_regressor(
         ValueError: unknown method or rival, or too few items.
     """
     choice("method", method, dict.fromkeys(MLP_METHODS))
-    if unseen < 2:
-        raise ValueError(f"expected two or more unseen pairs, got {unseen}")
+    for rival in rivals:
+        choice("rivals", rival, dict.fromkeys([*MLP_METHODS, *_SCIKIT]))
+    if set(rivals) & set(_SCIKIT) and not _has_scikit:  # said before the fit, which takes minutes
+        raise ImportError(f"{sorted(set(rivals) & set(_SCIKIT))} are scikit-learn's, which is not installed")
+    pairs, unseen = whole("pairs", pairs, least=2), whole("unseen", unseen, least=2)
     folder = output_folder(output_dir)
     features, targets = pair_features(network, dataset, range(pairs))
     new_features, new_targets = pair_features(network, dataset, range(pairs, pairs + unseen))
@@ -79,21 +83,21 @@ def fit_regressor(
         name: partial(train_mlp, features, targets, name, hidden, iterations * (20 if name in _CHEAP else 1), seed)
         for name in MLP_METHODS
     }
-    methods |= {name: partial(_scikit, name, features, targets) for name in ("svr", "gaussian_process")}
+    methods |= {name: partial(_scikit, name, features, targets) for name in _SCIKIT}
     rows = [_row("head", network.cpu().linear, 0.0, new_features, new_targets)]
     for name in tqdm(dict.fromkeys([method, *rivals]), desc="fitting"):
         start = time.perf_counter()
-        regressor = choice("method", name, methods)()
+        regressor = methods[name]()
         rows.append(_row(name, regressor, time.perf_counter() - start, new_features, new_targets))
         if name == method and isinstance(regressor, MLP):
             network.mlp.load_state_dict(regressor.state_dict())
-    folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic(folder / "model.pt") as temporary:
+                torch.save({key: value.cpu() for key, value in network.state_dict().items()}, temporary)
     with atomic(folder / "regression.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    with atomic(folder / "model.pt") as temporary:
-        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, temporary)
 
 
 @torch.no_grad()

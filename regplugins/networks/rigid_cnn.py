@@ -61,6 +61,9 @@ class RigidCNN(RegistrationNetwork):
         self.unit = 10.0
         self.regressor = regressor
         choice("regressor", regressor, {"head": self.head, "mlp": self.mlp})
+        nn.init.zeros_(self.mlp.output.weight)
+        nn.init.zeros_(self.mlp.output.bias)
+        self.register_load_state_dict_post_hook(_refuse_unfitted)
 
     def forward(self, pair: Tensor) -> Tensor:
         """
@@ -86,6 +89,15 @@ class RigidCNN(RegistrationNetwork):
         # In one call: CT and MR normalised apart in training would share one running average of neither.
         images = pair.flatten(0, 1).unsqueeze(1)
         return self.trunk(images).reshape(pair.shape[0], -1)
+
+
+def _refuse_unfitted(network: nn.Module, _keys: object) -> None:
+    """
+    Raises:
+        ValueError: weights were loaded into a network that answers by ``mlp``, which they leave as it was.
+    """
+    if isinstance(network, RigidCNN) and network.regressor == "mlp" and not bool(network.mlp.output.weight.any()):
+        raise ValueError("its mlp has not been fitted: run fit_regressor.json, or give --regressor head")
 
 
 class ModalityCNN(nn.Module):

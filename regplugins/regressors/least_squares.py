@@ -131,7 +131,9 @@ def _renewed(left: Tensor, square: Tensor, weights: Tensor, evidence: Evidence) 
     """MacKay's re-estimation (Eqs. 4.8 to 4.10)."""
     effective = float(len(weights))
     if evidence.alpha > 0:
-        factor = torch.linalg.cholesky(_hessian(square, evidence))
+        factor, failed = torch.linalg.cholesky_ex(_hessian(square, evidence))
+        if failed:  # examples repeat one another, and the prior is lost in the digits: what it was is as good
+            return evidence
         effective -= evidence.alpha * torch.cholesky_inverse(factor).trace().item()
     # No more is determined than there are data, some of which are noise.
     effective = min(effective, _MOST_DETERMINED * len(left))

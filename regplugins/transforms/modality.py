@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from monai.data import MetaTensor
 from monai.transforms import Randomizable, Transform
 from torch import Tensor, nn
 
-from regplugins.checks import choice
+from regplugins.checks import choice, number
 from regplugins.data.volumes import load_image
 from regplugins.spatial import Grid, onto_grid
 from regplugins.transforms.pair import network_grid, normalise
 from regplugins.transforms.reverse import exchange
 from regplugins.transforms.timing import stage
+
+logger = logging.getLogger(__name__)
 
 MODALITIES = ("MR", "CT")
 ORDERS = ("given", "auto")
@@ -54,13 +57,13 @@ class Identifier:
     """Tells the modality of a head.
 
     Args:
-        network: ``(1, 1, *spatial)`` to a logit for each of ``MODALITIES``.
+        network: ``(1, 1, *spatial)`` to a logit for each of ``MODALITIES``; None if it will not be asked.
         spacing: of its grid, mm.
         shape: of its grid, voxels, about the centre of the field of view.
     """
 
-    def __init__(self, network: nn.Module, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
-        self.network = network.eval()
+    def __init__(self, network: nn.Module | None, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
+        self.network = None if network is None else network.eval()
         self.spacing = spacing
         self.shape = tuple(shape)
 
@@ -72,7 +75,12 @@ class Identifier:
 
         Returns:
             The modality, and its probability.
+
+        Raises:
+            ValueError: there is no network.
         """
+        if self.network is None:
+            raise ValueError("there is no network to tell modalities")
         device = next(self.network.parameters()).device
         seen = _seen(image, self.spacing, self.shape)[None]
         probabilities = self.network(seen.to(device)).float().softmax(dim=1)[0]
@@ -96,7 +104,7 @@ class OrderPaird(Transform):
         choice("order", order, dict.fromkeys(ORDERS))
         self.order = order
         self.identify = identify
-        self.least = least
+        self.least = number("least_probability", least)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -104,7 +112,8 @@ class OrderPaird(Transform):
             data: what ``LoadPaird`` read.
 
         Returns:
-            The pair, all that belongs to either image exchanged where they were given the other way round.
+            The pair, all that belongs to either image exchanged where they were given the other way round, with
+            ``exchanged`` then.
 
         Raises:
             ValueError: both are of one modality, or it is not clear of which they are.
@@ -122,7 +131,8 @@ class OrderPaird(Transform):
             raise ValueError(f"{said}: too unsure to tell fixed from moving; give --order given")
         if found["fixed"][0] == found["moving"][0]:
             raise ValueError(f"{said}: one CT and one MR expected; give --order given")
-        return pair if found["fixed"][0] == "MR" else exchange(pair)
+        logger.info("%s", said)
+        return pair if found["fixed"][0] == "MR" else exchange(pair) | {"exchanged": True}
 
 
 class RandTissuesd(Randomizable, Transform):

@@ -158,6 +158,8 @@ class MeetPaird(Transform):
         with stage(pair, "init"):
             initial = initial_of(pair, self.init, self.seed)
             if self.init not in CHOICES:
+                if pair.get("exchanged"):  # a file goes the way that the pair was given
+                    initial = initial.inverse()
                 pair["paths"] = {**pair["paths"], "init": self.init}
         with stage(pair, "meet"):
             grid = network_grid(fixed_grid, self.spacing, self.shape)

@@ -112,11 +112,12 @@ class AverageVolumed(Transform):
     where images are to be brought onto such grids many times.
 
     Args:
-        spacing: mm.
+        spacing: mm, one number or one an axis, the smallest of which counts.
     """
 
-    def __init__(self, spacing: float) -> None:
-        self.spacing = number("spacing", spacing)
+    def __init__(self, spacing: Sequence[float] | float) -> None:
+        steps = spacing if isinstance(spacing, (list, tuple)) else [spacing]
+        self.spacing = min(number("spacing", step) for step in steps)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image = data["image"]

@@ -13,9 +13,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from regplugins.checks import first_cause
-from regplugins.io import read_transform
+from regplugins.io import read_transform, write_transform
 from regplugins.networks import load_weights
-from regplugins.spatial import Grid
+from regplugins.spatial import AffineTransform, Grid
 from tests.bundles.cases import HEADS, TrainedCase
 from tests.bundles.conftest import ROOT
 
@@ -84,6 +84,20 @@ class TestOrder:
         inputs = json.loads((tmp_path / "report.json").read_text())["inputs"]
         assert inputs["fixed"]["path"] == paths["fixed"]
 
+    def test_a_start_from_a_file_is_turned_about_with_the_images(self, bundle, run, tmp_path):
+        start = AffineTransform.identity(3).matrix.clone()
+        start[:3, 3] = torch.tensor([12.0, -8.0, 5.0])
+        names = {}
+        for name, one, other in (("there", "fixed", "moving"), ("back", "moving", "fixed")):
+            transform = AffineTransform(start if name == "there" else start.inverse())
+            write_transform(transform, tmp_path / f"{name}.mat")
+            images = {"fixed": str(bundle / f"sample/{one}.nii.gz"), "moving": str(bundle / f"sample/{other}.nii.gz")}
+            names[name] = tmp_path / name
+            options = {"order": "auto", "init": str(tmp_path / f"{name}.mat"), "polish": False}
+            run("inference", output_dir=str(names[name]), **options, **images)
+        found = [read_transform(folder / "transform_0GenericAffine.mat").matrix for folder in names.values()]
+        torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+
     def test_two_of_one_modality(self, bundle, run, tmp_path):
         ct = str(bundle / "sample/moving.nii.gz")
         with pytest.raises(RuntimeError) as error:
@@ -113,6 +127,39 @@ class TestRegressor:
         for name, value in shipped.state_dict().items():
             same = torch.equal(fitted.state_dict()[name], value)
             assert same != name.startswith("mlp."), name
+        run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), polish=False)
+        assert (tmp_path / "out/warped.nii.gz").exists()
+
+    def test_weights_without_one_are_refused(self, bundle, run, tmp_path):
+        state = load_weights(HEADS.network(), bundle / "models").state_dict()
+        fresh = HEADS.network().state_dict()
+        torch.save(state | {name: fresh[name] for name in state if name.startswith("mlp.")}, tmp_path / "model.pt")
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), polish=False)
+        assert "its mlp has not been fitted" in str(first_cause(error.value))
+        run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), polish=False, regressor="head")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"rivals": ["svm"]}, "rivals must be one of"),
+            ({"pairs": 0}, "pairs must be a whole number of at least 2, got 0"),
+            ({"method": "svr"}, "method must be one of"),
+        ],
+    )
+    def test_wrong_options(self, data, run, tmp_path, options, message):
+        small = {"fixed_sequences": ["t1"], "pairs": 4, "unseen": 2} | options
+        with pytest.raises(RuntimeError) as error:
+            run("train", "fit_regressor", dataset_dir=str(data), output_dir=str(tmp_path / "o"), **small)
+        assert message in str(first_cause(error.value))
+        assert not (tmp_path / "o").exists()
+
+    def test_a_grid_of_the_papers_kind(self, data, run, tmp_path):
+        """Slices farther apart than their voxels are."""
+        grid = {"spacing": [8.0, 8.0, 16.0], "network_shape": [32, 32, 16], "fixed_sequences": ["t1"]}
+        few = {"max_epochs": 1, "pairs_per_epoch": 2, "batch_size": 2}
+        run("train", dataset_dir=str(data), output_dir=str(tmp_path), **grid, **few)
+        assert (tmp_path / "checkpoints/model.pt").exists()
 
     def test_shipped_regressors_agree_with_the_truth(self, bundle, data, run, tmp_path):
         """Both of them, on the small data's motions."""

@@ -66,7 +66,11 @@ def test_r_squared_is_scikits():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"method": "svr"}, "method"), ({"unseen": 1}, "two or more unseen"), ({"rivals": ["tree"]}, "tree")],
+    [
+        ({"method": "svr"}, "method"),
+        ({"unseen": 1}, "unseen must be a whole number"),
+        ({"rivals": ["tree"]}, "tree"),
+    ],
 )
 def test_wrong_options(network, tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
