@@ -29,6 +29,9 @@ class BundleCase:
         similarity: of ``report.json``, what registration of the sample raises.
         gain: by how much, at least.
         quick: overrides of ``inference.json`` for tests that are not about how good a result is.
+        careful: overrides of ``inference.json`` beside these where a good start must not be lost.
+        sample_init: "none", or "fov" where the sample's images have worlds of their own.
+        kept: share of the similarity under a good start that there is afterwards: rigidly there is nothing to add.
     """
 
     name: str
@@ -37,6 +40,9 @@ class BundleCase:
     similarity: str
     gain: float
     quick: Mapping[str, Any] = field(default_factory=dict)
+    careful: Mapping[str, Any] = field(default_factory=dict)
+    sample_init: str = "none"
+    kept: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,8 +172,11 @@ HEADS = TrainedCase(
     better=operator.lt,
     similarity="mutual_information",
     gain=0.02,
-    # The exact answer would hide what the network's is.
+    # The exact answer would hide what the network's is; but where a start is good, the network alone may lose it.
     quick={"polish": False},
+    careful={"polish": True},
+    kept=0.95,
+    sample_init="fov",
 )
 
 ANY_MODALITY = BundleCase(

@@ -53,9 +53,15 @@ class TestTraining:
         output = tmp_path_factory.mktemp("straight")
         return output, train(output, *case.overlays, max_epochs=2)
 
-    def test_best_network_is_a_plain_state_dict(self, case, straight):
+    def test_best_network_is_a_plain_state_dict(self, case, bundle, straight):
         output, _ = straight
-        case.network().load_state_dict(torch.load(output / "checkpoints/model.pt", weights_only=True))
+        parser = ConfigParser()
+        parser.read_config(
+            [bundle / "configs/train.json", *(bundle / f"configs/{name}.json" for name in case.overlays)]
+        )
+        parser.update({key: value for key, value in case.training.items() if key.startswith("network_def")})
+        network = parser.get_parsed_content("network_def")
+        network.load_state_dict(torch.load(output / "checkpoints/model.pt", weights_only=True))
         assert list(output.glob("events.out.tfevents.*"))
 
     def test_resumed_training_ends_where_it_would_have(self, case, train, straight, tmp_path):
@@ -101,6 +107,8 @@ class TestTraining:
 
     def test_errors_name_the_image(self, data, train, tmp_path):
         sections = json.loads((data / "datalist.json").read_text())
+        for record in sections["training"]:
+            record["image"] = str(data / record["image"])
         content = Path(sections["training"][1]["image"]).read_bytes()
         sections["training"][1]["image"] = "broken.nii.gz"
         (tmp_path / "broken.nii.gz").write_bytes(content[: len(content) // 2])
