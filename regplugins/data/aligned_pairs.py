@@ -74,7 +74,7 @@ def prepare_aligned_pairs(
     if not named or len(modalities) != 2 or len(set(modalities)) != 2 or not all(map(_is_a_name, modalities)):
         raise ValueError(f"modalities must be two names, of the fixed and of the moving images, got {modalities!r}")
     validation = whole("validation", validation, least=0)
-    if not 0 <= validation <= len(records) - 1:
+    if validation >= len(records):
         raise ValueError(f"{datalist}: {len(records)} subjects less {validation} to validate on leave none to train on")
     names = {record["name"] for record in records}
     twice = sorted(name for name in names if f"{name}_{_MOVING}" in names)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from regplugins.transforms.carry import CarryPaird, ReturnPaird, ReturnRigidPaird
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.modality import (
     MODALITIES,
@@ -12,7 +13,7 @@ from regplugins.transforms.modality import (
     RandIntensitiesd,
     RandTissuesd,
 )
-from regplugins.transforms.pair import CarryPaird, MeetPaird, ReturnPaird, ReturnRigidPaird, initial_of
+from regplugins.transforms.pair import MeetPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
 from regplugins.transforms.reverse import ReversePaird
 from regplugins.transforms.synthesis import SynthesisePaird

@@ -11,7 +11,7 @@ from monai.transforms import Compose, Transform
 
 from regplugins.metrics import inverse_consistency_error, sample_points
 from regplugins.spatial import DisplacementField, Grid, resample_labels
-from regplugins.transforms.pair import CarryPaird
+from regplugins.transforms.carry import CarryPaird
 
 _KINDS = ("", "_label", "_landmarks", "_mask")
 
