@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,7 +40,8 @@ class PairOptimizer(Described):
     Raises:
         ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing or tolerance that is
             none.
-        TypeError: ``symmetric`` is no boolean, or ``model`` no deformation model.
+        TypeError: ``objective`` does not take fields and target, as a similarity alone does not; ``symmetric`` is no
+            boolean, or ``model`` no deformation model.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class PairOptimizer(Described):
         symmetric: bool = False,
         tolerance: float = 0.0,
     ) -> None:
+        if "fields" not in inspect.signature(getattr(objective, "forward", objective)).parameters:
+            raise TypeError(f"objective must take (fields, target), as PairLoss does, got {objective!r}")
         self.objective = objective
         self.levels = halvings_of(levels, spacing)
         self.spacing = spacing

@@ -6,9 +6,10 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.losses import MaskedLoss
 from torch import Tensor, nn
 
-from regplugins.losses import SquaredGradientLoss
+from regplugins.losses import MINDLoss, SquaredGradientLoss
 from regplugins.optimization import (
     BSpline,
     DeformationModel,
@@ -216,6 +217,12 @@ def test_a_model_by_its_name_is_none():
         TypeError, match="model must be a deformation model, such as Displacement\\(\\), got 'velocity'"
     ):
         PairOptimizer(OBJECTIVE, [(1, 5)], model="velocity")
+
+
+@pytest.mark.parametrize("objective", [nn.MSELoss(), MINDLoss(), MaskedLoss(nn.L1Loss)])
+def test_a_similarity_alone_is_no_objective(objective):
+    with pytest.raises(TypeError, match=f"objective must take \\(fields, target\\), .* got {type(objective).__name__}"):
+        PairOptimizer(objective, [(1, 5)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16])
