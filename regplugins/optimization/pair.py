@@ -14,7 +14,7 @@ from regplugins.optimization.described import Described
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
 from regplugins.optimization.pyramid import at_depth, halvings_of
-from regplugins.optimization.scene import Scene, plain
+from regplugins.optimization.scene import LEAST, Scene, plain
 from regplugins.spatial import compose, crop, enlarge, invert
 
 
@@ -95,7 +95,8 @@ class PairOptimizer(Described):
         start = scene.moving.new_zeros((len(pair), len(shape), *shape)) if start is None else plain(start)
         if self.first is not None:
             start = compose(start, self.first(scene.with_moving_moved(start)))
-        scenes = scene.pyramid(self.levels[0][0])
+        # A field that is to bend has a node at every second voxel only.
+        scenes = scene.pyramid(self.levels[0][0], 2 * LEAST)
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
         for halvings, iterations in self.levels:
             # What is too small for a level has it at the coarsest resolution that there is.

@@ -11,7 +11,7 @@ from torch import Tensor
 from regplugins.spatial import half_resolution, warp
 
 # An axis of fewer voxels shows nothing that could be matched.
-_LEAST = 8
+LEAST = 8
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -66,10 +66,10 @@ class Scene:
             None if self.fixed_mask is None else half_resolution(self.fixed_mask),
         )
 
-    def pyramid(self, halvings: int) -> list[Scene]:
-        """Itself and what it is after each halving, as long as there is something to see."""
+    def pyramid(self, halvings: int, least: int = LEAST) -> list[Scene]:
+        """Itself and what it is after each halving, as long as no axis has fewer than so many voxels by it."""
         scenes = [self]
-        while len(scenes) <= halvings and min(scenes[-1].moving.shape[2:]) >= 2 * _LEAST:
+        while len(scenes) <= halvings and min(scenes[-1].moving.shape[2:]) >= 2 * least:
             scenes.append(scenes[-1].halved())
         return scenes
 

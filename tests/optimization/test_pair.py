@@ -140,6 +140,13 @@ def test_levels_are_millimetres():
     assert not torch.equal(first, PairOptimizer(OBJECTIVE, [(2, 5), (1, 5)], 4.0)(pair, start))
 
 
+@pytest.mark.parametrize(("size", "same"), [(62, True), (63, False)])
+def test_no_level_of_a_field_has_fewer_than_16_voxels_an_axis(size, same):
+    pair, _ = warped_pair(size, 80)
+    coarse, less_coarse = (PairOptimizer(OBJECTIVE, [(spacing, 5)])(pair) for spacing in (4, 2))
+    assert torch.equal(coarse, less_coarse) == same
+
+
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_scale_of_the_objective_does_not_matter(factor):
     class Scaled(nn.Module):
