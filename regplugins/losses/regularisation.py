@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["MagnitudeLoss", "SquaredGradientLoss", "SquaredLaplacianLoss", "TotalVariationLoss"]
 
@@ -99,8 +101,8 @@ class SquaredGradientLoss(_DisplacementLoss):
         penalty = displacement.new_zeros(())
         for axis, step in enumerate(spacing):
             if displacement.shape[axis + 2] > 1:
-                penalty = penalty + displacement.diff(dim=axis + 2).square().mean() * (len(spacing) / step**2)
-        return penalty
+                penalty = penalty + _mean_square(displacement, [({}, -1 / step), ({axis + 2: 1}, 1 / step)])
+        return penalty * len(spacing)
 
 
 class SquaredLaplacianLoss(_DisplacementLoss):
@@ -119,20 +121,12 @@ class SquaredLaplacianLoss(_DisplacementLoss):
     """
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        axes = [axis for axis in range(2, displacement.ndim) if displacement.shape[axis] > 2]
-        inner = displacement
-        for axis in axes:
-            inner = inner.narrow(axis, 1, displacement.shape[axis] - 2)
-        laplacian = torch.zeros_like(inner)
-        for axis in axes:
-            strip = displacement
-            for other in axes:
-                if other != axis:
-                    strip = strip.narrow(other, 1, displacement.shape[other] - 2)
-            size = inner.shape[axis]
-            second = strip.narrow(axis, 0, size) + strip.narrow(axis, 2, size) - 2 * inner
-            laplacian = laplacian + second / spacing[axis - 2] ** 2
-        return laplacian.square().mean() * len(spacing)
+        weights = {axis + 2: step**-2 for axis, step in enumerate(spacing) if displacement.shape[axis + 2] > 2}
+        middle = dict.fromkeys(weights, 1)
+        stencil = [(middle, -2 * sum(weights.values()))]
+        for axis, weight in weights.items():
+            stencil += [({**middle, axis: 0}, weight), ({**middle, axis: 2}, weight)]
+        return _mean_square(displacement, stencil) * len(spacing)
 
 
 class MagnitudeLoss(_DisplacementLoss):
@@ -147,3 +141,45 @@ class MagnitudeLoss(_DisplacementLoss):
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
         return displacement.square().mean() * len(spacing)
+
+
+# Offsets along some axes, each at least 0, and what the values there are multiplied by.
+_Stencil = Sequence[tuple[Mapping[int, int], float]]
+
+
+def _mean_square(field: Tensor, stencil: _Stencil) -> Tensor:
+    """``mean_x (Σ_k w_k u(x + o_k))²`` over all ``x`` for which every ``u(x + o_k)`` exists."""
+    value: Tensor = _MeanSquare.apply(field, stencil)
+    return value
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Autograd would fill a field of zeros for each of the stencil's terms; here the gradient is added up in one."""
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, stencil: _Stencil) -> Tensor:
+        (offset, weight), *others = stencil
+        total = weight * _window(field, offset, stencil)
+        for offset, weight in others:
+            total.add_(_window(field, offset, stencil), alpha=weight)
+        ctx.stencil, ctx.shape = stencil, field.shape
+        ctx.save_for_backward(total)
+        return total.square().mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (total,) = ctx.saved_tensors
+        total = total * (2 / total.numel() * gradient)
+        result = total.new_zeros(ctx.shape)
+        for offset, weight in ctx.stencil:
+            _window(result, offset, ctx.stencil).add_(total, alpha=weight)
+        return result, None
+
+
+def _window(field: Tensor, offset: Mapping[int, int], stencil: _Stencil) -> Tensor:
+    """The part of a field that one of a stencil's terms sees."""
+    for axis in {axis for other, _ in stencil for axis in other}:
+        reach = max(other.get(axis, 0) for other, _ in stencil)
+        field = field.narrow(axis, offset.get(axis, 0), field.shape[axis] - reach)
+    return field
