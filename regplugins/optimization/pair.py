@@ -27,7 +27,8 @@ class PairOptimizer(Described):
     Args:
         objective: loss ``(fields, target) -> scalar``, as in training; ``PairLoss`` makes one of a similarity.
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
-            is rounded to that of the pair, or twice, four times, ... that.
+            is rounded to that of the pair, or twice, four times, ... that, as long as no axis has fewer than 16 voxels;
+            levels that come to one spacing are one, with as many iterations as the longest.
         spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
         model: how the field is changed; default: ``Displacement()``.
         first: finds the field to begin with: ``LinearStart`` (rigid or affine), ``ConvexStart`` (large displacements).
@@ -98,9 +99,12 @@ class PairOptimizer(Described):
         # A field that is to bend has a node at every second voxel only.
         scenes = scene.pyramid(self.levels[0][0], 2 * LEAST)
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
+        # What is too small for a level has it at the coarsest resolution that there is.
+        longest: dict[int, int] = {}
         for halvings, iterations in self.levels:
-            # What is too small for a level has it at the coarsest resolution that there is.
             level = min(halvings, len(scenes) - 1)
+            longest[level] = max(iterations, longest.get(level, 0))
+        for level, iterations in longest.items():
             ddf, depth = at_depth(ddf, depth, level + 1, shape), level + 1
             descent = self.model.begin(ddf, iterations)
             ddf = descend(descent, self._cost(scenes[level]), iterations, self.tolerance)
