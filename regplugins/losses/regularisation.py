@@ -87,7 +87,7 @@ class SquaredGradientLoss(_DisplacementLoss):
 
     For each axis, the squared differences between neighbours along it are summed over the displacement's components and
     averaged over the batch and over all pairs of neighbours; the axes' averages are then summed. An axis of one voxel
-    has no neighbours and adds nothing. A dimensionless number.
+    has no neighbours and adds nothing. A dimensionless number, without a second derivative.
 
     Args:
         spacing: the voxels' size in mm along each axis. With it, the differences are those of the displacement in mm,
@@ -111,6 +111,7 @@ class SquaredLaplacianLoss(_DisplacementLoss):
     The Laplacian of each component of the displacement is taken where all its second differences exist: one voxel off
     the border along every axis. Its square is summed over the components, and averaged over the batch and these voxels.
     An axis of fewer than three voxels has no second difference: it adds nothing to the Laplacian, and is not cropped.
+    Like ``SquaredGradientLoss``, it has no second derivative.
 
     Args:
         spacing: the voxels' size in mm along each axis. With it, the unit is 1/mm² (a displacement in mm,

@@ -27,8 +27,8 @@ class PairOptimizer(Described):
     Args:
         objective: loss ``(fields, target) -> scalar``, as in training; ``PairLoss`` makes one of a similarity.
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
-            is rounded to that of the pair, or twice, four times, ... that, as long as no axis has fewer than 16 voxels;
-            levels that come to one spacing are one, with as many iterations as the longest.
+            is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 32
+            voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
         spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
         model: how the field is changed; default: ``Displacement()``.
         first: finds the field to begin with: ``LinearStart`` (rigid or affine), ``ConvexStart`` (large displacements).
