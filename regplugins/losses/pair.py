@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ class PairLoss(nn.Module):
 
     Raises:
         ValueError: no similarity, another number of weights, or a weight that is no number.
+        TypeError: a similarity or the regularisation is no module, but its name, say.
     """
 
     def __init__(
@@ -36,13 +38,21 @@ class PairLoss(nn.Module):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.similarities = nn.ModuleList([similarity] if isinstance(similarity, nn.Module) else similarity)
+        similarities: list[Any] = list(similarity) if isinstance(similarity, list | tuple) else [similarity]
+        for name, losses in (("similarity", similarities), ("regularisation", [regularisation])):
+            for loss in losses:
+                if not isinstance(loss, nn.Module):
+                    raise TypeError(f"{name} must be a loss, such as regplugins.losses has, got {loss!r}")
+        self.similarities = nn.ModuleList(similarities)
         given = [1.0] * len(self.similarities) if weights is None else weights
         self.weights = [number("weight", one) for one in given]
         if not self.similarities or len(self.weights) != len(self.similarities):
             raise ValueError(f"got {len(self.similarities)} similarities and {len(self.weights)} weights")
         self.regularisation = regularisation
         self.regularisation_weight = number("regularisation_weight", regularisation_weight)
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}, regularisation_weight={self.regularisation_weight}"
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """

@@ -25,7 +25,8 @@ class PairOptimizer(Described):
     the next finer one averaged, every second voxel kept. Nothing but the field goes from one level to the next.
 
     Args:
-        objective: loss ``(fields, target) -> scalar``, as in training; ``PairLoss`` makes one of a similarity.
+        objective: loss ``(fields, target) -> scalar``, as in training, its arguments named so; ``PairLoss`` makes
+            one of a similarity.
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 32
             voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
@@ -41,7 +42,7 @@ class PairOptimizer(Described):
     Raises:
         ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing or tolerance that is
             none.
-        TypeError: ``objective`` does not take fields and target, as a similarity alone does not; ``symmetric`` is no
+        TypeError: ``objective`` takes no ``fields``, as a similarity alone does not; ``symmetric`` is no
             boolean, or ``model`` no deformation model.
     """
 

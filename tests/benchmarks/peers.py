@@ -91,7 +91,7 @@ def main(
         motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.
         both_ways: register with fixed and moving exchanged, too, and measure that way and how far a point is from home
             after the way there and back.
-        effort: factor of every method's numbers of iterations.
+        effort: factor of every method's numbers of iterations, but for those of the affine step of ``same_modality``.
         device: where those that can (this package's, ConvexAdam, FireANTs) compute; the others use the CPU.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(_THREADS)

@@ -55,6 +55,17 @@ def test_a_weight_that_is_no_number():
         PairLoss([nn.MSELoss(), nn.L1Loss()], SquaredGradientLoss(), 1.0, [1.0, "a"])
 
 
+def test_a_loss_by_its_name_is_none():
+    for losses, name in (((MINDLoss(), "TV"), "regularisation"), ((["NCC"], SquaredGradientLoss()), "similarity")):
+        with pytest.raises(TypeError, match=f"{name} must be a loss, such as regplugins.losses has, got '(TV|NCC)'"):
+            PairLoss(*losses, 1.0)
+
+
+def test_it_says_its_weights():
+    loss = PairLoss([MINDLoss(), LocalNCCLoss()], SquaredGradientLoss(), 0.25, [1.0, 0.5])
+    assert "weights=[1.0, 0.5], regularisation_weight=0.25" in repr(loss)
+
+
 @pytest.mark.parametrize(("similarities", "weights"), [([], None), ([nn.MSELoss()], [1.0, 2.0])])
 def test_as_many_weights_as_similarities(similarities, weights):
     with pytest.raises(ValueError, match=r"got \d similarities and \d weights"):
