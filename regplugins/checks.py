@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,15 +30,42 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    """``value`` as a number.
+    """``value`` as a finite number.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        return float(value)
+        result = float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return result
+
+
+def positive(name: str, value: Any) -> float:
+    """``value`` as a finite number greater than 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    result = number(name, value)
+    if result <= 0:
+        raise ValueError(f"{name} must be positive, got {value!r}")
+    return result
+
+
+def not_negative(name: str, value: Any) -> float:
+    """``value`` as a finite number of at least 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    result = number(name, value)
+    if result < 0:
+        raise ValueError(f"{name} must not be negative, got {value!r}")
+    return result
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
-from regplugins.checks import boolean, choice, first_cause, number, refuse_unknown_options
+from regplugins.checks import boolean, choice, first_cause, not_negative, number, positive, refuse_unknown_options
 
 
 @pytest.mark.parametrize("value", ["true", "False", 0, 1, None, 1.0])
@@ -23,6 +23,17 @@ def test_numbers_are_numbers() -> None:
     assert number("fill", "-1024") == number("fill", -1024) == -1024.0
     with pytest.raises(ValueError, match="fill must be a number, got 'abc'"):
         number("fill", "abc")
+    for value in (float("inf"), "nan"):
+        with pytest.raises(ValueError, match=f"fill must be finite, got '?{value}"):
+            number("fill", value)
+
+
+def test_signs_of_numbers() -> None:
+    assert positive("step", "0.5") == 0.5
+    assert not_negative("weight", 0) == 0
+    for check, value in ((positive, 0), (positive, -1), (not_negative, -0.1)):
+        with pytest.raises(ValueError, match=f"size must (be positive|not be negative), got {value}"):
+            check("size", value)
 
 
 def test_choice_lists_what_there_is() -> None:

@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from regplugins.checks import number, whole
+from regplugins.checks import positive, whole
 from regplugins.data.records import pair_records
 from regplugins.data.volumes import load_image, load_label
 from regplugins.io import atomic, keep_inputs, output_folder, write_image, write_transform
@@ -90,7 +90,7 @@ def prepare_aligned_pairs(
     reference = load_image(first)
     common = Grid.from_image(reference).canonical()
     if spacing is not None:
-        common = common.resized([number("spacing", spacing)] * common.ndim)
+        common = common.resized([positive("spacing", spacing)] * common.ndim)
     images: list[list[dict[str, str]]] = []
     for record in tqdm(records, desc="subjects"):
         try:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from regplugins.checks import boolean, number
+from regplugins.checks import boolean, positive
 
 
 class FieldInferer(Inferer):
@@ -32,9 +32,7 @@ class FieldInferer(Inferer):
     def __init__(self, amp: bool = False, zoom: float = 1.0, compile: bool = False) -> None:
         super().__init__()
         self.amp = boolean("amp", amp)
-        self.zoom = number("zoom", zoom)
-        if not self.zoom > 0:
-            raise ValueError(f"zoom must be positive, got {zoom}")
+        self.zoom = positive("zoom", zoom)
         self.compile = boolean("compile", compile)
         self._compiled: dict[nn.Module, Any] = {}
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from regplugins.checks import number
+from regplugins.checks import positive
 from regplugins.inferers.base import FieldInferer
 from regplugins.spatial import crop
 
@@ -50,9 +50,7 @@ class ValidTileInferer(FieldInferer):
         compile: bool = False,
     ) -> None:
         super().__init__(amp, zoom, compile)
-        self.memory = number("memory", memory)
-        if not self.memory > 0:
-            raise ValueError(f"memory must be positive, got {memory}")
+        self.memory = positive("memory", memory)
         self.tile = tile
         self.progress = progress
 

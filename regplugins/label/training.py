@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,18 +13,10 @@ from typing import Any
 import monai.bundle
 import numpy as np
 
-from regplugins.checks import number, whole
+from regplugins.checks import positive, whole
 from regplugins.io import atomic
 from regplugins.label.cases import Datastore, annotated
 from regplugins.label.requests import device
-
-
-def _rate(name: str, value: Any) -> float:
-    rate = number(name, value)
-    if not 0 < rate < math.inf:
-        raise ValueError(f"{name} must be greater than 0, got {value!r}")
-    return rate
-
 
 # What a client may set, of train.json, and what makes a plain value of it: a configuration runs a text that begins with
 # "$", and calls what a mapping names.
@@ -34,7 +25,7 @@ OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "pairs_per_epoch": whole,
     "val_interval": whole,
     "batch_size": whole,
-    "learning_rate": _rate,
+    "learning_rate": positive,
     "seed": partial(whole, least=0),
     "device": lambda _, value: device(value),
 }

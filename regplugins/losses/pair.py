@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from regplugins.checks import number
+from regplugins.checks import not_negative
 from regplugins.spatial import warp
 
 
@@ -26,7 +26,7 @@ class PairLoss(nn.Module):
         weights: of the similarities; default: all one.
 
     Raises:
-        ValueError: no similarity, another number of weights, or a weight that is no number.
+        ValueError: no similarity, another number of weights, or a weight that is negative or no finite number.
         TypeError: a similarity or the regularisation is no module, but its name, say.
     """
 
@@ -45,11 +45,11 @@ class PairLoss(nn.Module):
                     raise TypeError(f"{name} must be a loss, such as regplugins.losses has, got {loss!r}")
         self.similarities = nn.ModuleList(similarities)
         given = [1.0] * len(self.similarities) if weights is None else weights
-        self.weights = [number("weight", one) for one in given]
+        self.weights = [not_negative("weight", one) for one in given]
         if not self.similarities or len(self.weights) != len(self.similarities):
             raise ValueError(f"got {len(self.similarities)} similarities and {len(self.weights)} weights")
         self.regularisation = regularisation
-        self.regularisation_weight = number("regularisation_weight", regularisation_weight)
+        self.regularisation_weight = not_negative("regularisation_weight", regularisation_weight)
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}, regularisation_weight={self.regularisation_weight}"

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regplugins.checks import positive
 from regplugins.losses import MIND
 from regplugins.optimization.described import Described
 from regplugins.optimization.pyramid import at_depth, finest, halvings_of
@@ -21,8 +22,9 @@ from regplugins.optimization.scene import Scene
 _ATTRACTION = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0)
 # Of displacements that cost the same, the shortest is taken: nothing is known there, or nothing is to be seen.
 _TIE = 1e-4
-# Costs that are kept at a time: 2 GiB.
+# Costs that are kept at a time: 2 GiB; and that are changed at a time: 64 MiB.
 _MOST = 2**29
+_PART = 2**24
 
 
 class ConvexStart(Described):
@@ -51,10 +53,10 @@ class ConvexStart(Described):
         spacing: float | Sequence[float] = 1.0,
         descriptor: torch.nn.Module | None = None,
     ) -> None:
-        if not reach > 0:
-            raise ValueError(f"reach must be positive, got {reach}")
-        ((self.halvings, _),) = halvings_of([(image_spacing, 1)], spacing)
-        self.reach = reach / finest(spacing)
+        self.reach = positive("reach", reach)
+        self.image_spacing = positive("image_spacing", image_spacing)
+        self.spacing = spacing
+        ((self._halvings, _),) = halvings_of([(image_spacing, 1)], spacing)
         self.descriptor = descriptor or MIND()
 
     @torch.no_grad()
@@ -69,9 +71,9 @@ class ConvexStart(Described):
         Raises:
             ValueError: there are too many displacements to look at, of images too thin to be halved so often.
         """
-        scenes = scene.pyramid(self.halvings)
+        scenes = scene.pyramid(self._halvings)
         level = len(scenes) - 1
-        radius = max(1, round(self.reach / 2**level))
+        radius = max(1, round(self.reach / finest(self.spacing) / 2**level))
         shape = scenes[level].fixed.shape[2:]
         costs = (2 * radius + 1) ** len(shape) * math.prod((size + 1) // 2 for size in shape)
         if costs > _MOST:
@@ -92,22 +94,15 @@ class ConvexStart(Described):
         if scene.moving_mask is not None or scene.fixed_mask is not None:
             ones = torch.ones_like(scene.fixed)
             moving_mask, fixed_mask = (ones if m is None else m for m in (scene.moving_mask, scene.fixed_mask))
-            known = _products(moving_mask, fixed_mask, displacements, radius)
-            # Where nothing is known of a displacement, it is as good as the others at that node.
-            expected = (known * costs).sum(dim=0) / known.sum(dim=0).clamp(min=1e-6)
-            costs = known * costs + (1 - known) * expected
+            _mask(costs, moving_mask, fixed_mask, displacements, radius)
         nodes = [(size + 1) // 2 for size in scene.fixed.shape[2:]]
         candidates = displacements.to(costs)
-        squares = candidates.square().sum(dim=1, keepdim=True)
         unit = costs.std().clamp(min=1e-12) / radius**2
-        field = candidates[(costs + _TIE * unit * squares).argmin(dim=0)].T.view(1, n, *nodes)
-        for attraction in _ATTRACTION:
-            smooth = _blurred(_blurred(field)).flatten(2)[0]
-            # |d - s|² without |s|², which is the same for all displacements d.
-            distance = squares - 2 * candidates @ smooth
-            best = (costs + (attraction * unit) * distance).argmin(dim=0)
-            field = candidates[best].T.view(1, n, *nodes)
-        return _blurred(_blurred(field))
+        field = candidates.new_zeros(1, n, *nodes)
+        for attraction in (_TIE, *_ATTRACTION):
+            best = _cheapest(costs, candidates, field.flatten(2)[0], attraction * unit)
+            field = _blurred(_blurred(candidates[best].T.view(1, n, *nodes)))
+        return field
 
 
 def _blurred(image: Tensor) -> Tensor:
@@ -142,7 +137,27 @@ def _costs(moving: Tensor, fixed: Tensor, displacements: Tensor, radius: int) ->
     return costs
 
 
-def _products(moving_mask: Tensor, fixed_mask: Tensor, displacements: Tensor, radius: int) -> Tensor:
-    """``(displacements, nodes)``: how much both images count."""
+def _mask(costs: Tensor, moving_mask: Tensor, fixed_mask: Tensor, displacements: Tensor, radius: int) -> None:
+    """Where nothing is known of a displacement, let it cost what the others cost at that node."""
     here = _nodes(fixed_mask)[0]
-    return torch.stack([there[0] * here for there in _shifted(moving_mask, displacements, radius)])
+    total, known = (torch.zeros_like(here) for _ in range(2))
+    for row, there in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
+        counts = there[0] * here
+        known += counts
+        total.addcmul_(counts, row)
+    expected = total / known.clamp(min=1e-6)
+    for row, there in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
+        torch.lerp(expected, row, there[0] * here, out=row)
+
+
+def _cheapest(costs: Tensor, candidates: Tensor, field: Tensor, weight: float | Tensor) -> Tensor:
+    """``(nodes,)``: which displacement costs least, with its squared distance from the field ``(n, nodes)``."""
+    squares = candidates.square().sum(dim=1, keepdim=True)
+    size = max(1, _PART // len(candidates))
+    # |d - s|² without |s|², which is the same for all displacements d.
+    return torch.cat(
+        [
+            (weight * (squares - 2 * candidates @ near)).add_(part).argmin(dim=0)
+            for part, near in zip(costs.split(size, dim=1), field.split(size, dim=1), strict=True)
+        ]
+    )

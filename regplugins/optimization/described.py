@@ -5,8 +5,8 @@ from __future__ import annotations
 
 
 class Described:
-    """Its ``repr`` is its class and its attributes, in one line."""
+    """Its ``repr`` is its class and its public attributes, in one line."""
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
         return " ".join(f"{type(self).__name__}({values})".split())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import choice, number
+from regplugins.checks import choice, not_negative, positive
 from regplugins.losses import compared
 from regplugins.optimization.described import Described
 from regplugins.optimization.model import descend
@@ -30,7 +30,8 @@ class LinearOptimizer(Described):
             takes it.
         kind: "rigid" or "affine".
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
-            is rounded to that of the pair, or twice, four times, ... that.
+            is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 16
+            voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
         spacing: of the pair's grid, mm, one number or one an axis.
         step: how far each parameter moves the corners of the grid in an iteration, at most, in voxels of the level's
             images.
@@ -38,8 +39,8 @@ class LinearOptimizer(Described):
             has gained so far.
 
     Raises:
-        ValueError: another kind, a step that is not positive, no level, levels from fine to coarse, fewer than one
-            iteration, or a spacing that is none.
+        ValueError: another kind, a step that is not positive, a negative tolerance, no level, levels from fine to
+            coarse, fewer than one iteration, or a spacing that is none.
     """
 
     def __init__(
@@ -54,11 +55,10 @@ class LinearOptimizer(Described):
         self.similarity = similarity
         self.kind = kind
         choice("kind", kind, _GENERATORS)
-        self.levels = halvings_of(levels, spacing)
+        self.levels = levels
+        self._halvings = halvings_of(levels, spacing)
         self.spacing = spacing
-        self.step, self.tolerance = number("step", step), number("tolerance", tolerance)
-        if not self.step > 0:
-            raise ValueError(f"step must be positive, got {step}")
+        self.step, self.tolerance = positive("step", step), not_negative("tolerance", tolerance)
 
     def __call__(self, pair: Tensor, fixed_mask: Tensor | None = None, moving_mask: Tensor | None = None) -> Tensor:
         """
@@ -84,7 +84,6 @@ class LinearOptimizer(Described):
         return motion.ddf(parameters, scene.moving.shape[2:], 0)
 
     def _optimised(self, scene: Scene) -> tuple[_Motion, Tensor]:
-        scenes = scene.pyramid(self.levels[0][0])
         shape = scene.moving.shape[2:]
         n = len(shape)
         sizes = list(self.spacing) if isinstance(self.spacing, Sequence) else [self.spacing] * n
@@ -92,17 +91,15 @@ class LinearOptimizer(Described):
             raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
         motion = _Motion(_GENERATORS[self.kind](n), torch.tensor(sizes), torch.tensor(shape))
         parameters = scene.moving.new_zeros(len(scene.moving), motion.count)
-        for halvings, iterations in self.levels:
-            level = min(halvings, len(scenes) - 1)
-            scene, voxel = scenes[level], min(sizes) * 2**level
+        for level, seen, iterations in scene.levels(self._halvings):
 
-            def field(parameters: Tensor, scene: Scene = scene, level: int = level) -> Tensor:
-                return motion.ddf(parameters, scene.moving.shape[2:], level)
+            def field(parameters: Tensor, seen: Scene = seen, level: int = level) -> Tensor:
+                return motion.ddf(parameters, seen.moving.shape[2:], level)
 
-            def cost(ddf: Tensor, scene: Scene = scene) -> Tensor:
-                return compared(self.similarity, warp(scene.moving, ddf), scene.fixed, scene.mask(ddf))
+            def cost(ddf: Tensor, seen: Scene = seen) -> Tensor:
+                return compared(self.similarity, warp(seen.moving, ddf), seen.fixed, seen.mask(ddf))
 
-            descent = ParametricDescent(parameters, field, self.step * voxel, iterations)
+            descent = ParametricDescent(parameters, field, self.step * min(sizes) * 2**level, iterations)
             descend(descent, cost, iterations, self.tolerance)
         return motion, parameters.detach()
 

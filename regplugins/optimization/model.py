@@ -10,7 +10,7 @@ from statistics import mean
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
 
-from regplugins.checks import number
+from regplugins.checks import not_negative, positive
 from regplugins.optimization.described import Described
 
 # Of a field (B, n, *spatial) in voxels, a scalar.
@@ -44,13 +44,11 @@ class DeformationModel(Described, ABC):
         step: of an iteration, voxels of the field.
 
     Raises:
-        ValueError: a step that is not positive, a negative smoothing, or one of them no number.
+        ValueError: a step that is not positive, a negative smoothing, or one of them no finite number.
     """
 
     def __init__(self, smoothing: float = 1.5, step: float = 0.15) -> None:
-        self.smoothing, self.step = number("smoothing", smoothing), number("step", step)
-        if self.smoothing < 0 or self.step <= 0:
-            raise ValueError(f"smoothing must not be negative and step positive, got {smoothing} and {step}")
+        self.smoothing, self.step = not_negative("smoothing", smoothing), positive("step", step)
 
     @abstractmethod
     def begin(self, start: Tensor, iterations: int) -> Descent:

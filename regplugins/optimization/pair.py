@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import boolean, number
+from regplugins.checks import boolean, not_negative
 from regplugins.optimization.described import Described
 from regplugins.optimization.displacement import Displacement
 from regplugins.optimization.model import Cost, DeformationModel, descend
@@ -25,8 +25,8 @@ class PairOptimizer(Described):
     the next finer one averaged, every second voxel kept. Nothing but the field goes from one level to the next.
 
     Args:
-        objective: loss ``(fields, target) -> scalar``, as in training, its arguments named so; ``PairLoss`` makes
-            one of a similarity.
+        objective: loss ``(fields, target) -> scalar``, as in training, its arguments named so or ``*args``;
+            ``PairLoss`` makes one of a similarity.
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 32
             voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
@@ -56,19 +56,17 @@ class PairOptimizer(Described):
         symmetric: bool = False,
         tolerance: float = 0.0,
     ) -> None:
-        if "fields" not in inspect.signature(getattr(objective, "forward", objective)).parameters:
-            raise TypeError(f"objective must take (fields, target), as PairLoss does, got {objective!r}")
+        _check_objective(objective)
         self.objective = objective
-        self.levels = halvings_of(levels, spacing)
+        self.levels = levels
+        self._halvings = halvings_of(levels, spacing)
         self.spacing = spacing
         self.model = Displacement() if model is None else model
         if not isinstance(self.model, DeformationModel):
             raise TypeError(f"model must be a deformation model, such as Displacement(), got {model!r}")
         self.first = first
         self.symmetric = boolean("symmetric", symmetric)
-        self.tolerance = number("tolerance", tolerance)
-        if self.tolerance < 0:
-            raise ValueError(f"tolerance must not be negative, got {tolerance}")
+        self.tolerance = not_negative("tolerance", tolerance)
 
     def __call__(
         self,
@@ -97,18 +95,12 @@ class PairOptimizer(Described):
         start = scene.moving.new_zeros((len(pair), len(shape), *shape)) if start is None else plain(start)
         if self.first is not None:
             start = compose(start, self.first(scene.with_moving_moved(start)))
-        # A field that is to bend has a node at every second voxel only.
-        scenes = scene.pyramid(self.levels[0][0], 2 * LEAST)
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
-        # What is too small for a level has it at the coarsest resolution that there is.
-        longest: dict[int, int] = {}
-        for halvings, iterations in self.levels:
-            level = min(halvings, len(scenes) - 1)
-            longest[level] = max(iterations, longest.get(level, 0))
-        for level, iterations in longest.items():
+        # Twice, as a field that is to bend has a node at every second voxel only.
+        for level, seen, iterations in scene.levels(self._halvings, 2 * LEAST):
             ddf, depth = at_depth(ddf, depth, level + 1, shape), level + 1
             descent = self.model.begin(ddf, iterations)
-            ddf = descend(descent, self._cost(scenes[level]), iterations, self.tolerance)
+            ddf = descend(descent, self._cost(seen), iterations, self.tolerance)
         ddf = at_depth(ddf, depth, 0, shape)
         if not self.symmetric:
             return ddf
@@ -134,3 +126,10 @@ class PairOptimizer(Described):
         mask = scene.mask(ddf)
         total: Tensor = self.objective([ddf], target if mask is None else {**target, "mask": mask})
         return total
+
+
+def _check_objective(objective: Callable[..., Tensor]) -> None:
+    """A similarity, given a list of fields and a mapping, would end in an error that names neither."""
+    parameters = inspect.signature(getattr(objective, "forward", objective)).parameters
+    if "fields" not in parameters and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+        raise TypeError(f"objective must take (fields, target), as PairLoss does, got {objective!r}")

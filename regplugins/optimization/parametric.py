@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 
+from regplugins.checks import whole
 from regplugins.optimization.model import EPSILON, LAST_STEP, Cost, DeformationModel, Descent, gaussian
 from regplugins.spatial import compose, exponentiate, spline_basis, spline_values
 
@@ -29,9 +30,7 @@ class Velocity(DeformationModel):
 
     def __init__(self, smoothing: float = 1.5, step: float = 0.15, squarings: int = 5) -> None:
         super().__init__(smoothing, step)
-        if squarings < 0:
-            raise ValueError(f"squarings must not be negative, got {squarings}")
-        self.squarings = squarings
+        self.squarings = whole("squarings", squarings, least=0)
 
     def begin(self, start: Tensor, iterations: int) -> Descent:
         smooth = gaussian(self.smoothing, start)
@@ -58,9 +57,7 @@ class BSpline(DeformationModel):
 
     def __init__(self, distance: int = 3, step: float = 0.15) -> None:
         super().__init__(0.0, step)
-        if distance < 1 or distance != int(distance):
-            raise ValueError(f"distance must be a whole number of at least 1, got {distance}")
-        self.distance = int(distance)
+        self.distance = whole("distance", distance)
 
     def begin(self, start: Tensor, iterations: int) -> Descent:
         bases = [spline_basis(size, 1 / self.distance).to(start) for size in start.shape[2:]]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from regplugins.checks import number
+from regplugins.checks import positive, whole
 from regplugins.spatial import crop, enlarge, half_resolution
 
 
@@ -46,16 +46,12 @@ def halvings_of(levels: Sequence[tuple[float, int]], spacing: float | Sequence[f
     """
     if not levels or not all(isinstance(level, list | tuple) and len(level) == 2 for level in levels):
         raise ValueError(f"levels must be pairs of a spacing in mm and a number of iterations, got {levels}")
-    counts = [number("the iterations of a level", count) for _, count in levels]
-    if any(count < 1 or count % 1 for count in counts):
-        raise ValueError(f"levels must be pairs of a spacing in mm and at least 1 iteration, got {levels}")
-    sizes = [number("the spacing of a level", size) for size, _ in levels]
+    counts = [whole("the iterations of a level", count) for _, count in levels]
+    sizes = [positive("the spacing of a level", size) for size, _ in levels]
     if sizes != sorted(sizes, reverse=True):
         raise ValueError(f"the coarsest level must come first, got {sizes}")
-    if not sizes[-1] > 0 or not finest(spacing) > 0:
-        raise ValueError(f"spacings must be positive, got levels of {sizes} mm on a grid of {spacing} mm")
     halvings = [max(0, round(math.log2(size / finest(spacing)))) for size in sizes]
-    return [(times, int(count)) for times, count in zip(halvings, counts, strict=True)]
+    return list(zip(halvings, counts, strict=True))
 
 
 def finest(spacing: float | Sequence[float]) -> float:
@@ -65,6 +61,6 @@ def finest(spacing: float | Sequence[float]) -> float:
         spacing: one number, or one an axis.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is none.
     """
-    return min(number("spacing", size) for size in (spacing if isinstance(spacing, list | tuple) else [spacing]))
+    return min(positive("spacing", size) for size in (spacing if isinstance(spacing, list | tuple) else [spacing]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,6 +73,24 @@ class Scene:
         while len(scenes) <= halvings and min(scenes[-1].moving.shape[2:]) >= 2 * least:
             scenes.append(scenes[-1].halved())
         return scenes
+
+    def levels(self, asked: Sequence[tuple[int, int]], least: int = LEAST) -> list[tuple[int, Scene, int]]:
+        """Itself at the resolutions of an optimisation.
+
+        Args:
+            asked: number of halvings and of iterations of each level, coarsest first.
+            least: no level has an axis of fewer voxels by being halved; levels that cannot be told apart so are one,
+                with as many iterations as the longest.
+
+        Returns:
+            Number of halvings, what is seen after them, and number of iterations of each level.
+        """
+        scenes = self.pyramid(asked[0][0], least)
+        longest: dict[int, int] = {}
+        for halvings, iterations in asked:
+            level = min(halvings, len(scenes) - 1)
+            longest[level] = max(iterations, longest.get(level, 0))
+        return [(level, scenes[level], iterations) for level, iterations in longest.items()]
 
     def one(self, sample: int) -> Scene:
         """One pair of a batch."""

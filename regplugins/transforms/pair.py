@@ -13,7 +13,7 @@ from monai.transforms import Transform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
-from regplugins.checks import boolean, number
+from regplugins.checks import boolean, positive
 from regplugins.prealign import CHOICES, initial_transform
 from regplugins.spatial import AffineTransform, Grid, onto_grid, overlap, resample
 from regplugins.spatial import Transform as SpatialTransform
@@ -38,9 +38,9 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[i
         ValueError: the spacing is none.
     """
     given = spacing if isinstance(spacing, (list, tuple)) else [spacing] * grid.ndim
-    sizes = [number("spacing", size) for size in given]
-    if len(sizes) != grid.ndim or min(sizes) <= 0:
-        raise ValueError(f"spacing must be one number or {grid.ndim}, greater than 0, got {spacing}")
+    sizes = [positive("spacing", size) for size in given]
+    if len(sizes) != grid.ndim:
+        raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}")
     return grid.canonical().resized(sizes, shape)
 
 

@@ -134,6 +134,7 @@ class Registerd(_Warping):
             target = Grid.from_image(pair["fixed"])
             done = {"init": self.init, "spacing": self.spacing, "seed": self.seed}
             done |= {"linear": str(self.linear), "optimizer": str(self.optimizer)}
+            done |= {name: str(key) for name, key in self.masks.items()}
             self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill, done)
         return result
 

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Randomizable, SpatialCrop, Transform
 from monai.transforms.utils import weighted_patch_samples
 
-from regplugins.checks import number
+from regplugins.checks import positive
 from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
 from regplugins.spatial import (
@@ -117,7 +117,7 @@ class AverageVolumed(Transform):
 
     def __init__(self, spacing: Sequence[float] | float) -> None:
         steps = spacing if isinstance(spacing, (list, tuple)) else [spacing]
-        self.spacing = min(number("spacing", step) for step in steps)
+        self.spacing = min(positive("spacing", step) for step in steps)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image = data["image"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,11 +17,21 @@ from tests.bundles.cases import ANY_MODALITY, BundleCase
 pytestmark = pytest.mark.slow
 
 PRESETS = ("same_modality", "multimodal", "ct_mr", "large_deformation")
+LOSSES = "regplugins.losses"
+# Of a preset whose levels go with the spacing.
+LEVELS_AT_4_MM = {"same_modality": [[16, 40], [8, 40], [4, 40]]}
 
 
 @pytest.fixture(scope="module")
 def case() -> BundleCase:
     return ANY_MODALITY
+
+
+def assert_better(report: dict[str, Any]) -> None:
+    """It says that the images are more alike than before, and that next to nothing folds."""
+    similarity = report["similarity"]["mutual_information"]
+    assert similarity["after"] > similarity["before"]
+    assert report["folding_percent"] < 0.1
 
 
 def test_presets_change_what_there_is(bundle):
@@ -32,18 +43,48 @@ def test_presets_change_what_there_is(bundle):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
-    words = ["--output_dir", str(tmp_path), "--preset", preset, "--levels", "[[8,20],[4,20]]", "--init", aligned]
+    words = ["--output_dir", str(tmp_path), "--preset", preset, "--spacing", "4", "--init", aligned]
     main(["register", str(bundle), *words])
     capsys.readouterr()
     report = json.loads((tmp_path / "report.json").read_text())
-    similarity = report["similarity"]["mutual_information"]
-    assert similarity["after"] > similarity["before"]
-    assert report["folding_percent"] < 0.1
+    assert_better(report)
     assert report["weights"] is None
-    assert report["settings"]["init"] == aligned and report["settings"]["levels"] == [[8, 20], [4, 20]]
+    settings = report["settings"]
+    assert settings["init"] == aligned
+    assert settings["levels"] == LEVELS_AT_4_MM.get(preset, settings["levels"])
     config = json.loads((bundle / f"configs/{preset}.json").read_text())
-    similarity = config.get("similarity", {"_target_": "regplugins.losses.MINDLoss"})["_target_"]
-    assert similarity.rsplit(".", 1)[1] in report["settings"]["similarity"]
+    for key in ("similarity", "regularisation", "model"):
+        assert config[key]["_target_"].rsplit(".", 1)[1] in settings[key]
+    assert settings["regularisation_weight"] == config["regularisation_weight"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"regularisation": {"_target_": f"{LOSSES}.SquaredGradientLoss"}, "regularisation_weight": 0.15},
+            {"regularisation": "SquaredGradientLoss()"},
+        ),
+        ({"model": {"_target_": "regplugins.optimization.Velocity"}}, {"model": "Velocity("}),
+        ({"model": {"_target_": "regplugins.optimization.BSpline", "distance": 4}}, {"model": "distance=4)"}),
+        (
+            {
+                "similarity": [
+                    {"_target_": f"{LOSSES}.MINDLoss"},
+                    {"_target_": "monai.losses.GlobalMutualInformationLoss"},
+                ],
+                "objective#weights": [1.0, 0.1],
+            },
+            {"similarity": "GlobalMutualInformationLoss"},
+        ),
+    ],
+)
+def test_other_models_and_losses(run, aligned, tmp_path, options, said):
+    run("inference", output_dir=str(tmp_path), init=aligned, levels=[[8.0, 10], [4.0, 10]], **options)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert_better(report)
+    for key, text in said.items():
+        assert text in report["settings"][key]
 
 
 def test_unknown_preset(bundle, tmp_path):
@@ -56,10 +97,7 @@ def test_unknown_preset(bundle, tmp_path):
 def test_both_directions_at_once(run, aligned, tmp_path):
     levels = [[8.0, 20], [4.0, 20]]
     run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01, levels=levels)
-    report = json.loads((tmp_path / "report.json").read_text())
-    similarity = report["similarity"]["mutual_information"]
-    assert similarity["after"] > similarity["before"]
-    assert report["folding_percent"] == 0
+    assert_better(json.loads((tmp_path / "report.json").read_text()))
 
 
 def test_strings_are_no_booleans(run, aligned, tmp_path):
@@ -78,10 +116,7 @@ def test_slices(bundle, run, tmp_path):
         nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{key}.nii.gz")
     pair = {key: str(tmp_path / f"{key}.nii.gz") for key in ("fixed", "moving")}
     run("inference", output_dir=str(tmp_path / "out"), init="centre", **pair)
-    report = json.loads((tmp_path / "out/report.json").read_text())
-    similarity = report["similarity"]["mutual_information"]
-    assert similarity["after"] > similarity["before"]
-    assert report["folding_percent"] < 0.1
+    assert_better(json.loads((tmp_path / "out/report.json").read_text()))
     assert nib.load(tmp_path / "out/transform_1Warp.nii.gz").shape[2:] == (1, 1, 2)
 
 

@@ -50,9 +50,15 @@ def test_monais_masked_loss(pair):
     torch.testing.assert_close(loss([torch.zeros(1, 2, 16, 18)], pair | {"mask": mask}), expected)
 
 
-def test_a_weight_that_is_no_number():
-    with pytest.raises(ValueError, match="weight must be a number, got 'a'"):
-        PairLoss([nn.MSELoss(), nn.L1Loss()], SquaredGradientLoss(), 1.0, [1.0, "a"])
+@pytest.mark.parametrize(
+    ("weight", "problem"),
+    [("a", "be a number, got 'a'"), (-1, "not be negative, got -1"), (float("nan"), "be finite, got nan")],
+)
+def test_weights_that_are_none(weight, problem):
+    with pytest.raises(ValueError, match=f"^weight must {problem}"):
+        PairLoss([nn.MSELoss(), nn.L1Loss()], SquaredGradientLoss(), 1.0, [1.0, weight])
+    with pytest.raises(ValueError, match=f"^regularisation_weight must {problem}"):
+        PairLoss(nn.MSELoss(), SquaredGradientLoss(), weight)
 
 
 def test_a_loss_by_its_name_is_none():

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regplugins.optimization import ConvexStart, PairOptimizer, Scene
+from regplugins.optimization import ConvexStart, PairOptimizer, Scene, convex
 from regplugins.spatial import invert, jacobian_determinant
 from tests.optimization.pairs import OBJECTIVE, textured, warped_pair, with_a_hole
 
@@ -73,9 +73,19 @@ def test_what_is_masked_out_does_not_count(side):
     assert found.abs().max() >= 1
 
 
-def test_bad_reach():
-    with pytest.raises(ValueError, match="reach must be positive, got 0"):
-        ConvexStart(reach=0)
+@pytest.mark.parametrize("masks", [{}, {"fixed_mask": torch.ones(1, 1, 33, 36).tril()}])
+def test_in_parts_as_in_one(masks, monkeypatch):
+    pair, _ = warped_pair(33, 36)
+    start = ConvexStart(reach=4.0, image_spacing=1.0)
+    whole = start(scene_of(pair, **masks))
+    monkeypatch.setattr(convex, "_PART", 500)
+    assert torch.equal(start(scene_of(pair, **masks)), whole)
+
+
+@pytest.mark.parametrize(("reach", "problem"), [(0, "positive, got 0"), ("far", "a number, got 'far'")])
+def test_bad_reach(reach, problem):
+    with pytest.raises(ValueError, match=f"reach must be {problem}"):
+        ConvexStart(reach=reach)
 
 
 def test_where_nothing_is_to_be_seen_nothing_moves():

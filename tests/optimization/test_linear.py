@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regplugins.losses import LocalNCCLoss, MINDLoss, NCCLoss, PairLoss, SquaredGradientLoss
 from regplugins.optimization import LinearOptimizer, LinearStart, PairOptimizer, Scene
 from regplugins.spatial import AffineTransform, Grid, resample
-from tests.optimization.pairs import textured, with_a_hole
+from tests.optimization.pairs import textured, warped_pair, with_a_hole
 
 
 def moved(grid: Grid, world: Tensor) -> Tensor:
@@ -81,6 +81,14 @@ def test_what_is_masked_out_does_not_count(side):
     found = optimizer(first, **masks)
     assert torch.equal(found, optimizer(second, **masks))
     assert not torch.equal(found, optimizer(second))
+
+
+@pytest.mark.parametrize(("size", "same"), [(15, True), (16, False)])
+def test_no_level_has_fewer_than_8_voxels_an_axis(size, same):
+    pair, _ = warped_pair(size, 40)
+    levels = [(2, 3), (1, 5)], [(1, 5)]
+    both, fine_alone = (LinearOptimizer(NCCLoss(), levels=some)(pair) for some in levels)
+    assert torch.equal(both, fine_alone) == same
 
 
 def test_unknown_kind():

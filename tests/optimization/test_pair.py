@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -163,13 +165,14 @@ def test_the_scale_of_the_objective_does_not_matter(factor):
     ("levels", "spacing", "message"),
     [
         ([], 1.0, "got \\[\\]"),
-        ([(2, 0)], 1.0, "at least 1 iteration, got"),
+        ([(2, 0)], 1.0, "the iterations of a level must be a whole number of at least 1, got 0"),
         ([(1, 5), (2, 5)], 1.0, "coarsest level must come first"),
-        ([(-1, 5)], 1.0, "must be positive, got levels of"),
-        ([(1, 5)], 0.0, "grid of 0.0 mm"),
+        ([(-1, 5)], 1.0, "the spacing of a level must be positive, got -1"),
+        ([(1, 5)], 0.0, "spacing must be positive, got 0.0"),
         ([[8]], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[\[8\]\]"),
         ([8, 5], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[8, 5\]"),
-        ([(8, 2.5)], 1.0, "at least 1 iteration, got"),
+        ([(8, 2.5)], 1.0, "the iterations of a level must be a whole number of at least 1, got 2.5"),
+        ([(float("inf"), 5)], 1.0, "the spacing of a level must be finite, got inf"),
         ([("wide", 5)], 1.0, "the spacing of a level must be a number, got 'wide'"),
         ([(1, 5)], "wide", "spacing must be a number, got 'wide'"),
     ],
@@ -183,9 +186,10 @@ def test_levels_that_are_none(levels, spacing, message):
     ("model", "options", "message"),
     [
         (Displacement, {"step": "wide"}, "step must be a number, got 'wide'"),
-        (Displacement, {"step": 0.0}, "smoothing must not be negative and step positive, got 1.5 and 0.0"),
-        (Velocity, {"smoothing": -1.0}, "smoothing must not be negative and step positive, got -1.0"),
-        (Velocity, {"squarings": -1}, "squarings must not be negative, got -1"),
+        (Displacement, {"step": 0.0}, "step must be positive, got 0.0"),
+        (Velocity, {"smoothing": -1.0}, "smoothing must not be negative, got -1.0"),
+        (Displacement, {"step": float("nan")}, "step must be finite, got nan"),
+        (Velocity, {"squarings": -1}, "squarings must be a whole number of at least 0, got -1"),
         (BSpline, {"distance": 0}, "distance must be a whole number of at least 1, got 0"),
     ],
 )
@@ -201,6 +205,8 @@ def test_models_name_what_they_got(model: type[DeformationModel], options, messa
 def test_tolerances_that_are_none(tolerance, message):
     with pytest.raises(ValueError, match=message):
         PairOptimizer(OBJECTIVE, [(1, 5)], tolerance=tolerance)
+    with pytest.raises(ValueError, match=message):
+        LinearOptimizer(MINDLoss(), tolerance=tolerance)
 
 
 @pytest.mark.parametrize("side", ["fixed", "moving"])
@@ -233,6 +239,17 @@ def test_a_similarity_alone_is_no_objective(objective):
         PairOptimizer(objective, [(1, 5)])
 
 
+def test_an_objective_may_hide_its_arguments_names():
+    def wrapped(*args: Any) -> Tensor:
+        return OBJECTIVE(*args)
+
+    pair, _ = warped_pair(33, 36)
+    losses = OBJECTIVE, wrapped, torch.compile(OBJECTIVE, backend="eager")
+    found = [PairOptimizer(loss, [(1, 3)])(pair) for loss in losses]
+    assert torch.equal(*found[:2])
+    torch.testing.assert_close(found[2], found[0], atol=1e-2, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16])
 def test_images_without_derivatives(dtype):
     pair = torch.zeros(1, 2, 16, 16)
@@ -245,7 +262,7 @@ def test_images_without_derivatives(dtype):
 
 def test_optimizers_say_what_they_are():
     optimizer = PairOptimizer(OBJECTIVE, [(4.0, 5)], 2.0, Velocity(squarings=4), LinearStart(LinearOptimizer(Masked())))
-    for part in ("levels=[(1, 5)]", "spacing=2.0", "Velocity(smoothing=1.5, step=0.15, squarings=4)", "kind='rigid'"):
+    for part in ("levels=[(4.0, 5)]", "spacing=2.0", "Velocity(smoothing=1.5, step=0.15, squarings=4)", "kind='rigid'"):
         assert part in repr(optimizer)
     assert "\n" not in repr(optimizer)
 

@@ -12,8 +12,8 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, CropForegroundd, EnsureTyped, Invertd
 from scipy.ndimage import gaussian_filter
 
-from regplugins.losses import LocalNCCLoss, MultiResolutionLoss, NCCLoss, SquaredGradientLoss
-from regplugins.optimization import LinearOptimizer, PairOptimizer
+from regplugins.losses import LocalNCCLoss, MultiResolutionLoss, NCCLoss, PairLoss, SquaredGradientLoss
+from regplugins.optimization import ConvexStart, LinearOptimizer, PairOptimizer
 from regplugins.spatial import AffineTransform, DisplacementField, Grid, Transform, resample, resample_labels
 from regplugins.transforms import ApplyRegistrationd, Registerd
 
@@ -83,8 +83,22 @@ def test_the_warped_image_is_the_moving_one_on_the_fixed_grid(registered):
     middle = tuple(slice(size // 4, -size // 4) for size in fixed.shape[1:])
     correlation = np.corrcoef(warped[0][middle].numpy().ravel(), fixed[0][middle].numpy().ravel())[0, 1]
     assert correlation < -0.98
-    assert warped.applied_operations[-1]["class"] == "Registerd"
     assert not moving.applied_operations
+
+
+def test_what_was_done_is_on_record():
+    objective = PairLoss(_Unlike(), SquaredGradientLoss(), 0.25)
+    start = ConvexStart(reach=8.0, image_spacing=4.0, spacing=2.0)
+    optimizer = PairOptimizer(objective, [(8.0, 3)], 2.0, first=start)
+    data = scene(2, bend(2))
+    data["seen"] = MetaTensor(torch.ones(data["ct"].shape), affine=data["ct"].affine)
+    done = Registerd("ct", "mr", optimizer, warped="mr_on_ct", fixed_mask="seen")(data)["mr_on_ct"]
+    record = done.applied_operations[-1]
+    assert record["class"] == "Registerd"
+    said = record["extra_info"]
+    assert (said["init"], said["spacing"], said["fixed_mask"], said["moving_mask"]) == ("none", 2.0, "seen", "None")
+    for part in ("_Unlike", "regularisation_weight=0.25", "levels=[(8.0, 3)]", "reach=8.0, image_spacing=4.0"):
+        assert part in said["optimizer"]
 
 
 def test_linear_before_the_deformation():
