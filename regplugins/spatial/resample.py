@@ -54,8 +54,7 @@ def resample(
     if mode == "nearest":
         return _resample(image, source, target, transform, fill, interpolate_nearest)
     if mode == "linear":
-        real = image.to(torch.promote_types(image.dtype, torch.float32))
-        return _resample(real, source, target, transform, fill, interpolate_linear)
+        return _resample(_real(image), source, target, transform, fill, interpolate_linear)
     raise ValueError(f"mode must be 'linear' or 'nearest', got {mode!r}")
 
 
@@ -71,8 +70,12 @@ def onto_grid(image: MetaTensor, target: Grid, transform: Transform | None = Non
     Returns:
         ``(1, *target.shape)`` float32.
     """
-    values, source = averaged(image.as_tensor(), Grid.from_image(image), float(target.spacing.min()))
+    values, source = averaged(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
     return resample(values, source, target, transform, fill=None)
+
+
+def _real(image: Tensor) -> Tensor:
+    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
 def averaged(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:

@@ -92,12 +92,17 @@ def masks_on(
 
     Returns:
         ``fixed_mask`` and ``moving_mask``, ``(1, 1, *grid.shape)`` in [0, 1]; beyond a mask nothing counts.
+
+    Raises:
+        ValueError: a mask is zero all over the grid, so that nothing would be compared.
     """
     masks = {}
     for name, way in (("fixed_mask", None), ("moving_mask", initial)):
         if name in pair:
             values = (pair[name].as_tensor() != 0).to(torch.float32)
             masks[name] = resample(values, Grid.from_image(pair[name]), grid, way)[None].to(device)
+            if not masks[name].any():
+                raise ValueError(f"{pair['paths'][name]} is zero wherever the images would be compared")
     return masks
 
 

@@ -80,6 +80,7 @@ class Registerd(_Warping):
         seed: of an ``init`` by mutual information.
 
     Raises:
+        TypeError: an optimizer is none.
         ValueError: unknown interpolation, or spacings that differ.
     """
 
@@ -103,8 +104,8 @@ class Registerd(_Warping):
         super().__init__((fixed, moving))
         self.fixed = fixed
         self.moving = moving
-        self.optimizer = optimizer
-        self.linear = linear
+        self.optimizer = _instance("optimizer", optimizer, PairOptimizer)
+        self.linear = _instance("linear", linear, LinearOptimizer)
         self.spacing = _one_spacing(spacing, optimizer, linear)
         self.init = init
         self.transform = transform
@@ -119,8 +120,8 @@ class Registerd(_Warping):
         """
         Raises:
             KeyError: an image is not there.
-            ValueError: an image or mask is not ``(1, *spatial)`` with an affine, or not on the grid of its image; the
-                images do not overlap.
+            ValueError: an image or mask is not ``(1, *spatial)`` with an affine, or has values that are not finite; a
+                mask is not on the grid of its image, or empty; the images do not overlap.
         """
         result = dict(data)
         keys = {"fixed": self.fixed, "moving": self.moving, **self.masks}
@@ -225,6 +226,12 @@ class ApplyRegistrationd(_Warping):
         return result
 
 
+def _instance(name: str, value: Any, kind: type) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+    return value
+
+
 def _one_spacing(given: Any, *optimizers: Any) -> Any:
     """That of all, 2 mm if there is none."""
     spacings = [given, *(optimizer.spacing for optimizer in optimizers if optimizer is not None)]
@@ -248,6 +255,8 @@ def _single(data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:
     image = _image(data, key)
     if len(image) != 1:
         raise ValueError(f"'{key}': expected one channel, (1, *spatial), got {len(image)}")
+    if not torch.isfinite(image).all():
+        raise ValueError(f"'{key}' has values that are not finite")
     return image
 
 

@@ -75,7 +75,7 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
                 ],
                 "objective#weights": [1.0, 0.1],
             },
-            {"similarity": "GlobalMutualInformationLoss"},
+            {"similarity": "GlobalMutualInformationLoss", "similarity_weights": 0.1},
         ),
     ],
 )

@@ -232,6 +232,9 @@ def test_applying_what_nobody_found():
             r"spacing of Registerd and those of its optimizers must be one, got \[3.0, ",
         ),
         ({"m": MetaTensor(torch.ones(1, 5, 5))}, {"moving_mask": "m"}, ValueError, "'m' is not on the grid of 'mr'"),
+        ({"ct": MetaTensor(torch.full((1, 9, 9), torch.nan))}, {}, ValueError, "'ct' has values that are not finite"),
+        ({}, {"optimizer": "PairOptimizer"}, TypeError, "optimizer must be a PairOptimizer, got 'PairOptimizer'"),
+        ({}, {"linear": OPTIMIZER}, TypeError, "linear must be a LinearOptimizer, got PairOptimizer"),
         ({}, {"init": "best"}, ValueError, "best"),
         ({}, {"interpolation": "cubic"}, ValueError, "interpolation must be one of"),
     ],
@@ -240,6 +243,25 @@ def test_bad_input_is_named(change, options, error, message):
     data = scene(2, bend(2)) | change
     with pytest.raises(error, match=message):
         Registerd(**{"fixed": "ct", "moving": "mr", "optimizer": OPTIMIZER, **options})(data)
+
+
+def test_an_empty_mask_is_named():
+    data = scene(2, bend(2))
+    data["nothing"] = MetaTensor(torch.zeros(data["ct"].shape), affine=data["ct"].affine)
+    with pytest.raises(ValueError, match="'nothing' is zero wherever the images would be compared"):
+        Registerd("ct", "mr", OPTIMIZER, fixed_mask="nothing")(data)
+
+
+def test_integers_are_images_too():
+    data = scene(2, bend(2))
+    whole = {key: (1000 * data[key]).round() for key in ("ct", "mr")}
+    optimizer = PairOptimizer(OBJECTIVE, [(8.0, 5)], spacing=4.0)
+    points = inner_points(Grid.from_image(data["ct"]))
+    of_floats, of_integers = (
+        Registerd("ct", "mr", optimizer)({key: image.to(dtype) for key, image in whole.items()})["transform"](points)
+        for dtype in (torch.float32, torch.int16)
+    )
+    assert torch.equal(of_floats, of_integers)
 
 
 def test_images_apart_are_named():
