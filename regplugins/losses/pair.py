@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai.losses import MaskedLoss
 from torch import Tensor, nn
 
 from regplugins.checks import not_negative
@@ -16,11 +17,14 @@ from regplugins.spatial import warp
 class PairLoss(nn.Module):
     """``Σ w_k similarity_k(moving∘φ, fixed) + λ regularisation(φ)``.
 
+    A similarity under a mask counts by the mask's mean, so that a voxel that is compared weighs the same against λ,
+    however many others are not.
+
     Args:
         similarity: one loss or several, ours or MONAI's: ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``. A
-            mask is handed over as the third argument; losses of MONAI that take none are to be wrapped in
-            ``monai.losses.MaskedLoss`` where there is one. That sets both images to zero where the mask is, and
-            a mutual information counts what it hides as matching.
+            mask is handed over as the third argument, and the mean under it is to come back; losses of MONAI that take
+            none are to be wrapped in ``monai.losses.MaskedLoss`` where there is one. That sets both images to zero
+            where the mask is zero, and a mutual information counts what it hides as matching.
         regularisation: loss ``ddf -> scalar`` on voxel displacements.
         regularisation_weight: λ.
         weights: of the similarities; default: all one.
@@ -68,10 +72,16 @@ class PairLoss(nn.Module):
             ValueError: there is a mask, and a similarity that takes none.
         """
         (ddf,) = fields
+        mask = target.get("mask")
         warped = warp(target["moving"], ddf)
         total: Tensor = self.regularisation_weight * self.regularisation(ddf)
         for weight, similarity in zip(self.weights, self.similarities, strict=True):
-            total = total + weight * compared(similarity, warped, target["fixed"], target.get("mask"))
+            value = compared(similarity, warped, target["fixed"], mask)
+            # A mean over what the mask leaves, beside one over the whole grid: without the mask's share a field would
+            # be the freer the smaller the mask. MONAI's wrapper takes the mean over the whole grid itself.
+            if mask is not None and not isinstance(similarity, MaskedLoss):
+                value = value * mask.mean()
+            total = total + weight * value
         return total
 
 

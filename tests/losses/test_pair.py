@@ -24,12 +24,19 @@ def test_sum_of_its_terms(pair):
     ncc, mind, smooth = LocalNCCLoss(5), MINDLoss(), SquaredGradientLoss()
     loss = PairLoss([ncc, mind], smooth, 0.3, weights=[2.0, 0.5])
     warped = warp(pair["moving"], ddf)
-    for more in ({}, {"mask": mask}):
-        expected = (
-            2 * ncc(warped, pair["fixed"], **more) + 0.5 * mind(warped, pair["fixed"], **more) + 0.3 * smooth(ddf)
-        )
-        torch.testing.assert_close(loss([ddf], pair | more), expected)
+    for more, share in (({}, 1.0), ({"mask": mask}, mask.mean())):
+        similarity = 2 * ncc(warped, pair["fixed"], **more) + 0.5 * mind(warped, pair["fixed"], **more)
+        torch.testing.assert_close(loss([ddf], pair | more), share * similarity + 0.3 * smooth(ddf))
     torch.testing.assert_close(PairLoss(ncc, smooth, 0.0)([ddf], pair), ncc(warped, pair["fixed"]))
+
+
+def test_a_voxel_weighs_the_same_whatever_else_is_masked(pair):
+    """Two masks that share the voxels between them make what there is without a mask."""
+    ddf = torch.randn(1, 2, 16, 18)
+    mask = (torch.rand(1, 1, 16, 18) > 0.8).float()
+    loss = PairLoss([LocalNCCLoss(5), MINDLoss()], SquaredGradientLoss(), 0.0)
+    parts = [loss([ddf], pair | {"mask": part}) for part in (mask, 1 - mask)]
+    torch.testing.assert_close(sum(parts), loss([ddf], pair))
 
 
 @pytest.mark.parametrize("similarity", [GlobalMutualInformationLoss(), LocalNormalizedCrossCorrelationLoss(2)])

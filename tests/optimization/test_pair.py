@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.losses import MaskedLoss
 from torch import Tensor, nn
 
-from regplugins.losses import MINDLoss, SquaredGradientLoss
+from regplugins.losses import LocalNCCLoss, MINDLoss, PairLoss, SquaredGradientLoss
 from regplugins.optimization import (
     BSpline,
     DeformationModel,
@@ -77,6 +77,20 @@ def test_what_is_masked_out_does_not_count(side, symmetric):
     assert torch.equal(found, optimizer(second, **masks))
     assert not torch.equal(found, optimizer(second))
     assert found.abs().max() > 0.5
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+@pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
+def test_a_mask_of_all_that_is_there_changes_nothing(side, similarity):
+    """What it hides is empty in both images."""
+    pair, truth = warped_pair(32, 32)
+    pair = nn.functional.pad(pair - pair.mean(), [16] * 4)
+    mask = nn.functional.pad(torch.ones(1, 1, 40, 40), [12] * 4)
+    optimizer = PairOptimizer(PairLoss(similarity, SquaredGradientLoss(), 0.3), [(1, 30)])
+    plain, masked = optimizer(pair), optimizer(pair, **{f"{side}_mask": mask})
+    there = (slice(None), slice(None), slice(16, 48), slice(16, 48))
+    assert error(plain[there], truth) < 0.5
+    torch.testing.assert_close(masked[there], plain[there], atol=0.05, rtol=0)
 
 
 class Pointwise(nn.Module):
