@@ -40,8 +40,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     build = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
     call(*build, "--target", "sdist", cwd=ROOT)
     (source,) = folder.glob("*.tar.gz")
-    with tarfile.open(source) as archive:
-        archive.extractall(folder / "source", filter="data")
+    shutil.unpack_archive(source, folder / "source")
     (unpacked,) = (folder / "source").iterdir()
     call(*build, "--target", "wheel", cwd=unpacked)
     (wheel,) = folder.glob("*.whl")
