@@ -161,7 +161,7 @@ Laid out by `python -m regplugins new`. The weights were not trained; the images
 
 ```bash
 python -m monai.bundle run --config_file configs/train.json --max_epochs 10 --pairs_per_epoch 30 --val_interval 10 \\
-    --learning_rate 0.003 --amp False                                               # on data/
+    --learning_rate 0.003                                                            # on data/
 python -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" \\
     --models_dir output/checkpoints
 python -m monai.bundle run --config_file configs/inference.json                      # the sample pair, into output/
