@@ -23,7 +23,7 @@ from regplugins.io import atomic
 
 # Title, axis, column and number of pairs: of "test" those of MR.
 PANELS = {
-    "test": ("known warps of brains, MR", "error in the brain, mm", "endpoint_error_mean_after", 18),
+    "test": ("known warps of brains, MR, after init affine", "error in the brain, mm", "endpoint_error_mean_after", 18),
     "hippocampus": ("hippocampus", "Dice", "dice_mean_after", 50),
 }
 NAMES = {
@@ -45,7 +45,7 @@ COLOURS = {"ConvexAdam": "C1", "Greedy": "C2", "ANTs SyN": "C3", "dipy SyN": "C4
 def main(runs: str, output: str) -> None:
     """Draw a panel for each section that there is."""
     found = {name: panel for name, panel in PANELS.items() if (Path(runs) / name).is_dir()}
-    figure = Figure(figsize=(5.2 * len(found), 3.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(5.2 * len(found), 4.2), dpi=150, layout="constrained")
     for axes, (section, (title, label, column, pairs)) in zip(
         figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
     ):
@@ -68,7 +68,7 @@ def main(runs: str, output: str) -> None:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     with atomic(output) as temporary:
         figure.savefig(temporary)
 
