@@ -66,6 +66,7 @@ class WritePaird(Transform):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
         report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)
+        report["warnings"] = pair.get("warnings", [])
         write_json(report, folder / "report.json")
         return pair
 

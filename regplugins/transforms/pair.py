@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,7 @@ from regplugins.prealign import CHOICES, initial_transform
 from regplugins.spatial import AffineTransform, Grid, onto_grid, overlap, resample
 from regplugins.spatial import Transform as SpatialTransform
 from regplugins.transforms.timing import stage
-
-logger = logging.getLogger(__name__)
+from regplugins.transforms.warn import warn
 
 # The background of a stripped brain takes half of the box around it; a whole head's is noise, not one value.
 _STRIPPED_BACKGROUND = 0.2
@@ -165,19 +163,20 @@ class MeetPaird(Transform):
                 )
             pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
             pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
-        self._warn_of_other_extent(pair["paths"]["fixed"], network_grid(fixed_grid, self.spacing))
+        self._warn_of_other_extent(pair, network_grid(fixed_grid, self.spacing))
         for key in ("fixed", "moving"):
-            self._warn_of_skull(pair["paths"][key], pair[key].as_tensor())
+            self._warn_of_skull(pair, key)
         return pair
 
-    def _warn_of_other_extent(self, path: str, grid: Grid) -> None:
+    def _warn_of_other_extent(self, pair: dict[str, Any], grid: Grid) -> None:
         if self.trained_extent is None:
             return
         extent = [size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True)]
         if any(not 0.5 < own / trained < 2 for own, trained in zip(extent, self.trained_extent, strict=True)):
             sizes = [" x ".join(f"{size:.0f}" for size in sizes) for sizes in (extent, self.trained_extent)]
-            logger.warning("%s: %s mm, but the network was trained on some %s mm", path, *sizes)
+            warn(pair, f"{pair['paths']['fixed']}: {sizes[0]} mm, but the network was trained on some {sizes[1]} mm")
 
-    def _warn_of_skull(self, path: str, image: Tensor) -> None:
+    def _warn_of_skull(self, pair: dict[str, Any], key: str) -> None:
+        image, path = pair[key].as_tensor(), pair["paths"][key]
         if self.trained_stripped and (image == image.min()).float().mean() < _STRIPPED_BACKGROUND:
-            logger.warning("%s: does not look like a brain without its skull, which the network was trained on", path)
+            warn(pair, f"{path}: does not look like a brain without its skull, which the network was trained on")

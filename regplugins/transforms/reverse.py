@@ -64,7 +64,7 @@ class ReversePaird(Transform):
 def _exchanged(pair: Mapping[str, Any]) -> dict[str, Any]:
     """The same, under a name of its own and without the time that loading took."""
     name = f"{pair['name']}/reverse" if "name" in pair else "reverse"
-    return exchange(pair) | {"name": name, "seconds": {}}
+    return exchange(pair) | {"name": name, "seconds": {}, "warnings": []}
 
 
 def exchange(pair: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def exchange(pair: Mapping[str, Any]) -> dict[str, Any]:
     names = {f"{a}{kind}": f"{b}{kind}" for kind in _KINDS for a, b in (("fixed", "moving"), ("moving", "fixed"))}
     exchanged = {name: pair[other] for name, other in names.items() if other in pair}
     paths = {names.get(key, key): path for key, path in pair["paths"].items()}
-    exchanged |= {key: pair[key] for key in ("name", "landmark_space", "seconds") if key in pair}
+    exchanged |= {key: pair[key] for key in ("name", "landmark_space", "seconds", "warnings") if key in pair}
     exchanged["paths"] = paths
     if "truth" in pair:
         truth = pair["truth"].inverse()
