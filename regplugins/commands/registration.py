@@ -22,25 +22,22 @@ def register(
         preset: lay the bundle's configs/<preset>.json over inference.json, where it has such files.
         options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
     """
-    import monai.bundle  # takes seconds, which the other commands need not wait for
-    from monai.bundle import ConfigParser
+    from regplugins.commands.workflow import DataWorkflow  # takes seconds, which help need not wait for
 
     configs = Path(bundle) / "configs"
-    files = [str(configs / "inference.json")]
+    names = ["inference"] if refine is None else ["inference", "refine"]
+    files = [str(configs / f"{name}.json") for name in names]
     if refine is not None:
-        files.append(str(configs / "refine.json"))
         options["refine"] = refine
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
     if preset is not None:
         files.insert(1, regplugins.checks.choice("preset", preset, _presets(configs)))
-    keys = {key for file in files for key in ConfigParser.load_config_file(file)} - {"bundle_root"}
-    unknown = sorted(option for option in options if regplugins.checks.top_level(option) not in keys)
-    if unknown:
-        raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {sorted(keys)}")
-    logging_file = str(configs / "logging.conf")
-    monai.bundle.run(config_file=files, logging_file=logging_file, bundle_root=bundle, output_dir=output_dir, **options)
+    workflow = DataWorkflow(files, {"bundle_root": bundle, "output_dir": output_dir, **options})
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
     return {"summary": str(Path(output_dir) / "summary.csv"), "output_dir": output_dir}
 
 

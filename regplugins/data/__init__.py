@@ -16,7 +16,7 @@ from regplugins.data.pairs import (
     spread,
 )
 from regplugins.data.random_warps import RandomWarp
-from regplugins.data.records import image_records, ordered_pairs, pair_records, read_datalist
+from regplugins.data.records import PATH_KEYS, image_records, ordered_pairs, pair_records, read_datalist, swapped_key
 from regplugins.data.volumes import load_grid, load_image, load_label
 
 # What ``python -m regplugins prepare`` knows, by name: folder as downloaded, folder for the datalist -> datalist.
@@ -24,6 +24,7 @@ DATASETS = {"brains": prepare_brains, "heads": prepare_heads, "hippocampus": pre
 
 __all__ = [
     "DATASETS",
+    "PATH_KEYS",
     "ClassDataset",
     "PairDataset",
     "PairSampler",
@@ -44,4 +45,5 @@ __all__ = [
     "read_datalist",
     "sequence_pairs",
     "spread",
+    "swapped_key",
 ]

@@ -38,7 +38,7 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
         folder of their outputs; a single pair has none.
 
     Raises:
-        FileNotFoundError: a file that a record names does not exist.
+        FileNotFoundError: if a file of the one pair does not exist. (Of a datalist the pair fails that names it.)
         ValueError: one image without the other, an unknown key, a name given twice or that is no plain folder name.
     """
     given = {key: str(value) for key, value in pair.items() if value is not None}
@@ -53,7 +53,17 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
         records = [{key: files[key] for key in PATH_KEYS if key in files}]
     for record in records:
         _check(record)
+        if datalist is None:
+            _check_files(record)
     return records
+
+
+def swapped_key(key: str) -> str:
+    """The key of the other image's: ``moving_label`` for ``fixed_label``, say; keys of neither image stay."""
+    for one, other in (("fixed", "moving"), ("moving", "fixed")):
+        if key == one or key.startswith(f"{one}_"):
+            return other + key.removeprefix(one)
+    return key
 
 
 def image_records(image: str | None, datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
@@ -178,6 +188,9 @@ def _check(record: Mapping[str, str]) -> None:
     for key in ("fixed", "moving"):
         if key not in record:
             raise ValueError(f"{where}no {key} image given")
+
+
+def _check_files(record: Mapping[str, str]) -> None:
     for key in PATH_KEYS:
         if key in record and not Path(record[key]).exists():
-            raise FileNotFoundError(f"{where}{key} {record[key]}: no such file")
+            raise FileNotFoundError(f"{key} {record[key]}: no such file")

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from regplugins.engines.begin import begin_run
 from regplugins.engines.in_turn import InTurn, parameter_groups
+from regplugins.engines.pairs import PairEvaluator
 from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
 from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
@@ -19,7 +21,9 @@ from regplugins.engines.training import (
 __all__ = [
     "FieldsModule",
     "InTurn",
+    "PairEvaluator",
     "SharedLoss",
+    "begin_run",
     "fit_regressor",
     "least",
     "loss_terms",

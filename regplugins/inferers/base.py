@@ -45,7 +45,11 @@ class FieldInferer(Inferer):
 
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels, ``2 n`` components of a network of both directions.
+
+        Raises:
+            ValueError: if the network gives a displacement that is not finite.
         """
+        given = network
         inputs = inputs.as_subclass(Tensor)  # MONAI's keep books at every operation
         if self.compile:
             if network not in self._compiled:
@@ -55,6 +59,7 @@ class FieldInferer(Inferer):
         seen = [max(1, round(size * self.zoom)) for size in own]
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
             ddf = self._field(inputs if seen == own else _resized(inputs, seen), network).float()
+        check_finite(ddf, given)
         if seen == own:
             return ddf
         voxels = torch.tensor(own, device=ddf.device) / torch.tensor(seen, device=ddf.device)
@@ -63,6 +68,18 @@ class FieldInferer(Inferer):
     @abstractmethod
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
         """The displacement ``(B, n, *spatial)`` of a pair of the network's own resolution."""
+
+
+def check_finite(output: Tensor, network: nn.Module) -> None:
+    """Refuse what a network with damaged weights gives.
+
+    Raises:
+        ValueError: if a value is not finite; the message names the file of the weights.
+    """
+    if not output.isfinite().all():
+        name = getattr(network, "weights_path", type(network).__name__)
+        count = int((~output.isfinite()).sum())
+        raise ValueError(f"{name}: {count} of {output.numel()} values that this network gives are not finite")
 
 
 def _resized(image: Tensor, shape: list[int]) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from regplugins.inferers.base import FieldInferer
+from regplugins.inferers.base import FieldInferer, check_finite
 from regplugins.spatial import AffineTransform, Grid, rigid_transform, warp
 
 
@@ -46,6 +46,7 @@ class RigidInferer(FieldInferer):
         motion, seen = AffineTransform.identity(3), pair
         for left in reversed(range(self.passes)):
             (parameters,) = network(seen)
+            check_finite(parameters, network)
             motion = AffineTransform(motion.matrix @ rigid_transform(parameters, grid.centre).matrix)
             field = motion.sample(grid).to_ddf()[None].to(pair)
             if left:

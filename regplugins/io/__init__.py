@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from regplugins.io.chains import chain_files, read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
-from regplugins.io.files import atomic, atomic_folder, keep_inputs, output_folder
+from regplugins.io.files import atomic, atomic_folder, keep_inputs, output_folder, remove_temporaries, sha256
 from regplugins.io.images import write_image
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
+from regplugins.io.locks import folder_lock
 from regplugins.io.transform_files import read_transform, write_transform
 
 __all__ = [
     "atomic",
     "atomic_folder",
     "chain_files",
+    "folder_lock",
     "keep_inputs",
     "output_folder",
     "read_chain",
@@ -21,6 +23,8 @@ __all__ = [
     "read_landmark_names",
     "read_landmarks",
     "read_transform",
+    "remove_temporaries",
+    "sha256",
     "write_chain",
     "write_displacement",
     "write_image",

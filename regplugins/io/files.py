@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -11,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PathLike = str | os.PathLike[str]
+
+_CHUNK = 1 << 20
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.+")
 
 
 def existing(path: PathLike) -> Path:
@@ -40,6 +45,30 @@ def output_folder(path: PathLike) -> Path:
     return path
 
 
+def sha256(path: PathLike) -> str:
+    """SHA-256 of a file; of a folder (a DICOM series, say) that of its files' names and hashes in sorted order.
+
+    Args:
+        path: file, or folder with all below it.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 @contextmanager
 def atomic(path: PathLike) -> Iterator[Path]:
     """Write a file completely or not at all.
@@ -59,6 +88,17 @@ def atomic(path: PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what ``atomic`` has left in a folder of a process that was killed.
+
+    Args:
+        folder: one in which no other process writes.
+    """
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.no_deformation import NoDeformation
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
-from regplugins.networks.weights import load_weights, weights_file
+from regplugins.networks.weights import listed_sha256, load_weights, weights_file
 
 __all__ = [
     "Fire",
@@ -24,6 +24,7 @@ __all__ = [
     "RigidCNN",
     "ValidUNet",
     "both_ways",
+    "listed_sha256",
     "load_weights",
     "weights_file",
 ]

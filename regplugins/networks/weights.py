@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from regplugins.io import sha256
 from regplugins.networks.exported import SUFFIXES, load_exported
 
 
@@ -17,14 +19,28 @@ def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
 
     Args:
         folder: the bundle's ``models``.
-        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none; or the path of an exported
-            network, ``.ts`` or ``.onnx``.
+        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none; or a path: of other weights
+            (``.pt``), or of an exported network (``.ts``, ``.onnx``).
     """
     if name == "random":
         return None
-    if name is not None and name.endswith(SUFFIXES):
+    if name is not None and name.endswith((".pt", *SUFFIXES)):
         return Path(name)
     return Path(folder) / ("model.pt" if name is None else f"model_{name}.pt")
+
+
+def listed_sha256(path: Path) -> str | None:
+    """What a bundle's ``metadata.json`` lists as the sha256 of a file; None if it lists none, or there is no bundle."""
+    bundle = path.resolve().parent.parent
+    metadata = bundle / "configs/metadata.json"
+    if not metadata.is_file():
+        return None
+    try:
+        weights = json.loads(metadata.read_text(encoding="utf-8")).get("weights", {})
+        entry = weights.get(path.resolve().relative_to(bundle).as_posix())
+        return None if entry is None else str(entry["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{metadata}: not a bundle's metadata ({error!r})") from error
 
 
 def load_weights(network: nn.Module, folder: str | Path, name: str | None = None) -> nn.Module:
@@ -41,7 +57,8 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     Raises:
         FileNotFoundError: there is no such file; the message lists those that there are.
         ImportError: an ONNX file, and onnxruntime is not installed.
-        ValueError: the file is no state dict, is truncated, or belongs to another network. The message names it.
+        ValueError: the file is no state dict, is truncated, belongs to another network, or its sha256 is not the one
+            that the bundle's metadata list. The message names it.
     """
     path = weights_file(folder, name)
     if path is None:
@@ -51,10 +68,17 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     if not path.is_file():
         present = sorted(file.name for file in Path(folder).glob("model*.pt"))
         raise FileNotFoundError(f"{path}: no such weights; there are {present}")
+    listed = listed_sha256(path)
+    if listed is not None and sha256(path) != listed:
+        raise ValueError(
+            f"{path}: its sha256 is not the one that the bundle's configs/metadata.json lists: damaged or replaced; "
+            "keep weights of your own in another folder and give them by --weights FILE.pt"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: not the weights of this network, or damaged ({reason})") from error
+    setattr(network, "weights_path", str(path))  # noqa: B010 (modules take any attribute, mypy knows tensors alone)
     return network

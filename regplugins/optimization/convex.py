@@ -39,7 +39,8 @@ class ConvexStart(Described):
         reach: largest displacement along an axis, mm.
         image_spacing: of the images that are looked at, mm, rounded to that of the pair, or twice, four times, ...
             that; displacements are whole voxels of these, nodes are two of them apart.
-        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
+        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts; None: automatic, lengths in mm
+            are those on a grid of 2 mm and scale with it.
         descriptor: of images ``(B, 1, *spatial)``, ``(B, C, *spatial)``; default: MIND-SSC.
 
     Raises:
@@ -50,7 +51,7 @@ class ConvexStart(Described):
         self,
         reach: float = 24.0,
         image_spacing: float = 4.0,
-        spacing: float | Sequence[float] = 1.0,
+        spacing: float | Sequence[float] | None = 1.0,
         descriptor: torch.nn.Module | None = None,
     ) -> None:
         self.reach = positive("reach", reach)

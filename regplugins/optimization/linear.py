@@ -14,7 +14,7 @@ from regplugins.losses import compared
 from regplugins.optimization.described import Described
 from regplugins.optimization.model import descend
 from regplugins.optimization.parametric import ParametricDescent
-from regplugins.optimization.pyramid import halvings_of
+from regplugins.optimization.pyramid import REFERENCE_SPACING, halvings_of
 from regplugins.optimization.scene import Scene
 from regplugins.spatial import identity_grid, warp
 
@@ -32,7 +32,8 @@ class LinearOptimizer(Described):
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 16
             voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
-        spacing: of the pair's grid, mm, one number or one an axis.
+        spacing: of the pair's grid, mm, one number or one an axis; None: automatic, lengths in mm are those on a grid
+            of 2 mm and scale with it.
         step: how far each parameter moves the corners of the grid in an iteration, at most, in voxels of the level's
             images.
         tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
@@ -48,7 +49,7 @@ class LinearOptimizer(Described):
         similarity: nn.Module,
         kind: str = "rigid",
         levels: Sequence[tuple[float, int]] = ((8.0, 100), (4.0, 50)),
-        spacing: float | Sequence[float] = 1.0,
+        spacing: float | Sequence[float] | None = 1.0,
         step: float = 0.5,
         tolerance: float = 0.0,
     ) -> None:
@@ -86,7 +87,8 @@ class LinearOptimizer(Described):
     def _optimised(self, scene: Scene) -> tuple[_Motion, Tensor]:
         shape = scene.moving.shape[2:]
         n = len(shape)
-        sizes = list(self.spacing) if isinstance(self.spacing, Sequence) else [self.spacing] * n
+        spacing = REFERENCE_SPACING if self.spacing is None else self.spacing
+        sizes = list(spacing) if isinstance(spacing, Sequence) else [spacing] * n
         if len(sizes) != n:
             raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
         motion = _Motion(_GENERATORS[self.kind](n), torch.tensor(sizes), torch.tensor(shape))

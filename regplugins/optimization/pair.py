@@ -30,7 +30,8 @@ class PairOptimizer(Described):
         levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
             is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 32
             voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
-        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts.
+        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts; None: automatic, lengths in mm
+            are those on a grid of 2 mm and scale with it.
         model: how the field is changed; default: ``Displacement()``.
         first: finds the field to begin with: ``LinearStart`` (rigid or affine), ``ConvexStart`` (large displacements).
         symmetric: move both images, each by a field of its own, to where they meet; what comes out is the one field and
@@ -50,7 +51,7 @@ class PairOptimizer(Described):
         self,
         objective: nn.Module,
         levels: Sequence[tuple[float, int]],
-        spacing: float | Sequence[float] = 1.0,
+        spacing: float | Sequence[float] | None = 1.0,
         model: DeformationModel | None = None,
         first: Callable[[Scene], Tensor] | None = None,
         symmetric: bool = False,

@@ -31,12 +31,16 @@ def at_depth(ddf: Tensor, now: int, then: int, full: Sequence[int]) -> Tensor:
     return ddf
 
 
-def halvings_of(levels: Sequence[tuple[float, int]], spacing: float | Sequence[float]) -> list[tuple[int, int]]:
+# Of a grid whose spacing is automatic, mm: levels and distances are given as if it were this one, and scale with it.
+REFERENCE_SPACING = 2.0
+
+
+def halvings_of(levels: Sequence[tuple[float, int]], spacing: float | Sequence[float] | None) -> list[tuple[int, int]]:
     """How often a grid is to be halved until its spacing is nearest to that of a level.
 
     Args:
         levels: spacing in mm and number of iterations of each, coarsest first.
-        spacing: of the grid, mm; of several, one an axis, the smallest counts.
+        spacing: of the grid, mm; of several, one an axis, the smallest counts; None: automatic.
 
     Returns:
         Number of halvings and of iterations of each level.
@@ -54,13 +58,15 @@ def halvings_of(levels: Sequence[tuple[float, int]], spacing: float | Sequence[f
     return list(zip(halvings, counts, strict=True))
 
 
-def finest(spacing: float | Sequence[float]) -> float:
+def finest(spacing: float | Sequence[float] | None) -> float:
     """The smallest voxel size of a grid.
 
     Args:
-        spacing: one number, or one an axis.
+        spacing: one number, or one an axis; None: automatic, ``REFERENCE_SPACING``.
 
     Raises:
         ValueError: it is none.
     """
+    if spacing is None:
+        return REFERENCE_SPACING
     return min(positive("spacing", size) for size in (spacing if isinstance(spacing, list | tuple) else [spacing]))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from regplugins.report.classes import ClassTable, classification_scores
 from regplugins.report.figure import registration_figure
 from regplugins.report.files import WritePaird
+from regplugins.report.folders import PairFolders
 from regplugins.report.measure import MeasurePaird, closeness, correlation, folding, mean_dice
 from regplugins.report.page import write_page
 from regplugins.report.summary import headline, json_text, pair_report, sha256, summary_row, versions, write_json
@@ -14,6 +15,7 @@ from regplugins.report.table import SummaryTable
 __all__ = [
     "ClassTable",
     "MeasurePaird",
+    "PairFolders",
     "SummaryTable",
     "WritePaird",
     "classification_scores",

@@ -3,15 +3,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import Transform
 
-from regplugins.io import keep_inputs, output_folder, read_landmark_names, write_image, write_landmarks, write_transform
+from regplugins.data import PATH_KEYS, swapped_key
+from regplugins.io import (
+    keep_inputs,
+    output_folder,
+    read_landmark_names,
+    remove_temporaries,
+    write_image,
+    write_landmarks,
+    write_transform,
+)
 from regplugins.report.figure import registration_figure
-from regplugins.report.summary import headline, pair_report, write_json
+from regplugins.report.summary import headline, json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 
@@ -24,6 +35,15 @@ OUTPUTS = (
     "warped_landmarks.csv",
     "synthesised_moving.nii.gz",
     "synthesised_fixed.nii.gz",
+    "report.png",
+    "report.json",
+)
+# What every registered pair has.
+_ALWAYS = (
+    "warped.nii.gz",
+    "transform_0GenericAffine.mat",
+    "transform_1Warp.nii.gz",
+    "transform_1InverseWarp.nii.gz",
     "report.png",
     "report.json",
 )
@@ -45,28 +65,73 @@ class WritePaird(Transform):
     """
 
     def __init__(
-        self, output_dir: str | Path, weights: str | Path | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        output_dir: str | Path,
+        weights: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        field_spacing: float | None = None,
     ) -> None:
         self.output_dir = output_folder(output_dir)
         self.weights = None if weights is None else Path(weights)
         self.settings = dict(settings or {})
 
+    def folder(self, record: Mapping[str, Any]) -> Path:
+        """Where the results of a pair go: ``output_dir``, or the folder of its ``name`` in there."""
+        return self.output_dir / record["name"] if "name" in record else self.output_dir
+
+    def keep_inputs(self, record: Mapping[str, Any]) -> None:
+        """Refuse a pair of which an input would be overwritten.
+
+        Raises:
+            ValueError: if an input lies where an output would go.
+        """
+        inputs = [record[key] for key in PATH_KEYS if key in record]
+        for name in OUTPUTS:
+            keep_inputs(self.folder(record) / name, inputs)
+
+    def is_complete(self, record: Mapping[str, Any]) -> bool:
+        """Whether all results of a pair are there, from the same inputs, weights, settings and version."""
+        folder = self.folder(record)
+        if not all((folder / name).is_file() for name in _ALWAYS):
+            return False
+        try:
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            inputs = {swapped_key(k) if report["swapped"] else k: entry for k, entry in report["inputs"].items()}
+            # The only input that no record names is a file for the initial transform.
+            paths = {**record, "init": inputs["init"]["path"]} if "init" in inputs else record
+            if inputs.keys() != paths.keys() - {"name"} or report["settings"] != json.loads(json_text(self.settings)):
+                return False
+            made_with = (report["versions"]["regplugins"], report["weights"] and report["weights"]["sha256"])
+            if made_with != (versions()["regplugins"], self._weights_sha256):
+                return False
+            return all(sha256(paths[key]) == entry["sha256"] for key, entry in inputs.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # an input is gone, or another's report
+            return False
+
+    @cached_property
+    def _weights_sha256(self) -> str | None:
+        return None if self.weights is None else sha256(self.weights)
+
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            ValueError: an input lies where an output would go.
+            ValueError: if an input lies where an output would go.
         """
         pair = dict(data)
-        folder = self.output_dir / pair["name"] if "name" in pair else self.output_dir
+        folder = self.folder(pair)
         for name in OUTPUTS:
             keep_inputs(folder / name, pair["paths"].values())
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").unlink(missing_ok=True)
+        remove_temporaries(folder)
         with stage(pair, "write"):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
         report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)
-        report["warnings"] = pair.get("warnings", [])
+        if "grid" in pair:
+            grid = pair["grid"]
+            report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}
+        report |= {"warnings": pair.get("warnings", []), "swapped": pair.get("exchanged", False)}
         write_json(report, folder / "report.json")
         return pair
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import io
 import math
@@ -18,7 +17,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from regplugins.io import atomic
-from regplugins.report.table import summarise
+from regplugins.report.table import read_table, summarise
 
 _TABLES = ("summary.csv", "metrics.csv")
 _THUMBNAIL = (840, 840)
@@ -44,13 +43,9 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
     if table is None:
         raise FileNotFoundError(f"{folder}: neither {' nor '.join(_TABLES)} is there; register a datalist first")
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table}: not a table ({error})") from error
-    if not rows or "name" not in rows[0] or any(None in row or None in row.values() for row in rows):
-        raise ValueError(f"{table}: expected a row a pair with a column 'name', all rows of one length")
+    rows = read_table(table)
+    if not rows or "name" not in rows[0]:
+        raise ValueError(f"{table}: expected a row a pair with a column 'name'")
     numbers = [{key: _number(cell) for key, cell in row.items() if key != "name"} for row in rows]
     columns = [key for key in numbers[0] if any(row[key] is not None for row in numbers)]
     pictures = [f"{row['name']}/report.png" for row in rows]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -14,37 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import regplugins
-from regplugins.io import atomic
+from regplugins.io import atomic, sha256
+from regplugins.networks import listed_sha256
 
 _PACKAGES = ("monai", "torch", "numpy", "itk")
 _UNITS = {"hd95": "mm", "asd": "mm", "mutual_information": "nat", "seconds": "s"}
 _WHEN = ("before", "after")
 _HEADLINE = (("NCC", "ncc", ""), ("Dice", "dice_mean", ""), ("HD95", "hd95_mean", " mm"), ("TRE", "tre_mean", " mm"))
-_CHUNK = 1 << 20
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file; of a folder (a DICOM series, say) that of its files' names and hashes in sorted order.
-
-    Args:
-        path: file, or folder with all below it.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-    """
-    path = Path(path)
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str | None]:
@@ -85,7 +60,7 @@ def pair_report(
         "units": _UNITS,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "versions": versions(),
-        "weights": None if weights is None else _file(weights),
+        "weights": None if weights is None else _weights(Path(weights)),
         "settings": dict(settings or {}),
         "inputs": {key: _file(path) for key, path in inputs.items()},
     }
@@ -155,6 +130,12 @@ def headline(measures: Mapping[str, Any]) -> str:
     if row["inverse_consistency_p95"] is not None:
         parts.append(f"inverse consistency {row['inverse_consistency_p95']:.2f} mm (95th percentile)")
     return " · ".join(parts)
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """A file of weights; ``matches_metadata`` is None if the bundle's metadata do not list it."""
+    entry, listed = _file(path), listed_sha256(path)
+    return {**entry, "matches_metadata": None if listed is None else entry["sha256"] == listed}
 
 
 def _file(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -71,12 +71,7 @@ class Table(ABC):
         rows = self._of_all_processes()
         if rows is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with atomic(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+        write_table(rows, self.path)
         if self.summary is not None:
             write_json(self.summarise(rows), self.summary)
 
@@ -111,26 +106,79 @@ class SummaryTable(Table):
         """Keep the figures of the pair just registered."""
         pair = {**engine.state.batch, **engine.state.output}
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
-        row = summary_row({"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds})
-        stages = ["init", "network", *(stage for stage in ("polish",) if stage in seconds), "warp"]
-        row |= {f"seconds_{stage}": seconds.get(stage) for stage in stages}
-        row |= self._labels(pair["measures"])
-        if "reverse" in pair["measures"]:
-            way = pair["measures"]["reverse"]
-            row |= {f"reverse_{name}": value for name, value in (summary_row(way) | self._labels(way)).items()}
-        self.rows.append(row)
+        report = {"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds}
+        self.rows.append(report_row(report, self.by_label))
 
-    def _labels(self, measures: Mapping[str, Any]) -> dict[str, float]:
-        """The columns of each label."""
-        if not self.by_label:
-            return {}
-        return {
-            f"{name}_{label}_{when}": score
-            for when, labels in measures.get("overlap", {}).items()
-            for label, scores in labels.items()
-            for name, score in scores.items()
-        }
+
+def report_row(report: Mapping[str, Any], by_label: bool = False) -> dict[str, Any]:
+    """One report as a row of a table.
+
+    Args:
+        report: of ``pair_report``, or a ``report.json``.
+        by_label: with a column for each label's Dice, HD95 and ASD.
+
+    Returns:
+        The columns of ``summary_row``; seconds by stage; of a pair that was registered both ways too, the figures of
+        the other way.
+    """
+    seconds = report["seconds"]
+    row: dict[str, Any] = summary_row(report)
+    stages = ["init", "network", *(stage for stage in ("polish",) if stage in seconds), "warp"]
+    row |= {f"seconds_{stage}": seconds.get(stage) for stage in stages}
+    row |= _label_columns(report) if by_label else {}
+    if "reverse" in report:
+        way = report["reverse"]
+        columns = summary_row(way) | (_label_columns(way) if by_label else {})
+        row |= {f"reverse_{name}": value for name, value in columns.items()}
+    return row
+
+
+def _label_columns(report: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"{name}_{label}_{when}": score
+        for when, labels in report.get("overlap", {}).items()
+        for label, scores in labels.items()
+        for name, score in scores.items()
+    }
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows as CSV; what is None or not finite is left empty.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe, which ``read_table`` takes away.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read the rows of ``write_table``.
+
+    Raises:
+        ValueError: if it is no CSV file, or rows are not of one length.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table ({error})") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{path}: expected rows of one length")
+    return [
+        {key: cell[1:] if cell[:1] == "'" and _is_formula(cell[1:]) else cell for key, cell in row.items()}
+        for row in rows
+    ]
+
+
+def _is_formula(text: str) -> bool:
+    return text[:1] in ("=", "+", "-", "@", "\t", "\r")
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str) and _is_formula(value):
+        return f"'{value}"
     return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value

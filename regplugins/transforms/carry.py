@@ -50,6 +50,10 @@ class _Carrier(Transform):
         with stage(pair, "invert"):
             # Where the field was given: on a scan of 500 voxels an axis the inverse takes gigabytes.
             inverse = field.inverse()
+        for name, values in (("field", displacement.vectors), ("inverse", inverse.vectors), ("image", pair["warped"])):
+            if not values.isfinite().all():
+                paths = pair["paths"]
+                raise ValueError(f"{paths['moving']} to {paths['fixed']}: the {name} that came out is not finite")
         pair |= {"start": start, "initial": initial, "field": field, "inverse": inverse, "displacement": displacement}
 
     def _resample(self, pair: dict[str, Any], name: str, target: Grid, transform: SpatialTransform) -> None:

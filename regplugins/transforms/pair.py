@@ -13,6 +13,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from torch import Tensor
 
 from regplugins.checks import boolean, positive
+from regplugins.optimization.pyramid import REFERENCE_SPACING
 from regplugins.prealign import CHOICES, initial_transform
 from regplugins.spatial import AffineTransform, Grid, onto_grid, overlap, resample
 from regplugins.spatial import Transform as SpatialTransform
@@ -21,20 +22,39 @@ from regplugins.transforms.warn import warn
 
 # The background of a stripped brain takes half of the box around it; a whole head's is noise, not one value.
 _STRIPPED_BACKGROUND = 0.2
+# Of an automatic grid, along its longest axis.
+_VOXELS = 96
+# A grid of fewer voxels along an axis shows little of an image that has twice as many there.
+_FEW_VOXELS = 48
 
 
-def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[int] | None = None) -> Grid:
+def automatic_spacing(grid: Grid) -> float:
+    """Voxel size of the network's grid for an image of any size: 2 mm, or less if the image is small.
+
+    96 voxels along the longest axis show the anatomy of a mouse as 2 mm do that of a human head; more than the image
+    itself has along its finest axis would add nothing.
+
+    Args:
+        grid: of the image, mm.
+    """
+    extent = max(size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True))
+    return min(REFERENCE_SPACING, max(extent / _VOXELS, float(grid.spacing.min())))
+
+
+def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Sequence[int] | None = None) -> Grid:
     """Grid on which a network sees an image: about the same centre, its axes those of the image that are nearest to
     RAS+.
 
     Args:
         grid: of the image.
-        spacing: voxel size in mm, one number or one an axis.
+        spacing: voxel size in mm, one number or one an axis; None: ``automatic_spacing``.
         shape: number of voxels an axis; default: as many as cover the image's field of view.
 
     Raises:
         ValueError: the spacing is none.
     """
+    if spacing is None:
+        spacing = automatic_spacing(grid)
     given = spacing if isinstance(spacing, (list, tuple)) else [spacing] * grid.ndim
     sizes = [positive("spacing", size) for size in given]
     if len(sizes) != grid.ndim:
@@ -111,7 +131,7 @@ class MeetPaird(Transform):
     world by which the moving image came, and ``masks``, those that are to come along; the originals stay untouched.
 
     Args:
-        spacing: of the network's grid, mm.
+        spacing: of the network's grid, mm; None: ``automatic_spacing`` of the fixed image.
         init: "none", "fov", "centre", "rigid", "affine" or a transform file, see ``regplugins.prealign``.
         seed: of a registration by mutual information.
         trained_extent: size in mm, along the axes nearest to RAS, of what the network was trained on; a fixed image
@@ -124,7 +144,7 @@ class MeetPaird(Transform):
 
     def __init__(
         self,
-        spacing: Sequence[float] | float,
+        spacing: Sequence[float] | float | None,
         init: str = "none",
         seed: int = 0,
         trained_extent: Sequence[float] | None = None,
@@ -163,6 +183,8 @@ class MeetPaird(Transform):
                 )
             pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
             pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
+        if self.shape is None:  # else it is the grid that the network was made for
+            _warn_of_coarse_grid(pair)
         self._warn_of_other_extent(pair, network_grid(fixed_grid, self.spacing))
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair, key)
@@ -180,3 +202,17 @@ class MeetPaird(Transform):
         image, path = pair[key].as_tensor(), pair["paths"][key]
         if self.trained_stripped and (image == image.min()).float().mean() < _STRIPPED_BACKGROUND:
             warn(pair, f"{path}: does not look like a brain without its skull, which the network was trained on")
+
+
+def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:
+    """Of a pair with a ``grid``: warn if that leaves out most of what the fixed image shows."""
+    grid, own = pair["grid"], Grid.from_image(pair["fixed"]).canonical()
+    steps = zip(grid.shape, grid.spacing.tolist(), own.spacing.tolist(), strict=True)
+    if any(size < _FEW_VOXELS and step > 2 * own_step for size, step, own_step in steps):
+        sizes = [" x ".join(f"{size:.3g}" for size in part.spacing.tolist()) for part in (grid, own)]
+        shape = " x ".join(map(str, grid.shape))
+        warn(
+            pair,
+            f"{pair['paths']['fixed']}: seen on a grid of {shape} voxels of {sizes[0]} mm, its own are {sizes[1]} mm: "
+            "small structures are lost; give a smaller --spacing, unless the network was trained at this one",
+        )

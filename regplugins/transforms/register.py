@@ -66,7 +66,8 @@ class Registerd(_Warping):
         moving: key of the image that is registered to it, which itself is not changed; any size, spacing, orientation.
         optimizer: finds the deformation; None: there is none.
         linear: finds a rigid or affine transform before that; None: there is none but ``init``.
-        spacing: of the grid on which they look at the images, mm; default: the optimizers' own.
+        spacing: of the grid on which they look at the images, mm; default: the optimizers' own, or automatic if that is
+            None.
         init: the start: "none" (the images lie in one world), "fov", "centre", "rigid", "affine" or a transform file,
             see ``regplugins.prealign``.
         transform: key for the transform.
@@ -233,12 +234,12 @@ def _instance(name: str, value: Any, kind: type) -> Any:
 
 
 def _one_spacing(given: Any, *optimizers: Any) -> Any:
-    """That of all, 2 mm if there is none."""
+    """That of all; None, automatic, if there is none."""
     spacings = [given, *(optimizer.spacing for optimizer in optimizers if optimizer is not None)]
     spacings = [list(size) if isinstance(size, tuple) else size for size in spacings if size is not None]
     if any(spacing != spacings[0] for spacing in spacings):
         raise ValueError(f"the spacing of Registerd and those of its optimizers must be one, got {spacings}")
-    return spacings[0] if spacings else 2.0
+    return spacings[0] if spacings else None
 
 
 def _image(data: Mapping[Hashable, Any], key: Hashable) -> MetaTensor:

@@ -9,11 +9,10 @@ from typing import Any
 from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
 
+from regplugins.data.records import PATH_KEYS, swapped_key
 from regplugins.metrics import inverse_consistency_error, sample_points
 from regplugins.spatial import DisplacementField, Grid, resample_labels
 from regplugins.transforms.carry import CarryPaird
-
-_KINDS = ("", "_label", "_landmarks", "_mask")
 
 
 class ReversePaird(Transform):
@@ -69,9 +68,9 @@ def _exchanged(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 def exchange(pair: Mapping[str, Any]) -> dict[str, Any]:
     """What was loaded of a pair (``LoadPaird``), as if the fixed image were the moving one."""
-    names = {f"{a}{kind}": f"{b}{kind}" for kind in _KINDS for a, b in (("fixed", "moving"), ("moving", "fixed"))}
-    exchanged = {name: pair[other] for name, other in names.items() if other in pair}
-    paths = {names.get(key, key): path for key, path in pair["paths"].items()}
+    images = {key for key in PATH_KEYS if swapped_key(key) != key}
+    exchanged = {swapped_key(key): pair[key] for key in images & pair.keys()}
+    paths = {swapped_key(key): path for key, path in pair["paths"].items()}
     exchanged |= {key: pair[key] for key in ("name", "landmark_space", "seconds", "warnings") if key in pair}
     exchanged["paths"] = paths
     if "truth" in pair:

@@ -92,7 +92,7 @@ def test_report_holds_everything(report: dict[str, Any], tmp_path: Path) -> None
     assert read["overlap"]["after"]["1"] == {"dice": 0.0, "hd95": None, "asd": 1.0}
     assert read["seconds"] == {"load": 1.5, "network": 0.25, "total": 1.75}
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert read["weights"] == {"path": str(tmp_path / "model.pt"), "sha256": abc}
+    assert read["weights"] == {"path": str(tmp_path / "model.pt"), "sha256": abc, "matches_metadata": None}
     assert read["inputs"] == {
         key: {"path": str(tmp_path / f"{key}.nii.gz"), "sha256": abc} for key in ("fixed", "moving")
     }

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluator that registers a list of pairs, one after the other."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from ignite.engine import Engine
+from monai.engines import SupervisedEvaluator
+
+from regplugins.checks import choice, first_cause
+
+if TYPE_CHECKING:
+    from regplugins.report import PairFolders
+
+logger = logging.getLogger(__name__)
+
+# Pairs that the error at the end of a run names.
+_NAMED = 3
+
+
+class PairEvaluator(SupervisedEvaluator):
+    """Register the pairs of a list: preprocess, infer, postprocess, one pair at a time.
+
+    All of a pair happens in one iteration, so that a pair that fails anywhere can be recorded and the next one begun.
+
+    Args:
+        preprocessing: from a record, an item of the data loader, to the pair that ``prepare_batch`` takes.
+        folders: output folders, where pairs are claimed, finished pairs found and failures recorded.
+        failed_pairs: "skip": record a pair of a datalist that fails, go on with the others, and fail at the end;
+            "stop": record it and fail at once. A single pair fails at once.
+        kwargs: of ``monai.engines.SupervisedEvaluator``.
+
+    Raises:
+        ValueError: if ``failed_pairs`` is neither.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Callable[[Mapping[str, Any]], dict[str, Any]],
+        folders: PairFolders,
+        failed_pairs: str = "skip",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.preprocessing = preprocessing
+        self.folders = folders
+        self.is_stopped_by_failure = choice("failed_pairs", failed_pairs, {"skip": False, "stop": True})
+        self.failures: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Register all pairs that are neither done nor registered by another process; print what came out.
+
+        Raises:
+            RuntimeError: if pairs failed, with their names; or if another run writes into the output folder.
+        """
+        self.failures.clear()
+        with self.folders.opened():
+            _say(self.folders.announcement())
+            super().run()
+        _say(self.folders.results())
+        if self.failures:
+            named = "; ".join(f"{name}: {reason}" for name, reason in list(self.failures.items())[:_NAMED])
+            more = "; ..." if len(self.failures) > _NAMED else ""
+            count = f"{len(self.failures)} of {len(self.folders.records)} pairs failed"
+            raise RuntimeError(f"{count}, see {self.folders.table}: {named}{more}")
+
+    def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
+        with self.folders.claimed(batchdata) as is_claimed:
+            if not is_claimed:
+                return {}
+            try:
+                self.folders.writer.keep_inputs(batchdata)
+                # The postprocessing takes it from there, beside the output.
+                engine.state.batch = self.preprocessing(batchdata)
+                output: dict[str, Any] = super()._iteration(engine, engine.state.batch)
+                logger.info("registered %s", batchdata.get("name", "the pair"))
+                return output
+            except Exception as error:
+                if self.folders.is_single:
+                    raise
+                self.folders.fail(batchdata, error)
+                if self.is_stopped_by_failure:
+                    raise
+                self.failures[batchdata["name"]] = str(first_cause(error))
+                logger.warning("pair '%s' failed: %s", batchdata["name"], first_cause(error))
+                return {}
+
+
+def _say(text: str) -> None:
+    """Print for the user; once, if several processes register. Standard output is kept for results of commands."""
+    if text and not (dist.is_initialized() and dist.get_rank() > 0):
+        print(text, file=sys.stderr, flush=True)

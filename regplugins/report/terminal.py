@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of registered pairs as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from regplugins.report.table import summarise
+
+# Name, columns of a table without "_before" and "_after", unit.
+_COMPARED = (
+    ("NCC", "ncc", ""),
+    ("mutual information", "mutual_information", "nat"),
+    ("Dice", "dice_mean", ""),
+    ("HD95", "hd95_mean", "mm"),
+    ("TRE", "tre_mean", "mm"),
+    ("endpoint error", "endpoint_error_mean", "mm"),
+)
+_AFTER = (("folding", "folding_percent", "%"), ("time", "seconds", "s"))
+
+
+def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The main figures before and after registration, a line each; of several pairs mean and standard deviation.
+
+    Args:
+        rows: of a table of pairs; those without figures are left out.
+
+    Returns:
+        Lines of equal columns; empty if no row has figures.
+    """
+    statistics = summarise(rows)
+    lines = [
+        (name, _cell(statistics, f"{column}_before"), _cell(statistics, f"{column}_after"), unit)
+        for name, column, unit in _COMPARED
+    ]
+    lines += [(name, "", _cell(statistics, column), unit) for name, column, unit in _AFTER]
+    lines = [line for line in lines if line[2]]
+    if not lines:
+        return ""
+    lines.insert(0, ("", "before", "after", ""))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {before:>{widths[1]}}  {after:>{widths[2]}}  {unit}".rstrip()
+        for name, before, after, unit in lines
+    )
+
+
+def _cell(statistics: Mapping[str, Mapping[str, float]], column: str) -> str:
+    if column not in statistics:
+        return ""
+    figure = statistics[column]
+    mean = f"{figure['mean']:.3g}" if abs(figure["mean"]) >= 100 else f"{figure['mean']:.3f}"
+    return mean if figure["n"] == 1 else f"{mean} ± {figure['sd']:.3f}"

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many pairs: some that fail, runs that are given again, and several runs at once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from regplugins.checks import first_cause
+from regplugins.io import folder_lock
+from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
+
+pytestmark = pytest.mark.slow
+
+GOOD = ("good_0", "good_1", "good_2")
+BAD = {"absent": "absent.nii.gz: no such file", "damaged": "damaged.nii.gz", "far": "do not overlap"}
+
+
+@pytest.fixture(scope="module")
+def case() -> TrainedCase:
+    return HIPPOCAMPUS
+
+
+@pytest.fixture
+def datalist(bundle: Path, tmp_path: Path) -> Path:
+    """Three pairs that can be registered, among three that cannot."""
+    moving = nib.load(bundle / "sample/moving.nii.gz")
+    voxels = np.asarray(moving.dataobj)
+    shifts = {"good_0": 0, "good_1": 1, "good_2": 2, "far": 1000}
+    for name, shift in shifts.items():
+        affine = moving.affine.copy()
+        affine[0, 3] += shift
+        nib.save(nib.Nifti1Image(voxels, affine), tmp_path / f"{name}.nii.gz")
+    (tmp_path / "damaged.nii.gz").write_bytes((tmp_path / "good_0.nii.gz").read_bytes()[:1000])
+    names = [name for both in zip(GOOD, BAD, strict=True) for name in both]
+    fixed = str(bundle / "sample/fixed.nii.gz")
+    records = [{"name": name, "fixed": fixed, "moving": f"{name}.nii.gz"} for name in names]
+    (tmp_path / "pairs.json").write_text(json.dumps(records))
+    return tmp_path / "pairs.json"
+
+
+@pytest.fixture
+def register(run: Callable[..., None], datalist: Path, tmp_path: Path) -> Callable[..., str]:
+    """Registers the datalist; gives what was wrong at the end."""
+
+    def call(**options: object) -> str:
+        given = {"datalist": str(datalist), "init": "none", "output_dir": str(tmp_path / "o")}
+        with pytest.raises(Exception) as error:
+            run("inference", **(given | options))
+        return str(first_cause(error.value))
+
+    return call
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "summary.csv").open() as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def test_pairs_that_fail_are_recorded_and_the_others_registered(register, tmp_path):
+    message = register()
+    assert message.startswith("3 of 6 pairs failed")
+    table = rows(tmp_path / "o")
+    assert {name: row["status"] for name, row in table.items()} == dict.fromkeys(GOOD, "done") | dict.fromkeys(
+        BAD, "failed"
+    )
+    for name, reason in BAD.items():
+        assert reason in table[name]["error"]
+        assert reason in message
+        assert [path.name for path in (tmp_path / "o" / name).iterdir()] == ["failed.json"]
+    assert all(float(table[name]["ncc_after"]) > 0.8 for name in GOOD)
+
+
+def test_stop_at_the_first_failure(register, tmp_path):
+    assert BAD["absent"] in register(failed_pairs="stop")
+    status = {name: row["status"] for name, row in rows(tmp_path / "o").items()}
+    expected = {"good_0": "done", "absent": "failed"}
+    assert status == dict.fromkeys([*GOOD, *BAD], "missing") | expected
+
+
+def test_resume_registers_what_is_not_done(register, run, datalist, bundle, tmp_path):
+    register()
+    reports = {name: tmp_path / "o" / name / "report.json" for name in GOOD}
+    before = {name: path.stat().st_mtime_ns for name, path in reports.items()}
+    affine = nib.load(bundle / "sample/moving.nii.gz").affine
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((30, 40, 30)), affine), tmp_path / "good_1.nii.gz")
+    for name in BAD:
+        (tmp_path / f"{name}.nii.gz").write_bytes((tmp_path / "good_0.nii.gz").read_bytes())
+    (tmp_path / "o/good_2/warped.nii.gz").unlink()
+    options = {"datalist": str(datalist), "init": "none", "output_dir": str(tmp_path / "o")}
+    run("inference", resume=True, **options)
+    assert {row["status"] for row in rows(tmp_path / "o").values()} == {"done"}
+    kept = {name: path.stat().st_mtime_ns == before[name] for name, path in reports.items()}
+    # The second one's image is another now, of the third a result was missing.
+    assert kept == {"good_0": True, "good_1": False, "good_2": False}
+    assert list((tmp_path / "o").rglob("failed.json")) == []
+    run("inference", resume=True, interpolation="nearest", **options)
+    assert reports["good_0"].stat().st_mtime_ns != before["good_0"]
+
+
+def test_runs_with_resume_share_the_pairs(bundle, datalist, tmp_path):
+    """Two processes that know nothing of each other; what each registered is what the other did not."""
+    records = [record for record in json.loads(datalist.read_text()) if record["name"] in GOOD]
+    datalist.write_text(json.dumps(records))
+    command = [sys.executable, "-m", "regplugins", "register", "--bundle", str(bundle), "--datalist", str(datalist)]
+    command += ["--output_dir", str(tmp_path / "o"), "--init", "none", "--resume", "True", "--verbose", "True"]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate(timeout=300)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    done = [line.split()[1] for text in said for line in text.splitlines() if line.startswith("registered ")]
+    assert sorted(done) == sorted(GOOD)
+    assert {row["status"] for row in rows(tmp_path / "o").values()} == {"done"}
+
+
+@pytest.mark.parametrize("options", [{}, {"datalist": None}, {"resume": True}], ids=["datalist", "single", "resume"])
+def test_a_folder_that_another_run_writes_into(register, options, tmp_path):
+    with folder_lock(tmp_path / "o"):
+        assert "another run writes into this folder" in register(**options)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_old_report_does_not_outlive_a_failed_run(run, bundle, register, tmp_path):
+    run("inference", output_dir=str(tmp_path / "o"))
+    assert (tmp_path / "o/report.json").exists()
+    one = {"datalist": None, "fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "damaged.nii.gz")}
+    assert "damaged.nii.gz" in register(**one)
+    assert not (tmp_path / "o/report.json").exists()
+    assert not (tmp_path / "o/summary.csv").exists()
+
+
+def test_what_a_killed_run_left_is_removed(run, tmp_path):
+    (tmp_path / "o").mkdir()
+    left = tmp_path / "o/.0123456789ab-transform_1Warp.nii.gz"
+    left.write_bytes(b"half")
+    others = tmp_path / "o/.notes"
+    others.touch()
+    run("inference", output_dir=str(tmp_path / "o"))
+    assert not left.exists()
+    assert others.exists()
