@@ -119,7 +119,9 @@ def _take_words_as_they_are(command: Callable[..., Any]) -> None:
     for name, parameter in inspect.signature(command).parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
             fire.decorators.SetParseFn(str)(command)
-        elif parameter.kind is not parameter.VAR_KEYWORD:
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            fire.decorators.SetParseFn(_value)(command)
+        else:
             kinds = {"int": int, "float": float, "bool": fire.parser.DefaultParseValue, _NAMES: _names}
             parsers[name] = partial(_parse, name, kinds.get(parameter.annotation, str))
     fire.decorators.SetParseFns(**parsers)(command)
@@ -131,6 +133,11 @@ def _parse(name: str, kind: Callable[[str], Any], word: str) -> Any:
     except ValueError as error:
         what = "names and their numbers" if kind is _names else f"a number ({kind.__name__})"
         raise _ValueWordError(f"wants {what} for {name}, got '{word}'") from error
+
+
+def _value(word: str) -> Any:
+    """What python-fire makes of a word, but for those with "#", which it takes for the beginning of a comment."""
+    return word if "#" in word else fire.parser.DefaultParseValue(word)
 
 
 def _json(result: Any) -> str | None:

@@ -11,17 +11,58 @@ import regplugins  # its parts, and MONAI with them, are loaded when a command n
 
 
 def register(
-    bundle: str, output_dir: str, refine: str | None = None, preset: str | None = None, **options: Any
+    bundle: str,
+    output_dir: str,
+    *,
+    fixed: str | None = None,
+    moving: str | None = None,
+    fixed_label: str | None = None,
+    moving_label: str | None = None,
+    fixed_landmarks: str | None = None,
+    moving_landmarks: str | None = None,
+    fixed_mask: str | None = None,
+    moving_mask: str | None = None,
+    datalist: str | None = None,
+    init: str | None = None,
+    weights: str | None = None,
+    refine: str | None = None,
+    preset: str | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Register a pair with a bundle: the same as running its inference.json.
 
     Args:
         bundle: the bundle's folder.
         output_dir: where the warped image, the transforms, the picture and the report go.
-        refine: improve the result by optimising the "field" or the network's "weights" on this pair (refine.json).
+        fixed: scan that stays: NIfTI, NRRD, MHA or a DICOM folder. Without scans the bundle's sample is registered.
+        moving: scan that is to lie on it.
+        fixed_label: label map of the fixed scan, to score by.
+        moving_label: label map of the moving scan, to warp and to score by.
+        fixed_landmarks: CSV with x,y,z in mm.
+        moving_landmarks: CSV with the same points in the moving scan.
+        fixed_mask: label map; zero where the fixed scan does not count.
+        moving_mask: label map; zero where the moving scan does not count.
+        datalist: JSON file, a list of records with these keys and a name, instead of one pair.
+        init: initial transform: "none", "fov", "centre", "rigid", "affine" or a file.
+        weights: name of weights of the bundle, or a file (.pt, .ts, .onnx).
+        refine: improve the result by optimizing the "field" or the network's "weights" on this pair (refine.json).
         preset: lay the bundle's configs/<preset>.json over inference.json, where it has such files.
-        options: every key of inference.json: --fixed F --moving M, --moving_label L, --init rigid, --device cpu, ...
+        options: every other key of inference.json: --device cpu, --failed_pairs stop, --resume True, ...
     """
+    named = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_label": fixed_label,
+        "moving_label": moving_label,
+        "fixed_landmarks": fixed_landmarks,
+        "moving_landmarks": moving_landmarks,
+        "fixed_mask": fixed_mask,
+        "moving_mask": moving_mask,
+        "datalist": datalist,
+        "init": init,
+        "weights": weights,
+    }
+    options |= {key: value for key, value in named.items() if value is not None}
     from regplugins.commands.workflow import DataWorkflow  # takes seconds, which help need not wait for
 
     configs = Path(bundle) / "configs"

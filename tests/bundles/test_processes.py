@@ -81,26 +81,36 @@ class TestInference:
             np.testing.assert_allclose(ours, theirs, atol=0.05)  # of 1000; one thread rounds as two do not
 
     @pytest.mark.skipif(os.name != "posix", reason="signals")
-    def test_one_dies_and_the_command_is_given_again(self, datalist, bundle, torchrun, tmp_path):
-        """As soon as a first pair is done."""
+    def test_one_dies_and_torchrun_starts_them_again(self, datalist, bundle, tmp_path):
+        """As soon as a first pair is done: that one is not registered again."""
         options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
         command = torchrun_command(bundle, "inference", "multi_gpu_inference", **options)
+        command.insert(command.index("--nproc_per_node=2"), "--max_restarts=1")
         launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_until(lambda: any((tmp_path / "two").glob("by_*/report.json")), launcher)
+        done = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("by_*/report.json")}
         os.kill(_children(launcher.pid)[-1], signal.SIGKILL)
-        assert launcher.wait(60) != 0
-        assert not (tmp_path / "two/summary.csv").exists()
-        torchrun("inference", "multi_gpu_inference", **options)
-        assert [row["name"] for row in _table(tmp_path / "two")] == ["by_0", "by_1", "by_2"]
+        assert launcher.wait(300) == 0
+        assert [(row["name"], row["status"]) for row in _table(tmp_path / "two")] == [
+            (name, "done") for name in ("by_0", "by_1", "by_2")
+        ]
+        assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+        assert list((tmp_path / "two").rglob(".*")) == []
 
-    def test_an_image_that_is_damaged_ends_all(self, datalist, bundle, tmp_path):
+    def test_an_image_that_is_damaged(self, datalist, bundle, tmp_path):
         (tmp_path / "moving_1.nii.gz").write_bytes((tmp_path / "moving_1.nii.gz").read_bytes()[:1000])
         options = {"datalist": datalist, "init": "none", "output_dir": tmp_path / "two"}
         command = torchrun_command(bundle, "inference", "multi_gpu_inference", **options)
         failed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
         assert failed.returncode != 0
-        assert "moving_1.nii.gz" in failed.stderr
-        assert not (tmp_path / "two/summary.csv").exists()
+        assert "1 of 3 pairs failed" in failed.stderr
+        table = {row["name"]: row for row in _table(tmp_path / "two")}
+        assert {name: row["status"] for name, row in table.items()} == {
+            "by_0": "done",
+            "by_1": "failed",
+            "by_2": "done",
+        }
+        assert "moving_1.nii.gz" in table["by_1"]["error"]
 
 
 def _table(folder: Path) -> list[dict[str, str]]:

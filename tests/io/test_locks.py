@@ -4,6 +4,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,9 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_shared_holders_keep_out_those_that_want_it_alone(tmp_path: Path) -> None:
-    with folder_lock(tmp_path, shared=True) as one, folder_lock(tmp_path, shared=True) as other:
-        with folder_lock(tmp_path) as alone:
-            assert (one, other, alone) == (True, True, False)
+    hold = partial(folder_lock, tmp_path)
+    with hold(shared=True) as one, hold(shared=True) as other, hold() as alone:
+        assert (one, other, alone) == (True, True, False)
     with folder_lock(tmp_path) as alone:
         assert alone
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing wrong passes for right: damaged weights, names that look like programs, images of another size."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from regplugins.__main__ import main
+from regplugins.checks import first_cause
+from tests.bundles.cases import CASES, HEADS, HIPPOCAMPUS, BundleCase
+from tests.bundles.conftest import run_bundle
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def own_bundle(bundle_of: Callable[[BundleCase], Path], tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(bundle_of(HIPPOCAMPUS), tmp_path / "bundle")
+
+
+def refusal(bundle: Path, output: Path, **options: object) -> str:
+    """What is wrong with a run; it must leave nothing."""
+    with pytest.raises(Exception) as error:
+        run_bundle(bundle, "inference", output_dir=str(output), **options)
+    assert not output.exists()
+    return str(first_cause(error.value))
+
+
+@pytest.mark.parametrize("case", [HIPPOCAMPUS, HEADS], ids=lambda case: case.name)
+def test_weights_that_give_no_numbers(bundle_of, case, tmp_path):
+    """As a training leaves that diverged."""
+    bundle = bundle_of(case)
+    state = torch.load(bundle / "models/model.pt", weights_only=True)
+    name = next(name for name, value in state.items() if value.is_floating_point() and value.dim() > 1)
+    state[name].fill_(float("nan"))
+    torch.save(state, tmp_path / "diverged.pt")
+    message = refusal(bundle, tmp_path / "o", weights=str(tmp_path / "diverged.pt"))
+    assert message.startswith(str(tmp_path / "diverged.pt"))
+    assert "not finite" in message
+
+
+class TestSha256:
+    def test_shipped_weights_are_the_ones_that_are_listed(self, registered_weights):
+        assert registered_weights["matches_metadata"] is True
+
+    @pytest.fixture
+    def registered_weights(self, sample_of):
+        return json.loads((sample_of(HIPPOCAMPUS) / "report.json").read_text())["weights"]
+
+    def test_replaced_weights_are_refused(self, own_bundle, tmp_path):
+        shutil.copy(own_bundle / "models/model_weak.pt", own_bundle / "models/model.pt")
+        message = refusal(own_bundle, tmp_path / "o")
+        assert message.startswith(str(own_bundle / "models/model.pt"))
+        assert "--weights FILE.pt" in message
+
+    def test_own_weights_register_from_where_training_leaves_them(self, own_bundle, data_of, tmp_path):
+        training = {"dataset_dir": str(data_of(HIPPOCAMPUS)), **HIPPOCAMPUS.few_steps, "max_epochs": 1, "amp": False}
+        run_bundle(own_bundle, "train", output_dir=str(tmp_path / "training"), **training)
+        weights = tmp_path / "training/checkpoints/model.pt"
+        run_bundle(own_bundle, "inference", output_dir=str(tmp_path / "o"), weights=str(weights))
+        entry = json.loads((tmp_path / "o/report.json").read_text())["weights"]
+        assert entry["path"] == str(weights)
+        assert entry["matches_metadata"] is None
+
+
+class TestCommandLineIsData:
+    @pytest.mark.parametrize("name", ["$open('planted','w')", "F#1", "%F", "@out", "a,b", "[1]", "{'a': 1}", "1e5"])
+    def test_file_names(self, bundle_of, name, tmp_path, monkeypatch):
+        bundle = bundle_of(HIPPOCAMPUS)
+        monkeypatch.chdir(tmp_path)
+        shutil.copy(bundle / "sample/moving.nii.gz", f"{name}.nii.gz")
+        words = ["register", "--bundle", str(bundle), "--fixed", str(bundle / "sample/fixed.nii.gz")]
+        main([*words, "--moving", f"{name}.nii.gz", "--output_dir", f"{name}"])
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["inputs"]["moving"]["path"] == f"{name}.nii.gz"
+        assert not (tmp_path / "planted").exists()
+
+    def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
+        words = ["register", "--bundle", str(bundle_of(next(c for c in CASES if c.name.startswith("any_"))))]
+        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--model#smoothing", "1.25"]
+        main([*words, "--output_dir", str(tmp_path / "o")])
+        settings = json.loads((tmp_path / "o/report.json").read_text())["settings"]
+        assert settings["levels"] == [[8.0, 3]]
+        assert settings["spacing"] == 4.0
+        assert "smoothing=1.25" in settings["model"]
+
+    def test_unknown_option(self, bundle_of, tmp_path):
+        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
+        with pytest.raises(SystemExit, match="unknown options \\['fixd'\\]"):
+            main([*words, "--fixd", "a.nii.gz"])
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.1], ids=["human", "mouse"])
+def test_a_small_animal_is_registered_as_well_as_a_human(factor, bundle_of, tmp_path):
+    """The same images with all lengths divided by ten: the same displacement of every voxel, divided by ten."""
+    bundle = bundle_of(next(case for case in CASES if case.name == "any_modality_optimization"))
+    for name in ("fixed", "moving"):
+        image = nib.load(bundle / f"sample/{name}.nii.gz")
+        affine = np.diag([factor] * 3 + [1]) @ image.affine
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / f"{name}.nii.gz")
+    images = {name: str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving")}
+    run_bundle(bundle, "inference", output_dir=str(tmp_path / "o"), init="none", levels=[[8.0, 10], [4.0, 5]], **images)
+    report = json.loads((tmp_path / "o/report.json").read_text())
+    similarity = report["similarity"]["mutual_information"]
+    assert similarity["after"] > similarity["before"] + 0.08
+    assert max(report["network_grid"]["shape"]) >= 80
