@@ -72,7 +72,12 @@ def propagate(
     datalist = output_dir / "pairs.json"
     datalist.write_text(json.dumps(records), encoding="utf-8")
     configs = [str(bundle / "configs/inference.json")]
-    given = {"bundle_root": str(bundle), "datalist": str(datalist), "output_dir": str(output_dir)}
+    given = {
+        "bundle_root": str(bundle),
+        "datalist": str(datalist),
+        "output_dir": str(output_dir),
+        "failed_pairs": "stop",
+    }
     monai.bundle.run(config_file=configs, logging_file=False, **given, **options)  # the server has its own
     fixed = load_image(image)
     labels, weights, found = [], [], []
