@@ -276,7 +276,10 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
         ("apply affine.mat --landmarks points.csv --output o.csv --fill 3", "--fill says nothing about --landmarks"),
         ("align fixed.nii.gz moving.nii.gz --output_dir label.nii.gz", r"label\.nii\.gz: is a file"),
         ("align fixed.nii.gz moving.nii.gz --output_dir done", "done: holds the results of a registration"),
-        ("apply affine.mat --image rgb.nii.gz --reference fixed.nii.gz --output o.nii.gz", r"rgb\.nii\.gz: voxels are"),
+        (
+            "apply affine.mat --image rgb.nii.gz --reference fixed.nii.gz --output o.nii.gz",
+            r"rgb\.nii\.gz: 3 values per voxel",
+        ),
         ("invert [affine.mat,1] --output affine.mat", r"affine\.mat: is an input"),
         ("invert warp.nii.gz affine.mat --output back.nii.gz", "on which grid"),
     ],

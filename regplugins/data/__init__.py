@@ -17,7 +17,7 @@ from regplugins.data.pairs import (
 )
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.records import PATH_KEYS, image_records, ordered_pairs, pair_records, read_datalist, swapped_key
-from regplugins.data.volumes import load_grid, load_image, load_label
+from regplugins.data.volumes import load_grid, load_image, load_label, load_mask
 
 # What ``python -m regplugins prepare`` knows, by name: folder as downloaded, folder for the datalist -> datalist.
 DATASETS = {"brains": prepare_brains, "heads": prepare_heads, "hippocampus": prepare_hippocampus}
@@ -34,6 +34,7 @@ __all__ = [
     "load_grid",
     "load_image",
     "load_label",
+    "load_mask",
     "multimodal_pairs",
     "ordered_pairs",
     "pair_records",

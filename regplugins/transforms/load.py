@@ -9,16 +9,23 @@ from typing import Any
 import torch
 from monai.transforms import Transform
 
-from regplugins.data.volumes import load_image, load_label
+from regplugins.data.volumes import load_image, load_label, load_mask
 from regplugins.io import read_landmarks, read_transform
+from regplugins.io.lps import flip_points
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
+from regplugins.transforms.warn import warn
 
-_LOADERS = {"fixed": load_image, "moving": load_image, "image": load_image}
+_LOADERS = {
+    **dict.fromkeys(("fixed", "moving", "image"), load_image),
+    **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask),
+}
 
 
 class LoadVolumesd(Transform):
-    """Replace paths by images and labels: keys ``image``, ``fixed`` and ``moving`` are scans, all others label maps.
+    """Replace paths by images and labels.
+
+    Keys ``image``, ``fixed`` and ``moving`` are scans, ``fixed_mask`` and ``moving_mask`` masks, all others label maps.
 
     Args:
         keys: of the record; those that it lacks are passed over.
@@ -54,12 +61,15 @@ class LoadPaird(LoadVolumesd):
         """
         Raises:
             FileNotFoundError, ValueError: a file is missing or no good, or shapes, dimensions or numbers of points do
-                not belong together.
+                not belong together, or no landmark lies in its image. What is doubtful is listed under ``warnings``.
         """
         paths = {key: path for key, path in data.items() if key != "name"}
         pair: dict[str, Any] = {**data, "paths": paths, "landmark_space": self.landmark_space, "seconds": {}}
         with stage(pair, "load"):
             pair = super().__call__(pair)
+            doubts = [message for key in self.keys if key in pair for message in pair[key].meta["warnings"]]
+            if doubts:  # the loader has logged them
+                pair["warnings"] = [*pair.get("warnings", []), *doubts]
             for key in ("fixed_landmarks", "moving_landmarks"):
                 if key in pair:
                     pair[key] = read_landmarks(pair[key], space=self.landmark_space)
@@ -75,6 +85,8 @@ class LoadPaird(LoadVolumesd):
             for kind in ("label", "mask"):
                 _check_belongs(paths, pair, side, f"{side}_{kind}")
         _check_landmarks(paths, pair)
+        for side in ("fixed", "moving"):
+            _check_in_view(paths, pair, side)
         if "truth" in pair and pair["truth"].ndim != pair["fixed"].ndim - 1:
             raise ValueError(f"{paths['truth']}: {pair['truth'].ndim}-D, the images are {pair['fixed'].ndim - 1}-D")
         return pair
@@ -101,3 +113,25 @@ def _check_landmarks(paths: Mapping[str, str], pair: Mapping[str, Any]) -> None:
             f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, "
             "expected as many"
         )
+
+
+def _check_in_view(paths: Mapping[str, str], pair: dict[str, Any], side: str) -> None:
+    """Refuse landmarks of which none lies in its image's field of view, and warn of some; one voxel beyond is in it."""
+    key, space = f"{side}_landmarks", pair["landmark_space"]
+    if key not in pair:
+        return
+    grid = Grid.from_image(pair[side])
+    view = grid.resized(grid.spacing, [size + 2 for size in grid.shape])
+    inside, flipped = (int(view.contains(points).sum()) for points in (pair[key], flip_points(pair[key])))
+    count = len(pair[key])
+    if inside == count:
+        return
+    message = f"{paths[key]}: {count - inside} of {count} landmarks lie outside {paths[side]}, read as {space} mm"
+    if flipped > inside:
+        other = "LPS" if space == "RAS" else "RAS"
+        message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
+    elif inside == 0:
+        message += "; expected points in the world of that image, not voxel indices"
+    if inside == 0:
+        raise ValueError(message)
+    warn(pair, message)

@@ -238,13 +238,13 @@ class TestLoad:
 
     def test_landmarks_in_either_space(self, files, tmp_path):
         csv = tmp_path / "points.csv"
-        csv.write_text("x,y,z\n1,2,3\n")
+        csv.write_text("x,y,z\n1,0,3\n")
         read = {
             space: LoadPaird(space)(files | {"fixed_landmarks": str(csv)})["fixed_landmarks"]
             for space in ("RAS", "LPS")
         }
-        assert read["RAS"].tolist() == [[1, 2, 3]]
-        assert read["LPS"].tolist() == [[-1, -2, 3]]
+        assert read["RAS"].tolist() == [[1, 0, 3]]
+        assert read["LPS"].tolist() == [[-1, 0, 3]]
         other = tmp_path / "other.csv"
         other.write_text("x,y,z\n1,2,3\n4,5,6\n")
         with pytest.raises(ValueError, match="1 and 2 points"):

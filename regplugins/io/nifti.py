@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NIfTI images: voxels, read to the end of the file, and the form of the header that places them in the world.
+
+A header has two forms, sform and qform, and voxel sizes (pixdim), which need not agree. nibabel takes the sform
+whatever it holds; ITK takes directions from one of the forms and spacings from pixdim, and refuses shear.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
+
+from regplugins.io.reading import reading, real_voxels, right_angled, spatial_shape
+from regplugins.spatial.grid import Grid
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+# Fraction of a voxel: header forms that are farther apart anywhere in the image are different places.
+_APART = 0.1
+# Codes of units other than mm: name, and its length in mm.
+_UNITS = {1: ("meters", 1e3), 3: ("micrometers", 1e-3)}
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
+    """Read an image.
+
+    Args:
+        path: ends in one of ``NIFTI_SUFFIXES``.
+
+    Returns:
+        Array ``(*spatial)``, its grid, and warnings about its place.
+
+    Raises:
+        ValueError: if it is damaged, not a 2-D or 3-D image of one real number a voxel, or no form of its header is
+            usable. The message names the file.
+    """
+    grid, warnings = read_nifti_grid(path)
+    with reading(path):
+        image = nib.load(path)
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                array = np.asanyarray(type(image).from_stream(file).dataobj)
+                file.read()  # the checksum comes after the voxels
+        else:
+            array = np.asanyarray(image.dataobj)
+    return array.reshape(grid.shape), grid, warnings
+
+
+def read_nifti_grid(path: Path) -> tuple[Grid, list[str]]:
+    """Read the header of an image alone; see ``read_nifti``."""
+    with reading(path):
+        header = nib.load(path).header
+        with ImageOpener(path) as file:
+            # nibabel corrects what it loads; the file's own voxel sizes are needed here.
+            pixdim = type(header).from_fileobj(file, check=False)["pixdim"].astype(np.float64)
+        shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    real_voxels(path, dtype)
+    return _place(path, spatial_shape(path, shape), header, torch.from_numpy(pixdim[1 : len(shape) + 1]))
+
+
+def _place(path: Path, shape: tuple[int, ...], header: Any, pixdim: torch.Tensor) -> tuple[Grid, list[str]]:
+    """The grid on which a header places voxels, and a warning if its parts contradict each other."""
+    sizes = pixdim[: len(shape)]
+    grids, faults = _forms(shape, header, sizes)
+    if not grids and (faults or not _positive(sizes)):
+        faults += [] if _positive(sizes) else [f"its voxel sizes (pixdim) are {_numbers(sizes)}"]
+        raise ValueError(f"{path}: {'; '.join(faults)}; correct its header, or resample it")
+    sform, qform = grids.get("sform"), grids.get("qform")
+    grid, taken = (sform, "by its sform") if sform is not None else (qform, "by its qform")
+    if grid is None:
+        faults = ["neither its sform nor its qform is set, ITK may place it elsewhere"]
+        grid, taken = _grid(shape, header.get_base_affine()), "as nibabel does (axes to left, anterior, superior)"
+    elif sform is not None and not _same_sizes(sform, sizes):
+        faults.append(f"its sform has voxels of {_numbers(sform.spacing)} and its pixdim says {_numbers(sizes)}")
+        grid, taken = (sform, taken) if qform is None else (qform, "by its qform")
+    elif sform is not None and qform is not None and not sform.matches(qform, _APART):
+        faults.append(f"its sform and its qform are up to {_distance(sform, qform):.3g} mm apart")
+    unit, factor = _UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
+    if factor != 1:
+        faults.append(f"its unit is the {unit}, converted to mm")
+        scale = torch.tensor([factor] * grid.ndim + [1.0], dtype=torch.float64)
+        grid = Grid(shape, scale[:, None] * grid.affine)
+    return grid, [f"{path}: {'; '.join(faults)}; placed {taken}"] if faults else []
+
+
+def _forms(shape: tuple[int, ...], header: Any, sizes: torch.Tensor) -> tuple[dict[str, Grid], list[str]]:
+    """The grids of the forms that are set and usable, and what is wrong with the others that are set."""
+    grids: dict[str, Grid] = {}
+    faults: list[str] = []
+    for form in ("sform", "qform"):
+        if int(header[f"{form}_code"]) <= 0 or (form == "qform" and not _positive(sizes)):
+            continue  # the qform takes its spacing from the voxel sizes
+        try:
+            grids[form] = _grid(shape, getattr(header, f"get_{form}")())
+        except (HeaderDataError, ValueError) as error:
+            faults.append(f"its {form} {error}")
+    return grids, faults
+
+
+def _grid(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
+    in_plane = [*range(len(shape)), 3]
+    return right_angled(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
+
+
+def _positive(sizes: torch.Tensor) -> bool:
+    return bool((sizes.isfinite() & (sizes > 0)).all())
+
+
+def _same_sizes(grid: Grid, sizes: torch.Tensor) -> bool:
+    """Whether voxels of other sizes would still lie in the same places at the far end of the image."""
+    return bool(((grid.spacing - sizes).abs() * torch.tensor(grid.shape) <= _APART * grid.spacing).all())
+
+
+def _distance(a: Grid, b: Grid) -> float:
+    """Largest distance between corresponding corner voxels, mm."""
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, size - 1.0], dtype=torch.float64) for size in a.shape])
+    return float((a.index_to_world(corners) - b.index_to_world(corners)).norm(dim=-1).max())
+
+
+def _numbers(values: torch.Tensor) -> str:
+    return " x ".join(f"{value:.4g}" for value in values.tolist())

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the readers of images share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from regplugins.io.files import PathLike
+from regplugins.spatial.grid import Grid
+
+# Cosine of the angle between two axes of an image: what rounding leaves in a header is below it.
+_SKEW = 1e-3
+
+
+@contextmanager
+def reading(path: PathLike) -> Iterator[None]:
+    """Turn whatever a library raises about a damaged file into a ``ValueError`` that names the file."""
+    try:
+        yield
+    except Exception as error:
+        # After its own reason ITK tells that of the operating system, which is often another's.
+        lines = [line for line in str(error).strip().splitlines() if not line.startswith("Reason:")]
+        reason = (lines or [type(error).__name__])[-1]
+        raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A 2-D or 3-D shape, without empty axes after the third.
+
+    Raises:
+        ValueError: if an axis is empty, or there are fewer than two or more than three axes.
+    """
+    if 0 in shape:
+        raise ValueError(f"{path}: empty image of shape {shape}")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3):
+        raise ValueError(f"{path}: {len(shape)}-D, expected a 2-D or 3-D image of one channel, got shape {shape}")
+    return shape
+
+
+def one_channel(path: PathLike, channels: int) -> None:
+    """Refuse color and vectors.
+
+    Raises:
+        ValueError: if a voxel has more than one value.
+    """
+    if channels > 1:
+        raise ValueError(f"{path}: {channels} values per voxel (color or vectors), expected one; convert color to gray")
+
+
+def real_voxels(path: PathLike, dtype: np.dtype) -> None:
+    """Refuse voxels that are not one real number each.
+
+    Raises:
+        ValueError: if they are records, such as those of color, or complex.
+    """
+    one_channel(path, len(dtype.names or ()))
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{path}: voxels are of type {dtype}, expected one real number each")
+
+
+def right_angled(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
+    """The grid of an image whose axes are at right angles, as those of ITK's images are.
+
+    Args:
+        shape: sizes of its ``n`` axes.
+        affine: ``(n + 1, n + 1)`` voxel index to RAS+ mm.
+
+    Raises:
+        ValueError: if the affine is not finite, has no inverse or is sheared. The message is a predicate, to be read
+            after the name of what has such an affine.
+    """
+    n = len(shape)
+    if not affine.isfinite().all():
+        raise ValueError("holds NaN or infinite numbers")
+    try:
+        grid = Grid(shape, affine)
+    except ValueError:
+        raise ValueError("has no inverse") from None
+    axes = grid.affine[:n, :n] / grid.spacing
+    if (axes.T @ axes - torch.eye(n, dtype=axes.dtype)).abs().max() > _SKEW:
+        raise ValueError("is sheared (axes not at right angles)")
+    return grid

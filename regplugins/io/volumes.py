@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One way in for images of every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import itk
+import numpy as np
+import torch
+from monai.data import ITKReader
+
+from regplugins.io.dicom import is_dicom, read_dicom
+from regplugins.io.files import PathLike
+from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
+from regplugins.io.reading import one_channel, reading, real_voxels, right_angled, spatial_shape
+from regplugins.spatial.grid import Grid
+
+
+def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
+    """Read an image: NIfTI, whatever ITK reads (NRRD, MHA, PNG, ...), or a folder with one DICOM series.
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        Array ``(*spatial)``, 2-D or 3-D, its grid, and warnings about its place, which name the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, incomplete, not a 2-D or 3-D image of one real number a voxel, or its place in
+            the world is not clear. The message names the file.
+    """
+    path = _existing(path)
+    if path.name.endswith(NIFTI_SUFFIXES):
+        return read_nifti(path)
+    image = read_dicom(path) if path.is_dir() or is_dicom(path) else _read_with_itk(path)
+    one_channel(path, image.GetNumberOfComponentsPerPixel())
+    array, meta = ITKReader().get_data(image)
+    real_voxels(path, array.dtype)
+    shape = spatial_shape(path, array.shape)
+    try:
+        grid = right_angled(shape, torch.as_tensor(meta["affine"], dtype=torch.float64))
+    except ValueError as error:
+        raise ValueError(f"{path}: its affine {error}; resample it first") from error
+    return array.reshape(shape), grid, []
+
+
+def read_grid(path: PathLike) -> tuple[Grid, list[str]]:
+    """Read where an image's voxels lie, and warnings about it; of NIfTI files the header alone is read.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_volume``.
+    """
+    path = _existing(path)
+    if path.name.endswith(NIFTI_SUFFIXES):
+        return read_nifti_grid(path)
+    _, grid, warnings = read_volume(path)
+    return grid, warnings
+
+
+def _read_with_itk(path: Path) -> Any:
+    with reading(path):
+        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+        if header is not None:
+            header.SetFileName(str(path))
+            header.ReadImageInformation()
+    if header is not None:  # ITK's Python would read gray with opacity as an image of one channel
+        one_channel(path, header.GetNumberOfComponents())
+    with reading(path):
+        return itk.imread(str(path))
+
+
+def _existing(path: PathLike) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path

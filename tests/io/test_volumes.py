@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gray images of every format are read, color is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from regplugins.io.volumes import read_grid, read_volume
+
+NOISE = np.random.default_rng(0).integers(0, 255, (12, 15, 4), np.uint8)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("png", "L"), ("png", "I;16"), ("tiff", "L"), ("tiff", "I;16")])
+def test_gray(tmp_path: Path, name: str, mode: str) -> None:
+    values = NOISE[..., 0].astype(np.uint8 if mode == "L" else np.uint16) * (1 if mode == "L" else 200)
+    Image.fromarray(values).save(tmp_path / f"image.{name}")
+    read, grid, _ = read_volume(tmp_path / f"image.{name}")
+    np.testing.assert_array_equal(read, values.T)
+    assert grid.shape == (15, 12)
+
+
+def test_gray_jpg(tmp_path: Path) -> None:
+    Image.fromarray(NOISE[..., 0]).save(tmp_path / "image.jpg")
+    read, _, _ = read_volume(tmp_path / "image.jpg")
+    np.testing.assert_array_equal(read, np.asarray(Image.open(tmp_path / "image.jpg")).T)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "channels"),
+    [("png", "RGB", 3), ("png", "RGBA", 4), ("png", "LA", 2), ("png", "P", 3), ("jpg", "RGB", 3), ("tiff", "RGB", 3)],
+)
+def test_color(tmp_path: Path, name: str, mode: str, channels: int) -> None:
+    Image.fromarray(NOISE[..., :3]).convert(mode).save(tmp_path / f"image.{name}")
+    for read in (read_volume, read_grid):
+        with pytest.raises(ValueError, match=rf"image\.{name}: {channels} values per voxel \(color or vectors\)"):
+            read(tmp_path / f"image.{name}")
+
+
+def test_color_in_three_dimensions(tmp_path: Path) -> None:
+    color = np.zeros((5, 6, 7), [(channel, "u1") for channel in "RGB"])
+    nib.save(nib.Nifti1Image(color, np.eye(4)), tmp_path / "image.nii.gz")
+    vectors = sitk.GetImageFromArray(np.random.default_rng(0).random((5, 6, 7, 3)), isVector=True)
+    for name in ("image.nrrd", "image.mha"):
+        sitk.WriteImage(vectors, str(tmp_path / name))
+    for name in ("image.nii.gz", "image.nrrd", "image.mha"):
+        with pytest.raises(ValueError, match=rf"{name}: 3 values per voxel"):
+            read_volume(tmp_path / name)
