@@ -146,9 +146,15 @@ class PairFolders:
             self.table.unlink(missing_ok=True)
         for record in self.records:
             folder = self.writer.folder(record)
-            (folder / FAILURE).unlink(missing_ok=True)
-            if not (self.resume and self.writer.is_complete(record)):
-                (folder / REPORT).unlink(missing_ok=True)
+            if not folder.is_dir():
+                continue
+            with ExitStack() as stack:
+                # What another run is about to write must not be taken for what it was.
+                if not self.is_single and not stack.enter_context(folder_lock(folder)):
+                    continue
+                (folder / FAILURE).unlink(missing_ok=True)
+                if not (self.resume and self.writer.is_complete(record)):
+                    (folder / REPORT).unlink(missing_ok=True)
 
     def _write_table(self) -> None:
         if self.is_single and self.rows()[0]["status"] != "done":
