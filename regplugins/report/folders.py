@@ -109,13 +109,10 @@ class PairFolders:
         """The figures of a run as lines for a terminal."""
         rows = self.rows()
         lines = [figures_text(rows)]
-        if self.is_single:
-            lines += [f"warning: {text}" for text in _read(self.writer.output_dir / REPORT)["warnings"]]
-        else:
+        if not self.is_single:
             counts = Counter(row["status"] for row in rows)
-            lines.append(
-                ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "missing") if counts[status])
-            )
+            counts["done with warnings"] = sum(row.get("warnings", 0) > 0 for row in rows)
+            lines.append(", ".join(f"{count} {status}" for status, count in counts.items() if count))
         return "\n".join([*filter(None, lines), f"results: {self.writer.output_dir}"])
 
     def rows(self) -> list[dict[str, Any]]:
@@ -126,8 +123,9 @@ class PairFolders:
         folder = self.writer.folder(record)
         name = record.get("name", "pair")
         if (folder / REPORT).exists():
-            row = report_row(_read(folder / REPORT))
-            return {"name": name, "status": "done", **{key: value for key, value in row.items() if key != "name"}}
+            report = _read(folder / REPORT)
+            row = {"name": name, "status": "done", "warnings": len(report["warnings"])}
+            return row | {key: value for key, value in report_row(report).items() if key != "name"}
         if (folder / FAILURE).exists():
             return {"name": name, "status": "failed", "error": _read(folder / FAILURE)["error"]}
         return {"name": name, "status": "missing"}
