@@ -5,21 +5,25 @@ from __future__ import annotations
 
 from regplugins.metrics.agreement import warped_agreement
 from regplugins.metrics.consistency import inverse_consistency_error, sample_points
-from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian
-from regplugins.metrics.landmarks import target_registration_error
-from regplugins.metrics.overlap import label_overlap, mean_overlap
-from regplugins.metrics.similarity import mutual_information, normalised_correlation
+from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
+from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
+from regplugins.metrics.overlap import compare_label_sets, label_overlap, mean_overlap
+from regplugins.metrics.similarity import mutual_information, normalised_correlation, thinned
 
 __all__ = [
     "FoldingMetric",
+    "compare_label_sets",
     "folding_percent",
     "inverse_consistency_error",
     "label_overlap",
+    "landmark_statistics",
     "mean_overlap",
     "mutual_information",
     "normalised_correlation",
     "sample_points",
     "sd_log_jacobian",
+    "sd_log_jacobian_learn2reg",
     "target_registration_error",
+    "thinned",
     "warped_agreement",
 ]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from torch import Tensor
 
 
@@ -25,3 +27,8 @@ def target_registration_error(points: Tensor, reference: Tensor) -> Tensor:
             f"expected two lists (n, d) of corresponding points, got {tuple(points.shape)} and {tuple(reference.shape)}"
         )
     return (points - reference).norm(dim=1)
+
+
+def landmark_statistics(error: Tensor) -> dict[str, float]:
+    """Mean, median and maximum of the landmark errors ``(n,)``."""
+    return {"mean": float(error.mean()), "median": median(error.tolist()), "max": float(error.max())}

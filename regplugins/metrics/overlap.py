@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -34,8 +35,34 @@ def _union(a: tuple[slice, ...], b: tuple[slice, ...]) -> tuple[slice, ...]:
     return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
 
 
-def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float]) -> dict[int, dict[str, float]]:
-    """Dice, HD95 and ASD of every structure of the reference (every non-zero label that it holds).
+def _present(labels: Tensor) -> set[int]:
+    """The non-zero labels of a map."""
+    values = labels.flatten().long()
+    low, high = (int(value) for value in values.aminmax())
+    # Counting takes a tenth of the time of sorting, and memory for the range of the labels.
+    few = high - low < len(values)
+    found = torch.bincount(values - low).nonzero().flatten() + low if few else values.unique()
+    return set(found.tolist()) - {0}
+
+
+def compare_label_sets(fixed: Tensor, moving: Tensor) -> tuple[list[int], list[int], list[int]]:
+    """Labels of two label maps, on any grids: those of both, of the first alone and of the second alone.
+
+    Args:
+        fixed: integer labels, any shape; zero is background.
+        moving: the same.
+
+    Returns:
+        Three sorted lists.
+    """
+    first, second = _present(fixed), _present(moving)
+    return sorted(first & second), sorted(first - second), sorted(second - first)
+
+
+def label_overlap(
+    prediction: Tensor, reference: Tensor, spacing: Sequence[float], labels: Collection[int] | None = None
+) -> dict[int, dict[str, float]]:
+    """Dice, HD95 and ASD of the structures of the reference (the non-zero labels that it holds).
 
     Each structure is cropped to the box that it fills in either map, so that a hundred small structures of a large
     volume cost little.
@@ -44,11 +71,12 @@ def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float
         prediction: integer labels, ``(1, *spatial)``.
         reference: integer labels, the same shape, on the same grid.
         spacing: voxel size of each spatial axis in mm.
+        labels: those of the reference to judge by; default: all.
 
     Returns:
-        For each label its ``dice``, ``hd95`` (the larger of the two directed 95th percentiles) and ``asd`` (mean over
-        the voxels of both surfaces), both in mm between voxel centres. A structure missing from the prediction has
-        Dice 0 and NaN distances.
+        For each of these labels its ``dice``, ``hd95`` (the larger of the two directed 95th percentiles) and ``asd``
+        (mean over the voxels of both surfaces), both in mm between voxel centres. A structure missing from the
+        prediction has Dice 0 and NaN distances.
 
     Raises:
         ValueError: shapes or spacing do not belong together, or labels are not integers.
@@ -65,7 +93,9 @@ def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float
     if box is None:
         return {}
     values = np.unique(b[box])
-    values = values[values != 0]
+    values = values[values != 0] if labels is None else np.intersect1d(values, list(labels))
+    if len(values) == 0:
+        return {}
     box = _union(box, _occupied(a) or box)
     a, b = _codes(a[box], values), _codes(b[box], values)
     scores: dict[int, dict[str, float]] = {}
@@ -86,9 +116,16 @@ def label_overlap(prediction: Tensor, reference: Tensor, spacing: Sequence[float
 
 
 def mean_overlap(scores: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each figure over the structures; a distance is NaN where that of one structure is.
+    """Mean of each figure over the structures.
+
+    A structure missing from the prediction counts as Dice 0. It has no distances, and is left out of their means.
 
     Args:
         scores: of :func:`label_overlap`, of at least one structure.
+
+    Returns:
+        ``dice``, ``hd95`` and ``asd``; a distance is NaN if no structure has one.
     """
-    return {name: fmean(score[name] for score in scores.values()) for name in ("dice", "hd95", "asd")}
+    found = [score for score in scores.values() if not math.isnan(score["asd"])]
+    distances = {name: fmean(score[name] for score in found) if found else math.nan for name in ("hd95", "asd")}
+    return {"dice": fmean(score["dice"] for score in scores.values()), **distances}

@@ -7,6 +7,7 @@ made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +16,13 @@ from torch import Tensor
 from regplugins.spatial.transforms import slabs
 
 _SAMPLE_VOXELS = 1 << 20
+
+
+def thinned(volume: Tensor, voxels: int = _SAMPLE_VOXELS) -> tuple[Tensor, int]:
+    """Every k-th voxel along each axis of a volume ``(C, *spatial)``, and k: about ``voxels`` of them, or all."""
+    shape = volume.shape[1:]
+    stride = max(1, round((math.prod(shape) / voxels) ** (1 / len(shape))))
+    return volume[(slice(None), *[slice(None, None, stride)] * len(shape))], stride
 
 
 def _check(fixed: Tensor, image: Tensor, mask: Tensor | None) -> None:
@@ -66,9 +74,9 @@ def normalised_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = N
 
 def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
     """0.1th and 99.9th percentile of an image, from a regular subset of a large one."""
-    stride = max(1, round((image[0].numel() / _SAMPLE_VOXELS) ** (1 / (image.dim() - 1))))
-    subset = (slice(None), *[slice(None, None, stride)] * (image.dim() - 1))
-    values = image[subset] if mask is None else image[subset][mask[subset].bool()]
+    values, _ = thinned(image)
+    if mask is not None:
+        values = values[thinned(mask)[0].bool()]
     if values.numel() == 0:
         return 0.0, 0.0
     low, high = torch.quantile(

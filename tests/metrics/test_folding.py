@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from regplugins.metrics import FoldingMetric, folding_percent, sd_log_jacobian
+from regplugins.metrics import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.spatial import DisplacementField, Grid, identity_grid, jacobian_determinant
 
 
@@ -75,11 +75,28 @@ def test_even_scaling_has_no_spread() -> None:
     assert sd_log_jacobian(determinant).item() == pytest.approx(0, abs=1e-7)
 
 
-def test_spread_is_numpys_of_the_clipped_logarithm() -> None:
+def test_spread_is_numpys_over_what_does_not_fold() -> None:
     determinant = torch.randn(2, 5, 4, 3, dtype=torch.float64) + 1
-    expected = [np.log(np.clip(one.numpy(), 1e-9, 1e9)).std() for one in determinant]
+    expected = [np.log(one[one > 0]).std() for one in determinant.numpy()]
     np.testing.assert_allclose(sd_log_jacobian(determinant).numpy(), expected)
-    assert sd_log_jacobian(torch.tensor([[-3.0, 1.0]])).item() == pytest.approx(math.log(1e9) / 2)
+    assert math.isnan(sd_log_jacobian(torch.tensor([[-3.0, 0.0]])).item())
+
+
+def test_few_folded_voxels_do_not_rule_the_spread() -> None:
+    determinant = torch.cat([torch.full((1, 998), 1.0), torch.full((1, 2), -0.5)], dim=1)
+    assert sd_log_jacobian(determinant).item() == 0
+
+
+def test_learn2reg_adds_three_and_leaves_the_border_out() -> None:
+    """Its definition, written with NumPy's gradient."""
+    ddf = 3 * torch.randn(1, 3, 9, 8, 7, dtype=torch.float64)
+    slopes = np.stack([np.stack(np.gradient(part)) for part in ddf[0].numpy()])  # (component, axis, *spatial)
+    matrices = np.moveaxis(slopes, (0, 1), (-2, -1)) + np.eye(3)
+    inner = np.linalg.det(matrices)[2:-2, 2:-2, 2:-2]
+    assert (inner < -3).any()
+    expected = np.log(np.clip(inner + 3, 1e-9, 1e9)).std()
+    assert sd_log_jacobian_learn2reg(jacobian_determinant(ddf)).item() == pytest.approx(expected)
+    assert math.isnan(sd_log_jacobian_learn2reg(torch.ones(1, 9, 9, 4)).item())
 
 
 def test_metric_averages_over_batches_and_starts_anew() -> None:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from regplugins.metrics import target_registration_error
+from regplugins.metrics import landmark_statistics, target_registration_error
 
 
 def test_pythagorean_distances() -> None:
@@ -25,3 +26,9 @@ def test_every_landmark_of_a_shifted_set_errs_by_the_shift() -> None:
 def test_lists_that_do_not_correspond(reference: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(5, 3\)"):
         target_registration_error(torch.zeros(5, 3), torch.zeros(reference))
+
+
+def test_statistics_are_numpys() -> None:
+    error = torch.tensor([3.0, 0.5, 9.0, 1.0])  # of an even number the median is the mean of the middle two
+    expected = {name: pytest.approx(float(getattr(np, name)(error.numpy()))) for name in ("mean", "median", "max")}
+    assert landmark_statistics(error) == expected

@@ -13,7 +13,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 from torch import Tensor
 
-from regplugins.metrics import label_overlap
+from regplugins.metrics import compare_label_sets, label_overlap, mean_overlap
 
 SPACING = (1.0, 0.5, 2.0)
 
@@ -81,6 +81,27 @@ def test_missing_and_additional_structures() -> None:
     assert math.isnan(scores[2]["hd95"]) and math.isnan(scores[2]["asd"])
     assert label_overlap(torch.zeros_like(reference), reference, (1, 1))[1]["dice"] == 0
     assert label_overlap(reference, torch.zeros_like(reference), (1, 1)) == {}
+
+
+def test_only_the_labels_asked_for(maps: tuple[Tensor, Tensor]) -> None:
+    scores = label_overlap(*maps, SPACING)
+    assert label_overlap(*maps, SPACING, [5, 1]) == {label: scores[label] for label in (1, 5)}
+    assert label_overlap(*maps, SPACING, []) == {}
+
+
+def test_a_missing_structure_counts_as_dice_0_and_has_no_distance() -> None:
+    missing = {"dice": 0.0, "hd95": math.nan, "asd": math.nan}
+    found = {"dice": 0.8, "hd95": 3.0, "asd": 1.0}
+    assert mean_overlap({1: found, 2: missing}) == {"dice": pytest.approx(0.4), "hd95": 3.0, "asd": 1.0}
+    assert math.isnan(mean_overlap({2: missing})["hd95"])
+
+
+@pytest.mark.parametrize("offset", [0, 614454277])
+def test_labels_of_both_and_of_one(offset: int) -> None:
+    fixed, moving = torch.tensor([[0, 0, 1, 7, -3]]), torch.tensor([[[7, 7], [4, 0]]])
+    shifted = [torch.where(labels == 0, 0, labels + offset) for labels in (fixed, moving)]
+    expected = ([7], [-3, 1], [4])
+    assert compare_label_sets(*shifted) == tuple([label + offset for label in part] for part in expected)
 
 
 def test_any_integers_name_structures(maps: tuple[Tensor, Tensor]) -> None:
