@@ -27,12 +27,14 @@ class Layout:
         columns: number of panels in a row.
         title: broken into lines that fit the width; may be empty.
         subtitle: the same.
+        warnings: the same, each beginning a line.
     """
 
     planes: Sequence[Plane]
     columns: int
     title: str
     subtitle: str
+    warnings: Sequence[str] = ()
 
     @property
     def scale(self) -> float:
@@ -57,7 +59,15 @@ class Layout:
     @property
     def subtitle_lines(self) -> list[str]:
         """The subtitle, line by line."""
-        return textwrap.wrap(self.subtitle, int((self.width - _LEFT) * _SUBTITLE_CHARACTERS))
+        return self._wrapped(self.subtitle)
+
+    @property
+    def warning_lines(self) -> list[str]:
+        """The warnings, line by line."""
+        return [line for message in self.warnings for line in self._wrapped(f"Warning: {message}")]
+
+    def _wrapped(self, text: str) -> list[str]:
+        return textwrap.wrap(text, int((self.width - _LEFT) * _SUBTITLE_CHARACTERS))
 
     @property
     def _column(self) -> float:
@@ -69,7 +79,7 @@ class Layout:
 
     @property
     def _top(self) -> float:
-        titles = _TITLE_LINE * len(self.title_lines) + _SUBTITLE_LINE * len(self.subtitle_lines)
+        titles = _TITLE_LINE * len(self.title_lines) + _SUBTITLE_LINE * len(self.subtitle_lines + self.warning_lines)
         return _MARGIN + titles + _HEADINGS
 
     @property
@@ -85,7 +95,7 @@ class Layout:
         return self.place(_LEFT, _MARGIN + number * _TITLE_LINE)[:2]
 
     def subtitle_line(self, number: int) -> tuple[float, float]:
-        """Top left corner of a line of the subtitle."""
+        """Top left corner of a line of the subtitle, and after these of the warnings."""
         return self.place(_LEFT, _MARGIN + len(self.title_lines) * _TITLE_LINE + number * _SUBTITLE_LINE)[:2]
 
     def heading(self, column: int, line: int) -> tuple[float, float]:

@@ -45,14 +45,15 @@ def checkerboard(first: np.ndarray, second: np.ndarray, plane: Plane, tile: floa
     """Alternate squares of two pictures.
 
     Args:
-        first: shown in the top left square, ``(rows, columns)``.
+        first: shown in the top left square, ``(rows, columns)`` or ``(rows, columns, RGB)``.
         second: the same shape.
         plane: which they show.
         tile: edge of the squares in mm, rounded to whole voxels.
     """
-    rows, columns = np.indices(first.shape)
+    rows, columns = np.indices(first.shape[:2])
     down, across = (max(1, round(tile / edge)) for edge in plane.spacing)
-    return np.where((rows // down + columns // across) % 2 == 0, first, second)
+    squares = (rows // down + columns // across) % 2 == 0
+    return np.where(squares.reshape(*squares.shape, *[1] * (first.ndim - 2)), first, second)
 
 
 def outline(labels: np.ndarray, plane: Plane) -> np.ndarray:

@@ -65,6 +65,12 @@ class Plane:
             array = array.select(1 + self.cut[0], self.cut[1])
         return self.turn(array.detach().cpu().double().numpy())
 
+    def project(self, index: np.ndarray) -> np.ndarray:
+        """Project voxel indices ``(m, n)`` onto the picture: across and down, ``(m, 2)`` mm."""
+        sides = zip(self.axes, self.flipped, self.size, self.spacing, strict=True)
+        down, across = ((size - 1 - index[:, k] if flip else index[:, k]) * edge for k, flip, size, edge in sides)
+        return np.stack([across, down], axis=1)
+
     def turn(self, array: np.ndarray) -> np.ndarray:
         """Turn a slice ``(C, first axis, second axis)``, in the array's order, into the picture's rows and columns."""
         if self.axes[0] > self.axes[1]:

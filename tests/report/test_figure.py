@@ -78,7 +78,8 @@ def test_panels_have_the_images_proportions_and_one_scale() -> None:
 
 @pytest.mark.parametrize("shape", [(30, 20, 12), (200, 200, 5), (4, 100, 100), (3, 90, 6)])
 def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
-    layout = layout_of(Grid(shape, torch.eye(4)), title="long " * 60, subtitle="figures " * 60)
+    planes = display_planes(Grid(shape, torch.eye(4)), tuple(size // 2 for size in shape))
+    layout = Layout(planes, 7, "long " * 60, "figures " * 60, ["something is wrong " * 20, "so is this"])
     places = [layout.panel(row, column) for row in range(len(layout.planes)) for column in range(7)]
     places += [layout.colour_bar(5), layout.colour_bar(6)]
     for k, (x, y, width, height) in enumerate(places):
@@ -87,7 +88,9 @@ def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
             apart = (x - other_x - other_width, other_x - x - width, y - other_y - other_height, other_y - y - height)
             assert max(apart) > 0
     assert len(layout.title_lines) > 1 and len(layout.subtitle_lines) > 1
-    last = layout.subtitle_line(len(layout.subtitle_lines))[1]
+    assert [line.startswith("Warning: ") for line in layout.warning_lines].count(True) == 2
+    assert len(layout.warning_lines) > 2
+    last = layout.subtitle_line(len(layout.subtitle_lines + layout.warning_lines))[1]
     assert last > layout.heading(0, 0)[1] > layout.heading(0, 1)[1] > places[0][1] + places[0][3]
 
 
@@ -107,11 +110,8 @@ def test_other_images_make_another_picture_and_the_same_the_same(tmp_path: Path)
     arguments = scene()
     layout = layout_of(GRID)
     pictures = []
-    other = arguments["warped"].clone()  # two blocks of the axial plane change places
-    other[0, 2:6, 2:9, 6], other[0, 10:14, 2:9, 6] = (
-        arguments["warped"][0, 10:14, 2:9, 6],
-        other[0, 2:6, 2:9, 6].clone(),
-    )
+    other = arguments["warped"].clone()  # two blocks of every axial plane change places
+    other[0, 2:6, 2:9], other[0, 10:14, 2:9] = arguments["warped"][0, 10:14, 2:9], other[0, 2:6, 2:9].clone()
     for warped in (arguments["warped"], arguments["warped"], other):
         pictures.append(drawn(tmp_path, **{**arguments, "warped": warped}))
     assert np.array_equal(pictures[0], pictures[1])
@@ -157,6 +157,105 @@ def test_a_moving_label_alone_is_outlined(tmp_path: Path) -> None:
     pixels = drawn(tmp_path, **scene(), before_label=label, warped_label=label)
     blue = [panel(pixels, layout_of(GRID), 0, column).astype(int) for column in (0, 1, 2)]
     assert [bool((shown[..., 2] - shown[..., 0] > 150).any()) for shown in blue] == [False, True, True]
+
+
+OUTSIDE, FIXED, MOVING = (74, 95, 138), (255, 176, 0), (25, 211, 243)
+
+
+def coloured(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Pixels of a colour."""
+    return (np.abs(pixels.astype(int) - colour) < 4).all(axis=-1)
+
+
+def test_what_lies_outside_the_moving_image_is_tinted(tmp_path: Path) -> None:
+    covered = torch.ones(1, *SHAPE, dtype=torch.bool)
+    covered[0, :4] = False  # the patient's left quarter: the right of the picture
+    everywhere = torch.ones_like(covered)
+    pixels = drawn(tmp_path, **scene(), before_covered=everywhere, warped_covered=covered)
+    tinted = [coloured(panel(pixels, layout_of(GRID), 0, column), OUTSIDE) for column in range(5)]
+    assert [part.any() for part in tinted] == [False, False, True, False, True]
+    width = tinted[2].shape[1]
+    assert tinted[2][:, : round(0.74 * width)].sum() == 0
+    assert tinted[2][:, round(0.76 * width) :].mean() > 0.99
+    assert 0.3 < tinted[4][:, round(0.76 * width) :].mean() < 0.7  # the moving image's tiles
+    bottom = pixels[-round(0.6 * 150) :]
+    assert coloured(bottom, OUTSIDE).sum() > 100  # the key
+    all_seen = drawn(tmp_path, **scene(), before_covered=everywhere, warped_covered=everywhere)
+    assert not coloured(all_seen, OUTSIDE).any()
+
+
+def test_what_was_filled_in_does_not_set_the_window(tmp_path: Path) -> None:
+    covered = torch.ones(1, *SHAPE, dtype=torch.bool)
+    covered[0, :4] = False
+    pictures = []
+    for fill in (0.0, -3000.0):
+        torch.manual_seed(0)
+        arguments = scene()
+        arguments["warped"][0, :4] = fill
+        pictures.append(drawn(tmp_path, **arguments, warped_covered=covered))
+    assert np.array_equal(*pictures)
+
+
+def test_planes_go_through_what_is_bright_where_the_moving_image_covers_it(tmp_path: Path) -> None:
+    arguments = scene()
+    fixed = torch.zeros(1, *SHAPE)
+    fixed[0, 4:10, 5:15, 1:4] = 1
+    fixed[0, 4:10, 5:15, 9:11] = 1
+    covered = torch.ones(1, *SHAPE, dtype=torch.bool)
+    covered[0, :, :, 6:] = False
+    arguments["fixed"] = fixed
+    shown = panel(drawn(tmp_path, **arguments, warped_covered=covered), layout_of(GRID), 0, 0)
+    assert 0.1 < (shown > 250).all(axis=-1).mean() < 0.25  # 6 x 10 of 16 x 20 voxels, not the empty plane 6
+
+
+def test_landmarks_near_the_plane_are_shown_and_their_errors(tmp_path: Path) -> None:
+    arguments = scene() | {"fixed": torch.zeros(1, *SHAPE)}
+    label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    label[0, 7:9, 9:11, 6] = 1
+    index = torch.tensor([[12.0, 15, 6], [4, 4, 11]])  # the second is 15 mm from the plane
+    fixed = GRID.index_to_world(index)
+    away = fixed + torch.tensor([-6.0, 0, 0])
+    points = {"fixed": fixed, "before": away, "warped": fixed}
+    pixels = drawn(tmp_path, **arguments, warped_label=label, landmarks=points)
+    layout = layout_of(GRID)
+    centres = []
+    for column, colour in ((0, FIXED), (1, FIXED), (1, MOVING), (2, FIXED)):
+        part = panel(pixels, layout, 0, column)
+        part = part[: part.shape[0] // 3] if colour == MOVING else part  # above the outlined label
+        rows, columns = np.nonzero(coloured(part, colour))
+        height, width = panel(pixels, layout, 0, column).shape[:2]
+        centres.append((columns.mean() / width, rows.mean() / height))
+    place = ((15 - 12 + 0.5) / 16, (19 - 15 + 0.5) / 20)  # seen from below: right is left, front is up
+    expected = [place, place, (place[0] + 6 / 16, place[1]), place]
+    assert np.array(centres) == pytest.approx(np.array(expected), abs=0.02)
+
+
+def test_a_picture_that_is_no_body_has_no_letters(tmp_path: Path) -> None:
+    grid = Grid((40, 30), torch.eye(3))
+    arguments = scene((40, 30)) | {"fixed": torch.zeros(1, 40, 30)}
+    named, bare = (
+        panel(drawn(tmp_path, grid, **arguments, anatomical=a), layout_of(grid), 0, 0) for a in (True, False)
+    )
+    assert named.std() > 5
+    assert bare.std() == 0
+
+
+def test_letters_that_would_overlap_are_left_out(tmp_path: Path) -> None:
+    """Of a volume that is a needle: A, P and S, I have room, R and L have not."""
+    shape = (6, 6, 120)
+    grid = Grid(shape, torch.eye(4))
+    pixels = drawn(tmp_path, grid, **scene(shape) | {"fixed": torch.zeros(1, *shape)})
+    for row, letters in enumerate((0, 2, 2)):
+        rows = (panel(pixels, layout_of(grid), row, 0) > 200).all(axis=-1).any(axis=1)
+        assert np.count_nonzero(np.diff(np.r_[0, rows.astype(int), 0]) == 1) == letters
+
+
+def test_warnings_are_red_and_above_the_panels(tmp_path: Path) -> None:
+    quiet, loud = (drawn(tmp_path, **scene(), warnings=given) for given in ([], ["covers $3 % of _it_"]))
+    assert loud.shape[0] > quiet.shape[0]
+    assert not coloured(quiet, (176, 0, 32)).any()
+    rows = np.nonzero(coloured(loud, (176, 0, 32)))[0]
+    assert len(rows) > 50 and rows.max() < 0.25 * len(loud)
 
 
 def test_moving_outlines_are_left_out_in_a_crowd(tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ def test_right_is_left_front_is_up_head_is_up() -> None:
     assert [(plane.width, plane.height) for plane in (axial, coronal, sagittal)] == [(6, 14), (6, 15), (14, 15)]
 
 
+@pytest.mark.parametrize("code", ["RAS", "LPS", "SAR", "IRP"])
+def test_points_are_projected_to_where_their_voxels_are_shown(code: str) -> None:
+    image = canonical(oblique=False)
+    volume, grid = turned(image, code)
+    point = image.affine @ (*VOXEL, 1)
+    index = voxel_at(grid, point[:3])
+    for plane in display_planes(grid, index):
+        ((across, down),) = plane.project(np.array([index], dtype=float))
+        left, _, _, top = plane.extent
+        assert min(across - left, down - top) > 0
+        row, column = round(down / plane.spacing[0]), round(across / plane.spacing[1])
+        assert plane.take(volume)[0][row, column] == image.get_fdata()[VOXEL]
+
+
 @pytest.mark.parametrize("oblique", [False, True])
 def test_all_orientations_look_alike(oblique: bool) -> None:
     image = canonical(oblique)
