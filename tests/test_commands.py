@@ -177,12 +177,37 @@ def test_figures_of_given_files(run, tmp_path):
     figures = run(f"evaluate {files} --transform mirror.nii.gz")
     assert figures["overlap"]["1"]["dice"] == pytest.approx(4 / 6)
     assert figures["overlap"]["mean"] == figures["overlap"]["1"]
-    assert figures["tre_mm"] == {"mean": pytest.approx(5), "max": pytest.approx(5), "n": 4}
+    assert figures["tre_mm"] == {name: pytest.approx(5) for name in ("mean", "median", "max")} | {"n": 4}
     assert figures["folding_percent"] == 100
+    assert figures["sd_log_jacobian"] is None  # every voxel folds
+    assert figures["sd_log_jacobian_learn2reg"] == pytest.approx(0, abs=1e-6)
     with pytest.raises(SystemExit, match="both --warped_label and --fixed_label"):
         run("evaluate --warped_label b.nii.gz")
     with pytest.raises(SystemExit, match="does not lie on the grid"):
         run("evaluate --warped_label b.nii.gz --fixed_label label.nii.gz")
+
+
+def test_labels_that_are_not_everywhere(run, tmp_path, caplog):
+    """Label 2 is lost by the transform, 3 was never in the moving scan, 4 is in the moving scan alone."""
+    grid = GRIDS["ras"]
+    fixed, warped, moving = torch.zeros(3, *grid.shape, dtype=torch.int16)
+    fixed[2:6], fixed[8:10], fixed[12:14] = 1, 2, 3
+    warped[4:8], warped[15] = 1, 4
+    moving[1:5], moving[6], moving[9] = 1, 2, 4
+    for name, label in (("f", fixed), ("w", warped), ("m", moving)):
+        write_image(label, grid, tmp_path / f"{name}.nii.gz")
+    figures = run("evaluate --warped_label w.nii.gz --fixed_label f.nii.gz")
+    assert figures["labels"] == {"judged": 3, "missing": [2, 3], "only_warped": [4]}
+    assert figures["overlap"]["mean"]["dice"] == pytest.approx(0.5 / 3)
+    assert figures["overlap"]["mean"]["hd95"] == figures["overlap"]["1"]["hd95"] > 0
+    assert "w.nii.gz: without label 2, 3 of f.nii.gz, which count as Dice 0; give --moving_label" in caplog.text
+    figures = run("evaluate --warped_label w.nii.gz --fixed_label f.nii.gz --moving_label m.nii.gz")
+    assert figures["labels"] == {"both": 2, "only_fixed": [3], "only_moving": [4], "lost": [2]}
+    assert figures["overlap"]["mean"]["dice"] == pytest.approx(0.5 / 2)
+    assert set(figures["overlap"]) == {"1", "2", "mean"}
+    write_image(moving.clamp(4), grid, tmp_path / "other.nii.gz")
+    with pytest.raises(SystemExit, match=r"other\.nii\.gz: no label in common with f\.nii\.gz"):
+        run("evaluate --warped_label w.nii.gz --fixed_label f.nii.gz --moving_label other.nii.gz")
 
 
 def test_initial_transform_alone(run):

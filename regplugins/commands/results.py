@@ -19,6 +19,7 @@ def evaluate(
     moving_landmarks: str | None = None,
     transform: str | None = None,
     landmark_space: str = "RAS",
+    moving_label: str | None = None,
 ) -> dict[str, Any]:
     """Judge a registration of any tool by its files: overlap of labels, distance of landmarks, folding.
 
@@ -30,32 +31,59 @@ def evaluate(
         moving_landmarks: CSV of where they belong, in the same order.
         transform: displacement field (.nii.gz); gives the share of folded voxels and the spread of log Jacobian.
         landmark_space: "RAS" or "LPS", the world of both CSV files.
+        moving_label: label map before registration. With it the means are over the labels that both scans have;
+            without it, over all of fixed_label, since a label missing after registration may have been lost by it.
     """
     figures: dict[str, Any] = {}
     if _both(warped_label=warped_label, fixed_label=fixed_label):
-        warped, fixed = regplugins.data.load_label(warped_label), regplugins.data.load_label(fixed_label)
-        grid = regplugins.spatial.Grid.from_image(fixed)
-        if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
-            raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
-        scores = regplugins.metrics.label_overlap(warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist())
-        if not scores:
-            raise ValueError(f"{fixed_label}: only background, no structure to judge by")
-        figures["overlap"] = {**scores, "mean": regplugins.metrics.mean_overlap(scores)}
+        figures |= _overlap(str(warped_label), str(fixed_label), moving_label)
+    elif moving_label is not None:
+        raise ValueError("--moving_label says nothing without --warped_label and --fixed_label")
     if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
         points = [regplugins.io.read_landmarks(path, landmark_space) for path in (warped_landmarks, moving_landmarks)]
         if points[0].shape != points[1].shape:
             shapes = [tuple(part.shape) for part in points]
             raise ValueError(f"{warped_landmarks} and {moving_landmarks}: points {shapes[0]} and {shapes[1]}")
         error = regplugins.metrics.target_registration_error(*points)
-        figures["tre_mm"] = {"mean": float(error.mean()), "max": float(error.max()), "n": len(error)}
+        figures["tre_mm"] = {**regplugins.metrics.landmark_statistics(error), "n": len(error)}
     if transform is not None:
         ddf = regplugins.io.read_displacement(transform).to_ddf()[None]
         determinant = regplugins.spatial.jacobian_determinant(ddf)
-        figures["folding_percent"] = float(regplugins.metrics.folding_percent(determinant))
-        figures["sd_log_jacobian"] = float(regplugins.metrics.sd_log_jacobian(determinant))
+        for name in ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg"):
+            figures[name] = float(getattr(regplugins.metrics, name)(determinant))
     if not figures:
         raise ValueError("nothing to judge: give two label maps, two landmark files or a transform")
     return figures
+
+
+def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> dict[str, Any]:
+    """``overlap`` by label with its means, and ``labels``: which ones these are over, and which are missing where."""
+    warped, fixed = (regplugins.data.load_label(path) for path in (warped_label, fixed_label))
+    grid = regplugins.spatial.Grid.from_image(fixed)
+    if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
+        raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
+    after, missing, additional = regplugins.metrics.compare_label_sets(fixed, warped)
+    if not after and not missing:
+        raise ValueError(f"{fixed_label}: only background, no structure to judge by")
+    if moving_label is None:
+        judged = sorted(after + missing)
+        labels = {"judged": len(judged), "missing": missing, "only_warped": additional}
+        if missing:
+            logger.warning(
+                "%s: without label %s of %s, which count as Dice 0; give --moving_label to leave out what it never had",
+                warped_label,
+                ", ".join(map(str, missing)),
+                fixed_label,
+            )
+    else:
+        moving = regplugins.data.load_label(moving_label)
+        judged, only_fixed, only_moving = regplugins.metrics.compare_label_sets(fixed, moving)
+        if not judged:
+            raise ValueError(f"{moving_label}: no label in common with {fixed_label}")
+        lost = sorted(set(judged) & set(missing))
+        labels = {"both": len(judged), "only_fixed": only_fixed, "only_moving": only_moving, "lost": lost}
+    scores = regplugins.metrics.label_overlap(warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist(), judged)
+    return {"overlap": {**scores, "mean": regplugins.metrics.mean_overlap(scores)}, "labels": labels}
 
 
 def report(

@@ -49,9 +49,9 @@ class Canvas:
         path = Path(segments.reshape(-1, 2), codes)
         self._draw(PathPatch(path, fill=False, transform=self._to_panel(row, column), **options), row, column)
 
-    def dots(self, row: int, column: int, points: np.ndarray, colour: str) -> None:
+    def dots(self, row: int, column: int, points: np.ndarray, color: str) -> None:
         """Draw points ``(m, 2)``, across and down in mm, into a panel as discs with a dark rim."""
-        (dots,) = self._axes.plot(*points.T, "o", color=colour, transform=self._to_panel(row, column))
+        (dots,) = self._axes.plot(*points.T, "o", color=color, transform=self._to_panel(row, column))
         dots.set(markersize=4, markeredgecolor="black", markeredgewidth=0.6)
         self._draw(dots, row, column)
 

@@ -14,16 +14,16 @@ from regplugins.report.canvas import Canvas
 from regplugins.report.panels import Deformation, grid_lines
 
 _GRID, _JACOBIAN = 5, 6
-_FOLDED_COLOUR = "#e000e0"
+_FOLDED_COLOR = "#e000e0"
 _LINES, _SHADES = 26, 24
 _VOLUME_RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 # Without viridis' yellow end, which is lost on white paper.
 _LENGTHS = LinearSegmentedColormap.from_list("lengths", colormaps["viridis"](np.linspace(0, 0.85, 256)), _SHADES)
-_VOLUMES = colormaps["RdBu"].with_extremes(bad=_FOLDED_COLOUR)
+_VOLUMES = colormaps["RdBu"].with_extremes(bad=_FOLDED_COLOR)
 
 
 def draw_grids(canvas: Canvas, fields: Sequence[Deformation]) -> None:
-    """The fixed image's grid, moved, coloured by the length of the displacement, folded lines marked."""
+    """The fixed image's grid, moved, colored by the length of the displacement, folded lines marked."""
     longest = max(1e-3, *(float(field.length.max()) for field in fields))
     planes = canvas.layout.planes
     step = max(max(plane.width, plane.height) for plane in planes) / _LINES
@@ -31,15 +31,15 @@ def draw_grids(canvas: Canvas, fields: Sequence[Deformation]) -> None:
         segments, lengths, folded = grid_lines(field, plane, step)
         shades = np.minimum(_SHADES * lengths / longest, _SHADES - 1).astype(int)
         for shade in np.unique(shades):
-            colour = _LENGTHS(int(shade))
-            canvas.lines(row, _GRID, segments[shades == shade], edgecolor=colour, linewidth=0.75, capstyle="round")
-        canvas.lines(row, _GRID, segments[folded], edgecolor=_FOLDED_COLOUR, linewidth=1.5)
+            color = _LENGTHS(int(shade))
+            canvas.lines(row, _GRID, segments[shades == shade], edgecolor=color, linewidth=0.75, capstyle="round")
+        canvas.lines(row, _GRID, segments[folded], edgecolor=_FOLDED_COLOR, linewidth=1.5)
     ticks = [f"{tick:.3g}" for tick in (0, longest / 2, longest)]
-    _colour_bar(canvas, _GRID, _LENGTHS, ticks, "displacement (mm)")
+    _color_bar(canvas, _GRID, _LENGTHS, ticks, "displacement (mm)")
 
 
 def draw_volumes(canvas: Canvas, fields: Sequence[Deformation]) -> None:
-    """The Jacobian determinant, logarithmic about one, folded voxels in a colour of their own."""
+    """The Jacobian determinant, logarithmic about one, folded voxels in a color of their own."""
     changes = np.concatenate([np.abs(np.log(field.determinant[field.determinant > 0])) for field in fields])
     largest = math.exp(np.percentile(changes, 98)) if changes.size else 1.0
     limit = next((ratio for ratio in _VOLUME_RATIOS if ratio >= largest), _VOLUME_RATIOS[-1])
@@ -47,24 +47,24 @@ def draw_volumes(canvas: Canvas, fields: Sequence[Deformation]) -> None:
         positive = np.ma.masked_where(~(field.determinant > 0), field.determinant)
         canvas.image(canvas.layout.panel(row, _JACOBIAN), positive, cmap=_VOLUMES, norm=LogNorm(1 / limit, limit))
     label = "area ratio (mm²/mm²)" if len(fields) == 1 else "volume ratio (mm³/mm³)"
-    _colour_bar(canvas, _JACOBIAN, _VOLUMES, [f"≤ {1 / limit:.3g}", "1", f"≥ {limit:.3g}"], label)
+    _color_bar(canvas, _JACOBIAN, _VOLUMES, [f"≤ {1 / limit:.3g}", "1", f"≥ {limit:.3g}"], label)
 
 
 def draw_folding(canvas: Canvas, percent: float | None, fields: Sequence[Deformation]) -> None:
-    """How much is folded, as the key to that colour if there is any."""
+    """How much is folded, as the key to that color if there is any."""
     seen = any((~(field.determinant > 0)).any() for field in fields)
     share = "" if percent is None else "< 0.01 % " if 0 < percent < 0.01 else f"{percent:.2f} % "
     place = canvas.layout.heading(_JACOBIAN, 1)
     if seen or percent:
-        canvas.text(place, f"■ {share}folded", ha="center", fontsize=9.5, color=_FOLDED_COLOUR)
+        canvas.text(place, f"■ {share}folded", ha="center", fontsize=9.5, color=_FOLDED_COLOR)
     elif percent == 0:
         canvas.text(place, "no folding", ha="center", fontsize=9.5)
 
 
-def _colour_bar(canvas: Canvas, column: int, colours: Colormap, ticks: Sequence[str], name: str) -> None:
+def _color_bar(canvas: Canvas, column: int, colors: Colormap, ticks: Sequence[str], name: str) -> None:
     """A bar below a column, its ends and its middle named."""
     x, y, width, height = canvas.layout.colour_bar(column)
-    canvas.image((x, y, width, height), np.linspace(0, 1, 256)[None], cmap=colours, norm=Normalize(0, 1))
+    canvas.image((x, y, width, height), np.linspace(0, 1, 256)[None], cmap=colors, norm=Normalize(0, 1))
     for share, tick, side in zip((0, 0.5, 1), ticks, ("left", "center", "right"), strict=True):
         canvas.text((x + share * width, y - 0.3 * height), tick, ha=side, va="top", fontsize=9)
     canvas.text((x + width / 2, y - 2.0 * height), name, ha="center", va="top", fontsize=9.5)

@@ -25,8 +25,8 @@ from regplugins.report.planes import Plane, display_planes
 from regplugins.report.windows import image_windows
 from regplugins.spatial import Grid
 
-_FIXED_COLOUR, _MOVING_COLOUR, _WARNING_COLOUR = "#ffb000", "#19d3f3", "#b00020"
-_OUTSIDE_COLOUR = "#4a5f8a"
+_FIXED_COLOR, _MOVING_COLOR, _WARNING_COLOR = "#ffb000", "#19d3f3", "#b00020"
+_OUTSIDE_COLOR = "#4a5f8a"
 _TILES, _MANY_LABELS = 6, 12
 _SAMPLE_VOXELS = 1 << 21
 _ROOM_FOR_LETTERS = 0.6  # inches
@@ -79,7 +79,7 @@ def registration_figure(
         before_covered: bool ``(1, *spatial)``, where ``before`` shows the moving image, not what was filled in; the
             rest is tinted. None: everywhere.
         warped_covered: the same of ``warped``.
-        fixed_label: integer labels ``(1, *spatial)`` to outline; the planes go through the centre of mass of these, or
+        fixed_label: integer labels ``(1, *spatial)`` to outline; the planes go through the center of mass of these, or
             else of ``warped_label``, or else of the foreground of ``fixed`` that the warped image covers.
         before_label: the same of ``before``.
         warped_label: the same of ``warped``.
@@ -103,7 +103,7 @@ def registration_figure(
         if volume is not None and tuple(volume.shape) != expected:
             raise ValueError(f"{name} must be of the shape {expected} to lie on the grid, got {tuple(volume.shape)}")
     label = warped_label if fixed_label is None else fixed_label
-    planes = display_planes(grid, _content_centre(fixed, warped_covered) if label is None else _centre(label))
+    planes = display_planes(grid, _content_center(fixed, warped_covered) if label is None else _center(label))
     canvas = Canvas(Layout(planes, 5 if displacement is None else 7, title, subtitle, warnings))
     outside = _images(canvas, fixed, (before, warped), (before_covered, warped_covered))
     keys = _outlines(canvas, fixed_label, before_label, warped_label)
@@ -119,8 +119,8 @@ def registration_figure(
         canvas.figure.savefig(temporary, dpi=canvas.figure.dpi)
 
 
-def _centre(mask: Tensor) -> tuple[int, ...]:
-    """Index of the centre of mass of what is not zero in a volume ``(1, *spatial)``, else of its middle."""
+def _center(mask: Tensor) -> tuple[int, ...]:
+    """Index of the center of mass of what is not zero in a volume ``(1, *spatial)``, else of its middle."""
     sample, stride = thinned(mask, _SAMPLE_VOXELS)
     places = sample[0].nonzero().double() * stride
     if len(places) == 0:
@@ -128,16 +128,16 @@ def _centre(mask: Tensor) -> tuple[int, ...]:
     return tuple(int(k) for k in places.mean(dim=0).round())
 
 
-def _content_centre(fixed: Tensor, covered: Tensor | None) -> tuple[int, ...]:
-    """Index of the centre of the fixed image's bright part, of what the moving image covers of it if it does."""
+def _content_center(fixed: Tensor, covered: Tensor | None) -> tuple[int, ...]:
+    """Index of the center of the fixed image's bright part, of what the moving image covers of it if it does."""
     sample, stride = thinned(fixed, _SAMPLE_VOXELS)
     low, high = sample.aminmax()
     if not low < high:  # not for NaN either
         return tuple(size // 2 for size in fixed.shape[1:])
     bright = sample > otsu_threshold(sample)
     shared = bright if covered is None else bright & thinned(covered, _SAMPLE_VOXELS)[0]
-    centre = _centre(shared if shared.any() else bright)
-    return tuple(min(k * stride, size - 1) for k, size in zip(centre, fixed.shape[1:], strict=True))
+    center = _center(shared if shared.any() else bright)
+    return tuple(min(k * stride, size - 1) for k, size in zip(center, fixed.shape[1:], strict=True))
 
 
 def _images(
@@ -169,37 +169,37 @@ def _images(
             canvas.image(canvas.layout.panel(row, column), picture)
     if not any(part.any() for parts in outside for part in parts):
         return {}
-    return {"outside the moving image": Patch(color=_OUTSIDE_COLOUR)}
+    return {"outside the moving image": Patch(color=_OUTSIDE_COLOR)}
 
 
 def _tinted(shades: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
-    """Grey values in [0, 1] as RGB, the hidden ones in the colour of what lies outside the moving image."""
-    colours = np.repeat(shades[..., None], 3, axis=2)
+    """Gray values in [0, 1] as RGB, the hidden ones in the color of what lies outside the moving image."""
+    colors = np.repeat(shades[..., None], 3, axis=2)
     if hidden is not None:
-        colours[hidden] = to_rgb(_OUTSIDE_COLOUR)
-    return colours
+        colors[hidden] = to_rgb(_OUTSIDE_COLOR)
+    return colors
 
 
 def _outlines(
     canvas: Canvas, fixed: Tensor | None, before: Tensor | None, warped: Tensor | None
 ) -> dict[str, Line2D | Patch]:
     """Outline the fixed label on columns 1 to 3 and the moving one on its own image, unless both would be a crowd."""
-    given = [(fixed, _FIXED_COLOUR, (0, 1, 2)), (before, _MOVING_COLOUR, (1,)), (warped, _MOVING_COLOUR, (2,))]
-    shown = [(label, colour, columns) for label, colour, columns in given if label is not None]
+    given = [(fixed, _FIXED_COLOR, (0, 1, 2)), (before, _MOVING_COLOR, (1,)), (warped, _MOVING_COLOR, (2,))]
+    shown = [(label, color, columns) for label, color, columns in given if label is not None]
     if not shown:
         return {}
     slices = [plane.take(shown[0][0])[0] for plane in canvas.layout.planes]
     many = len(np.unique(np.concatenate([part.ravel() for part in slices]))) > _MANY_LABELS
     if many and fixed is not None:
         shown = shown[:1]
-    for label, colour, columns in shown:
+    for label, color, columns in shown:
         for row, plane in enumerate(canvas.layout.planes):
             segments = outline(plane.take(label)[0], plane)
             for column in columns:
                 width = 0.4 if many else 1
-                canvas.lines(row, column, segments, edgecolor=colour, linewidth=width, capstyle="projecting")
-    names = {_FIXED_COLOUR: "fixed label", _MOVING_COLOUR: "moving label"}
-    return {names[colour]: Line2D([], [], color=colour, linewidth=2) for _, colour, _ in shown}
+                canvas.lines(row, column, segments, edgecolor=color, linewidth=width, capstyle="projecting")
+    names = {_FIXED_COLOR: "fixed label", _MOVING_COLOR: "moving label"}
+    return {names[color]: Line2D([], [], color=color, linewidth=2) for _, color, _ in shown}
 
 
 def _landmarks(canvas: Canvas, grid: Grid, points: Mapping[str, Tensor]) -> dict[str, Line2D | Patch]:
@@ -219,12 +219,12 @@ def _landmarks(canvas: Canvas, grid: Grid, points: Mapping[str, Tensor]) -> dict
             if name != "fixed" and name in index:
                 moving = plane.project(index[name][chosen])
                 canvas.lines(row, column, np.stack([fixed, moving], axis=1), edgecolor="white", linewidth=0.8)
-                canvas.dots(row, column, moving, _MOVING_COLOUR)
-            canvas.dots(row, column, fixed, _FIXED_COLOUR)
-    names = {"fixed landmark": _FIXED_COLOUR} | ({"moving landmark": _MOVING_COLOUR} if len(index) > 1 else {})
+                canvas.dots(row, column, moving, _MOVING_COLOR)
+            canvas.dots(row, column, fixed, _FIXED_COLOR)
+    names = {"fixed landmark": _FIXED_COLOR} | ({"moving landmark": _MOVING_COLOR} if len(index) > 1 else {})
     return {
-        name: Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor="black", markersize=5)
-        for name, colour in names.items()
+        name: Line2D([], [], linestyle="", marker="o", color=color, markeredgecolor="black", markersize=5)
+        for name, color in names.items()
     }
 
 
@@ -237,8 +237,8 @@ def _captions(canvas: Canvas, anatomical: bool) -> None:
     for number, line in enumerate(layout.title_lines):
         canvas.text(layout.title_line(number), line, va="top", fontsize=14, fontweight="bold")
     for number, line in enumerate(layout.subtitle_lines + layout.warning_lines):
-        colour = "black" if number < len(layout.subtitle_lines) else _WARNING_COLOUR
-        canvas.text(layout.subtitle_line(number), line, va="top", fontsize=11, color=colour)
+        color = "black" if number < len(layout.subtitle_lines) else _WARNING_COLOR
+        canvas.text(layout.subtitle_line(number), line, va="top", fontsize=11, color=color)
     for row, plane in enumerate(layout.planes):
         if anatomical:
             canvas.text(layout.row_name(row), plane.name, ha="center", va="center", fontsize=11, rotation=90)

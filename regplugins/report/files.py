@@ -21,8 +21,8 @@ from regplugins.io import (
     write_landmarks,
     write_transform,
 )
-from regplugins.report.figure import registration_figure
-from regplugins.report.summary import headline, json_text, pair_report, sha256, versions, write_json
+from regplugins.report.pair_figure import pair_figure
+from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 
@@ -156,17 +156,4 @@ class WritePaird(Transform):
                 write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")
             else:
                 (folder / f"synthesised_{key}.nii.gz").unlink(missing_ok=True)
-        registration_figure(
-            folder / "report.png",
-            pair["fixed"].as_tensor(),
-            pair["before"],
-            pair["warped"],
-            grid,
-            pair["displacement"].vectors,
-            fixed_label=pair["fixed_label"].as_tensor() if "fixed_label" in pair else None,
-            before_label=pair.get("before_label"),
-            warped_label=pair.get("warped_label"),
-            folding_percent=pair["measures"]["folding_percent"],
-            title=pair.get("name", ""),
-            subtitle=headline(pair["measures"]),
-        )
+        pair_figure(folder / "report.png", pair)

@@ -15,72 +15,91 @@ from torch import Tensor
 
 from regplugins.checks import boolean
 from regplugins.metrics import (
+    compare_label_sets,
     folding_percent,
     inverse_consistency_error,
     label_overlap,
+    landmark_statistics,
     mean_overlap,
     mutual_information,
     normalised_correlation,
     sample_points,
     sd_log_jacobian,
+    sd_log_jacobian_learn2reg,
     target_registration_error,
     warped_agreement,
 )
+from regplugins.report.plausibility import signs_of_failure
 from regplugins.spatial import AffineTransform, Grid, jacobian_determinant, resample
 from regplugins.spatial import Transform as SpatialTransform
 from regplugins.spatial.transforms import slabs
 from regplugins.transforms.timing import stage
+from regplugins.transforms.warn import warn
 
 # Mean error of a registration that succeeded.
 _SUCCESS_MM = 2.0
 
 
 class MeasurePaird(Transform):
-    """Measure a pair that ``ReturnPaird`` brought home; adds ``measures`` (nested, without files or versions).
+    """Measure a pair that ``ReturnPaird`` brought home, and warn of what is implausible about it.
+
+    Adds ``measures`` (nested, without files or versions), ``warnings``, and ``before_covered`` and ``warped_covered``,
+    ``(1, *spatial)`` bool: the voxels of the fixed grid that the moving image covers before and after.
 
     ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
-    ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given; ``tre_mm``, if both sets of
-    landmarks are; ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed
-    image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and, of a rigid network, the first
-    and the last as the ``network`` had it; ``polish_mm``, the like of the way from there to the result.
-    ``folding_percent``, ``sd_log_jacobian`` and ``mean_jacobian``, of an affine one its determinant, of the field on
-    the network's grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the
-    other way too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
+    ``coverage_percent``, the size of that part; ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both
+    labels are given, over the labels that both maps have as they were read; ``labels``: how many these are, and which
+    ones only the fixed map has, only the moving map, and the transform lost, before and after; ``tre_mm``: mean, median
+    and maximum, if both sets of landmarks are given; ``endpoint_error_mm``, if the true transform is known: mean and
+    95th percentile over the fixed image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and,
+    of a rigid network, the first, the second and the last as the ``network`` had it; ``polish_mm``, the like of the way
+    from there to the result. ``folding_percent``, ``sd_log_jacobian`` (over the voxels that do not fold),
+    ``sd_log_jacobian_learn2reg`` and ``mean_jacobian``, of an affine one its determinant, of the field on the network's
+    grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the other way too,
+    ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
             of the centre of the points that count), whether the mean endpoint error is below 2 mm, and, of the result,
             how alike the warped image is to the truly moved one (``warped_agreement``).
+        warnings: warn of implausible results. A network in training is expected to have them.
 
     Raises:
-        TypeError: ``motion`` is no boolean.
+        TypeError: ``motion`` or ``warnings`` is no boolean.
     """
 
-    def __init__(self, motion: bool = False) -> None:
+    def __init__(self, motion: bool = False, warnings: bool = True) -> None:
         self.motion = boolean("motion", motion)
+        self.warnings = boolean("warnings", warnings)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: if the fixed label map holds only background.
+        """
         pair = dict(data)
         with stage(pair, "measure"):
-            measures: dict[str, Any] = {"similarity": _similarity(pair)}
+            covered = {when: _covered(pair, transform) for when, transform in _transforms(pair).items()}
+            pair |= {"before_covered": covered["before"], "warped_covered": covered["after"]}
+            measures: dict[str, Any] = {"similarity": _similarity(pair, covered)}
+            measures["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
             if "predicted" in pair:
                 measures["polish_mm"] = _distances(_apart(pair, "network", "after"))
             if "fixed_label" in pair and "moving_label" in pair:
-                measures["overlap"] = _overlap(pair)
+                measures |= _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
                 measures["tre_mm"] = _landmark_errors(pair)
             if "truth" in pair:
                 measures["endpoint_error_mm"] = _endpoint_errors(pair)
                 if self.motion:
                     measures["motion"] = _motion_errors(pair, measures["endpoint_error_mm"])
-            determinant = jacobian_determinant(pair["field"].to_ddf()[None])
-            measures["folding_percent"] = float(folding_percent(determinant))
-            measures["sd_log_jacobian"] = float(sd_log_jacobian(determinant))
-            measures["mean_jacobian"] = float(determinant.mean())
+            measures |= _regularity(pair)
             measures["inverse_consistency_mm"] = _inverse_consistency(pair)
             if "reverse" in pair:
                 measures["both_ways_mm"] = _distances(pair["both_ways"])
                 measures["reverse"] = pair["reverse"]["measures"]
+            for message in signs_of_failure(pair, measures) if self.warnings else ():
+                warn(pair, message)
         return {**pair, "measures": measures}
 
 
@@ -123,40 +142,61 @@ def folding(output: Mapping[str, Any]) -> float:
     return float(output["measures"]["folding_percent"])
 
 
-def _similarity(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    fixed = pair["fixed"].as_tensor()
+def _covered(pair: Mapping[str, Any], transform: SpatialTransform) -> Tensor:
+    """Voxels of the fixed grid that the moving image covers through a transform, ``(1, *spatial)`` bool."""
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    result: dict[str, dict[str, float]] = {"ncc": {}, "mutual_information": {}}
-    for when, transform in _transforms(pair).items():
-        if when == "network":
-            image = resample(pair["moving"].as_tensor(), moving_grid, grid, transform)
-        else:
-            image = pair["before" if when == "before" else "warped"]
-        covered = torch.empty(fixed.shape, dtype=torch.bool)
-        for rows in slabs(grid.shape):
-            covered[0, rows] = moving_grid.contains(transform.map_grid(grid, rows))
-        result["ncc"][when] = normalised_correlation(fixed, image, covered)
-        result["mutual_information"][when] = mutual_information(fixed, image, covered)
-    return result
+    parts = [moving_grid.contains(transform.map_grid(grid, rows)) for rows in slabs(grid.shape)]
+    return torch.cat(parts)[None]
 
 
-def _overlap(pair: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    reference = pair["fixed_label"].as_tensor()
+def _similarity(pair: Mapping[str, Any], covered: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    fixed, moving = pair["fixed"].as_tensor(), pair["moving"]
+    images = {"before": pair["before"], "after": pair["warped"]}
+    if "predicted" in pair:
+        grids = Grid.from_image(moving), Grid.from_image(pair["fixed"])
+        images["network"] = resample(moving.as_tensor(), *grids, pair["predicted"])
+    return {
+        "ncc": {when: normalised_correlation(fixed, image, covered[when]) for when, image in images.items()},
+        "mutual_information": {when: mutual_information(fixed, image, covered[when]) for when, image in images.items()},
+    }
+
+
+def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
+    reference, moving = pair["fixed_label"].as_tensor(), pair["moving_label"].as_tensor()
     spacing = Grid.from_image(pair["fixed"]).spacing.tolist()
-    result = {}
-    for when, label in (("before", pair["before_label"]), ("after", pair["warped_label"])):
-        scores = label_overlap(label, reference, spacing)
-        if not scores:
-            raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to judge by")
-        result[when] = {str(k): score for k, score in scores.items()} | {"mean": mean_overlap(scores)}
-    return result
+    common, only_fixed, only_moving = compare_label_sets(reference, moving)
+    if not common and not only_fixed:
+        raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to judge by")
+    found: dict[str, Any] = {"labels": {"both": len(common), "only_fixed": only_fixed, "only_moving": only_moving}}
+    if common:
+        labels = {"before": pair["before_label"], "after": pair["warped_label"]}
+        scores = {when: label_overlap(label, reference, spacing, common) for when, label in labels.items()}
+        found["labels"]["lost"] = {
+            when: [label for label, score in by_label.items() if math.isnan(score["asd"])]
+            for when, by_label in scores.items()
+        }
+        found["overlap"] = {
+            when: {str(label): score for label, score in by_label.items()} | {"mean": mean_overlap(by_label)}
+            for when, by_label in scores.items()
+        }
+    return found
 
 
 def _landmark_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     moving, fixed = pair["moving_landmarks"], pair["fixed_landmarks"]
     places = {"before": pair["start"](fixed), "after": pair["warped_landmarks"]}
-    errors = {when: target_registration_error(points, moving) for when, points in places.items()}
-    return {when: {"mean": float(error.mean()), "max": float(error.max())} for when, error in errors.items()}
+    return {when: landmark_statistics(target_registration_error(points, moving)) for when, points in places.items()}
+
+
+def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:
+    """Folding and volume change of the field on the network's grid."""
+    determinant = jacobian_determinant(pair["field"].to_ddf()[None])
+    return {
+        "folding_percent": float(folding_percent(determinant)),
+        "sd_log_jacobian": float(sd_log_jacobian(determinant)),
+        "sd_log_jacobian_learn2reg": float(sd_log_jacobian_learn2reg(determinant)),
+        "mean_jacobian": float(determinant.mean()),
+    }
 
 
 def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -20,6 +20,7 @@ _PACKAGES = ("monai", "torch", "numpy", "itk")
 _UNITS = {"hd95": "mm", "asd": "mm", "mutual_information": "nat", "seconds": "s"}
 _WHEN = ("before", "after")
 _HEADLINE = (("NCC", "ncc", ""), ("Dice", "dice_mean", ""), ("HD95", "hd95_mean", " mm"), ("TRE", "tre_mean", " mm"))
+_OF_THE_FIELD = ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg", "mean_jacobian")
 
 
 def versions() -> dict[str, str | None]:
@@ -95,15 +96,18 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     row: dict[str, str | float | None] = {"name": report.get("name")}
     for measure in ("ncc", "mutual_information"):
         row |= {f"{measure}_{when}": _look_up(report, "similarity", measure, when) for when in _WHEN}
+    row |= {f"coverage_percent_{when}": _look_up(report, "coverage_percent", when) for when in _WHEN}
     for measure in ("dice", "hd95", "asd"):
         row |= {f"{measure}_mean_{when}": _look_up(report, "overlap", when, "mean", measure) for when in _WHEN}
+    lost = _look_up(report, "labels", "lost", "after")
+    row |= {"labels": _look_up(report, "labels", "both"), "labels_lost": None if lost is None else len(lost)}
     row |= {f"tre_mean_{when}": _look_up(report, "tre_mm", when, "mean") for when in _WHEN}
     for statistic in ("mean", "p95"):
         for when in _WHEN:
             row[f"endpoint_error_{statistic}_{when}"] = _look_up(report, "endpoint_error_mm", when, statistic)
         if "network" in report.get("endpoint_error_mm", {}):
             row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
-    row |= {measure: report.get(measure) for measure in ("folding_percent", "sd_log_jacobian", "mean_jacobian")}
+    row |= {measure: report.get(measure) for measure in _OF_THE_FIELD}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
         row[f"both_ways_{statistic}"] = _look_up(report, "both_ways_mm", statistic)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grey-value windows of the quality-control picture."""
+"""Gray-value windows of the quality-control picture."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_labels_steer_the_planes_and_are_outlined(tmp_path: Path) -> None:
     pixels = drawn(tmp_path, **arguments, fixed_label=label, before_label=label.roll(3, 1), warped_label=label)
     layout = layout_of(GRID)
     shown = panel(pixels, layout, 0, 0)
-    assert shown.std() > 30  # the plane through the label, not the empty one through the centre
+    assert shown.std() > 30  # the plane through the label, not the empty one through the center
     strong = (shown.max(axis=-1).astype(int) - shown.min(axis=-1)) > 150
     rows, columns = np.nonzero(strong)
     height, width = strong.shape
@@ -162,9 +162,9 @@ def test_a_moving_label_alone_is_outlined(tmp_path: Path) -> None:
 OUTSIDE, FIXED, MOVING = (74, 95, 138), (255, 176, 0), (25, 211, 243)
 
 
-def coloured(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """Pixels of a colour."""
-    return (np.abs(pixels.astype(int) - colour) < 4).all(axis=-1)
+def colored(pixels: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """Pixels of a color."""
+    return (np.abs(pixels.astype(int) - color) < 4).all(axis=-1)
 
 
 def test_what_lies_outside_the_moving_image_is_tinted(tmp_path: Path) -> None:
@@ -172,16 +172,16 @@ def test_what_lies_outside_the_moving_image_is_tinted(tmp_path: Path) -> None:
     covered[0, :4] = False  # the patient's left quarter: the right of the picture
     everywhere = torch.ones_like(covered)
     pixels = drawn(tmp_path, **scene(), before_covered=everywhere, warped_covered=covered)
-    tinted = [coloured(panel(pixels, layout_of(GRID), 0, column), OUTSIDE) for column in range(5)]
+    tinted = [colored(panel(pixels, layout_of(GRID), 0, column), OUTSIDE) for column in range(5)]
     assert [part.any() for part in tinted] == [False, False, True, False, True]
     width = tinted[2].shape[1]
     assert tinted[2][:, : round(0.74 * width)].sum() == 0
     assert tinted[2][:, round(0.76 * width) :].mean() > 0.99
     assert 0.3 < tinted[4][:, round(0.76 * width) :].mean() < 0.7  # the moving image's tiles
     bottom = pixels[-round(0.6 * 150) :]
-    assert coloured(bottom, OUTSIDE).sum() > 100  # the key
+    assert colored(bottom, OUTSIDE).sum() > 100  # the key
     all_seen = drawn(tmp_path, **scene(), before_covered=everywhere, warped_covered=everywhere)
-    assert not coloured(all_seen, OUTSIDE).any()
+    assert not colored(all_seen, OUTSIDE).any()
 
 
 def test_what_was_filled_in_does_not_set_the_window(tmp_path: Path) -> None:
@@ -218,16 +218,16 @@ def test_landmarks_near_the_plane_are_shown_and_their_errors(tmp_path: Path) -> 
     points = {"fixed": fixed, "before": away, "warped": fixed}
     pixels = drawn(tmp_path, **arguments, warped_label=label, landmarks=points)
     layout = layout_of(GRID)
-    centres = []
-    for column, colour in ((0, FIXED), (1, FIXED), (1, MOVING), (2, FIXED)):
+    centers = []
+    for column, color in ((0, FIXED), (1, FIXED), (1, MOVING), (2, FIXED)):
         part = panel(pixels, layout, 0, column)
-        part = part[: part.shape[0] // 3] if colour == MOVING else part  # above the outlined label
-        rows, columns = np.nonzero(coloured(part, colour))
+        part = part[: part.shape[0] // 3] if color == MOVING else part  # above the outlined label
+        rows, columns = np.nonzero(colored(part, color))
         height, width = panel(pixels, layout, 0, column).shape[:2]
-        centres.append((columns.mean() / width, rows.mean() / height))
+        centers.append((columns.mean() / width, rows.mean() / height))
     place = ((15 - 12 + 0.5) / 16, (19 - 15 + 0.5) / 20)  # seen from below: right is left, front is up
     expected = [place, place, (place[0] + 6 / 16, place[1]), place]
-    assert np.array(centres) == pytest.approx(np.array(expected), abs=0.02)
+    assert np.array(centers) == pytest.approx(np.array(expected), abs=0.02)
 
 
 def test_a_picture_that_is_no_body_has_no_letters(tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ def test_letters_that_would_overlap_are_left_out(tmp_path: Path) -> None:
 def test_warnings_are_red_and_above_the_panels(tmp_path: Path) -> None:
     quiet, loud = (drawn(tmp_path, **scene(), warnings=given) for given in ([], ["covers $3 % of _it_"]))
     assert loud.shape[0] > quiet.shape[0]
-    assert not coloured(quiet, (176, 0, 32)).any()
-    rows = np.nonzero(coloured(loud, (176, 0, 32)))[0]
+    assert not colored(quiet, (176, 0, 32)).any()
+    rows = np.nonzero(colored(loud, (176, 0, 32)))[0]
     assert len(rows) > 50 and rows.max() < 0.25 * len(loud)
 
 

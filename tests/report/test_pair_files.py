@@ -60,8 +60,9 @@ def test_figures_of_a_shift(home):
     # A box of 6 voxels shifted by 2: 4 of 6 overlap.
     assert measures["overlap"]["before"]["1"]["dice"] == pytest.approx(4 / 6)
     assert measures["overlap"]["after"]["mean"] == {"dice": 1.0, "hd95": 0.0, "asd": 0.0}
-    assert measures["tre_mm"]["before"] == {"mean": pytest.approx(3), "max": pytest.approx(3)}
-    assert measures["tre_mm"]["after"] == {"mean": pytest.approx(0, abs=1e-5), "max": pytest.approx(0, abs=1e-5)}
+    assert measures["tre_mm"]["before"] == {name: pytest.approx(3) for name in ("mean", "median", "max")}
+    assert measures["tre_mm"]["after"] == {name: pytest.approx(0, abs=1e-5) for name in ("mean", "median", "max")}
+    assert measures["coverage_percent"] == {"before": 100, "after": pytest.approx(100 * (1 - SHIFT / SHAPE[0]))}
     assert measures["folding_percent"] == 0
     assert measures["sd_log_jacobian"] == pytest.approx(0, abs=1e-6)
     assert measures["mean_jacobian"] == pytest.approx(1)
@@ -69,6 +70,46 @@ def test_figures_of_a_shift(home):
     assert mean_dice(home) == 1.0
     assert folding(home) == 0.0
     assert correlation(home) == measures["similarity"]["ncc"]["after"]
+
+
+def with_labels(pair, fixed, moving):
+    """The pair with other label maps (arrays), carried and measured again."""
+    names = ("fixed", "moving", "pred", "grid", "initial", "paths", "name", "landmark_space")
+    again = {name: pair[name] for name in names} | {"seconds": {"network": 0.25}}
+    for key, array in (("fixed_label", fixed), ("moving_label", moving)):
+        again[key] = MetaTensor(torch.from_numpy(array)[None], affine=pair["fixed"].affine)
+    return MeasurePaird()(ReturnPaird()(again))
+
+
+def test_means_are_over_the_labels_that_both_maps_had(home):
+    """Label 1 is met; the shift takes 2 out of the fixed image; 3 and 4 are in one map each."""
+    fixed = home["fixed_label"][0].numpy().copy()
+    moving = home["moving_label"][0].numpy().copy()
+    fixed[16, 3:6, 3:6], moving[1, 3:6, 3:6] = 2, 2
+    fixed[15, 15:18, 3:6], moving[15, 15:18, 12:15] = 3, 4
+    found = with_labels(home, fixed, moving)
+    measures = found["measures"]
+    assert measures["labels"] == {
+        "both": 2,
+        "only_fixed": [3],
+        "only_moving": [4],
+        "lost": {"before": [], "after": [2]},
+    }
+    assert set(measures["overlap"]["after"]) == {"1", "2", "mean"}
+    assert measures["overlap"]["after"]["mean"] == {"dice": 0.5, "hd95": 0.0, "asd": 0.0}
+    (message,) = [text for text in found["warnings"] if "lost" in text]
+    path = home["paths"]["moving_label"]
+    assert message == f"{path}: lost by the transform: label 2; counted as Dice 0, left out of the mean distances"
+
+
+def test_no_label_in_common_is_said(home):
+    fixed = home["fixed_label"][0].numpy()
+    found = with_labels(home, fixed, 5 * home["moving_label"][0].numpy())
+    assert "overlap" not in found["measures"]
+    assert found["measures"]["labels"] == {"both": 0, "only_fixed": [1], "only_moving": [5]}
+    assert any("no label in common" in text for text in found["warnings"])
+    with pytest.raises(ValueError, match=r"fixed_label\.nii\.gz: only background"):
+        with_labels(home, 0 * fixed, fixed)
 
 
 def test_mean_jacobian_of_an_affine_field_is_its_determinant(home):
