@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import Transform
 
+from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.io import (
     keep_inputs,
@@ -59,9 +61,12 @@ class WritePaird(Transform):
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
         weights: file of the network's weights, for the report; None if there are none.
         settings: what else the report is to say of how the pair was registered: text, numbers, lists and mappings.
+        field_spacing: mm between the voxels of the two written displacement fields, along an axis at least the fixed
+            image's own; they reach a voxel beyond the fixed image. Default: the fixed image's grid.
 
     Raises:
         NotADirectoryError: ``output_dir`` is a file.
+        ValueError: if ``field_spacing`` is not a positive number.
     """
 
     def __init__(
@@ -74,6 +79,9 @@ class WritePaird(Transform):
         self.output_dir = output_folder(output_dir)
         self.weights = None if weights is None else Path(weights)
         self.settings = dict(settings or {})
+        self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
+        if self.field_spacing is not None:
+            self.settings["field_spacing"] = self.field_spacing
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         """Where the results of a pair go: ``output_dir``, or the folder of its ``name`` in there."""
@@ -137,36 +145,54 @@ class WritePaird(Transform):
 
     def _write_files(self, pair: Mapping[str, Any], folder: Path) -> None:
         grid = Grid.from_image(pair["fixed"])
+        # The picture is drawn by one thread, and compression leaves it time.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            volumes = writer.submit(self._write_volumes, pair, grid, folder)
+            _draw(pair, grid, folder / "report.png")
+            volumes.result()
+        write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
+        if "warped_landmarks" in pair:
+            names = read_landmark_names(pair["paths"]["fixed_landmarks"])
+            write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
+        else:
+            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
+
+    def _write_volumes(self, pair: Mapping[str, Any], grid: Grid, folder: Path) -> None:
         write_image(pair["warped"], grid, folder / "warped.nii.gz")
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
         else:
             (folder / "warped_label.nii.gz").unlink(missing_ok=True)
-        write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
-        write_transform(pair["displacement"], folder / "transform_1Warp.nii.gz")
-        write_transform(pair["inverse"].sample(grid), folder / "transform_1InverseWarp.nii.gz")
-        if "warped_landmarks" in pair:
-            names = read_landmark_names(pair["paths"]["fixed_landmarks"])
-            write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
-        else:
-            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
+        field_grid = grid if self.field_spacing is None else _field_grid(grid, self.field_spacing)
+        field = pair["displacement"] if self.field_spacing is None else pair["field"].sample(field_grid)
+        write_transform(field, folder / "transform_1Warp.nii.gz")
+        write_transform(pair["inverse"].sample(field_grid), folder / "transform_1InverseWarp.nii.gz")
         for key in ("moving", "fixed"):
             if "synthesised" in pair:
                 write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")
             else:
                 (folder / f"synthesised_{key}.nii.gz").unlink(missing_ok=True)
-        registration_figure(
-            folder / "report.png",
-            pair["fixed"].as_tensor(),
-            pair["before"],
-            pair["warped"],
-            grid,
-            pair["displacement"].vectors,
-            fixed_label=pair["fixed_label"].as_tensor() if "fixed_label" in pair else None,
-            before_label=pair.get("before_label"),
-            warped_label=pair.get("warped_label"),
-            folding_percent=pair["measures"]["folding_percent"],
-            title=pair.get("name", ""),
-            subtitle=headline(pair["measures"]),
-        )
+
+
+def _field_grid(grid: Grid, spacing: float) -> Grid:
+    """A coarser grid along the axes of ``grid`` that reaches a voxel beyond it: ITK's fields are zero outside."""
+    sizes = grid.spacing.clamp(min=spacing)
+    return grid.resized(sizes, [size + 2 for size in grid.resized(sizes).shape])
+
+
+def _draw(pair: Mapping[str, Any], grid: Grid, path: Path) -> None:
+    registration_figure(
+        path,
+        pair["fixed"].as_tensor(),
+        pair["before"],
+        pair["warped"],
+        grid,
+        pair["displacement"].vectors,
+        fixed_label=pair["fixed_label"].as_tensor() if "fixed_label" in pair else None,
+        before_label=pair.get("before_label"),
+        warped_label=pair.get("warped_label"),
+        folding_percent=pair["measures"]["folding_percent"],
+        title=pair.get("name", ""),
+        subtitle=headline(pair["measures"]),
+    )

@@ -7,9 +7,10 @@ World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") ar
 
 from __future__ import annotations
 
-from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacobian_determinant
+from regplugins.spatial.ddf import compose, enlarge, exponentiate, jacobian_determinant
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
+from regplugins.spatial.inversion import invert
 from regplugins.spatial.padding import centre, crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import averaged, onto_grid, overlap, resample, resample_labels

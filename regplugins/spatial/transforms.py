@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from regplugins.spatial import ddf as ddf_algebra
+from regplugins.spatial.ddf import compose
 from regplugins.spatial.grid import Grid, apply_affine, lattice
-from regplugins.spatial.interpolation import interpolate_linear
+from regplugins.spatial.interpolation import interpolate_along_axes, interpolate_linear
+from regplugins.spatial.inversion import invert
 
 _SLAB_POINTS = 2**18
 
@@ -155,8 +156,13 @@ class DisplacementField(Transform):
             return self(points)
         return points + self.vectors[:, rows or slice(None)].movedim(0, -1).to(points)
 
+    def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
+        to_index = torch.linalg.inv(self.grid.affine) @ grid.affine
+        vectors = interpolate_along_axes(self.vectors.to(device or "cpu"), to_index, grid.shape)
+        return super().sample(grid, device) if vectors is None else DisplacementField(vectors, grid)
+
     def inverse(self, grid: Grid | None = None) -> DisplacementField:
-        """Invert by fixed-point iteration.
+        """Invert by fixed-point iteration and damped Newton steps.
 
         Args:
             grid: where the inverse is computed and given; default: this field's own grid.
@@ -166,8 +172,8 @@ class DisplacementField(Transform):
         """
         forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
         target = grid or self.grid
-        inverse, _ = ddf_algebra.invert(forward)
-        left = _apply_linear(target.affine, ddf_algebra.compose(forward, inverse)[0])
+        inverse, _ = invert(forward)
+        left = _apply_linear(target.affine, compose(forward, inverse)[0])
         return DisplacementField(_apply_linear(target.affine, inverse[0]), target, left.norm(dim=0))
 
 
