@@ -25,7 +25,7 @@ from regplugins.io import (
 )
 from regplugins.report.figure import registration_figure
 from regplugins.report.summary import headline, json_text, pair_report, sha256, versions, write_json
-from regplugins.spatial import Grid
+from regplugins.spatial import Grid, coarsened
 from regplugins.transforms.timing import stage
 
 OUTPUTS = (
@@ -164,21 +164,15 @@ class WritePaird(Transform):
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
         else:
             (folder / "warped_label.nii.gz").unlink(missing_ok=True)
-        field_grid = grid if self.field_spacing is None else _field_grid(grid, self.field_spacing)
-        field = pair["displacement"] if self.field_spacing is None else pair["field"].sample(field_grid)
-        write_transform(field, folder / "transform_1Warp.nii.gz")
-        write_transform(pair["inverse"].sample(field_grid), folder / "transform_1InverseWarp.nii.gz")
+        fields = {"transform_1Warp": pair["displacement"], "transform_1InverseWarp": pair["inverse"].sample(grid)}
+        for name, field in fields.items():
+            kept = field if self.field_spacing is None else coarsened(field, self.field_spacing)
+            write_transform(kept, folder / f"{name}.nii.gz")
         for key in ("moving", "fixed"):
             if "synthesised" in pair:
                 write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")
             else:
                 (folder / f"synthesised_{key}.nii.gz").unlink(missing_ok=True)
-
-
-def _field_grid(grid: Grid, spacing: float) -> Grid:
-    """A coarser grid along the axes of ``grid`` that reaches a voxel beyond it: ITK's fields are zero outside."""
-    sizes = grid.spacing.clamp(min=spacing)
-    return grid.resized(sizes, [size + 2 for size in grid.resized(sizes).shape])
 
 
 def _draw(pair: Mapping[str, Any], grid: Grid, path: Path) -> None:

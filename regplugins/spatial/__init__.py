@@ -7,6 +7,7 @@ World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") ar
 
 from __future__ import annotations
 
+from regplugins.spatial.coarsening import coarsened
 from regplugins.spatial.ddf import compose, enlarge, exponentiate, jacobian_determinant
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
@@ -27,6 +28,7 @@ __all__ = [
     "Transform",
     "averaged",
     "centre",
+    "coarsened",
     "compose",
     "crop",
     "enlarge",

@@ -15,6 +15,8 @@ from regplugins.spatial.interpolation import interpolate_linear, interpolate_lin
 _VOXELS_AT_A_TIME = 2**20
 _NEWTON_VOXELS_AT_A_TIME = 2**18
 _STARTS = 2**20
+# Starts for a voxel that no iteration has inverted yet: where a field folds, some lead nowhere.
+_STARTS_A_VOXEL = 8
 # A volume ratio below which a Jacobian is not inverted.
 _FLAT = 0.01
 # Fixed-point iterations before the voxels that are left get Newton steps, which cost several times as much each.
@@ -30,8 +32,8 @@ def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[
     The fixed-point step is ``v <- v - (v + u(x + v))``, the last term divided by the field's mean Jacobian, so that a
     field that turns or scales everything is no harder than one that does not. It fails where volume changes much.
     There damped Newton steps follow (Levenberg-Marquardt) with the exact Jacobian of the interpolated field. Voxels
-    that still fail start again from the voxel that the field carries nearest to them. Where a field folds, there may
-    be no inverse; the residual says so.
+    that still fail start again from the voxels that the field carries nearest to them. Where a field folds, the result
+    is one of several points that it carries to the same place.
 
     Args:
         ddf: ``(B, n, *spatial)`` voxels.
@@ -92,11 +94,13 @@ def _improve(result: Tensor, ddf: Tensor, iterations: int, tolerance: float) -> 
     starts, tree = _carried_voxels(ddf)
     for part in left.split(_NEWTON_VOXELS_AT_A_TIME):
         places = torch.stack(torch.unravel_index(part, ddf.shape[1:]))
-        nearest = torch.from_numpy(tree.query(places.t().cpu().numpy())[1])
-        again = (starts[:, nearest].to(places.device) - places).to(ddf.dtype)
-        again = _newton(part, again, ddf, iterations, tolerance)
-        better = again[n:].norm(dim=0) < result[n:, part].norm(dim=0)
-        result[:, part[better]] = again[:, better]
+        nearest = torch.from_numpy(tree.query(places.t().cpu().numpy(), k=range(1, _STARTS_A_VOXEL + 1))[1])
+        for candidates in nearest.t():
+            again = _above(result[n:, part], tolerance)
+            start = (starts[:, candidates.clamp(max=starts.shape[1] - 1)].to(places.device) - places).to(ddf.dtype)
+            found = _newton(part[again], start[:, again], ddf, iterations, tolerance)
+            better = found[n:].norm(dim=0) < result[n:, part[again]].norm(dim=0)
+            result[:, part[again[better]]] = found[:, better]
 
 
 def _newton(voxels: Tensor, start: Tensor, ddf: Tensor, iterations: int, tolerance: float) -> Tensor:
