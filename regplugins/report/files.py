@@ -80,8 +80,6 @@ class WritePaird(Transform):
         self.weights = None if weights is None else Path(weights)
         self.settings = dict(settings or {})
         self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
-        if self.field_spacing is not None:
-            self.settings["field_spacing"] = self.field_spacing
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         """Where the results of a pair go: ``output_dir``, or the folder of its ``name`` in there."""

@@ -151,10 +151,21 @@ class DisplacementField(Transform):
         return points + vectors.movedim(0, -1).to(points.dtype)
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        points = grid.coordinates(rows, device)
         if not self.grid.matches(grid):
-            return self(points)
-        return points + self.vectors[:, rows or slice(None)].movedim(0, -1).to(points)
+            return self(grid.coordinates(rows, device))
+        return self.map_matching_grid(AffineTransform.identity(self.ndim), grid, rows, device)
+
+    def map_matching_grid(
+        self,
+        outer: AffineTransform,
+        grid: Grid,
+        rows: slice | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Map a grid that matches the field's own by the field and then by ``outer``, without interpolation."""
+        points = lattice(grid.shape, outer.matrix @ grid.affine, rows, device)
+        vectors = self.vectors[:, rows or slice(None)].to(points.device)
+        return points + _apply_linear(outer.matrix, vectors).movedim(0, -1)
 
     def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
         to_index = torch.linalg.inv(self.grid.affine) @ grid.affine
@@ -210,8 +221,18 @@ class CompositeTransform(Transform):
         return points
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        points = self.transforms[-1].map_grid(grid, rows, device)
-        for transform in reversed(self.transforms[:-1]):
+        *others, innermost = self.transforms
+        outer = others[-1] if others else None
+        if (
+            isinstance(innermost, DisplacementField)
+            and isinstance(outer, AffineTransform)
+            and innermost.grid.matches(grid)
+        ):
+            others.pop()
+            points = innermost.map_matching_grid(outer, grid, rows, device)
+        else:
+            points = innermost.map_grid(grid, rows, device)
+        for transform in reversed(others):
             points = transform(points)
         return points
 
