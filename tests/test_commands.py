@@ -19,7 +19,7 @@ import torch
 from regplugins.__main__ import main
 from regplugins.data.hippocampus import TEST_CASES, VALIDATION_CASES
 from regplugins.io import read_transform, write_landmarks, write_transform
-from regplugins.spatial import AffineTransform, Grid
+from regplugins.spatial import AffineTransform, DisplacementField, Grid
 from tests.itk_truth import (
     GRIDS,
     array_of,
@@ -132,6 +132,44 @@ class TestFiles:
         )
         assert (found - inside).norm(dim=1).quantile(0.95) < 0.15  # both are linear between voxels of 2 mm
         assert run("invert affine.mat --output back.mat") == {"transform": "back.mat"}
+
+    def test_where_an_inverse_is_worst_is_said(self, run):
+        told = run("invert warp.nii.gz --output back.nii.gz")
+        field = sitk.DisplacementFieldTransform(sitk.ReadImage("warp.nii.gz", sitk.sitkVectorFloat64))
+        back = sitk.DisplacementFieldTransform(sitk.ReadImage("back.nii.gz", sitk.sitkVectorFloat64))
+        place = torch.tensor([told["residual_max_at"]], dtype=torch.float64)
+        off = (transform_points(field, transform_points(back, place)) - place).norm()
+        assert off == pytest.approx(told["residual_max_mm"], rel=0.05, abs=1e-4)
+
+    @pytest.mark.parametrize("line", ["invert", "apply --inverse --landmarks points.csv"])
+    def test_a_fold_is_named(self, run, line, caplog):
+        field = random_field(FIXED)
+        write_transform(DisplacementField(8 * field.vectors, FIXED), "folded.nii.gz")
+        run(f"{line} folded.nii.gz --output {'back.nii.gz' if line == 'invert' else 'back.csv'}")
+        assert "folds at" in caplog.text and "no inverse" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("invert damaged.nii.gz affine.mat --output back.nii.gz", "on which grid"),
+            ("compose affine.mat damaged.nii.gz --output chain.nii.gz", "on which grid"),
+            ("invert damaged.nii.gz --output back.mat", r"back\.mat: .* displacement field; choose \.h5"),
+            ("invert damaged.nii.gz --output back.xyz", "a transform file ends in"),
+            ("invert damaged.nii.gz --output no/back.h5", "its folder does not exist"),
+            ("apply damaged.nii.gz --inverse --landmarks points.csv --output o.nii", "written as .csv"),
+            ("apply damaged.nii.gz --image moving.nii.gz --output o.nii", "--reference"),
+        ],
+    )
+    def test_an_output_that_cannot_be_is_refused_before_a_transform_is_read(self, run, line, message):
+        Path("damaged.nii.gz").write_bytes(b"not a field")
+        with pytest.raises(SystemExit, match=message):
+            run(line)
+
+    def test_a_composite_that_needs_a_grid_is_not_inverted_first(self, run, caplog):
+        run("compose warp.nii.gz affine.mat --output chain.h5")
+        with caplog.at_level("INFO"), pytest.raises(SystemExit, match="on which grid"):
+            run("invert chain.h5 --output back.nii.gz")
+        assert "inverting" not in caplog.text
 
     def test_inverse_of_a_chain_lies_on_the_moving_grid(self, run):
         run("invert warp.nii.gz affine.mat --output back.nii.gz --reference moving.nii.gz")

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 if TYPE_CHECKING:
-    from regplugins.spatial import Transform
+    from regplugins.spatial import DisplacementField, Transform
 
 logger = logging.getLogger(__name__)
 
-# Mean residual in mm from which an inverse is not to be trusted.
+# Largest residual in mm from which an inverse is not to be trusted.
 _POOR_INVERSE = 0.5
+_FOLDS = (
+    "a displacement field folds at %.3g %% of its voxels: there it has no inverse, and the result holds one of the "
+    "points that it carries to the same place"
+)
 
 
 def apply(
@@ -48,13 +52,7 @@ def apply(
         interpolation: of the image, "linear" or "nearest".
         fill: value outside the image.
     """
-    logger.info("reading %d transforms", len(transforms))
-    chain = regplugins.io.read_chain(transforms)
-    result: dict[str, Any] = {}
-    if regplugins.checks.boolean("inverse", inverse):
-        logger.info("inverting")
-        chain = ~chain
-        result = _what_inversion_left(chain)
+    backwards = regplugins.checks.boolean("inverse", inverse)
     given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
@@ -66,6 +64,12 @@ def apply(
     useless = [option for option, is_chosen in chosen.items() if is_chosen and option not in meant[kind]]
     if useless:
         raise ValueError(f"--{useless[0]} says nothing about --{kind}")
+    _check_applied(kind, output, reference)
+    logger.info("reading %d transforms", len(transforms))
+    chain = regplugins.io.read_chain(transforms)
+    result: dict[str, Any] = {}
+    if backwards:
+        chain, result = _inverted(chain)
     if kind == "landmarks":
         _carry_landmarks(chain, path, output, landmark_space)
     else:
@@ -83,7 +87,7 @@ def compose(*transforms: str, output: str, reference: str | None = None) -> dict
         reference: scan whose grid a displacement field gets: the fixed one. Default: that of the field that is
             applied first.
     """
-    return _write(regplugins.io.read_chain(transforms), output, reference, transforms)
+    return _write(transforms, output, reference)
 
 
 def convert(transform: str, output: str, reference: str | None = None) -> dict[str, Any]:
@@ -95,14 +99,14 @@ def convert(transform: str, output: str, reference: str | None = None) -> dict[s
         reference: scan whose grid a displacement field gets. Default: that of the field that is applied
             first.
     """
-    return _write(regplugins.io.read_chain([transform]), output, reference, [transform])
+    return _write([transform], output, reference)
 
 
 def invert(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
     """Write the inverse of a transform, or of several one after the other.
 
-    Affine parts are inverted exactly, displacement fields by fixed-point iteration: the command says what that leaves,
-    in mm.
+    Affine parts are inverted exactly, displacement fields iteratively: the command says what that leaves, in mm, and
+    where (RAS mm). Where a field folds, several points go to one place and no inverse exists: a warning says so.
 
     Args:
         transforms: files in the order of antsApplyTransforms.
@@ -110,37 +114,70 @@ def invert(*transforms: str, output: str, reference: str | None = None) -> dict[
         reference: scan whose grid a displacement field gets: the moving one. Default: that of the field that is
             applied first.
     """
-    logger.info("inverting")
-    inverse = ~regplugins.io.read_chain(transforms)
-    return _write(inverse, output, reference, transforms) | _what_inversion_left(inverse)
+    return _write(transforms, output, reference, inverse=True)
 
 
-def _write(transform: Transform, output: str, reference: str | None, inputs: Sequence[Any]) -> dict[str, Any]:
-    """Write a transform in the form that the output's name asks for."""
+def _write(files: Sequence[str], output: str, reference: str | None, inverse: bool = False) -> dict[str, Any]:
+    """Write the transform that files make together, or its inverse, in the form that the output's name asks for."""
+    names = regplugins.io.chain_files(files)
+    regplugins.io.keep_inputs(output, [*names, reference])
+    by_name = [regplugins.io.may_hold_field(name) for name in names]
+    regplugins.io.check_output(output, by_name[::-1] if inverse else by_name, reference is not None)
     grid = None if reference is None else regplugins.data.load_grid(reference)
-    if grid is not None and grid.ndim != transform.ndim:
-        raise ValueError(f"{reference}: {grid.ndim}-D, the transform is {transform.ndim}-D")
-    regplugins.io.keep_inputs(output, [*regplugins.io.chain_files(inputs), reference])
-    regplugins.io.write_chain(transform, output, grid)
-    return {"transform": output}
+    chain = regplugins.io.read_chain(files)
+    if grid is not None and grid.ndim != chain.ndim:
+        raise ValueError(f"{reference}: {grid.ndim}-D, the transform is {chain.ndim}-D")
+    result: dict[str, Any] = {}
+    if inverse:
+        # A composite file says only when it is read what it holds, and inversion takes long.
+        regplugins.io.check_output(output, regplugins.io.are_fields(chain)[::-1], grid is not None)
+        chain, result = _inverted(chain)
+    regplugins.io.write_chain(chain, output, grid)
+    return {"transform": output, **result}
 
 
-def _what_inversion_left(inverse: Transform) -> dict[str, float]:
-    """How far, in mm, inverted displacement fields are from being inverses; nothing if all parts are affine."""
-    parts = regplugins.spatial.CompositeTransform([inverse]).transforms
-    fields = [part for part in parts if isinstance(part, regplugins.spatial.DisplacementField)]
-    left = [field.residual for field in fields if field.residual is not None]
+def _inverted(chain: Transform) -> tuple[Transform, dict[str, Any]]:
+    """The inverse, and of its displacement fields how far, in mm, and where they are from being inverses."""
+    logger.info("inverting")
+    inverse = ~chain
+    left = [(field.residual, field.grid) for field in _fields(inverse) if field.residual is not None]
     if not left:
-        return {}
-    mean, largest = max(float(part.mean()) for part in left), max(float(part.max()) for part in left)
-    if mean > _POOR_INVERSE:
-        logger.warning("the inverse of a displacement field is off by %.1f mm in the mean: does the field fold?", mean)
-    return {"residual_mean_mm": mean, "residual_max_mm": largest}
+        return inverse, {}
+    for field in _fields(chain):
+        determinant = regplugins.spatial.jacobian_determinant(field.to_ddf()[None])
+        percent = float(regplugins.metrics.folding_percent(determinant))
+        if percent > 0:
+            logger.warning(_FOLDS, percent)
+    residual, grid = max(left, key=lambda pair: float(pair[0].max()))
+    largest = float(residual.max())
+    place = grid.index_to_world((residual == largest).nonzero()[0].double())
+    if largest > _POOR_INVERSE:
+        logger.warning("the inverse of a displacement field is off by up to %.1f mm: it did not converge", largest)
+    return inverse, {
+        "residual_mean_mm": max(float(residual.mean()) for residual, _ in left),
+        "residual_max_mm": largest,
+        "residual_max_at": [round(coordinate, 3) for coordinate in place.tolist()],
+    }
+
+
+def _fields(transform: Transform) -> list[DisplacementField]:
+    parts = regplugins.spatial.CompositeTransform([transform]).transforms
+    return [part for part in parts if isinstance(part, regplugins.spatial.DisplacementField)]
+
+
+def _check_applied(kind: str, output: str, reference: str | None) -> None:
+    """Refuse an output of `apply` before anything is read."""
+    if kind == "landmarks":
+        if not str(output).endswith(".csv"):
+            raise ValueError(f"{output}: landmarks are written as .csv")
+    elif not str(output).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
+    elif reference is None:
+        raise ValueError("give --reference, the scan whose grid the result gets")
+    regplugins.io.in_existing_folder(output)
 
 
 def _carry_landmarks(transform: Transform, path: str, output: str, space: str) -> None:
-    if not str(output).endswith(".csv"):
-        raise ValueError(f"{output}: landmarks are written as .csv")
     points = regplugins.io.read_landmarks(path, space)
     if points.shape[1] != transform.ndim:
         raise ValueError(f"{path}: {points.shape[1]}-D points, the transform is {transform.ndim}-D")
@@ -150,10 +187,6 @@ def _carry_landmarks(transform: Transform, path: str, output: str, space: str) -
 def _resample_file(
     transform: Transform, kind: str, path: str, output: str, reference: str | None, interpolation: str, fill: float
 ) -> None:
-    if not str(output).endswith((".nii", ".nii.gz")):
-        raise ValueError(f"{output}: an image is written as .nii or .nii.gz")
-    if reference is None:
-        raise ValueError("give --reference, the scan whose grid the result gets")
     target = regplugins.data.load_grid(reference)
     volume = regplugins.data.load_label(path) if kind == "label" else regplugins.data.load_image(path)
     source = regplugins.spatial.Grid.from_image(volume)

@@ -3,20 +3,32 @@
 
 from __future__ import annotations
 
-from regplugins.io.chains import chain_files, read_chain, write_chain
+from regplugins.io.chains import are_fields, chain_files, check_output, read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
-from regplugins.io.files import atomic, atomic_folder, keep_inputs, output_folder, remove_temporaries, sha256
+from regplugins.io.files import (
+    atomic,
+    atomic_folder,
+    in_existing_folder,
+    keep_inputs,
+    output_folder,
+    remove_temporaries,
+    sha256,
+)
 from regplugins.io.images import write_image
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.locks import folder_lock
-from regplugins.io.transform_files import read_transform, write_transform
+from regplugins.io.transform_files import may_hold_field, read_transform, write_transform
 
 __all__ = [
+    "are_fields",
     "atomic",
     "atomic_folder",
     "chain_files",
+    "check_output",
     "folder_lock",
+    "in_existing_folder",
     "keep_inputs",
+    "may_hold_field",
     "output_folder",
     "read_chain",
     "read_displacement",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from regplugins.io.files import PathLike
-from regplugins.io.transform_files import is_field_file, read_transform, write_transform
+from regplugins.io.files import PathLike, in_existing_folder
+from regplugins.io.transform_files import is_field_file, may_hold_field, read_transform, write_transform
 from regplugins.spatial import CompositeTransform, DisplacementField, Grid, Transform
 
 
@@ -50,6 +50,34 @@ def _parsed(file: Any) -> tuple[str, bool]:
     return str(name).strip(), str(backwards).strip() == "1"
 
 
+def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) -> None:
+    """Refuse an output file that cannot hold a transform, before anything is read or computed.
+
+    Args:
+        path: as for ``write_transform``.
+        fields: of each part, in the order in which they are applied, whether it is a displacement field; None if that
+            is not known.
+        has_grid: whether a grid is given for a displacement field.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if the form cannot hold the transform, or it is not clear on which grid.
+    """
+    in_existing_folder(path)
+    form = may_hold_field(path)
+    if form is True and not has_grid and fields[:1] == [False]:
+        raise ValueError(f"{path}: on which grid? No displacement field is applied first; give a --reference scan")
+    if form is not True and has_grid:
+        raise ValueError(f"{path}: only a displacement field (.nii.gz) has the grid of a reference")
+    if form is False and True in fields:
+        raise ValueError(f"{path}: such a file holds an affine transform, got a displacement field; choose .h5")
+
+
+def are_fields(transform: Transform) -> list[bool | None]:
+    """Of each part of a transform, in the order in which they are applied, whether it is a displacement field."""
+    return [isinstance(part, DisplacementField) for part in reversed(CompositeTransform([transform]).transforms)]
+
+
 def write_chain(transform: Transform, path: PathLike, grid: Grid | None = None) -> None:
     """Write any transform in the form that the path's ending says.
 
@@ -62,16 +90,13 @@ def write_chain(transform: Transform, path: PathLike, grid: Grid | None = None) 
     Raises:
         ValueError: the form cannot hold the transform, or it is not clear on which grid.
     """
+    check_output(path, are_fields(transform), grid is not None)
     *others, innermost = CompositeTransform([transform]).transforms
     if not others:
         transform = innermost
     if is_field_file(path):
         if grid is None and isinstance(innermost, DisplacementField):
             grid = innermost.grid
-        if grid is None:
-            raise ValueError(f"{path}: on which grid? No displacement field is applied first; give a --reference scan")
-        if not (isinstance(transform, DisplacementField) and transform.grid is grid):
+        if grid is not None and not (isinstance(transform, DisplacementField) and transform.grid is grid):
             transform = transform.sample(grid)
-    elif grid is not None:
-        raise ValueError(f"{path}: only a displacement field (.nii.gz) has the grid of a reference")
     write_transform(transform, path)

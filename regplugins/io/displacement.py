@@ -8,10 +8,9 @@ import gzip
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.openers import ImageOpener
-from nibabel.volumeutils import array_to_file
 
-from regplugins.io.files import PathLike, atomic, existing
+from regplugins.io.files import PathLike, existing
+from regplugins.io.nifti_writer import write_nifti
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.transforms import DisplacementField
 
@@ -65,19 +64,11 @@ def write_displacement(field: DisplacementField, path: PathLike) -> None:
     """
     n = field.ndim
     vectors = field.vectors.detach().cpu().numpy()
-    affine = np.eye(4)
-    in_plane = [*range(n), 3]
-    affine[np.ix_(in_plane, in_plane)] = field.grid.affine.numpy()
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape((*(*field.grid.shape, 1)[:3], 1, n))
     header.set_intent(_VECTOR)
     header.set_xyzt_units("mm", "sec")
-    header.set_sform(affine, code=_SCANNER)
-    header.set_qform(affine, code=_SCANNER)
-    # Component by component, since a scan's field takes gigabytes and a file's order of axes is not that of memory.
-    with atomic(path) as temporary, ImageOpener(temporary, "wb") as file:
-        header.write_to(file)
-        for axis, component in enumerate(vectors):
-            lps = -component if axis < 2 else component
-            array_to_file(lps, file, np.float32, offset=None)
+    # One component at a time, since a scan's field takes gigabytes.
+    components = (-component if axis < 2 else component for axis, component in enumerate(vectors))
+    write_nifti(components, header, field.grid, path, world=_SCANNER)

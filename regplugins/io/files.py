@@ -69,6 +69,18 @@ def sha256(path: PathLike) -> str:
     return digest.hexdigest()
 
 
+def in_existing_folder(path: PathLike) -> Path:
+    """The path of a file to write.
+
+    Raises:
+        FileNotFoundError: if its folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder does not exist")
+    return path
+
+
 @contextmanager
 def atomic(path: PathLike) -> Iterator[Path]:
     """Write a file completely or not at all.
@@ -79,9 +91,7 @@ def atomic(path: PathLike) -> Iterator[Path]:
     Raises:
         FileNotFoundError: the folder does not exist.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder does not exist")
+    path = in_existing_folder(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         yield temporary

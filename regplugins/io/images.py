@@ -3,25 +3,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 from torch import Tensor
 
-from regplugins.io.files import atomic
+from regplugins.io.files import PathLike
+from regplugins.io.nifti_writer import write_nifti
 from regplugins.spatial.grid import Grid
 
+_ALIGNED = 2
 
-def write_image(values: Tensor, grid: Grid, path: str | Path, dtype: np.dtype | type = np.float32) -> None:
-    """Write ``(1, *grid.shape)`` as NIfTI, world coordinates in both of its forms."""
-    affine = np.eye(4)
-    n = grid.ndim
-    affine[:n, :n] = grid.affine[:n, :n].numpy()
-    affine[:n, 3] = grid.affine[:n, n].numpy()
-    image = nib.Nifti1Image(values[0].cpu().numpy().astype(dtype, copy=False), affine, dtype=dtype)
-    image.set_sform(affine, code=2)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
+
+def write_image(values: Tensor, grid: Grid, path: PathLike, dtype: np.dtype | type = np.float32) -> None:
+    """Write an image, world coordinates in both of NIfTI's forms.
+
+    Args:
+        values: ``(1, *grid.shape)``.
+        grid: where its voxels lie.
+        path: ends in ``.nii`` or ``.nii.gz``.
+        dtype: of the numbers in the file.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+    """
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    header.set_data_shape(grid.shape)
+    header.set_xyzt_units("mm")
+    write_nifti([values[0].detach().cpu().numpy()], header, grid, path, world=_ALIGNED)

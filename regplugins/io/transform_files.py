@@ -63,6 +63,21 @@ def is_field_file(path: PathLike) -> bool:
     return _ends(path, _FIELD)
 
 
+def may_hold_field(path: PathLike) -> bool | None:
+    """Whether a transform file of that name holds a displacement field; None if the name does not say.
+
+    Raises:
+        ValueError: if no transform file has such a name.
+    """
+    if is_field_file(path):
+        return True
+    if _ends(path, _AFFINE):
+        return False
+    if _ends(path, _COMPOSITE):
+        return None
+    raise _unknown(path)
+
+
 def _ends(path: PathLike, suffixes: tuple[str, ...]) -> bool:
     return Path(path).name.endswith(suffixes)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import Transform
 
+from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.io import (
     keep_inputs,
@@ -23,7 +25,7 @@ from regplugins.io import (
 )
 from regplugins.report.pair_figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
-from regplugins.spatial import Grid
+from regplugins.spatial import Grid, coarsened
 from regplugins.transforms.timing import stage
 
 OUTPUTS = (
@@ -59,9 +61,12 @@ class WritePaird(Transform):
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
         weights: file of the network's weights, for the report; None if there are none.
         settings: what else the report is to say of how the pair was registered: text, numbers, lists and mappings.
+        field_spacing: mm between the voxels of the two written displacement fields, along an axis at least the fixed
+            image's own; they reach a voxel beyond the fixed image. Default: the fixed image's grid.
 
     Raises:
         NotADirectoryError: ``output_dir`` is a file.
+        ValueError: if ``field_spacing`` is not a positive number.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class WritePaird(Transform):
         self.output_dir = output_folder(output_dir)
         self.weights = None if weights is None else Path(weights)
         self.settings = dict(settings or {})
+        self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         """Where the results of a pair go: ``output_dir``, or the folder of its ``name`` in there."""
@@ -137,23 +143,31 @@ class WritePaird(Transform):
 
     def _write_files(self, pair: Mapping[str, Any], folder: Path) -> None:
         grid = Grid.from_image(pair["fixed"])
+        # The picture is drawn by one thread, and compression leaves it time.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            volumes = writer.submit(self._write_volumes, pair, grid, folder)
+            pair_figure(folder / "report.png", pair)
+            volumes.result()
+        write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
+        if "warped_landmarks" in pair:
+            names = read_landmark_names(pair["paths"]["fixed_landmarks"])
+            write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
+        else:
+            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
+
+    def _write_volumes(self, pair: Mapping[str, Any], grid: Grid, folder: Path) -> None:
         write_image(pair["warped"], grid, folder / "warped.nii.gz")
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
         else:
             (folder / "warped_label.nii.gz").unlink(missing_ok=True)
-        write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
-        write_transform(pair["displacement"], folder / "transform_1Warp.nii.gz")
-        write_transform(pair["inverse"].sample(grid), folder / "transform_1InverseWarp.nii.gz")
-        if "warped_landmarks" in pair:
-            names = read_landmark_names(pair["paths"]["fixed_landmarks"])
-            write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
-        else:
-            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
+        fields = {"transform_1Warp": pair["displacement"], "transform_1InverseWarp": pair["inverse"].sample(grid)}
+        for name, field in fields.items():
+            kept = field if self.field_spacing is None else coarsened(field, self.field_spacing)
+            write_transform(kept, folder / f"{name}.nii.gz")
         for key in ("moving", "fixed"):
             if "synthesised" in pair:
                 write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")
             else:
                 (folder / f"synthesised_{key}.nii.gz").unlink(missing_ok=True)
-        pair_figure(folder / "report.png", pair)

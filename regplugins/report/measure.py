@@ -55,7 +55,8 @@ class MeasurePaird(Transform):
     of a rigid network, the first, the second and the last as the ``network`` had it; ``polish_mm``, the like of the way
     from there to the result. ``folding_percent``, ``sd_log_jacobian`` (over the voxels that do not fold),
     ``sd_log_jacobian_learn2reg`` and ``mean_jacobian``, of an affine one its determinant, of the field on the network's
-    grid; ``inverse_consistency_mm``: mean and 95th percentile. Of a pair that ``ReversePaird`` took the other way too,
+    grid; ``inverse_consistency_mm``: mean and 95th percentile, and over the field's voxels the largest (``max``) and
+    the point of the fixed image where it is (``max_at``, RAS+ mm). Of a pair that ``ReversePaird`` took the other way too,
     ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
 
     Args:
@@ -243,10 +244,23 @@ def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, fl
     return result
 
 
-def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, float]:
+def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, Any]:
     points = sample_points(pair["displacement"].grid)
     error = inverse_consistency_error(pair["displacement"], pair["inverse"], points, pair["displacement"].grid)
-    return _distances(error)
+    return _distances(error) | _largest_inconsistency(pair)
+
+
+def _largest_inconsistency(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """The largest error over the voxels of the field, mm, and the fixed image's point where it is, RAS+ mm."""
+    field, inverse, domain = pair["field"], pair["inverse"], pair["displacement"].grid
+    largest: dict[str, Any] = {"max": float("nan"), "max_at": None}
+    for rows in slabs(field.grid.shape):
+        points = field.grid.coordinates(rows)
+        points = points[domain.contains(points) & domain.contains(field.map_grid(field.grid, rows))]
+        error = inverse_consistency_error(field, inverse, points, domain)
+        if len(error) and not float(error.max()) <= largest["max"]:
+            largest = {"max": float(error.max()), "max_at": points[error.argmax()].tolist()}
+    return largest
 
 
 def _distances(error: Tensor) -> dict[str, float]:

@@ -7,9 +7,11 @@ World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") ar
 
 from __future__ import annotations
 
-from regplugins.spatial.ddf import compose, enlarge, exponentiate, invert, jacobian_determinant
+from regplugins.spatial.coarsening import coarsened
+from regplugins.spatial.ddf import compose, enlarge, exponentiate, jacobian_determinant
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
+from regplugins.spatial.inversion import invert
 from regplugins.spatial.padding import centre, crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import averaged, onto_grid, overlap, resample, resample_labels
@@ -26,6 +28,7 @@ __all__ = [
     "Transform",
     "averaged",
     "centre",
+    "coarsened",
     "compose",
     "crop",
     "enlarge",

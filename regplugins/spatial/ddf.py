@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Algebra of dense displacement fields (DDF) in voxels: compose, exponentiate, invert, Jacobian determinant.
+"""Algebra of dense displacement fields (DDF) in voxels: compose, exponentiate, enlarge, Jacobian determinant.
 
 All fields are ``(B, n, *spatial)`` tensors, channel ``k`` along spatial axis ``k``; ``u`` stands for the map ``x -> x +
 u(x)``. Outside its grid a field continues from its border.
@@ -11,14 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regplugins.spatial.interpolation import interpolate_linear
 from regplugins.spatial.padding import crop
 from regplugins.spatial.warp import warp
-
-# Bounds the memory of an inversion.
-_VOXELS_AT_A_TIME = 2**20
-# A volume ratio below which a Jacobian is not inverted.
-_FLAT = 0.01
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -53,79 +47,6 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
     for _ in range(steps):
         ddf = compose(ddf, ddf)
     return ddf
-
-
-def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Invert a displacement field by fixed-point iteration (Chen et al., Medical Physics 2008).
-
-    Theirs is ``v <- v - (v + u(x + v))``, which converges where the field's gradient is below one. Here the last term
-    is divided by the field's mean Jacobian, so that a field that turns or scales everything is no harder than one that
-    does not. The residual says whether it converged.
-
-    Args:
-        ddf: ``(B, n, *spatial)`` voxels.
-        iterations: at most so many.
-        tolerance: a voxel is left as it is once its residual is below this along every axis, in voxels.
-
-    Returns:
-        The inverse ``(B, n, *spatial)`` in voxels, and the residual ``(B, *spatial)``: the length in voxels of ``v(x) +
-        u(x + v(x))``.
-    """
-    step = _inverse_of_mean_jacobian(ddf)
-    ddf = ddf.to(step.dtype)
-    result = ddf.new_empty(len(ddf), 2 * ddf.shape[1], ddf[0, 0].numel())
-    for item, (forward, matrix) in enumerate(zip(ddf, step, strict=True)):
-        for start in range(0, result.shape[2], _VOXELS_AT_A_TIME):
-            voxels = torch.arange(start, min(start + _VOXELS_AT_A_TIME, result.shape[2]), device=ddf.device)
-            result[item, :, start : start + len(voxels)] = _inverse_at(voxels, forward, matrix, iterations, tolerance)
-    inverse, error = result.view(len(ddf), 2, *ddf.shape[1:]).unbind(1)
-    return inverse, error.norm(dim=1)
-
-
-def _inverse_at(voxels: Tensor, ddf: Tensor, step: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """Iterate where the residual is above the tolerance; no voxel's inverse depends on another's.
-
-    Args:
-        voxels: ``(voxels,)``, their places in the flat field.
-        ddf: ``(n, *spatial)`` voxels.
-        step: ``(n, n)``.
-        iterations: at most so many.
-        tolerance: in voxels.
-
-    Returns:
-        ``(2 n, voxels)``: the inverse there and what is left of it.
-    """
-    places = torch.stack(torch.unravel_index(voxels, ddf.shape[1:])).double()
-    inverse = -_times(step[None], ddf.flatten(1)[None, :, voxels])[0]
-    error = interpolate_linear(ddf, (places + inverse).t()) + inverse
-    for _ in range(iterations):
-        (left,) = torch.nonzero(error.detach().abs().amax(dim=0) >= tolerance, as_tuple=True)
-        if len(left) == 0:
-            break
-        better = inverse[:, left] - _times(step[None], error[None, :, left])[0]
-        inverse[:, left] = better
-        error[:, left] = interpolate_linear(ddf, (places[:, left] + better).t()) + better
-    return torch.cat([inverse, error])
-
-
-def _inverse_of_mean_jacobian(ddf: Tensor) -> Tensor:
-    """``(B, n, n)``; the identity where the mean Jacobian turns space inside out or flattens it."""
-    n = ddf.dim() - 2
-    ddf = ddf.to(torch.promote_types(ddf.dtype, torch.float32))
-    identity = torch.eye(n).to(ddf).expand(ddf.shape[0], n, n)
-    columns = []
-    for axis in range(2, n + 2):
-        first, last = ddf.select(axis, 0).flatten(2), ddf.select(axis, -1).flatten(2)
-        columns.append((last - first).mean(dim=2) / max(ddf.shape[axis] - 1, 1))
-    jacobian = identity + torch.stack(columns, dim=2)
-    usable = torch.linalg.det(jacobian) > _FLAT
-    return torch.linalg.inv(torch.where(usable[:, None, None], jacobian, identity))
-
-
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Matrices (B, n, n) times vectors (B, n, *spatial), in the matrices' type whatever the autocast state."""
-    with torch.autocast(device_type=vectors.device.type, enabled=False):
-        return (matrix @ vectors.to(matrix.dtype).flatten(2)).view_as(vectors)
 
 
 def enlarge(ddf: Tensor, factor: int) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from regplugins.spatial.sampling import sample
+
+# Distance in voxels, over a whole grid, by which an axis may leave that of an array and still be parallel to it.
+_PARALLEL = 1e-5
 
 
 def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
@@ -28,6 +32,80 @@ def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
     positions = (index * scale - 1).to(values.dtype).flip(-1)
     positions = positions.reshape(1, *[1] * (n - 1), -1, n)
     return sample(values[None], positions).view(values.shape[0], *index.shape[:-1])
+
+
+def interpolate_along_axes(values: Tensor, to_index: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """Linear interpolation on a grid whose axes are parallel to those of the array, one axis after the other.
+
+    The result is that of ``interpolate_linear`` at all voxels of the grid, in a fraction of the time.
+
+    Args:
+        values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
+        to_index: ``(n + 1, n + 1)`` float64, from the grid's voxel indices to those of the array.
+        shape: sizes of the grid's ``n`` axes.
+
+    Returns:
+        ``(C, *shape)`` in the type of ``values``; None if an axis of the grid is oblique to the array.
+    """
+    n = values.ndim - 1
+    axes = to_index[:n, :n].abs().argmax(dim=0)
+    along = to_index[axes, torch.arange(n)]
+    oblique = to_index[:n, :n].clone()
+    oblique[axes, torch.arange(n)] = 0
+    offset = oblique.abs() @ torch.tensor(shape, dtype=torch.float64)
+    if len(set(axes.tolist())) < n or bool((offset > _PARALLEL).any()):
+        return None
+    values = values.permute(0, *(axes + 1).tolist())
+    places = [_neighbours(along[k] * torch.arange(shape[k]) + to_index[axes[k], n], values, k) for k in range(n)]
+    result = values.new_empty((values.shape[0], *shape))
+    for component, out in zip(values, result, strict=True):
+        for k in reversed(range(1, n)):
+            lower, upper, weight = places[k]
+            weight = weight.view([-1 if axis == k else 1 for axis in range(n)])
+            component = torch.lerp(component.index_select(k, lower), component.index_select(k, upper), weight)
+        # Row by row, since these are as many values as the result has.
+        for row, (low, up, share) in enumerate(zip(*places[0], strict=True)):
+            out[row] = torch.lerp(component[low], component[up], share)
+    return result
+
+
+def _neighbours(index: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxels below and above positions along a spatial axis of ``(C, *spatial)``, and the weight of the upper ones."""
+    last = values.shape[axis + 1] - 1
+    index = index.clamp(0, last)
+    lower = index.floor()
+    upper = (lower + 1).clamp(max=last)
+    return lower.long().to(values.device), upper.long().to(values.device), (index - lower).to(values)
+
+
+def interpolate_linear_with_gradient(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear interpolation and its exact derivative; outside the array the derivative across the border is zero.
+
+    Args:
+        values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
+        index: ``(points, n)`` float64 positions in voxels.
+
+    Returns:
+        ``(C, points)`` and ``(C, n, points)`` per voxel, in the type of ``values``.
+    """
+    sizes = values.shape[1:]
+    n = len(sizes)
+    last = index.new_tensor(sizes) - 1
+    inside = (index >= 0) & (index <= last)
+    index = index.minimum(last).clamp(min=0)
+    lower = index.floor().minimum(last - 1).clamp(min=0)
+    fraction = (index - lower).to(values.dtype).t()
+    flat = values.flatten(1)
+    value = values.new_zeros(values.shape[0], len(index))
+    gradient = values.new_zeros(values.shape[0], n, len(index))
+    for step in itertools.product((0, 1), repeat=n):
+        corner = flat[:, _offset(lower + index.new_tensor(step), sizes)]
+        weights = [fraction[k] if up else 1 - fraction[k] for k, up in enumerate(step)]
+        value += math.prod(weights) * corner
+        for k, up in enumerate(step):
+            slope = math.prod(weights[:k] + weights[k + 1 :])
+            gradient[:, k] += (slope if up else -slope) * corner
+    return value, gradient * inside.t().to(values.dtype)
 
 
 def interpolate_nearest(values: Tensor, index: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from regplugins.spatial import ddf as ddf_algebra
+from regplugins.spatial.ddf import compose
 from regplugins.spatial.grid import Grid, apply_affine, lattice
-from regplugins.spatial.interpolation import interpolate_linear
+from regplugins.spatial.interpolation import interpolate_along_axes, interpolate_linear
+from regplugins.spatial.inversion import invert
 
 _SLAB_POINTS = 2**18
 
@@ -150,13 +151,29 @@ class DisplacementField(Transform):
         return points + vectors.movedim(0, -1).to(points.dtype)
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        points = grid.coordinates(rows, device)
         if not self.grid.matches(grid):
-            return self(points)
-        return points + self.vectors[:, rows or slice(None)].movedim(0, -1).to(points)
+            return self(grid.coordinates(rows, device))
+        return self.map_matching_grid(AffineTransform.identity(self.ndim), grid, rows, device)
+
+    def map_matching_grid(
+        self,
+        outer: AffineTransform,
+        grid: Grid,
+        rows: slice | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Map a grid that matches the field's own by the field and then by ``outer``, without interpolation."""
+        points = lattice(grid.shape, outer.matrix @ grid.affine, rows, device)
+        vectors = self.vectors[:, rows or slice(None)].to(points.device)
+        return points + _apply_linear(outer.matrix, vectors).movedim(0, -1)
+
+    def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
+        to_index = torch.linalg.inv(self.grid.affine) @ grid.affine
+        vectors = interpolate_along_axes(self.vectors.to(device or "cpu"), to_index, grid.shape)
+        return super().sample(grid, device) if vectors is None else DisplacementField(vectors, grid)
 
     def inverse(self, grid: Grid | None = None) -> DisplacementField:
-        """Invert by fixed-point iteration.
+        """Invert by fixed-point iteration and damped Newton steps.
 
         Args:
             grid: where the inverse is computed and given; default: this field's own grid.
@@ -166,8 +183,8 @@ class DisplacementField(Transform):
         """
         forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
         target = grid or self.grid
-        inverse, _ = ddf_algebra.invert(forward)
-        left = _apply_linear(target.affine, ddf_algebra.compose(forward, inverse)[0])
+        inverse, _ = invert(forward)
+        left = _apply_linear(target.affine, compose(forward, inverse)[0])
         return DisplacementField(_apply_linear(target.affine, inverse[0]), target, left.norm(dim=0))
 
 
@@ -204,8 +221,18 @@ class CompositeTransform(Transform):
         return points
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        points = self.transforms[-1].map_grid(grid, rows, device)
-        for transform in reversed(self.transforms[:-1]):
+        *others, innermost = self.transforms
+        outer = others[-1] if others else None
+        if (
+            isinstance(innermost, DisplacementField)
+            and isinstance(outer, AffineTransform)
+            and innermost.grid.matches(grid)
+        ):
+            others.pop()
+            points = innermost.map_matching_grid(outer, grid, rows, device)
+        else:
+            points = innermost.map_grid(grid, rows, device)
+        for transform in reversed(others):
             points = transform(points)
         return points
 

@@ -21,6 +21,7 @@ from regplugins.report.files import OUTPUTS
 from regplugins.report.table import summarise
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid
 from regplugins.transforms import CarryPaird, ReturnPaird, ReversePaird
+from tests.itk_truth import GRIDS, transform_points
 
 SHAPE = (20, 22, 18)
 SHIFT = 2
@@ -67,6 +68,7 @@ def test_figures_of_a_shift(home):
     assert measures["sd_log_jacobian"] == pytest.approx(0, abs=1e-6)
     assert measures["mean_jacobian"] == pytest.approx(1)
     assert measures["inverse_consistency_mm"]["p95"] < 0.01
+    assert measures["inverse_consistency_mm"]["max"] < 0.01
     assert mean_dice(home) == 1.0
     assert folding(home) == 0.0
     assert correlation(home) == measures["similarity"]["ncc"]["after"]
@@ -118,6 +120,51 @@ def test_mean_jacobian_of_an_affine_field_is_its_determinant(home):
     ddf = torch.einsum("ab,b...->a...", matrix - torch.eye(3), index)
     measures = MeasurePaird()({**home, "field": DisplacementField.from_ddf(ddf, home["grid"])})["measures"]
     assert measures["mean_jacobian"] == pytest.approx(float(torch.linalg.det(matrix)), rel=1e-4)
+
+
+def test_the_largest_error_of_the_inverse_and_its_place_are_found(home):
+    """One voxel of the inverse is off by 4 mm; the field carries the point three millimetres before there."""
+    inverse = DisplacementField(home["inverse"].vectors.clone(), home["grid"])
+    inverse.vectors[1, 12, 7, 9] += 4
+    found = MeasurePaird()({**home, "inverse": inverse})["measures"]["inverse_consistency_mm"]
+    assert found["max"] == pytest.approx(4, abs=0.01)
+    assert found["max_at"] == pytest.approx([15.0, 10.5, 13.5], abs=1e-3)
+    assert found["p95"] < 0.01
+
+
+@pytest.mark.parametrize("name", ["oblique", "anisotropic", "permuted", "2-D oblique"])
+def test_coarser_fields_warp_as_the_full_ones_up_to_the_border(name, tmp_path):
+    """By ITK, whose field is zero outside its grid; the field changes by 4 mm over the image and moves its border."""
+    grid = GRIDS[name]
+    n = grid.ndim
+    network = grid.canonical().resized([3.0] * n)
+    u = (network.coordinates() - grid.centre) / 40
+    vectors = torch.stack([2 + torch.sin(u.sum(dim=-1) + k) for k in range(n)])
+    field = DisplacementField(vectors, network)
+    image = MetaTensor(torch.rand(1, *grid.shape), affine=grid.affine)
+    loaded = {"fixed": image, "moving": image, "paths": {"fixed": "f", "moving": "m"}, "seconds": {}, "grid": network}
+    files = {}
+    for spacing in (None, 6.0):
+        pair = {**loaded, "pred": field.to_ddf()[None], "initial": AffineTransform.identity(n)}
+        pair = MeasurePaird()(ReturnPaird()({**pair, "seconds": {}}))
+        (tmp_path / str(spacing)).mkdir()
+        WritePaird(tmp_path, field_spacing=spacing)._write_files(pair, tmp_path / str(spacing))
+        files[spacing] = tmp_path / str(spacing)
+    images = [sitk.ReadImage(files[spacing] / "warped.nii.gz") for spacing in files]
+    np.testing.assert_array_equal(*map(sitk.GetArrayFromImage, images))
+    points = grid.coordinates().reshape(-1, n)
+    for file in ("transform_1Warp.nii.gz", "transform_1InverseWarp.nii.gz"):
+        stored = [sitk.ReadImage(files[spacing] / file, sitk.sitkVectorFloat64) for spacing in files]
+        assert stored[1].GetNumberOfPixels() < stored[0].GetNumberOfPixels()
+        full, coarse = (transform_points(sitk.DisplacementFieldTransform(part), points) for part in stored)
+        assert (coarse - full).norm(dim=1).max() < 0.05 * grid.spacing.min()
+        assert (full - points).norm(dim=1).min() > 0.5
+
+
+@pytest.mark.parametrize("spacing", [0, -1.0, "wide", float("nan")])
+def test_field_spacing_is_a_positive_number(spacing, tmp_path):
+    with pytest.raises(ValueError, match="field_spacing must be"):
+        WritePaird(tmp_path, field_spacing=spacing)
 
 
 def endpoint_errors(pair, truth, mask=None):

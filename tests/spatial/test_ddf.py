@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from scipy.linalg import expm
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from regplugins.spatial import compose, enlarge, exponentiate, identity_grid, invert, jacobian_determinant
 
@@ -77,7 +78,7 @@ def test_inverse_undoes_the_field_on_both_sides(shape):
 def test_fields_of_a_batch_and_voxels_are_inverted_one_by_one(monkeypatch):
     ddfs = torch.cat([smooth_ddf((9, 10, 11), 2.0), -smooth_ddf((9, 10, 11), 1.5)])
     together = invert(ddfs)
-    monkeypatch.setattr("regplugins.spatial.ddf._VOXELS_AT_A_TIME", 37)
+    monkeypatch.setattr("regplugins.spatial.inversion._VOXELS_AT_A_TIME", 37)
     for k in range(2):
         for alone, both in zip(invert(ddfs[k : k + 1]), together, strict=True):
             torch.testing.assert_close(alone[0], both[k])
@@ -105,10 +106,48 @@ def test_inverse_equals_itk():
     np.testing.assert_allclose(ours, itk, atol=5e-3)
 
 
-def test_inverse_reports_where_there_is_none():
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_where_volume_grows_and_shrinks_tenfold_the_inverse_is_exact(ndim):
+    """Along each axis ``x -> 4 x + ...`` at places: the plain fixed-point iteration runs away."""
+    shape = (40, 36, 30)[:ndim]
+    places = identity_grid(list(shape), dtype=torch.float64)
+    waves = torch.sin(2 * torch.pi * places / torch.tensor(shape, dtype=torch.float64).view(-1, *[1] * ndim) * 2)
+    ddf = (0.9 * torch.tensor(shape, dtype=torch.float64).view(-1, *[1] * ndim) / (4 * torch.pi) * waves)[None]
+    assert jacobian_determinant(ddf).min() > 0
+    inverse, residual = invert(ddf)
+    assert residual.max() < 2e-3
+    x = (places + inverse[0]).flatten(1)
+    there = x + np.stack([map_coordinates(part, x, order=1, mode="nearest") for part in ddf[0]])
+    np.testing.assert_allclose(there, places.flatten(1), atol=2e-3)
+
+
+@pytest.mark.parametrize("size", [1.0, 3.0, 6.0])
+def test_no_residual_is_larger_than_that_of_the_fixed_point_iteration(size):
+    """Fields from smooth to folded; the plain iteration by SciPy."""
+    noise = np.random.default_rng(0).standard_normal((2, 40, 40))
+    ddf = np.stack([gaussian_filter(part, 3) for part in noise])
+    ddf *= size / np.abs(ddf).max()
+    places = np.indices(ddf.shape[1:], dtype=np.float64)
+
+    def left(inverse):
+        return inverse + np.stack([map_coordinates(part, places + inverse, order=1, mode="nearest") for part in ddf])
+
+    plain = -ddf
+    for _ in range(50):
+        plain = plain - left(plain)
+    inverse = invert(torch.from_numpy(ddf)[None])[0][0].numpy()
+    ours, theirs = (np.linalg.norm(left(v), axis=0) for v in (inverse, plain))
+    assert np.all(ours <= np.maximum(theirs, 1.5e-3))
+
+
+def test_inverse_of_a_fold_leads_to_one_of_the_points_that_go_there():
+    """A fold covers every place, some of them three times: the inverse is one-sided."""
     folded = torch.zeros(1, 2, 12, 12, dtype=torch.float64)
     folded[0, 0, 4:8] = torch.tensor([3.0, 1.0, -1.0, -3.0], dtype=torch.float64)[:, None]
-    assert invert(folded)[1].max() > 0.1
+    assert jacobian_determinant(folded).min() < 0
+    inverse, residual = invert(folded)
+    assert residual.max() < 2e-3
+    assert compose(inverse, folded).abs().max() > 1
 
 
 def test_determinant_of_an_affine_map_everywhere():

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Displacement fields on coarser grids."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regplugins.spatial.grid import Grid
+from regplugins.spatial.transforms import DisplacementField
+
+# Weight of the squared second differences. It fixes the voxels that hardly any of the field's own depends on.
+_SMOOTHNESS = 1e-3
+
+
+def coarsened(field: DisplacementField, spacing: float) -> DisplacementField:
+    """The field on a coarser grid whose linear interpolation is nearest to it at its own voxels (least squares).
+
+    The grid has the axis directions of the field's and reaches a voxel beyond it, since ITK takes a field to be zero
+    outside its grid.
+
+    Args:
+        field: 2-D or 3-D.
+        spacing: mm; an axis whose voxels are larger keeps their size.
+
+    Returns:
+        The coarser field; exact where displacements are linear in space.
+    """
+    sizes = field.grid.spacing.clamp(min=spacing)
+    shape = [size + 2 for size in field.grid.resized(sizes).shape]
+    grid = field.grid.resized(sizes, shape)
+    projections = [_projection(field.grid, grid, axis).to(field.vectors) for axis in range(grid.ndim)]
+    vectors = field.vectors.new_empty((grid.ndim, *shape))
+    for component, out in zip(field.vectors, vectors, strict=True):
+        for axis, projection in enumerate(projections):
+            component = torch.tensordot(projection, component, dims=([1], [axis])).movedim(0, axis)
+        out.copy_(component)
+    return DisplacementField(vectors, grid)
+
+
+def _projection(fine: Grid, coarse: Grid, axis: int) -> Tensor:
+    """``(coarse, fine)``, least squares along an axis, in float64; all axes together are that of the whole grid."""
+    to_index = torch.linalg.inv(coarse.affine) @ fine.affine
+    index = to_index[axis, axis] * torch.arange(fine.shape[axis], dtype=torch.float64) + to_index[axis, -1]
+    corners = torch.arange(coarse.shape[axis], dtype=torch.float64)
+    weights = (1 - (index[:, None] - corners).abs()).clamp(min=0)
+    bends = torch.diff(torch.eye(len(corners), dtype=torch.float64), n=2, dim=0)
+    return torch.linalg.solve(weights.T @ weights + _SMOOTHNESS * bends.T @ bends, weights.T)
