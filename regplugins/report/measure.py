@@ -56,8 +56,8 @@ class MeasurePaird(Transform):
     from there to the result. ``folding_percent``, ``sd_log_jacobian`` (over the voxels that do not fold),
     ``sd_log_jacobian_learn2reg`` and ``mean_jacobian``, of an affine one its determinant, of the field on the network's
     grid; ``inverse_consistency_mm``: mean and 95th percentile, and over the field's voxels the largest (``max``) and
-    the point of the fixed image where it is (``max_at``, RAS+ mm). Of a pair that ``ReversePaird`` took the other way too,
-    ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
+    the point of the fixed image where it is (``max_at``, RAS+ mm). Of a pair that ``ReversePaird`` took the other way
+    too, ``both_ways_mm``, the like of the network's two fields, and ``reverse``, the measures of that way.
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
