@@ -32,6 +32,8 @@ def begin_run(verbose: bool) -> None:
     level = logging.INFO if boolean("verbose", verbose) else logging.WARNING
     refuse_unknown_options()
     logging.getLogger().setLevel(level)
+    # What ignite has to say of an exception, the exception says better.
+    logging.getLogger("ignite").setLevel(level if verbose else logging.CRITICAL)
     ours = logging.getLogger("regplugins")
     ours.setLevel(level)
     if not any(isinstance(handler.formatter, _Format) for handler in ours.handlers):

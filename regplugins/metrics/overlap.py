@@ -108,9 +108,12 @@ def label_overlap(
         crop = _union(box_a, box_b)
         pair = [torch.from_numpy(codes[crop] == code)[None, None] for codes in (a, b)]
         sizes = [float(size) for size in spacing]
-        dice = compute_dice(*pair, include_background=True)
-        hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=sizes)
-        asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=sizes)
+        with warnings.catch_warnings():
+            # MONAI calls a function of its own by an argument that it is going to remove.
+            warnings.simplefilter("ignore", FutureWarning)
+            dice = compute_dice(*pair, include_background=True)
+            hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=sizes)
+            asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=sizes)
         scores[int(value)] = {"dice": dice.item(), "hd95": hd95.item(), "asd": asd.item()}
     return scores
 
