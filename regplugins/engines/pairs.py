@@ -88,6 +88,7 @@ class PairEvaluator(SupervisedEvaluator):
                     raise
                 self.failures[batchdata["name"]] = str(first_cause(error))
                 logger.warning("pair '%s' failed: %s", batchdata["name"], first_cause(error))
+                logger.info("where it failed:", exc_info=True)
                 return {}
 
 
