@@ -18,6 +18,9 @@ from ignite.engine import Engine, Events
 from regplugins.io import atomic
 from regplugins.report.summary import summary_row, write_json
 
+# Beginnings of text that a spreadsheet takes for a formula, and the apostrophe that tells it not to.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
     """Count, mean and standard deviation (n - 1) of every column, over the rows in which it is a finite number."""
@@ -168,17 +171,10 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise ValueError(f"{path}: not a table ({error})") from error
     if any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path}: expected rows of one length")
-    return [
-        {key: cell[1:] if cell[:1] == "'" and _is_formula(cell[1:]) else cell for key, cell in row.items()}
-        for row in rows
-    ]
-
-
-def _is_formula(text: str) -> bool:
-    return text[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return [{key: cell.removeprefix("'") for key, cell in row.items()} for row in rows]
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and _is_formula(value):
+    if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +99,35 @@ class TestCommandLineIsData:
         words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
         with pytest.raises(SystemExit, match="unknown options \\['fixd'\\]"):
             main([*words, "--fixd", "a.nii.gz"])
+
+
+class TestTerminal:
+    """What is read by who types a command: what is done, the figures, where they are."""
+
+    def said(self, bundle: Path, output: Path, *words: str) -> tuple[str, list[str]]:
+        command = [sys.executable, "-m", "regplugins", "register", "--bundle", str(bundle), "--output_dir", str(output)]
+        result = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=True)
+        return result.stdout, result.stderr.splitlines()
+
+    def test_little_is_said(self, bundle_of, tmp_path):
+        output, messages = self.said(bundle_of(HIPPOCAMPUS), tmp_path / "o", "--json")
+        report = json.loads((tmp_path / "o/report.json").read_text())
+        assert json.loads(output)["output_dir"] == str(tmp_path / "o")
+        assert [line.split()[0] for line in messages] == [
+            "registering",
+            "before",
+            "NCC",
+            "mutual",
+            "folding",
+            "time",
+            "results:",
+        ]
+        ncc = report["similarity"]["ncc"]
+        assert messages[2].split() == ["NCC", f"{ncc['before']:.3f}", f"{ncc['after']:.3f}"]
+
+    def test_more_on_request(self, bundle_of, tmp_path):
+        _, messages = self.said(bundle_of(HIPPOCAMPUS), tmp_path / "o", "--verbose", "True", "--init", "rigid")
+        assert any(line.startswith("aligning: ") for line in messages)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.1], ids=["human", "mouse"])

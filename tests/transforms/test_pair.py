@@ -173,6 +173,29 @@ def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
     assert caplog.messages == ["f: 12 x 30 x 10 mm, but the network was trained on some 12 x 14 x 10 mm"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "own", "expected"),
+    [
+        ((180, 220, 180), 1.0, 2.0),  # a head
+        ((165, 160, 145), 0.141, 165 * 0.141 / 96),  # a mouse's head
+        ((36, 50, 36), 1.0, 1.0),  # a crop: no finer than its own voxels
+        ((96, 128, 60), 3.9, 2.0),  # a chest with large voxels
+    ],
+)
+def test_automatic_spacing_follows_the_size_of_the_image(shape, own, expected):
+    grid = network_grid(Grid(shape, torch.diag(torch.tensor([own, own, own, 1.0], dtype=torch.float64))), None)
+    assert grid.spacing.tolist() == pytest.approx([expected] * 3)
+
+
+def test_a_grid_much_coarser_than_the_image_gets_a_warning():
+    fine = image(blobs((90, 90, 90)), np.diag([0.2, 0.2, 0.2, 1.0]))
+    (message,) = MeetPaird(spacing=2.0)(pair(fine, fine))["warnings"]
+    assert "9 x 9 x 9 voxels of 2 x 2 x 2 mm" in message
+    assert message.startswith("f: ")
+    for harmless in ({"spacing": 0.4}, {"spacing": None}, {"spacing": 2.0, "shape": (9, 9, 9)}):
+        assert "warnings" not in MeetPaird(**harmless)(pair(fine, fine))
+
+
 class TestTrainingGrid:
     def test_same_as_a_pair_that_meets_by_field_of_view(self):
         shapes = ((13, 15, 11), (12, 16, 13))
