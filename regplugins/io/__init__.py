@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.io.chains import chain_files, read_chain, write_chain
 from regplugins.io.displacement import read_displacement, write_displacement
-from regplugins.io.files import atomic, atomic_folder, keep_inputs, output_folder
+from regplugins.io.files import atomic, atomic_folder, keep_inputs, output_folder, read_json
 from regplugins.io.images import write_image
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.transform_files import read_transform, write_transform
@@ -18,6 +18,7 @@ __all__ = [
     "output_folder",
     "read_chain",
     "read_displacement",
+    "read_json",
     "read_landmark_names",
     "read_landmarks",
     "read_transform",
