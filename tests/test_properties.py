@@ -123,7 +123,7 @@ def test_a_network_takes_pairs_of_any_size(data: st.DataObject, ndim: int) -> No
         torch.nn.init.normal_(regression.conv.weight, std=0.3)
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: str(data.draw(image_files(Path(folder), name, ndim))) for name in ("fixed", "moving")}
-        spacing = load_image(paths["fixed"]).pixdim.max().item()
+        spacing = load_image(paths["fixed"]).pixdim.min().item()
         pair = MeetPaird(spacing, init="fov")(LoadPaird()(paths))
         with torch.no_grad():
             pair["pred"] = WholeVolumeInferer(divisor=network.stride)(pair["pair"][None], network)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,8 @@ from regplugins.transforms.warn import warn
 
 # The background of a stripped brain takes half of the box around it; a whole head's is noise, not one value.
 _STRIPPED_BACKGROUND = 0.2
+# Voxels along an axis of a network grid: fewer show no anatomy, and fewer than losses and networks have in a window.
+_FEWEST = 4
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[int] | None = None) -> Grid:
@@ -33,13 +37,36 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float, shape: Sequence[i
         shape: number of voxels an axis; default: as many as cover the image's field of view.
 
     Raises:
-        ValueError: the spacing is none.
+        ValueError: if the spacing is not positive numbers, the grid does not fit into memory, or it keeps fewer than 4
+            voxels of an axis.
     """
     given = spacing if isinstance(spacing, (list, tuple)) else [spacing] * grid.ndim
     sizes = [positive("spacing", size) for size in given]
     if len(sizes) != grid.ndim:
         raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}")
-    return grid.canonical().resized(sizes, shape)
+    image = grid.canonical()
+    extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
+    voxels = shape or [length / size for length, size in zip(extent, sizes, strict=True)]
+    # The two images and the field that a network makes of them, float32.
+    needed, memory = math.prod(voxels) * (2 + grid.ndim) * 4, _memory()
+    if needed > memory:
+        raise ValueError(
+            f"spacing {spacing}: the network grid would have {' x '.join(f'{size:.6g}' for size in voxels)} voxels and "
+            f"take at least {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB; "
+            f"give a {'larger --spacing' if shape is None else 'smaller shape'}"
+        )
+    result = image.resized(sizes, shape)
+    if shape is None and any(new < min(_FEWEST, old) for new, old in zip(result.shape, image.shape, strict=True)):
+        raise ValueError(
+            f"spacing {spacing}: the network grid would have {' x '.join(map(str, result.shape))} voxels, at least "
+            f"{_FEWEST} an axis are needed; give a smaller --spacing"
+        )
+    return result
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; infinite where Python does not tell (Windows)."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
 def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
@@ -58,7 +85,7 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
     """Initial transform of a loaded pair, its masks regarded; arguments as of ``initial_transform``.
 
     Raises:
-        ValueError: as ``initial_transform`` does, with the names of the files.
+        ValueError: as ``initial_transform`` does, with the names of the images if these are at fault.
     """
     fixed, moving = pair["fixed"], pair["moving"]
     try:
@@ -73,6 +100,8 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
             moving_mask=pair.get("moving_mask"),
         )
     except ValueError as error:
+        if init not in CHOICES:  # the file is at fault, not the images
+            raise
         raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
 
@@ -163,7 +192,7 @@ class MeetPaird(Transform):
                 )
             pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
             pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
-        self._warn_of_other_extent(pair, network_grid(fixed_grid, self.spacing))
+        self._warn_of_other_extent(pair, fixed_grid.canonical())
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair, key)
         return pair
