@@ -9,24 +9,12 @@ from typing import Any
 
 from monai.transforms import Transform
 
+from regplugins.data.records import OUTPUTS
 from regplugins.io import keep_inputs, output_folder, read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.report.figure import registration_figure
 from regplugins.report.summary import headline, pair_report, write_json
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
-
-OUTPUTS = (
-    "warped.nii.gz",
-    "warped_label.nii.gz",
-    "transform_0GenericAffine.mat",
-    "transform_1Warp.nii.gz",
-    "transform_1InverseWarp.nii.gz",
-    "warped_landmarks.csv",
-    "synthesised_moving.nii.gz",
-    "synthesised_fixed.nii.gz",
-    "report.png",
-    "report.json",
-)
 
 
 class WritePaird(Transform):
