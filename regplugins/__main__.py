@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import fire
 
 import regplugins
-from regplugins.checks import first_cause
+from regplugins.checks import error_line
 from regplugins.commands import COMMANDS
 
 # Under its own name python-fire's help would list what it keeps about a command among the command's parts.
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except _ValueWordError as error:
         _end_usage(words[0], str(error))
     except Exception as error:
-        sys.exit(f"error: {first_cause(error)}")
+        sys.exit(f"error: {error_line(error)}")
 
 
 def _names(word: str) -> dict[str, int]:
@@ -87,7 +87,8 @@ def _wrong_usage(words: Sequence[str]) -> str:
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         unknown = [word for word in words[1:] if _is_option(word) and _parameter(word, parameters) is None]
         if unknown:
-            return f"has no option {', '.join(unknown)}"
+            hint = next((f" (a file of that name is written ./{word})" for word in unknown if "." in word), "")
+            return f"has no option {', '.join(unknown)}{hint}"
     for word, following in pairwise([*words, "--end"]):
         if _is_option(word) and "=" not in word and _is_option(following):
             parameter = parameters.get(_parameter(word, parameters) or "")

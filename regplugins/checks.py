@@ -7,6 +7,7 @@ import ast
 import difflib
 import inspect
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import monai.bundle
+import torch
 from monai.bundle import ConfigParser
 
 
@@ -30,14 +32,14 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    """``value`` as a finite number.
+    """``value`` as a finite number; a boolean is none.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        result = float(value)
-    except (TypeError, ValueError) as error:
+        result = float("boolean" if isinstance(value, bool) else value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {value!r}")
@@ -91,6 +93,42 @@ def choice(name: str, value: Any, options: Mapping[str, Any]) -> Any:
     return options[value]
 
 
+def device(value: Any) -> torch.device:
+    """The PyTorch device that ``value`` names, if tensors can be put there.
+
+    Args:
+        value: "cpu", "cuda", "cuda:1" or any other name that this PyTorch knows.
+
+    Raises:
+        ValueError: if ``value`` names no device, or one that this machine lacks.
+    """
+    try:
+        found = torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {value!r}") from error
+    try:
+        torch.empty(1, device=found)
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"device {value!r} is not available here; choose another, such as --device cpu") from error
+    return found
+
+
+def error_line(error: BaseException) -> str:
+    """One line that says what a user did wrong: the message of ``first_cause``.
+
+    An error of the operating system becomes ``<file>: <reason>``. Characters that could forge the output of a terminal,
+    such as newlines in the name of a file, are escaped.
+
+    Args:
+        error: any exception.
+    """
+    cause = first_cause(error)
+    text = str(cause)
+    if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
+        text = f"{os.fsdecode(cause.filename)}: {cause.strerror}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.strip())
+
+
 def first_cause(error: BaseException) -> BaseException:
     """What a user did wrong, out of the errors that MONAI's configs and transforms wrap around it."""
     while error.__cause__ is not None and not isinstance(error, OSError | ValueError | TypeError):
@@ -103,7 +141,7 @@ def explain_errors() -> None:
 
     def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.__excepthook__(kind, error, trace)
-        print(f"error: {first_cause(error)}", file=sys.stderr)
+        print(f"error: {error_line(error)}", file=sys.stderr)
 
     sys.excepthook = explain
 

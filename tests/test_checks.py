@@ -3,13 +3,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import monai.bundle
 import pytest
+import torch
 
-from regplugins.checks import boolean, choice, first_cause, not_negative, number, positive, refuse_unknown_options
+from regplugins.checks import (
+    boolean,
+    choice,
+    device,
+    error_line,
+    explain_errors,
+    first_cause,
+    not_negative,
+    number,
+    positive,
+    refuse_unknown_options,
+    whole,
+)
 
 
 @pytest.mark.parametrize("value", ["true", "False", 0, 1, None, 1.0])
@@ -34,6 +51,56 @@ def test_signs_of_numbers() -> None:
     for check, value in ((positive, 0), (positive, -1), (not_negative, -0.1)):
         with pytest.raises(ValueError, match=f"size must (be positive|not be negative), got {value}"):
             check("size", value)
+
+
+@pytest.mark.parametrize("check", [number, positive, not_negative, whole])
+@pytest.mark.parametrize("value", [True, False])
+def test_booleans_are_no_numbers(check: Callable[[str, object], object], value: bool) -> None:
+    with pytest.raises(ValueError, match=f"spacing must be a (whole )?number.*, got {value}"):
+        check("spacing", value)
+
+
+@pytest.mark.parametrize("value", ["tpu", "cuda:x", "", None, [1], 1.5])
+def test_what_is_no_device(value: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"device must be 'cpu', 'cuda' or 'cuda:<number>', got " + re.escape(repr(value))
+    ):
+        device(value)
+    assert device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_there(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"device '{name}' is not available here; choose another, such as --device cpu"
+    ):
+        device(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a.nii.gz: 4-D"), "a.nii.gz: 4-D"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/warped.nii.gz"),
+            "out/warped.nii.gz: No space left on device",
+        ),
+        (FileNotFoundError("a.nii: no such file"), "a.nii: no such file"),
+        (ValueError("x\ny\x1b[31m.mat: no such file"), r"x\ny\x1b[31m.mat: no such file"),
+    ],
+)
+def test_an_error_is_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_line(error) == line
+    wrapped = RuntimeError("applying transform")
+    wrapped.__cause__ = error
+    hook = sys.excepthook
+    try:
+        explain_errors()
+        sys.excepthook(RuntimeError, wrapped, None)
+    finally:
+        sys.excepthook = hook
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {line}"
 
 
 def test_choice_lists_what_there_is() -> None:

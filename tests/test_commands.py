@@ -20,6 +20,7 @@ from regplugins.__main__ import main
 from regplugins.data.hippocampus import TEST_CASES, VALIDATION_CASES
 from regplugins.io import read_transform, write_landmarks, write_transform
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
+from tests.full_disk import full_disk
 from tests.itk_truth import (
     GRIDS,
     array_of,
@@ -372,6 +373,66 @@ def test_unknown_options_are_refused_before_anything_is_done(run, tmp_path, caps
     with pytest.raises(SystemExit, match=r"unknown options .*'fixd'"):
         run(f"register --bundle {ROOT / 'bundles/hippocampus_mr_multires_fcn'} --output_dir out --fixd fixed.nii.gz")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [" lead.mat", "a,b.mat", "a [1].mat", "[x].mat", "[x,1].mat", "a\nb.mat", "ä'\".mat"])
+def test_names_of_files_may_be_any(run, tmp_path, name):
+    shutil.copy("affine.mat", name)
+    truth = read_transform("affine.mat")
+    for words, expected in (([name], truth.inverse()), ([f"[./{name},1]"], truth)):
+        main(["invert", *words, "--output", "back.mat"])
+        torch.testing.assert_close(read_transform("back.mat").matrix, expected.matrix)
+    main(["compose", name, "affine.mat", "--output", f"o{name}"])
+    torch.testing.assert_close(read_transform(f"o{name}").matrix, (truth @ truth).matrix)
+    images = ["--image", "moving.nii.gz", "--reference", "fixed.nii.gz"]
+    main(["apply", name, *images, "--output", "out.nii.gz"])
+    found = array_of(sitk.ReadImage("out.nii.gz"))
+    pair = sitk.ReadImage("moving.nii.gz"), sitk.ReadImage("fixed.nii.gz")
+    warped = sitk.Resample(*pair, sitk.ReadTransform("affine.mat"), sitk.sitkLinear)
+    np.testing.assert_allclose(found, array_of(warped), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words", [["invert", "-x.mat", "--output", "o.mat"], ["invert", "affine.mat", "--output", "-x.mat"]]
+)
+def test_a_name_that_looks_like_an_option(run, tmp_path, capsys, words):
+    shutil.copy("affine.mat", "-x.mat")
+    with pytest.raises(SystemExit) as error:
+        main(words)
+    assert error.value.code == 2
+    assert "invert has no option -x.mat (a file of that name is written ./-x.mat)" in capsys.readouterr().err
+    main([word.replace("-x", "./-x") for word in words])
+    truth = read_transform("affine.mat").inverse().matrix
+    torch.testing.assert_close(read_transform("o.mat" if "o.mat" in words else "-x.mat").matrix, truth)
+
+
+def test_a_full_disk_is_told_of_the_file(run, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    for line, file in (
+        ("convert affine.mat --output o.h5", "o.h5"),
+        ("convert affine.mat --output o.nii.gz --reference fixed.nii.gz", "o.nii.gz"),
+        ("apply affine.mat --image moving.nii.gz --reference fixed.nii.gz --output o.nii", "o.nii"),
+        ("apply affine.mat --landmarks points.csv --output o.csv", "o.csv"),
+    ):
+        with (
+            pytest.raises(SystemExit, match=f"^error: {file}: [^\n]*(File too large|cannot be written)"),
+            full_disk(100),
+        ):
+            run(line)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_bundle_is_named(run, tmp_path):
+    path = tmp_path / "bundles/one/configs/metadata.json"
+    path.parent.mkdir(parents=True)
+    for content, reason in (
+        ("{ garbage", "not JSON"),
+        ("[" * 100_000, "not JSON that can be read"),
+        ("[1]", "expected"),
+    ):
+        path.write_text(content)
+        with pytest.raises(SystemExit, match=f"^error: bundles/one/configs/metadata.json: {reason}[^\n]*$"):
+            run("bundles")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,14 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(Path(folder).glob("*/configs/metadata.json")):
         root, weights = path.parents[1], {}
+        metadata = regplugins.io.read_json(path)
         try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))
             for name, entry in metadata.get("weights", {}).items():
                 file = root / name
                 same = file.is_file() and regplugins.report.sha256(file) == entry["sha256"]
                 weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
             found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not a bundle's metadata ({error!r})") from error
     if not found:
         raise FileNotFoundError(f"{folder}: no bundle in this folder; give --folder")

@@ -73,6 +73,8 @@ def register(
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
+        regplugins.io.read_json(file)  # MONAI would not name a damaged one
+    regplugins.io.read_json(configs / "metadata.json")
     if preset is not None:
         files.insert(1, regplugins.checks.choice("preset", preset, _presets(configs)))
     workflow = DataWorkflow(files, {"bundle_root": bundle, "output_dir": output_dir, **options})
@@ -84,11 +86,9 @@ def register(
 
 def _presets(configs: Path) -> dict[str, str]:
     """Files of keys that inference.json has, by their names."""
-    from monai.bundle import ConfigParser
-
-    known = ConfigParser.load_config_file(configs / "inference.json").keys()
-    files = {path.stem: str(path) for path in configs.glob("*.json") if path.stem != "inference"}
-    return {name: file for name, file in files.items() if ConfigParser.load_config_file(file).keys() <= known}
+    known = regplugins.io.read_json(configs / "inference.json").keys()
+    files = {path.stem: path for path in configs.glob("*.json") if path.stem != "inference"}
+    return {name: str(file) for name, file in files.items() if regplugins.io.read_json(file).keys() <= known}
 
 
 def align(

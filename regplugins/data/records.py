@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from regplugins.io import read_json
 
 PATH_KEYS = (
     "fixed",
@@ -22,6 +23,23 @@ PATH_KEYS = (
     "truth",
 )
 RECORD_KEYS = (*PATH_KEYS, "name")
+# What a registered pair leaves on disk.
+OUTPUTS = (
+    "warped.nii.gz",
+    "warped_label.nii.gz",
+    "transform_0GenericAffine.mat",
+    "transform_1Warp.nii.gz",
+    "transform_1InverseWarp.nii.gz",
+    "warped_landmarks.csv",
+    "synthesised_moving.nii.gz",
+    "synthesised_fixed.nii.gz",
+    "report.png",
+    "report.json",
+)
+# Files at the top of an output folder, which no pair's folder may be called; file systems may ignore case.
+_RESERVED = {name.lower() for name in (*OUTPUTS, "summary.csv", "summary.json", "metrics.csv", "report.html")}
+# Bytes of a file's name, on every common file system.
+_LONGEST_NAME = 255
 
 
 def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
@@ -109,15 +127,10 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no JSON, or not a non-empty list of mappings.
+        ValueError: no JSON, not a non-empty list of mappings, or a path that is no text.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such datalist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+    content = read_json(path, kind=(dict, list))
     if section is not None:
         if not isinstance(content, dict) or section not in content:
             raise ValueError(f"{path}: no section '{section}'")
@@ -126,6 +139,10 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
         raise ValueError(f"{path}: expected a non-empty list of records")
     folder = path.resolve().parent
     paths = {*PATH_KEYS, "image", "label"}
+    for number, record in enumerate(content):
+        for key in paths & record.keys():
+            if not isinstance(record[key], str | None):
+                raise ValueError(f"{path}: record {number}: {key} must be a path, got {record[key]!r}")
     return [
         {k: str(folder / v) if k in paths and v is not None else v for k, v in record.items()} for record in content
     ]
@@ -175,8 +192,12 @@ def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{source}: the name '{name}' is given twice")
-        if name in ("", ".", "..") or Path(name).name != name:
-            raise ValueError(f"{source}: the name '{name}' is no plain folder name")
+        if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+            raise ValueError(f"{source}: the name {name!r} is no plain folder name")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(f"{source}: the name '{name[:30]}...' is longer than {_LONGEST_NAME} bytes")
+        if name.lower() in _RESERVED:
+            raise ValueError(f"{source}: the name '{name}' is that of a file of results; choose another")
     return named
 
 

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from regplugins.checks import boolean, explain_errors, refuse_unknown_options
+from monai.utils import set_determinism
+
+from regplugins.checks import boolean, explain_errors, refuse_unknown_options, whole
+from regplugins.checks import device as available_device
 
 
 class _Format(logging.Formatter):
@@ -16,21 +20,28 @@ class _Format(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
-def begin_run(verbose: bool) -> None:
-    """Refuse options that no configuration has, end a failure with one line that says why, and set what is logged.
+def begin_run(seed: int, verbose: bool, device: Any = None) -> None:
+    """Refuse options that no configuration has, end a failure with one line that says why, set what is random and what
+    is logged.
 
     Messages of this package go to standard error.
 
     Args:
+        seed: of all that is random.
         verbose: log what happens; False: warnings and errors alone.
+        device: where the network is going to run, to be refused before anything is read; default: not looked at.
 
     Raises:
         TypeError: if ``verbose`` is no boolean.
-        ValueError: if the command line has an option that no configuration has.
+        ValueError: if the command line has an option that no configuration has, the seed is no whole number, or there
+            is no such device.
     """
     explain_errors()
     level = logging.INFO if boolean("verbose", verbose) else logging.WARNING
     refuse_unknown_options()
+    if device is not None:
+        available_device(device)
+    set_determinism(whole("seed", seed, 0))
     logging.getLogger().setLevel(level)
     # What ignite has to say of an exception, the exception says better.
     logging.getLogger("ignite").setLevel(level if verbose else logging.CRITICAL)

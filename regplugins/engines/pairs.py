@@ -12,7 +12,7 @@ import torch.distributed as dist
 from ignite.engine import Engine
 from monai.engines import SupervisedEvaluator
 
-from regplugins.checks import choice, first_cause
+from regplugins.checks import choice, error_line
 
 if TYPE_CHECKING:
     from regplugins.report import PairFolders
@@ -86,8 +86,8 @@ class PairEvaluator(SupervisedEvaluator):
                 self.folders.fail(batchdata, error)
                 if self.is_stopped_by_failure:
                     raise
-                self.failures[batchdata["name"]] = str(first_cause(error))
-                logger.warning("pair '%s' failed: %s", batchdata["name"], first_cause(error))
+                self.failures[batchdata["name"]] = error_line(error)
+                logger.warning("pair '%s' failed: %s", batchdata["name"], error_line(error))
                 logger.info("where it failed:", exc_info=True)
                 return {}
 

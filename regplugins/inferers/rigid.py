@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from regplugins.checks import whole
 from regplugins.inferers.base import FieldInferer, check_finite
 from regplugins.spatial import AffineTransform, Grid, rigid_transform, warp
 
@@ -23,17 +24,15 @@ class RigidInferer(FieldInferer):
 
     Raises:
         TypeError: ``amp`` or ``compile`` is no boolean.
-        ValueError: ``passes`` is less than one.
+        ValueError: if ``passes`` is not a whole number of at least 1.
     """
 
     def __init__(
         self, spacing: Sequence[float] | float, passes: int = 1, amp: bool = False, compile: bool = False
     ) -> None:
         super().__init__(amp, compile=compile)
-        if passes < 1:
-            raise ValueError(f"passes must be at least 1, got {passes}")
         self.spacing = spacing
-        self.passes = passes
+        self.passes = whole("passes", passes)
 
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
         return torch.cat([self._of_one(one, network) for one in pair.split(1)])

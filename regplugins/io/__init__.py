@@ -11,6 +11,7 @@ from regplugins.io.files import (
     in_existing_folder,
     keep_inputs,
     output_folder,
+    read_json,
     remove_temporaries,
     sha256,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "output_folder",
     "read_chain",
     "read_displacement",
+    "read_json",
     "read_landmark_names",
     "read_landmarks",
     "read_transform",

@@ -38,6 +38,8 @@ def read_affine(path: PathLike) -> Transform:
     path = existing(path)
     try:
         kind, parameters, centre = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
+        if not (np.isfinite(parameters).all() and np.isfinite(centre).all()):  # ITK crashes on some of them
+            raise ValueError("its parameters are NaN or infinite")
         known = _KIND.fullmatch(kind)
         if known:
             n = int(known[1])
@@ -105,4 +107,6 @@ def _read_text(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
         raise ValueError("an empty composite")
     # ITK writes several transforms into one file without calling them a composite.
     kind = kinds[0] if len(kinds) == 1 else "CompositeTransform"
+    if len(kinds) > 1:  # for ITK to read; what matters here is whether the numbers are finite
+        parameters, fixed = [" ".join(parameters)], [" ".join(fixed)]
     return kind, np.array(parameters[0].split(), dtype=np.float64), np.array(fixed[0].split(), dtype=np.float64)

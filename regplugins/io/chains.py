@@ -45,9 +45,10 @@ def _parsed(file: Any) -> tuple[str, bool]:
     name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
     if str(name).startswith("[") and str(name).endswith("]"):
         name, _, backwards = str(name)[1:-1].rpartition(",")
+        name = name.strip()
     if str(backwards).strip() not in ("0", "1"):
         raise ValueError(f"{file}: expected a transform's file, or [file,1] for its inverse")
-    return str(name).strip(), str(backwards).strip() == "1"
+    return str(name), str(backwards).strip() == "1"
 
 
 def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) -> None:

@@ -68,6 +68,8 @@ def _from_itk(transform: Any) -> Transform:
         matrix = np.eye(n + 1)
         matrix[:n, :n] = np.stack(units, axis=1) - origin[:, None]
         matrix[:n, n] = origin
+        if not np.isfinite(matrix).all():
+            raise ValueError("its parameters are NaN or infinite")
         return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
     if isinstance(transform, itk.DisplacementFieldTransform[itk.D, n]):
         image = transform.GetDisplacementField()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -11,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PathLike = str | os.PathLike[str]
 
@@ -31,6 +34,35 @@ def existing(path: PathLike) -> Path:
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     return path
+
+
+def read_json(path: PathLike, name: str | None = None, kind: type | tuple[type, ...] = dict) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: file, UTF-8.
+        name: what messages call the file. Default: its path.
+        kind: type that the content must have: ``dict`` or ``list``.
+
+    Returns:
+        The content.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not JSON, or its content is of another type.
+    """
+    name = name or str(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{name}: no such file")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{name}: not JSON that can be read (nested too deeply)") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: not JSON ({error})") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{name}: expected a JSON object, got a {type(content).__name__}")
+    return content
 
 
 def output_folder(path: PathLike) -> Path:
@@ -90,12 +122,19 @@ def atomic(path: PathLike) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        OSError: if the operating system refuses to write, for example on a full disk; it names ``path``.
     """
     path = in_existing_folder(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    # Of a long name the end alone: with what stands before it, a name may have 255 bytes.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name[-60:]}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise _naming(path, temporary, error) from error
+    except RuntimeError as error:  # PyTorch and ITK do not pass on what the operating system said
+        reason = (str(error).splitlines() or [type(error).__name__])[-1]
+        raise OSError(errno.EIO, f"cannot be written ({reason})", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -119,6 +158,7 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
 
     Raises:
         FileExistsError: there is something of that name.
+        OSError: if the operating system refuses to write, for example on a full disk; it names a file in ``path``.
     """
     path = Path(path)
     if path.exists():
@@ -127,8 +167,20 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         temporary = Path(folder) / path.name
         temporary.mkdir()
-        yield temporary
-        temporary.rename(path)
+        try:
+            yield temporary
+            temporary.rename(path)
+        except OSError as error:
+            raise _naming(path, temporary, error) from error
+
+
+def _naming(path: Path, temporary: Path, error: OSError) -> OSError:
+    """The error with the name that a user knows: a write that fails names no file, or the temporary one."""
+    if error.errno is None:
+        return error
+    written = error.filename2 or error.filename  # of a copy that fails the second one
+    name = str(path) if written is None else os.fsdecode(written).replace(str(temporary), str(path))
+    return OSError(error.errno, error.strerror, name)
 
 
 def keep_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 
 from regplugins.checks import whole
 from regplugins.data import load_image, load_label
-from regplugins.io import atomic_folder, output_folder, write_image
+from regplugins.io import atomic, atomic_folder, output_folder, read_json, write_image
 from regplugins.sharing import bundle_files
 from regplugins.spatial import Grid
 
@@ -51,6 +51,12 @@ def lay_out(
     """
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
     files = bundle_files(bundle)
+    read_json(bundle / "configs/inference.json")  # a bad one is named here, not by MONAI
+    metadata = read_json(bundle / "configs/metadata.json")
+    try:
+        pred = metadata["network_data_format"]["outputs"]["pred"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{bundle}/configs/metadata.json: names no output 'pred'") from error
     target = output_dir / bundle.name
     image, label = load_image(moving), load_label(moving_label)
     grid = Grid.from_image(image)
@@ -65,12 +71,12 @@ def lay_out(
         config.read_config([bundle / "configs/inference.json", OVERLAY])
         merged = {key: value for key, value in config.get().items() if key != "_meta_"}
         _write_json(merged, copy / "configs/inference.json")
-        metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
-        metadata["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", **names}
+        pred["channel_def"] = {"0": "background", **names}
         _write_json(metadata, copy / "configs/metadata.json")
         if not (copy / "models/model.pt").exists():
             (copy / "models").mkdir(exist_ok=True)
-            torch.save({}, copy / "models/model.pt")
+            with atomic(copy / "models/model.pt") as temporary, temporary.open("wb") as file:
+                torch.save({}, file)
         (copy / "atlas").mkdir()
         write_image(image.as_tensor(), grid, copy / "atlas/moving.nii.gz")
         write_image(label.as_tensor(), grid, copy / "atlas/moving_label.nii.gz", label.meta["stored_dtype"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from regplugins.checks import choice
 from regplugins.data import load_image, load_label
-from regplugins.io import write_image
+from regplugins.io import read_json, write_image
 from regplugins.label.cases import Case
 from regplugins.label.fusion import likeness, vote
 from regplugins.metrics import normalised_correlation
@@ -27,11 +27,7 @@ FUSIONS = {"weighted": True, "majority": False}
 def registering(folder: Path) -> list[Path]:
     """The bundles in a folder that register a moving image to a fixed one; others say of one image what it is."""
     configs = sorted(folder.glob("*/configs/metadata.json"))
-    return [
-        path.parents[1]
-        for path in configs
-        if "moving" in json.loads(path.with_name("inference.json").read_text(encoding="utf-8"))
-    ]
+    return [path.parents[1] for path in configs if "moving" in read_json(path.with_name("inference.json"))]
 
 
 def propagate(

@@ -14,7 +14,7 @@ import monai.bundle
 import numpy as np
 
 from regplugins.checks import positive, whole
-from regplugins.io import atomic
+from regplugins.io import atomic, read_json
 from regplugins.label.cases import Datastore, annotated
 from regplugins.label.requests import device
 
@@ -36,8 +36,7 @@ _FEWEST = 2
 
 def trainable(bundle: Path) -> bool:
     """Whether a bundle can learn from a list of images, as its metadata say; others want two sequences of a patient."""
-    metadata = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))
-    return bool(metadata.get("trains_on") == TRAINS_ON)
+    return bool(read_json(bundle / "configs/metadata.json").get("trains_on") == TRAINS_ON)
 
 
 def train(

@@ -67,10 +67,11 @@ def initial_transform(
 
 
 def _from_file(init: str, ndim: int) -> AffineTransform:
+    expected = f"init must be one of {', '.join(CHOICES)} or a transform file"
+    if not isinstance(init, str | Path):
+        raise ValueError(f"{expected}, got {init!r}")
     if not Path(init).is_file():
-        raise ValueError(
-            f"init must be one of {', '.join(CHOICES)} or a transform file, got '{init}', which is no file"
-        )
+        raise ValueError(f"{expected}, got '{init}', which is no file")
     transform = read_transform(init)
     if isinstance(transform, CompositeTransform) and len(transform.transforms) == 1:
         (transform,) = transform.transforms

@@ -14,6 +14,7 @@ from monai.transforms import Transform
 
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
+from regplugins.data.records import OUTPUTS
 from regplugins.io import (
     keep_inputs,
     output_folder,
@@ -28,18 +29,6 @@ from regplugins.report.summary import json_text, pair_report, sha256, versions, 
 from regplugins.spatial import Grid, coarsened
 from regplugins.transforms.timing import stage
 
-OUTPUTS = (
-    "warped.nii.gz",
-    "warped_label.nii.gz",
-    "transform_0GenericAffine.mat",
-    "transform_1Warp.nii.gz",
-    "transform_1InverseWarp.nii.gz",
-    "warped_landmarks.csv",
-    "synthesised_moving.nii.gz",
-    "synthesised_fixed.nii.gz",
-    "report.png",
-    "report.json",
-)
 # What every registered pair has.
 _ALWAYS = (
     "warped.nii.gz",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from regplugins.checks import boolean, first_cause
+from regplugins.checks import boolean, error_line
 from regplugins.io import folder_lock
 from regplugins.report.files import WritePaird
 from regplugins.report.summary import write_json
@@ -90,7 +90,7 @@ class PairFolders:
     def fail(self, record: Mapping[str, str], error: Exception) -> None:
         """Record that a pair could not be registered, and why."""
         folder = self.writer.folder(record)
-        write_json({"name": record["name"], "error": _message(error), "inputs": dict(record)}, folder / FAILURE)
+        write_json({"name": record["name"], "error": error_line(error), "inputs": dict(record)}, folder / FAILURE)
 
     @property
     def table(self) -> Path:
@@ -171,11 +171,6 @@ def _is_first() -> bool:
 def _is_restarted() -> bool:
     """Whether torchrun has started the processes of a run again, after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-
-
-def _message(error: Exception) -> str:
-    cause = first_cause(error)
-    return str(cause) or type(cause).__name__
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections import Counter
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,25 +16,15 @@ from typing import Any
 import torch
 from monai.apps import download_url
 
-from regplugins.io.files import PathLike, atomic, existing, output_folder
+from regplugins.io.files import PathLike, atomic, existing, output_folder, read_json
 from regplugins.report import sha256
+from regplugins.sharing.contents import LARGE_FILES, archive_fault, belongs, part_of, size_fault
 
 _METADATA = "configs/metadata.json"
-_LARGE_FILES = "large_files.yml"
-# Text may become a tenth; what becomes less was made to fill a disk.
-_LARGEST_RATIO = 100
+_INFERENCE = "configs/inference.json"
 # What a bundle has at least, besides its metadata.
-_REQUIRED = ("LICENSE", "configs/inference.json", "docs/README.md")
+_REQUIRED = ("LICENSE", _INFERENCE, "docs/README.md")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,2}")
-# What a bundle is made of; anything else in its folder, results and data sets above all, stays at home.
-_PARTS = {
-    "LICENSE": "",
-    _LARGE_FILES: "",
-    "configs": "*.json *.yaml *.yml *.conf",
-    "docs": "*.md *.txt *.png *.jpg *.svg",
-    "models": "*.pt",
-    "sample": "*.nii.gz *.csv *.txt",
-}
 
 
 def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None) -> Path:
@@ -55,7 +45,8 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
 
     Raises:
         FileNotFoundError: no bundle, or one that lacks a part.
-        ValueError: its weights are not those of its metadata, or not weights alone.
+        ValueError: its weights are not those of its metadata, or not weights alone; inference.json is not JSON; a file
+            is too large.
     """
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
     metadata = _metadata(bundle)
@@ -63,14 +54,16 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     files = {name: bundle / name for name in bundle_files(bundle)}
     _check_parts(bundle)
     _check_weights(bundle, weights)
+    if weights_url is not None:
+        files = {name: path for name, path in files.items() if name not in weights}
+    fault = size_fault((name, path.stat().st_size, path.stat().st_size) for name, path in files.items())
+    if fault:
+        raise ValueError(f"{bundle}: {fault}")
     output_dir.mkdir(parents=True, exist_ok=True)
     suffix = "" if weights_url is None else "_without_weights"
     target = output_dir / f"{bundle.name}_v{metadata['version']}{suffix}.zip"
     with atomic(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        texts: dict[str, str] = {}
-        if weights_url is not None:
-            files = {name: path for name, path in files.items() if name not in weights}
-            texts[_LARGE_FILES] = _large_files(weights, weights_url)
+        texts = {} if weights_url is None else {LARGE_FILES: _large_files(weights, weights_url)}
         for name in sorted({*files, *texts}):
             entry = zipfile.ZipInfo(f"{bundle.name}/{name}")  # of 1980, the first year that zip files know
             entry.create_system = 3  # whatever the machine
@@ -96,6 +89,7 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
         The bundle's folder.
 
     Raises:
+        ConnectionError: the address cannot be downloaded.
         FileNotFoundError: no such archive, or it lacks a part.
         FileExistsError: there is a folder of the bundle's name.
         ValueError: another sha256, no archive of one bundle, or damaged; weights that are not those of the metadata, or
@@ -108,13 +102,13 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
         path = Path(archive)
         if archive.startswith(("http://", "https://")):
             path = Path(folder) / "bundle.zip"
-            download_url(archive, path, progress=False)
+            _download(archive, path)
         _check_digest(existing(path), archive, digest)
         bundle = Path(folder) / _extract(path, archive, Path(folder))
         weights = _metadata(bundle)["weights"]
         _check_weights(bundle, weights, _kept_elsewhere(bundle, weights))
         _check_parts(bundle)
-        unnamed = [name for name in _files(bundle) if _part(name) == "models" and name not in weights]
+        unnamed = [name for name in _files(bundle) if part_of(name) == "models" and name not in weights]
         if unnamed:
             raise ValueError(f"{archive}: no archive of one bundle, its {_METADATA} does not name {unnamed}")
         target = output_dir / bundle.name
@@ -122,6 +116,13 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
             raise FileExistsError(f"{target}: is there already; remove it or choose another output_dir")
         bundle.rename(target)
     return target
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        download_url(url, path, progress=False)
+    except Exception as error:  # urllib raises whatever an address or a server leads to.
+        raise ConnectionError(f"{url}: cannot be downloaded ({error})") from error
 
 
 def bundle_files(bundle: Path) -> list[str]:
@@ -133,42 +134,29 @@ def bundle_files(bundle: Path) -> list[str]:
         ValueError: its metadata are none.
     """
     weights = _metadata(bundle)["weights"]
-    return [name for name in _files(bundle) if name in weights or (name != _LARGE_FILES and _part(name) != "models")]
-
-
-def _part(name: str) -> str:
-    return PurePosixPath(name).parts[0]
-
-
-def _belongs(name: str) -> bool:
-    """Whether a bundle may hold a file of this name, relative to its folder."""
-    path = PurePosixPath(name)
-    patterns = _PARTS.get(path.parts[0])
-    if patterns is None or any(part.startswith(".") for part in path.parts):  # ".." too
-        return False
-    return len(path.parts) == 1 if not patterns else any(path.match(pattern) for pattern in patterns.split())
+    return [name for name in _files(bundle) if name in weights or (name != LARGE_FILES and part_of(name) != "models")]
 
 
 def _files(bundle: Path) -> list[str]:
     names = (path.relative_to(bundle).as_posix() for path in sorted(bundle.rglob("*")) if path.is_file())
-    return [name for name in names if _belongs(name)]
+    return [name for name in names if belongs(name)]
 
 
 def _metadata(bundle: Path) -> dict[str, Any]:
     path = bundle / _METADATA
     if not path.is_file():
         raise FileNotFoundError(f"{bundle.name}: no bundle, it has no {_METADATA}")
+    metadata = read_json(path, f"{bundle.name}/{_METADATA}")
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
         version = str(metadata["version"])
         if not _VERSION.fullmatch(version):  # it becomes part of a file's name
             raise ValueError(f"version {version!r}")
         weights = {name: entry["sha256"] for name, entry in metadata["weights"].items()}
-        outside = [name for name in weights if not name or _part(name) != "models" or not _belongs(name)]
+        outside = [name for name in weights if not name or part_of(name) != "models" or not belongs(name)]
         if outside:
             raise ValueError(f"weights {outside[0]!r}")
         return {"version": version, "weights": weights}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{bundle.name}/{_METADATA}: not a bundle's metadata ({error!r})") from error
 
 
@@ -176,6 +164,7 @@ def _check_parts(bundle: Path) -> None:
     for name in _REQUIRED:
         if not (bundle / name).is_file():
             raise FileNotFoundError(f"{bundle.name}: no bundle, it has no {name}")
+    read_json(bundle / _INFERENCE, f"{bundle.name}/{_INFERENCE}")
 
 
 def _check_weights(bundle: Path, weights: Mapping[str, str], elsewhere: Iterable[str] = ()) -> None:
@@ -206,17 +195,17 @@ def _large_files(weights: Mapping[str, str], url: str) -> str:
 
 def _kept_elsewhere(bundle: Path, weights: Mapping[str, str]) -> list[str]:
     """The weights that ``large_files.yml`` has fetched, if it fetches nothing else and only what the metadata name."""
-    path = bundle / _LARGE_FILES
+    path = bundle / LARGE_FILES
     if not path.is_file():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["large_files"]
+        entries = read_json(path, f"{bundle.name}/{LARGE_FILES}")["large_files"]
         found = [(entry["path"], entry["hash_type"], entry["hash_val"]) for entry in entries]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{bundle.name}/{_LARGE_FILES}: not a list of files as pack writes it ({error!r})") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{bundle.name}/{LARGE_FILES}: not a list of files as pack writes it ({error!r})") from error
     for name, kind, digest in found:
         if name not in weights or kind != "sha256" or digest != weights[name]:
-            raise ValueError(f"{bundle.name}/{_LARGE_FILES}: {name} is none of the weights that {_METADATA} names")
+            raise ValueError(f"{bundle.name}/{LARGE_FILES}: {name} is none of the weights that {_METADATA} names")
     return [name for name, _, _ in found]
 
 
@@ -232,32 +221,13 @@ def _extract(path: Path, name: str, folder: Path) -> str:
     """Extract an archive that the user calls by a name; the name of the one folder in it."""
     try:
         with zipfile.ZipFile(path) as archive:
+            fault = archive_fault(archive.infolist())
+            if fault:
+                raise ValueError(f"{name}: no archive of one bundle, it {fault}")
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if not entries:
-                raise ValueError(f"{name}: no archive of one bundle, it is empty")
-            if sum(entry.file_size for entry in entries) > _LARGEST_RATIO * path.stat().st_size:
-                raise ValueError(f"{name}: no archive of one bundle, it would become {_LARGEST_RATIO} times as large")
-            places = {entry.filename: PurePosixPath(entry.filename) for entry in entries}
-            twice = [str(place) for place, count in Counter(places[e.filename] for e in entries).items() if count > 1]
-            if twice:
-                raise ValueError(f"{name}: no archive of one bundle, it holds {twice[0]} twice")
-            roots = {place.parts[:1] for place in places.values()}
-            for entry in entries:
-                inside = PurePosixPath(*places[entry.filename].parts[1:])
-                regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
-                safe = len(roots) == 1 and inside.parts and ".." not in inside.parts and "\\" not in entry.filename
-                if not (regular and safe and _belongs(inside.as_posix())):
-                    raise ValueError(f"{name}: no archive of one bundle, it holds {entry.filename}")
-            folders = [entry.filename for entry in archive.infolist() if entry.is_dir()]
-            outside = [place for place in folders if ".." in PurePosixPath(place).parts or place.startswith("/")]
-            if outside:
-                raise ValueError(f"{name}: no archive of one bundle, it holds {outside[0]}")
-            ((root,),) = roots
-            if root.startswith((".", "/")):
-                raise ValueError(f"{name}: no archive of one bundle, it holds {root}")
             archive.extractall(folder, entries)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last: encrypted
         raise ValueError(f"{name}: damaged, or no zip file ({error})") from error
-    except OSError as error:  # a file that is also a folder of another one
-        raise ValueError(f"{name}: damaged, or no archive of one bundle ({error.strerror})") from error
-    return root
+    except OSError as error:  # a full disk, say; the folder of the user is named, not the temporary one in it
+        raise OSError(error.errno, error.strerror, str(folder.parent)) from error
+    return PurePosixPath(entries[0].filename).parts[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai.utils import optional_import
 
-from regplugins.io.files import PathLike
+from regplugins.io.files import PathLike, read_json
 from regplugins.report import sha256
 from regplugins.sharing.archive import pack, unpack
 
@@ -51,7 +51,7 @@ def publish(
         raise ImportError("publish needs huggingface_hub: pip install 'regplugins[hub]'")
     with tempfile.TemporaryDirectory() as folder:
         root = unpack(str(pack(bundle, folder)), Path(folder) / "unpacked")
-        metadata = json.loads((root / "configs/metadata.json").read_text(encoding="utf-8"))
+        metadata = read_json(root / "configs/metadata.json")
         (root / "README.md").write_text(_first_page(root.name, metadata, repository), encoding="utf-8")
         paths = sorted(path for path in root.rglob("*") if path.is_file())
         files = {path.relative_to(root).as_posix(): sha256(path) for path in paths}

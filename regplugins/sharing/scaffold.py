@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from regplugins.data import RandomWarp
-from regplugins.io import atomic_folder, output_folder, write_image
+from regplugins.io import atomic, atomic_folder, output_folder, read_json, write_image
 from regplugins.io.files import PathLike
 from regplugins.report import sha256
 from regplugins.spatial import Grid, resample, resample_labels
@@ -64,6 +64,9 @@ def new(folder: PathLike, template: PathLike = TEMPLATE) -> Path:
     missing = [path for path in needed if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: no such file; give --template, a bundle to begin from")
+    for path in needed:
+        if path.suffix == ".json":
+            read_json(path)
     with atomic_folder(folder) as root:
         for name in ("configs", "docs", "models", "sample", "data"):
             (root / name).mkdir(parents=True)
@@ -124,12 +127,15 @@ def _write_weights(root: Path) -> None:
     parser.read_config(root / "configs/train.json")
     parser["bundle_root"] = str(root)
     torch.manual_seed(0)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models/model.pt")
+    state = parser.get_parsed_content("network_def").state_dict()
+    # A file that is open: the archive would hold the temporary name of one that is not.
+    with atomic(root / "models/model.pt") as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def _write_metadata(root: Path) -> None:
     path = root / "configs/metadata.json"
-    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    metadata: dict[str, Any] = read_json(path)
     metadata |= {
         "version": "0.0.1",
         "changelog": {"0.0.1": "laid out by regplugins new, not trained"},

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,8 @@ _STRIPPED_BACKGROUND = 0.2
 _VOXELS = 96
 # A grid of fewer voxels along an axis shows little of an image that has twice as many there.
 _FEW_VOXELS = 48
+# Voxels along the longest axis of a network grid: fewer show no anatomy.
+_FEWEST = 4
 
 
 def automatic_spacing(grid: Grid) -> float:
@@ -51,7 +55,8 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
         shape: number of voxels an axis; default: as many as cover the image's field of view.
 
     Raises:
-        ValueError: the spacing is none.
+        ValueError: if the spacing is not positive numbers, the grid does not fit into memory, or it keeps fewer than 4
+            voxels along every axis.
     """
     if spacing is None:
         spacing = automatic_spacing(grid)
@@ -59,7 +64,29 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
     sizes = [positive("spacing", size) for size in given]
     if len(sizes) != grid.ndim:
         raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}")
-    return grid.canonical().resized(sizes, shape)
+    image = grid.canonical()
+    extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
+    voxels = shape or [length / size for length, size in zip(extent, sizes, strict=True)]
+    # The two images and the field that a network makes of them, float32.
+    needed, memory = math.prod(voxels) * (2 + grid.ndim) * 4, _memory()
+    if needed > memory:
+        raise ValueError(
+            f"spacing {spacing}: the network grid would have {' x '.join(f'{size:.6g}' for size in voxels)} voxels and "
+            f"take at least {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB; "
+            f"give a {'larger --spacing' if shape is None else 'smaller shape'}"
+        )
+    result = image.resized(sizes, shape)
+    if shape is None and max(result.shape) < min(_FEWEST, max(image.shape)):
+        raise ValueError(
+            f"spacing {spacing}: the network grid would have {' x '.join(map(str, result.shape))} voxels, at least "
+            f"{_FEWEST} along one axis are needed; give a smaller --spacing"
+        )
+    return result
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; infinite where Python does not tell (Windows)."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
 def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
@@ -78,7 +105,7 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
     """Initial transform of a loaded pair, its masks regarded; arguments as of ``initial_transform``.
 
     Raises:
-        ValueError: as ``initial_transform`` does, with the names of the files.
+        ValueError: as ``initial_transform`` does, with the names of the images if these are at fault.
     """
     fixed, moving = pair["fixed"], pair["moving"]
     try:
@@ -93,6 +120,8 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
             moving_mask=pair.get("moving_mask"),
         )
     except ValueError as error:
+        if init not in CHOICES:  # the file is at fault, not the images
+            raise
         raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
 
@@ -185,7 +214,7 @@ class MeetPaird(Transform):
             pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
         if self.shape is None:  # else it is the grid that the network was made for
             _warn_of_coarse_grid(pair)
-        self._warn_of_other_extent(pair, network_grid(fixed_grid, self.spacing))
+        self._warn_of_other_extent(pair, fixed_grid.canonical())
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair, key)
         return pair

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from regplugins.data import ordered_pairs, pair_records, read_datalist
+from regplugins.data.records import OUTPUTS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -66,6 +71,13 @@ PAIR = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
         ('{"training": []}', "non-empty list"),
         (json.dumps([PAIR | {"name": "a"}, PAIR | {"name": "a"}]), "'a' is given twice"),
         (json.dumps([PAIR | {"name": "../a"}]), "no plain folder name"),
+        (json.dumps([PAIR | {"name": "a\nb"}]), r"the name 'a\\nb' is no plain folder name"),
+        (json.dumps([PAIR | {"name": "a\x1b[31m"}]), r"the name 'a\\x1b\[31m' is no plain folder name"),
+        (json.dumps([PAIR | {"name": "ü" * 128}]), "the name 'ü{30}...' is longer than 255 bytes"),
+        (json.dumps([PAIR | {"name": "Summary.CSV"}]), "the name 'Summary.CSV' is that of a file of results"),
+        (json.dumps([PAIR | {"fixed": 3}]), "pairs.json: record 0: fixed must be a path, got 3"),
+        (json.dumps([PAIR, PAIR | {"moving": ["a"]}]), r"pairs.json: record 1: moving must be a path, got \['a'\]"),
+        ("[" * 100_000, r"pairs.json: not JSON that can be read \(nested too deeply\)"),
         (json.dumps([PAIR | {"fixd_label": "x"}]), "fixd_label"),
         (json.dumps([{"fixed": "fixed.nii.gz"}]), "pair '0': no moving"),
     ],
@@ -75,6 +87,18 @@ def test_bad_datalists_are_refused(folder, content, message):
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         pair_records(nothing(), path, folder)
+
+
+def test_no_pair_is_called_like_what_lies_beside_its_folder(folder):
+    """What bundles and the page of a report write at the top of an output folder, by their own words."""
+    configs = "".join(path.read_text() for path in ROOT.glob("bundles/*/configs/*.json"))
+    written = set(re.findall(r"@output_dir \+ '/(\w+\.\w+)'", configs)) | {"report.html", *OUTPUTS}
+    assert {"summary.csv", "metrics.csv", "summary.json"} < written
+    path = folder / "pairs.json"
+    for name in written:
+        path.write_text(json.dumps([PAIR | {"name": name}]))
+        with pytest.raises(ValueError, match="is that of a file of results; choose another"):
+            pair_records(nothing(), path, folder)
 
 
 def test_missing_datalist_and_both_at_once(folder):

@@ -67,6 +67,7 @@ def test_untrained_network_moves_nothing():
     assert RigidInferer(1.0, passes=3)(torch.rand(1, 2, 16, 16, 8), network).abs().max() < 1e-5
 
 
-def test_no_pass():
-    with pytest.raises(ValueError, match="passes must be at least 1, got 0"):
-        RigidInferer(1.0, passes=0)
+@pytest.mark.parametrize("passes", [0, 1.5, "x", True])
+def test_passes_are_a_whole_number(passes):
+    with pytest.raises(ValueError, match=f"passes must be a whole number of at least 1, got {passes!r}"):
+        RigidInferer(1.0, passes=passes)

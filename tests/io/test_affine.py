@@ -101,6 +101,34 @@ def test_wrong_parameters_are_refused(parameters: str, fixed: str, tmp_path: Pat
         read_transform(tmp_path / "wrong.tfm")
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("kind", "parameters", "fixed"),
+    [
+        ("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1 0 0 {}", "0 0 0"),
+        ("AffineTransform_double_3_3", "1 0 0 0 1 0 0 0 1 0 0 0", "0 {} 0"),
+        ("Euler3DTransform_double_3_3", "{} 0 0 0 0 0", "0 0 0 0"),  # ITK crashes on it
+        ("TranslationTransform_double_2_2", "1 {}", ""),
+    ],
+)
+def test_numbers_that_are_not_finite_are_told(
+    kind: str, parameters: str, fixed: str, value: str, tmp_path: Path
+) -> None:
+    lines = f"Transform: {kind}\nParameters: {parameters.format(value)}\nFixedParameters: {fixed.format(value)}\n"
+    composite = "#Insight Transform File V1.0\n#Transform 0\nTransform: CompositeTransform_double_3_3\n#Transform 1\n"
+    for head in ("#Insight Transform File V1.0\n#Transform 0\n", composite):
+        (tmp_path / "bad.tfm").write_text(head + lines)
+        with pytest.raises(ValueError, match=r"bad\.tfm: .*its parameters are NaN or infinite"):
+            read_transform(tmp_path / "bad.tfm")
+
+
+def test_a_composite_of_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    shift = sitk.TranslationTransform(3, (float("nan"), 0.0, 0.0))
+    sitk.WriteTransform(sitk.CompositeTransform([shift]), tmp_path / "bad.h5")
+    with pytest.raises(ValueError, match=r"bad\.h5: its parameters are NaN or infinite"):
+        read_transform(tmp_path / "bad.h5")
+
+
 def test_other_transforms_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"field\.mat.*DisplacementField"):
         write_transform(random_field(GRIDS["ras"]), tmp_path / "field.mat")

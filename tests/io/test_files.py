@@ -4,11 +4,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
 
-from regplugins.io import atomic
+from regplugins.checks import error_line
+from regplugins.io import atomic, atomic_folder, read_json, write_transform
+from regplugins.spatial import AffineTransform
+from tests.full_disk import full_disk
+from tests.itk_truth import GRIDS, random_field
 
 
 def test_a_finished_file_takes_its_name(tmp_path: Path) -> None:
@@ -23,7 +32,7 @@ def test_a_finished_file_takes_its_name(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["field.nii.gz"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_interrupted_file_leaves_what_was_there(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "field.nii.gz"
     path.write_text("old")
@@ -45,3 +54,87 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "file.mat"
     with pytest.raises(FileNotFoundError, match=r"nowhere/file\.mat: its folder does not exist"), atomic(path):
         pass
+
+
+def write_state(path: Path) -> None:
+    with atomic(path) as temporary:
+        torch.save({"weight": torch.rand(5000)}, temporary)
+
+
+def write_volume(path: Path) -> None:
+    with atomic(path) as temporary:
+        nib.save(nib.Nifti1Image(np.random.default_rng(0).random((20, 20, 20)), np.eye(4)), temporary)
+
+
+AFFINE = AffineTransform(torch.eye(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("volume.nii.gz", write_volume),
+        ("model.pt", write_state),
+        ("field.nii.gz", lambda path: write_transform(random_field(GRIDS["ras"]), path)),
+        *((f"affine{suffix}", lambda path: write_transform(AFFINE, path)) for suffix in (".mat", ".tfm", ".h5")),
+    ],
+)
+def test_a_full_disk_is_told_of_the_file_and_leaves_nothing(
+    name: str, write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError) as error, full_disk(60):
+        write(tmp_path / name)
+    line = error_line(error.value)
+    assert line.startswith(f"{tmp_path / name}: ")
+    assert "File too large" in line or "cannot be written" in line
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_while_a_folder_is_made(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(1000))
+
+    def copy(folder: Path) -> None:
+        shutil.copyfile(tmp_path / "source", folder / "copy")
+
+    def write(folder: Path) -> None:
+        write_transform(AFFINE, folder / "affine.txt")
+
+    for make, name in ((copy, "new/copy"), (write, "new/affine.txt")):
+        with pytest.raises(OSError) as error, full_disk(60), atomic_folder(tmp_path / "new") as folder:
+            make(folder)
+        assert error_line(error.value) == f"{tmp_path / name}: File too large"
+        assert os.listdir(tmp_path) == ["source"]
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".mat", "ü" * 125 + ".mat"])
+def test_the_longest_names_that_a_file_system_takes(name: str, tmp_path: Path) -> None:
+    write_transform(AFFINE, tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 300 + ".mat")
+    with pytest.raises(OSError) as error:
+        write_transform(AFFINE, path)
+    assert error_line(error.value) == f"{path}: File name too long"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{ garbage", "not JSON \\(Expecting property name"),
+        (b"", "not JSON \\(Expecting value"),
+        (b"\xff\xfe", "not JSON \\('utf-8' codec"),
+        (b"[" * 100_000, "not JSON that can be read \\(nested too deeply\\)"),
+        (b"[1]", "expected a JSON object, got a list"),
+    ],
+)
+def test_json_that_is_none_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "inference.json"
+    with pytest.raises(FileNotFoundError, match=r"inference\.json: no such file"):
+        read_json(path)
+    path.write_bytes(content)
+    for name in (None, "bundle/inference.json"):
+        with pytest.raises(ValueError, match=f"^{name or path}: {message}"):
+            read_json(path, name)
+    path.write_text('{"a": [1]}')
+    assert read_json(path) == {"a": [1]}

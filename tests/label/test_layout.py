@@ -140,6 +140,23 @@ def test_what_cannot_be_laid_out(tmp_path, monkeypatch, change, message):
     assert not Path("model", HIPPOCAMPUS.name).exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.json", "{ garbage", "not JSON"),
+        ("inference.json", "[1]", "expected a JSON object, got a list"),
+        ("metadata.json", '{"version": "0.1.0", "weights": {}}', "names no output 'pred'"),
+    ],
+)
+def test_a_bundle_whose_files_are_damaged(tmp_path, name, content, message):
+    bundle, sample = tmp_path / "bundles" / HIPPOCAMPUS.name, HIPPOCAMPUS / "sample"
+    shutil.copytree(HIPPOCAMPUS, bundle)
+    (bundle / "configs" / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{HIPPOCAMPUS.name}/configs/{name}: {message}"):
+        lay_out(bundle, tmp_path / "model", sample / "moving.nii.gz", sample / "moving_label.nii.gz")
+    assert not (tmp_path / "model" / HIPPOCAMPUS.name).exists()
+
+
 def test_by_its_command(tmp_path, capsys):
     sample = HIPPOCAMPUS / "sample"
     words = [

@@ -19,7 +19,7 @@ from regplugins.data import load_image, load_label
 from regplugins.io import write_image
 from regplugins.label.cases import annotated, nearest
 from regplugins.label.fusion import likeness, vote
-from regplugins.label.propagation import propagate
+from regplugins.label.propagation import propagate, registering
 from regplugins.label.requests import CONFIG, answer, kept, opened
 from regplugins.label.training import OPTIONS, train, trainable
 from regplugins.losses import LocalNCCLoss
@@ -265,3 +265,14 @@ def test_who_can_learn_from_images_alone():
     assert trainable(ROOT / "bundles/hippocampus_mr_multires_fcn")
     assert not trainable(ROOT / "bundles/brain_mr_gated_gradient")  # wants two sequences of a patient
     assert not trainable(ROOT / "bundles/any_modality_optimization")
+
+
+def test_a_damaged_bundle_is_named_when_the_server_starts(tmp_path):
+    configs = tmp_path / "bundle/configs"
+    configs.mkdir(parents=True)
+    for name in ("metadata.json", "inference.json"):
+        (configs / name).write_text("{ garbage")
+    with pytest.raises(ValueError, match=f"^{configs}/inference.json: not JSON"):
+        registering(tmp_path)
+    with pytest.raises(ValueError, match=f"^{configs}/metadata.json: not JSON"):
+        trainable(tmp_path / "bundle")

@@ -93,6 +93,28 @@ def test_a_mask_of_all_that_is_there_changes_nothing(side, similarity):
     torch.testing.assert_close(masked[there], plain[there], atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("model", [Displacement(), Velocity(), BSpline()])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
+def test_masks_of_everything_are_no_masks(model, symmetric, similarity):
+    pair, _ = warped_pair(33, 36)
+    objective = PairLoss(similarity, SquaredGradientLoss(), 0.3)
+    optimizer = PairOptimizer(objective, [(2, 10), (1, 10)], model=model, symmetric=symmetric)
+    expected, everything = optimizer(pair), torch.ones(1, 1, 33, 36)
+    assert expected.abs().max() > 1
+    for sides in (["fixed_mask"], ["moving_mask"], ["fixed_mask", "moving_mask"]):
+        # Adam enlarges what rounding leaves of a gradient that is zero.
+        torch.testing.assert_close(optimizer(pair, **dict.fromkeys(sides, everything)), expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_one_image_twice_stays_where_it_is(symmetric):
+    pair = warped_pair(33, 36)[0][:, :1].repeat(1, 2, 1, 1)
+    for model in (Displacement(), Velocity(), BSpline()):
+        found = PairOptimizer(OBJECTIVE, [(2, 20), (1, 20)], model=model, symmetric=symmetric)(pair)
+        assert found.norm(dim=1).mean() < 0.1
+
+
 class Pointwise(nn.Module):
     """An objective that looks at no voxel's neighbours."""
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_file_of_another_dimension(tmp_path: Path) -> None:
 def test_unknown_word(init: str) -> None:
     with pytest.raises(ValueError, match=f"none, fov, centre, rigid, affine or a transform file, got '{init}'"):
         initial_transform(init, *IMAGES)
+
+
+@pytest.mark.parametrize("init", [[1], True, None, 3.0, {}])
+def test_what_is_no_word(init: object) -> None:
+    with pytest.raises(ValueError, match=f"affine or a transform file, got {re.escape(repr(init))}$"):
+        initial_transform(init, *IMAGES)  # type: ignore[arg-type]
 
 
 def test_images_of_different_dimension() -> None:

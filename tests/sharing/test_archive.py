@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import stat
 import threading
@@ -96,6 +97,21 @@ class TestPack:
         [
             (lambda root: (root / "configs/metadata.json").unlink(), FileNotFoundError, "no bundle"),
             (lambda root: (root / "configs/metadata.json").write_text("{}"), ValueError, "not a bundle's metadata"),
+            (
+                lambda root: (root / "configs/metadata.json").write_text("{ garbage"),
+                ValueError,
+                f"^{NAME}/configs/metadata.json: not JSON",
+            ),
+            (
+                lambda root: (root / "configs/inference.json").write_text("[1]"),
+                ValueError,
+                f"^{NAME}/configs/inference.json: expected a JSON object, got a list",
+            ),
+            (
+                lambda root: (root / "docs/picture.png").write_bytes(bytes(50_000_001)),
+                ValueError,
+                r"holds 'docs/picture\.png' of 50 MB, a file has at most 50 MB",
+            ),
             (lambda root: (root / "models/model.pt").unlink(), FileNotFoundError, "models/model.pt is missing"),
             (lambda root: (root / "models/model.pt").write_bytes(b"PK"), ValueError, "models/model.pt does not load"),
             (
@@ -247,20 +263,61 @@ class TestUnpack:
         def again(entries: dict[zipfile.ZipInfo, bytes]) -> None:
             entries[zipfile.ZipInfo(f"{NAME}/{name}")] = b"{}"
 
-        self.refused(repacked(archive, tmp_path / "twice.zip", again), tmp_path, r"holds .*train\.json twice")
+        self.refused(repacked(archive, tmp_path / "twice.zip", again), tmp_path, r"holds '.*/train\.json' twice")
 
-    def test_what_would_fill_a_disk(self, archive, tmp_path):
+    def test_files_that_are_one_where_case_does_not_count(self, archive, tmp_path):
+        def again(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries[zipfile.ZipInfo(f"{NAME}/configs/Train.json")] = b"{}"
+
+        message = f"holds '{NAME}/configs/train.json' and '{NAME}/configs/Train.json', which differ in case"
+        self.refused(repacked(archive, tmp_path / "case.zip", again), tmp_path, message)
+
+    @pytest.mark.parametrize("name", ["configs/a\nb.json", "docs/\x1b[31mred.md", "docs/\x85.md"])
+    def test_names_that_would_forge_a_terminals_output(self, name, archive, tmp_path):
+        def add(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries[zipfile.ZipInfo(f"{NAME}/{name}")] = b"{}"
+
+        message = re.escape(f"it holds {f'{NAME}/{name}'!r}")
+        self.refused(repacked(archive, tmp_path / "forged.zip", add), tmp_path, message)
+
+    def test_the_entry_that_is_wrong_is_named(self, archive, tmp_path):
+        def add(entries: dict[zipfile.ZipInfo, bytes]) -> None:
+            entries[zipfile.ZipInfo("another/configs/train.json")] = b"{}"
+
+        message = f"it holds several folders: 'another', '{NAME}'$"
+        self.refused(repacked(archive, tmp_path / "two.zip", add), tmp_path, message)
+
+    @pytest.mark.parametrize(
+        ("sizes", "method", "message"),
+        [
+            # Text that becomes a thousandth, in an archive that is large otherwise.
+            ([2 * 10**6], zipfile.ZIP_DEFLATED, r"holds '\w+/docs/0\.md', which becomes more than 100 times as large"),
+            ([5 * 10**7 + 1], zipfile.ZIP_STORED, r"holds '\w+/docs/0\.md' of 50 MB, a file has at most 50 MB"),
+            ([5 * 10**7] * 4, zipfile.ZIP_STORED, "it would take 20[0-9] MB, a bundle has at most 200 MB"),
+        ],
+    )
+    def test_what_would_fill_a_disk(self, sizes, method, message, archive, tmp_path):
         shutil.copy(archive, tmp_path / "bomb.zip")
-        with zipfile.ZipFile(tmp_path / "bomb.zip", "a", zipfile.ZIP_DEFLATED) as file:
-            for number in range(8):
-                file.writestr(f"{NAME}/docs/{number}.md", bytes(10 * archive.stat().st_size + 3 * 10**7))
-        self.refused(tmp_path / "bomb.zip", tmp_path, "no archive of one bundle, it would become 100 times as large")
+        with zipfile.ZipFile(tmp_path / "bomb.zip", "a", method) as file:
+            for number, size in enumerate(sizes):
+                file.writestr(f"{NAME}/docs/{number}.md", bytes(size))
+        self.refused(tmp_path / "bomb.zip", tmp_path, message)
+
+    def test_a_password(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "secret.zip", "w") as file:
+            file.writestr(f"{NAME}/LICENSE", "text")
+        data = bytearray((tmp_path / "secret.zip").read_bytes())
+        for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            data[data.index(mark) + place] |= 1  # the flag of an entry that is encrypted
+        (tmp_path / "secret.zip").write_bytes(data)
+        self.refused(tmp_path / "secret.zip", tmp_path, r"secret\.zip: damaged, or no zip file \(.*password required")
 
     def test_a_file_that_is_a_folder_too(self, archive, tmp_path):
         def below(entries: dict[zipfile.ZipInfo, bytes]) -> None:
             entries[zipfile.ZipInfo(f"{NAME}/configs/train.json/more.json")] = b"{}"
 
-        self.refused(repacked(archive, tmp_path / "below.zip", below), tmp_path, r"below\.zip: damaged, or no archive")
+        message = r"below\.zip: no archive of one bundle, it holds '\w+/configs/train\.json' as a file and as a folder"
+        self.refused(repacked(archive, tmp_path / "below.zip", below), tmp_path, message)
 
     def test_an_empty_file_of_the_sha256(self, archive, tmp_path):
         shutil.copy(archive, tmp_path)
@@ -289,7 +346,7 @@ class TestUnpack:
             entries[zipfile.ZipInfo(f"{NAME}/large_files.yml")] = b"large_files: 3"
 
         broken = repacked(archive, tmp_path / "broken.zip", change)
-        with pytest.raises(ValueError, match=r"large_files\.yml: not a list of files as pack writes it"):
+        with pytest.raises(ValueError, match=rf"^{NAME}/large_files\.yml: not JSON"):
             unpack(str(broken), tmp_path / "out")
         assert not any((tmp_path / "out").iterdir())
 
@@ -297,6 +354,13 @@ class TestUnpack:
         shutil.copy(archive, tmp_path / "www")
         bundle = unpack(f"{server}/{archive.name}", tmp_path / "out", digest(archive))
         assert contents(bundle) == contents(unpack(str(archive), tmp_path / "again"))
+
+    def test_an_address_that_gives_nothing(self, server, tmp_path):
+        closed = "http://127.0.0.1:9/bundle.zip"
+        for address, reason in ((f"{server}/absent.zip", "404"), (closed, "Connection refused")):
+            with pytest.raises(ConnectionError, match=rf"^{address}: cannot be downloaded \(.*{reason}"):
+                unpack(address, tmp_path / "out")
+        assert not any((tmp_path / "out").iterdir())
 
 
 class TestWithMonai:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,14 @@ class TestRefusals:
         (tmp_path / NAME).mkdir()
         with pytest.raises(FileExistsError, match=NAME):
             new(tmp_path / NAME, TEMPLATE)
+
+    @pytest.mark.parametrize("name", ["metadata.json", "train.json"])
+    def test_a_template_that_is_damaged(self, name, tmp_path):
+        template = shutil.copytree(TEMPLATE, tmp_path / "template")
+        (template / "configs" / name).write_text("{ garbage")
+        with pytest.raises(ValueError, match=f"^{template}/configs/{name}: not JSON"):
+            new(tmp_path / NAME, template)
+        assert [path.name for path in tmp_path.iterdir()] == ["template"]
 
     def test_no_template(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="--template"):

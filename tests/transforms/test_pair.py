@@ -150,10 +150,45 @@ def test_unknown_interpolation_is_refused():
         ReturnPaird(label_interpolation="cubic")
 
 
-@pytest.mark.parametrize("spacing", [0, -1.0, "wide", [1.0, 2.0], [1.0, 0.0, 1.0]])
+@pytest.mark.parametrize("spacing", [0, -1.0, "wide", [1.0, 2.0], [1.0, 0.0, 1.0], True, [1.0, True, 1.0]])
 def test_spacing_that_is_none_is_refused(spacing):
     with pytest.raises(ValueError, match="spacing must be"):
         network_grid(GRIDS["oblique"], spacing)
+
+
+@pytest.mark.parametrize("spacing", [1e-9, [2.0, 2.0, 1e-12]])
+def test_a_grid_that_no_memory_holds_is_refused(spacing):
+    message = (
+        r"spacing .*: the network grid would have .* x .* x .* voxels and take at least .* GB of memory, this .* GB"
+    )
+    with pytest.raises(ValueError, match=message + "; give a larger --spacing"):
+        network_grid(GRIDS["oblique"], spacing)
+    with pytest.raises(ValueError, match=r"voxels and take at least .*; give a smaller shape"):
+        network_grid(GRIDS["oblique"], 1.0, (10**5, 10**5, 10**5))
+
+
+def test_a_grid_that_shows_nothing_of_an_image_is_refused():
+    grid = Grid((20, 12, 3), torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0], dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"spacing 1e9: .* 1 x 1 x 1 voxels, at least 4 an axis.*a smaller --spacing"):
+        network_grid(grid, "1e9")
+    with pytest.raises(ValueError, match="would have 5 x 3 x 4 voxels"):
+        network_grid(grid, 4.0)
+    # An axis of few voxels keeps them, and a shape that is given is what the network wants.
+    assert network_grid(grid, (3.0, 3.0, 5.0)).shape == (7, 4, 3)
+    assert network_grid(grid, 40.0, (8, 8, 8)).shape == (8, 8, 8)
+
+
+@pytest.mark.parametrize("fault", ["nan", "a word"])
+def test_a_file_of_an_initial_transform_is_named_first(fault, tmp_path):
+    path = tmp_path / "start.tfm"
+    path.write_text(
+        f"Transform: AffineTransform_double_3_3\nParameters: {fault} 0 0 0 1 0 0 0 1 0 0 0\nFixedParameters: 0 0 0\n"
+    )
+    with pytest.raises(ValueError, match=f"^{path}: "):
+        MeetPaird(1.0, str(path))(pair(image(blobs((8, 8, 8))), image(blobs((8, 8, 8), 1))))
+    # Where the images are at fault they are.
+    with pytest.raises(ValueError, match=r"^f and m: the fixed image is constant"):
+        MeetPaird(1.0, "centre")(pair(image(np.ones((8, 8, 8), np.float32)), image(blobs((8, 8, 8), 1))))
 
 
 def test_two_dimensions():

@@ -21,7 +21,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.train import TrainTask
 
 import regplugins
-from regplugins.checks import first_cause
+from regplugins.checks import error_line
+from regplugins.io import read_json
 from regplugins.label import propagation, requests, training
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Propagation(InferTask):
     """Labels of annotated images of the datastore, by one bundle."""
 
     def __init__(self, app: MyApp, bundle: Path, labels: dict[str, int]) -> None:
-        task = json.loads((bundle / "configs/metadata.json").read_text(encoding="utf-8"))["task"]
+        task = read_json(bundle / "configs/metadata.json")["task"]
         super().__init__(InferType.SEGMENTATION, labels, 3, task, dict(requests.CONFIG))
         self.app = app
         self.bundle = bundle
@@ -108,7 +109,7 @@ class MyApp(MONAILabelApp):
         except Exception as error:
             logger.exception("infer")
             # What MONAI Label's own exceptions say never reaches a client.
-            raise HTTPException(status_code=400, detail=str(first_cause(error))) from error
+            raise HTTPException(status_code=400, detail=error_line(error)) from error
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Slides have no place here; MONAI Label would open whatever file a request names."""
