@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 from jsonschema import Draft202012Validator
-from monai.bundle import verify_metadata
+from monai.bundle import ConfigParser, verify_metadata
 
-from tests.bundles.cases import CASES
+from regplugins.data import PATH_KEYS
+from tests.bundles.cases import CASES, BundleCase
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
@@ -222,3 +223,24 @@ def test_schema_rejects(change: Callable[[dict[str, Any]], None]) -> None:
     bad = copy.deepcopy(good)
     change(bad)
     assert not validator.is_valid(bad)
+
+
+# Keys that say where files are, what is told, and where and how fast it is computed; the inputs' and the weights' own
+# sha256 are compared besides.
+_NO_SETTINGS = {*PATH_KEYS, "bundle_root", "dataset_dir", "datalist", "output_dir", "weights", "models_dir"} | {
+    *("device", "compile", "memory", "failed_pairs", "resume", "verbose")
+}
+
+
+@pytest.mark.parametrize("overlays", [[], ["refine"]], ids=["inference", "refine"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_whatever_changes_a_result_is_in_its_settings(case: BundleCase, overlays: list[str]) -> None:
+    """Else --resume would keep what was made with another value."""
+    files = [ROOT / "bundles" / case.name / f"configs/{name}.json" for name in ("inference", *overlays)]
+    if not all(file.exists() for file in files):
+        pytest.skip("the bundle has no such configuration")
+    config = ConfigParser.load_config_files([str(file) for file in files])
+    values = {key for key, value in config.items() if not isinstance(value, dict)}
+    values -= {key for key, value in config.items() if isinstance(value, str) and "@" in value}  # made of other keys
+    values -= {"imports", "initialize", "run", "finalize", "handlers"}
+    assert values - _NO_SETTINGS <= config["settings"].keys()

@@ -50,7 +50,6 @@ class PairEvaluator(SupervisedEvaluator):
         self.preprocessing = preprocessing
         self.folders = folders
         self.is_stopped_by_failure = choice("failed_pairs", failed_pairs, {"skip": False, "stop": True})
-        self.failures: dict[str, str] = {}
 
     def run(self) -> None:
         """Register all pairs that are neither done nor registered by another process; print what came out.
@@ -58,23 +57,22 @@ class PairEvaluator(SupervisedEvaluator):
         Raises:
             RuntimeError: if pairs failed, with their names; or if another run writes into the output folder.
         """
-        self.failures.clear()
         with self.folders.opened():
             _say(self.folders.announcement())
             super().run()
         _say(self.folders.results())
-        if self.failures:
-            named = "; ".join(f"{name}: {reason}" for name, reason in list(self.failures.items())[:_NAMED])
-            more = "; ..." if len(self.failures) > _NAMED else ""
-            count = f"{len(self.failures)} of {len(self.folders.records)} pairs failed"
-            raise RuntimeError(f"{count}, see {self.folders.table}: {named}{more}")
+        rows = self.folders.rows()
+        failures = [f"{row['name']}: {row['error']}" for row in rows if row["status"] == "failed"]
+        if failures:
+            more = "; ..." if len(failures) > _NAMED else ""
+            named = "; ".join(failures[:_NAMED])
+            raise RuntimeError(f"{len(failures)} of {len(rows)} pairs failed, see {self.folders.table}: {named}{more}")
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
         with self.folders.claimed(batchdata) as is_claimed:
             if not is_claimed:
                 return {}
             try:
-                self.folders.writer.keep_inputs(batchdata)
                 # The postprocessing takes it from there, beside the output.
                 engine.state.batch = self.preprocessing(batchdata)
                 output: dict[str, Any] = super()._iteration(engine, engine.state.batch)
@@ -86,7 +84,6 @@ class PairEvaluator(SupervisedEvaluator):
                 self.folders.fail(batchdata, error)
                 if self.is_stopped_by_failure:
                     raise
-                self.failures[batchdata["name"]] = error_line(error)
                 logger.warning("pair '%s' failed: %s", batchdata["name"], error_line(error))
                 logger.info("where it failed:", exc_info=True)
                 return {}

@@ -17,10 +17,11 @@ from regplugins.io.files import (
 )
 from regplugins.io.images import write_image
 from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
-from regplugins.io.locks import folder_lock
+from regplugins.io.locks import FolderLock, folder_lock
 from regplugins.io.transform_files import may_hold_field, read_transform, write_transform
 
 __all__ = [
+    "FolderLock",
     "are_fields",
     "atomic",
     "atomic_folder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,32 +18,85 @@ except ImportError:  # Windows has no such locks: there two runs are not kept ap
     fcntl = None
 
 _NAME = ".lock"
+# Whoever releases a shared lock holds it alone for a moment.
+_PAUSE = 0.1
 
 
-@contextmanager
-def folder_lock(folder: Path, shared: bool = False) -> Iterator[bool]:
-    """Hold a folder for the time of the block; the operating system lets go of it when the process dies.
+class FolderLock:
+    """Lock of a folder, which the operating system releases when the process dies.
 
     The folder is made if need be, and removed again at the end if nothing was written into it.
 
     Args:
         folder: the folder.
-        shared: hold it together with others that hold it shared, instead of alone.
+        purpose: holders that share it have the same one.
+    """
+
+    def __init__(self, folder: Path, purpose: str = "") -> None:
+        self._path = folder / _NAME
+        self._purpose = purpose.encode()
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._descriptor: int | None = None
+
+    def acquire(self, shared: bool = False, retries: int = 0) -> bool:
+        """Hold the folder, alone or together with others that share it.
+
+        Returns:
+            Whether it is held; False: another one holds it, or shares it for another purpose.
+        """
+        for attempt in range(retries + 1):
+            self._descriptor = _acquire(self._path, shared)
+            if self._descriptor is not None:
+                break
+            if attempt < retries:
+                time.sleep(_PAUSE)
+        if self._descriptor is not None and not self._is_for_purpose(self._descriptor, shared):
+            os.close(self._descriptor)
+            self._descriptor = None
+        return self._descriptor is not None
+
+    def share(self) -> None:
+        """Let others share a folder that is held alone."""
+        if self._descriptor is not None:
+            _lock(self._descriptor, shared=True)
+
+    def release(self) -> None:
+        """Let go of the folder, if it is held."""
+        if self._descriptor is None:
+            return
+        if _lock(self._descriptor, shared=False):  # else others share it
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = None
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty
+                return
+
+    def _is_for_purpose(self, descriptor: int, shared: bool) -> bool:
+        """Compare the purpose with that of the other holders, or note it if there are none."""
+        if os.pread(descriptor, len(self._purpose) + 1, 0) == self._purpose:
+            return True
+        if shared and not _lock(descriptor, shared=False):
+            return False
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, self._purpose, 0)
+        return not shared or _lock(descriptor, shared=True)
+
+
+@contextmanager
+def folder_lock(folder: Path, shared: bool = False, purpose: str = "") -> Iterator[bool]:
+    """Hold a folder for the time of the block, see ``FolderLock``.
 
     Yields:
-        Whether it is held; False: another run holds it.
-
-    Raises:
-        NotADirectoryError: if the folder is a file.
+        Whether it is held; False: another one holds it.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    descriptor = _acquire(folder / _NAME, shared)
+    lock = FolderLock(folder, purpose)
     try:
-        yield descriptor is not None
+        yield lock.acquire(shared)
     finally:
-        if descriptor is not None:
-            _release(folder / _NAME, descriptor, shared)
-            _remove_empty(made)
+        lock.release()
 
 
 def _acquire(path: Path, shared: bool) -> int | None:
@@ -52,6 +106,8 @@ def _acquire(path: Path, shared: bool) -> int | None:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # another run has just removed the folder, which it left empty
+            if path.parent.is_dir():
+                raise
             continue
         if not _lock(descriptor, shared):
             os.close(descriptor)
@@ -62,13 +118,8 @@ def _acquire(path: Path, shared: bool) -> int | None:
         os.close(descriptor)
 
 
-def _release(path: Path, descriptor: int, shared: bool) -> None:
-    if not shared or _lock(descriptor, shared=False):  # the last of those that share it
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
-
-
 def _lock(descriptor: int, shared: bool) -> bool:
+    """Lock a file, or change its lock, if no other holder keeps it from that."""
     if fcntl is None:
         return True
     try:
@@ -77,11 +128,3 @@ def _lock(descriptor: int, shared: bool) -> bool:
         # Some network file systems know no locks: a run there is worth more than its lock.
         return error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
     return True
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:  # not empty
-            return

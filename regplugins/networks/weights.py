@@ -31,13 +31,14 @@ def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
 
 def listed_sha256(path: Path) -> str | None:
     """What a bundle's ``metadata.json`` lists as the sha256 of a file; None if it lists none, or there is no bundle."""
-    bundle = path.resolve().parent.parent
+    folder = path.parent.resolve()  # not the file: caches keep it elsewhere, under another name
+    bundle = folder.parent
     metadata = bundle / "configs/metadata.json"
     if not metadata.is_file():
         return None
     try:
         weights = json.loads(metadata.read_text(encoding="utf-8")).get("weights", {})
-        entry = weights.get(path.resolve().relative_to(bundle).as_posix())
+        entry = weights.get(f"{folder.name}/{path.name}")
         return None if entry is None else str(entry["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{metadata}: not a bundle's metadata ({error!r})") from error

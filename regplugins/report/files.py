@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -28,16 +29,6 @@ from regplugins.report.pair_figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import Grid, coarsened
 from regplugins.transforms.timing import stage
-
-# What every registered pair has.
-_ALWAYS = (
-    "warped.nii.gz",
-    "transform_0GenericAffine.mat",
-    "transform_1Warp.nii.gz",
-    "transform_1InverseWarp.nii.gz",
-    "report.png",
-    "report.json",
-)
 
 
 class WritePaird(Transform):
@@ -74,21 +65,26 @@ class WritePaird(Transform):
         """Where the results of a pair go: ``output_dir``, or the folder of its ``name`` in there."""
         return self.output_dir / record["name"] if "name" in record else self.output_dir
 
-    def keep_inputs(self, record: Mapping[str, Any]) -> None:
-        """Refuse a pair of which an input would be overwritten.
+    def keep_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse pairs of which one's input would be overwritten by its own or another one's output.
 
         Raises:
             ValueError: if an input lies where an output would go.
         """
-        inputs = [record[key] for key in PATH_KEYS if key in record]
-        for name in OUTPUTS:
-            keep_inputs(self.folder(record) / name, inputs)
+        inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
+        for folder in map(self.folder, records):
+            for name in OUTPUTS:
+                keep_inputs(folder / name, [inputs.get((folder / name).resolve())])
+
+    @cached_property
+    def purpose(self) -> str:
+        """Settings, weights and version as a sha256: pairs of one purpose are registered alike."""
+        made_with = [self.settings, self._weights_sha256, versions()["regplugins"]]
+        return hashlib.sha256(json_text({"made_with": made_with}).encode()).hexdigest()
 
     def is_complete(self, record: Mapping[str, Any]) -> bool:
         """Whether all results of a pair are there, from the same inputs, weights, settings and version."""
         folder = self.folder(record)
-        if not all((folder / name).is_file() for name in _ALWAYS):
-            return False
         try:
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
             inputs = {swapped_key(k) if report["swapped"] else k: entry for k, entry in report["inputs"].items()}
@@ -99,8 +95,10 @@ class WritePaird(Transform):
             made_with = (report["versions"]["regplugins"], report["weights"] and report["weights"]["sha256"])
             if made_with != (versions()["regplugins"], self._weights_sha256):
                 return False
+            if any((folder / name).stat().st_size != size for name, size in report["outputs_bytes"].items()):
+                return False
             return all(sha256(paths[key]) == entry["sha256"] for key, entry in inputs.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # an input is gone, or another's report
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a file is gone, or another's report
             return False
 
     @cached_property
@@ -127,6 +125,10 @@ class WritePaird(Transform):
             grid = pair["grid"]
             report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}
         report |= {"warnings": pair.get("warnings", []), "swapped": pair.get("exchanged", False)}
+        written = (folder / part for name in OUTPUTS for part in (name, f"reverse/{name}"))
+        report["outputs_bytes"] = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in written if path.is_file()
+        }
         write_json(report, folder / "report.json")
         return pair
 

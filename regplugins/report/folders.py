@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
-from regplugins.io import folder_lock
+from regplugins.io import FolderLock, folder_lock, remove_temporaries
 from regplugins.report.files import WritePaird
 from regplugins.report.summary import write_json
 from regplugins.report.table import report_row, write_table
@@ -54,23 +54,30 @@ class PairFolders:
 
         Raises:
             RuntimeError: if another run writes into the folder.
+            ValueError: if an input of a pair lies where an output would go.
         """
-        with ExitStack() as stack:
-            if self.is_single:
-                self._hold(stack, shared=False)
-                self._forget()
+        self.writer.keep_inputs(self.records)
+        lock = FolderLock(self.writer.output_dir, self.writer.purpose)
+        try:
+            if dist.is_initialized() and dist.get_rank() > 0:
+                dist.barrier()
+                self._hold(lock, shared=True)
             else:
-                if _is_first() and not _is_restarted():
-                    with ExitStack() as alone:
-                        self._hold(alone, shared=self.resume)
-                        self._forget()
+                self._hold(lock, shared=self.resume and not self.is_single)
+                if not _is_restarted():
+                    self._forget()
+                if not self.is_single:
+                    lock.share()
                 if dist.is_initialized():
                     dist.barrier()
-                self._hold(stack, shared=True)
             try:
                 yield
+                if dist.is_initialized():
+                    dist.barrier()  # torchrun would end the others at the first process that fails
             finally:
                 self._write_table()
+        finally:
+            lock.release()
 
     @contextmanager
     def claimed(self, record: Mapping[str, str]) -> Iterator[bool]:
@@ -130,18 +137,18 @@ class PairFolders:
             return {"name": name, "status": "failed", "error": _read(folder / FAILURE)["error"]}
         return {"name": name, "status": "missing"}
 
-    def _hold(self, stack: ExitStack, shared: bool) -> None:
-        root = self.writer.output_dir
-        if not stack.enter_context(folder_lock(root, shared)):
+    def _hold(self, lock: FolderLock, shared: bool) -> None:
+        if not lock.acquire(shared, retries=5):
             raise RuntimeError(
-                f"{root}: another run writes into this folder; wait for it, or choose another --output_dir "
-                "(runs with --resume True may share the pairs of one datalist)"
+                f"{self.writer.output_dir}: another run writes into this folder; wait for it, or choose another "
+                "--output_dir (runs with --resume True and the same settings may share the pairs of one datalist)"
             )
 
     def _forget(self) -> None:
         """Remove what would be taken for a result of this run: the table, failures, and reports that do not fit."""
         if not self.resume:
             self.table.unlink(missing_ok=True)
+            remove_temporaries(self.writer.output_dir)
         for record in self.records:
             folder = self.writer.folder(record)
             if not folder.is_dir():
@@ -150,6 +157,7 @@ class PairFolders:
                 # What another run is about to write must not be taken for what it was.
                 if not self.is_single and not stack.enter_context(folder_lock(folder)):
                     continue
+                remove_temporaries(folder)
                 (folder / FAILURE).unlink(missing_ok=True)
                 if not (self.resume and self.writer.is_complete(record)):
                     (folder / REPORT).unlink(missing_ok=True)
@@ -162,10 +170,6 @@ class PairFolders:
         while (rows := self.rows()) != written:
             write_table(rows, self.table)
             written = rows
-
-
-def _is_first() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _is_restarted() -> bool:

@@ -94,12 +94,13 @@ def test_resume_registers_what_is_not_done(register, run, datalist, bundle, tmp_
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((30, 40, 30)), affine), tmp_path / "good_1.nii.gz")
     for name in BAD:
         (tmp_path / f"{name}.nii.gz").write_bytes((tmp_path / "good_0.nii.gz").read_bytes())
-    (tmp_path / "o/good_2/warped.nii.gz").unlink()
+    warped = tmp_path / "o/good_2/warped.nii.gz"
+    warped.write_bytes(warped.read_bytes()[:-100])
     options = {"datalist": str(datalist), "init": "none", "output_dir": str(tmp_path / "o")}
     run("inference", resume=True, **options)
     assert {row["status"] for row in rows(tmp_path / "o").values()} == {"done"}
     kept = {name: path.stat().st_mtime_ns == before[name] for name, path in reports.items()}
-    # The second one's image is another now, of the third a result was missing.
+    # The second one's image is another now, of the third a result is damaged.
     assert kept == {"good_0": True, "good_1": False, "good_2": False}
     assert list((tmp_path / "o").rglob("failed.json")) == []
     run("inference", resume=True, interpolation="nearest", **options)
@@ -120,6 +121,25 @@ def test_runs_with_resume_share_the_pairs(bundle, datalist, tmp_path):
     assert {row["status"] for row in rows(tmp_path / "o").values()} == {"done"}
 
 
+def test_runs_with_other_settings_do_not_share(register, run, datalist, tmp_path):
+    register()
+    reports = {path: path.read_bytes() for path in (tmp_path / "o").rglob("report.json")}
+    with folder_lock(tmp_path / "o", shared=True, purpose="other settings"):
+        assert "another run writes into this folder" in register(resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "o").rglob("report.json")} == reports
+
+
+def test_an_input_that_another_pair_would_overwrite(register, datalist, tmp_path):
+    records = json.loads(datalist.read_text())
+    (tmp_path / "o/good_1").mkdir(parents=True)
+    precious = tmp_path / "o/good_1/warped.nii.gz"
+    precious.write_bytes((tmp_path / "good_1.nii.gz").read_bytes())
+    records[0]["fixed"] = "o/good_1/warped.nii.gz"
+    datalist.write_text(json.dumps(records))
+    assert "good_1/warped.nii.gz: is an input" in register()
+    assert precious.read_bytes() == (tmp_path / "good_1.nii.gz").read_bytes()
+
+
 @pytest.mark.parametrize("options", [{}, {"datalist": None}, {"resume": True}], ids=["datalist", "single", "resume"])
 def test_a_folder_that_another_run_writes_into(register, options, tmp_path):
     with folder_lock(tmp_path / "o"):
@@ -138,10 +158,9 @@ def test_an_old_report_does_not_outlive_a_failed_run(run, bundle, register, tmp_
 
 def test_what_a_killed_run_left_is_removed(run, tmp_path):
     (tmp_path / "o").mkdir()
-    left = tmp_path / "o/.0123456789ab-transform_1Warp.nii.gz"
-    left.write_bytes(b"half")
+    (tmp_path / "o/.0123456789ab-transform_1Warp.nii.gz").write_bytes(b"half")
+    (tmp_path / "o/.0123456789ab-summary.csv").touch()
     others = tmp_path / "o/.notes"
     others.touch()
     run("inference", output_dir=str(tmp_path / "o"))
-    assert not left.exists()
-    assert others.exists()
+    assert [path.name for path in (tmp_path / "o").glob(".*")] == [others.name]

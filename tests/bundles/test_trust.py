@@ -64,6 +64,15 @@ class TestSha256:
         assert message.startswith(str(own_bundle / "models/model.pt"))
         assert "--weights FILE.pt" in message
 
+    def test_weights_that_are_a_link(self, own_bundle, tmp_path):
+        """As caches of downloads keep them."""
+        weights = own_bundle / "models/model.pt"
+        blob = tmp_path / "blob"
+        blob.write_bytes((own_bundle / "models/model_weak.pt").read_bytes())
+        weights.unlink()
+        weights.symlink_to(blob)
+        assert str(weights) in refusal(own_bundle, tmp_path / "o")
+
     def test_own_weights_register_from_where_training_leaves_them(self, own_bundle, data_of, tmp_path):
         training = {"dataset_dir": str(data_of(HIPPOCAMPUS)), **HIPPOCAMPUS.few_steps, "max_epochs": 1, "amp": False}
         run_bundle(own_bundle, "train", output_dir=str(tmp_path / "training"), **training)
