@@ -151,7 +151,7 @@ class TestPreparation:
     def test_no_such_pairs(self, run, tmp_path):
         with pytest.raises(RuntimeError) as error:
             run("prepare", datalist=str(tmp_path / "none.json"), dataset_dir=str(tmp_path / "data"))
-        assert "none.json: no such datalist" in str(first_cause(error.value))
+        assert "none.json: no such file" in str(first_cause(error.value))
         assert not (tmp_path / "data").exists()
 
 

@@ -107,12 +107,12 @@ class TestInference:
         air = np.abs(np.random.default_rng(0).normal(0, 5, values.shape))
         nib.save(nib.Nifti1Image(np.where(values > 0, values, air), brain.affine), tmp_path / "head.nii.gz")
         pair = {"fixed": str(tmp_path / "head.nii.gz"), "moving": str(bundle / "sample/moving.nii.gz")}
-        run("inference", output_dir=str(tmp_path / "out"), init=aligned, spacing=6.0, **pair)
+        run("inference", output_dir=str(tmp_path / "out"), init=aligned, spacing=4.0, **pair)
         (message,) = warnings_of_ours()
         assert message.startswith(f"{pair['fixed']}: does not look like a brain without its skull")
 
     def test_sample_gets_none(self, aligned, run, warnings_of_ours, tmp_path):
-        run("inference", output_dir=str(tmp_path), init=aligned, spacing=6.0)
+        run("inference", output_dir=str(tmp_path), init=aligned, spacing=4.0)
         assert warnings_of_ours() == set()
 
     def test_gradient_branch_is_made_use_of(self, bundle):

@@ -69,7 +69,7 @@ class TestTransform:
     def test_number_of_passes(self, run, tmp_path):
         with pytest.raises(RuntimeError) as error:
             run("inference", output_dir=str(tmp_path), passes=0)
-        assert "passes must be at least 1, got 0" in str(first_cause(error.value))
+        assert "passes must be a whole number of at least 1, got 0" in str(first_cause(error.value))
 
 
 class TestOrder:
