@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,15 @@ from regplugins.io.reading import reading
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _POSITION = "0020|0032"
+_ORIENTATION = "0020|0037"
+_INSTANCE_NUMBER = "0020|0013"
+_THICKNESS = "0018|0050"
 # Fraction of the distance between slices: one that lies farther from its place is missing a neighbor.
 _UNEVEN = 0.1
+# Fraction of a pixel: slices may be shifted against the first one by so much at the end of a series.
+_TILTED = 0.1
+# Distance between slices in units of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
+_APART = 1.5
 
 
 def is_dicom(path: Path) -> bool:
@@ -27,18 +35,18 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path) -> Any:
+def read_dicom(path: Path) -> tuple[Any, list[str]]:
     """Read a volume.
 
     Args:
         path: folder with the slices of one series (other kinds of files may lie beside them), or a multi-frame file.
 
     Returns:
-        3-D ITK image.
+        3-D ITK image, and warnings that slices may be missing at an end of the series or at regular distances.
 
     Raises:
-        ValueError: if a file of the folder is damaged or of another series, a slice is missing, or there is but one.
-            The message names the folder and the files.
+        ValueError: if a file of the folder is damaged or of another series, a slice is missing, there is but one, or
+            slices are tilted against their stacking direction. The message names the folder and the files.
     """
     names = _series(path) if path.is_dir() else [str(path)]
     if len(names) > 1:
@@ -47,7 +55,7 @@ def read_dicom(path: Path) -> Any:
         image = itk.imread(names[0])
     if image.GetLargestPossibleRegion().GetSize()[2] == 1:
         raise ValueError(f"{path}: a single DICOM slice, not a volume; give the folder that holds its whole series")
-    return image
+    return image, []
 
 
 def _series(folder: Path) -> list[str]:
@@ -81,11 +89,16 @@ def _is_index(names: Sequence[str]) -> bool:
 
 
 def _expected(file: Path) -> bool:
-    """Whether a file ought to be a slice: not hidden, as some systems' companion files are, nor the medium's index."""
-    return file.is_file() and not file.name.startswith(".") and not _is_index([file.name]) and is_dicom(file)
+    """Whether a file ought to be a slice: not hidden, as some systems' companion files are, nor the medium's index.
+
+    On media, names of slices have no suffix, or end in a number as UIDs do. So does that of an empty or cut file.
+    """
+    if not file.is_file() or file.name.startswith(".") or _is_index([file.name]):
+        return False
+    return not any(character.isalpha() for character in file.suffix) or is_dicom(file)
 
 
-def _read_slices(folder: Path, names: Sequence[str]) -> Any:
+def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     with reading(folder):
         reader = itk.ImageSeriesReader.New(FileNames=names)
         reader.SetSpacingWarningRelThreshold(math.inf)  # slices are checked here
@@ -93,17 +106,33 @@ def _read_slices(folder: Path, names: Sequence[str]) -> Any:
         headers = reader.GetMetaDataDictionaryArray()
     positions: dict[tuple[float, ...], str] = {}
     for name, header in zip((Path(name).name for name in names), headers, strict=True):
-        if not header.HasKey(_POSITION):
+        position = tuple(_numbers(header, _POSITION))
+        if len(position) != 3:
             raise ValueError(f"{folder}: {name} does not say where it lies (tag {_POSITION}), slices cannot be ordered")
-        position = tuple(float(number) for number in header[_POSITION].split("\\"))
         if position in positions:
             raise ValueError(
                 f"{folder}: {positions[position]} and {name} lie at one position; of a time series, or of several "
                 "contrasts, give one volume in a folder of its own"
             )
         positions[position] = name
-    _check_even(folder, list(positions.values()), np.array(list(positions)))
-    return reader.GetOutput()
+    places = np.array(list(positions))
+    _check_even(folder, list(positions.values()), places)
+    image, stack = reader.GetOutput(), places[-1] - places[0]
+    _check_tilt(folder, stack, _numbers(headers[0], _ORIENTATION), _TILTED * min(list(image.GetSpacing())[:2]))
+    missing = _missing_numbers([_numbers(header, _INSTANCE_NUMBER) for header in headers])
+    warnings = _gap_warnings(folder, _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1))
+    if missing:
+        warnings.append(f"{folder}: slice numbers {missing} are missing (InstanceNumber), the series may be incomplete")
+    return image, warnings
+
+
+def _numbers(header: Any, tag: str) -> list[float]:
+    """The numbers of a DICOM tag; none if it is absent, empty or holds something else."""
+    try:
+        numbers = [float(number) for number in header[tag].split("\\")] if header.HasKey(tag) else []
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
 
 
 def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> None:
@@ -117,3 +146,39 @@ def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> No
             f"{folder}: slices are not evenly spaced: {gaps[worst]:.4g} mm between {names[worst]} and "
             f"{names[worst + 1]}, most are {usual:.4g} mm apart; add the missing slices, or resample the series"
         )
+
+
+def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], tolerance: float) -> None:
+    """Refuse slices that are shifted in their plane: ITK would stack them at right angles.
+
+    Args:
+        folder: of the series, for the message.
+        stack: ``(3,)`` vector from the first to the last slice, mm.
+        orientation: unit vectors of the rows and of the columns.
+        tolerance: shift of the last slice that is let pass, mm.
+    """
+    if len(orientation) != 6:
+        raise ValueError(f"{folder}: slices do not say how they are oriented (tag {_ORIENTATION})")
+    normal = np.cross(orientation[:3], orientation[3:])
+    along, shift = abs(float(stack @ normal)), float(np.linalg.norm(np.cross(stack, normal)))
+    if shift > tolerance:
+        raise ValueError(
+            f"{folder}: slices are tilted against their stacking direction by "
+            f"{math.degrees(math.atan2(shift, along)):.2g} degrees (gantry tilt); resample the series first"
+        )
+
+
+def _missing_numbers(numbers: Sequence[Sequence[float]]) -> str:
+    """Ranges of numbers that a count of slices leaves out, from 0 or 1 on; "" if most do not follow each other."""
+    known = sorted({int(number) for one in numbers for number in one})
+    if len(known) != len(numbers) or 2 * np.count_nonzero(np.diff(known) == 1) < len(known):
+        return ""
+    gaps = [(a + 1, b - 1) for a, b in pairwise([min(1, known[0]) - 1, *known]) if b - a > 1]
+    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in gaps)
+
+
+def _gap_warnings(folder: Path, thickness: Sequence[float], distance: float) -> list[str]:
+    if not thickness or not 0 < _APART * thickness[0] < distance:
+        return []
+    apart = f"slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart"
+    return [f"{folder}: {apart}: every second may be missing"]

@@ -35,7 +35,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
         path: ends in one of ``NIFTI_SUFFIXES``.
 
     Returns:
-        Array ``(*spatial)``, its grid, and warnings about its place.
+        Array ``(*spatial)``, its grid, and warnings about its place and the scale of its values.
 
     Raises:
         ValueError: if it is damaged, not a 2-D or 3-D image of one real number a voxel, or no form of its header is
@@ -58,11 +58,15 @@ def read_nifti_grid(path: Path) -> tuple[Grid, list[str]]:
     with reading(path):
         header = nib.load(path).header
         with ImageOpener(path) as file:
-            # nibabel corrects what it loads; the file's own voxel sizes are needed here.
-            pixdim = type(header).from_fileobj(file, check=False)["pixdim"].astype(np.float64)
+            # nibabel corrects what it loads; the file's own voxel sizes and scale are needed here.
+            stored = type(header).from_fileobj(file, check=False)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
     real_voxels(path, dtype)
-    return _place(path, spatial_shape(path, shape), header, torch.from_numpy(pixdim[1 : len(shape) + 1]))
+    pixdim = torch.from_numpy(stored["pixdim"].astype(np.float64))
+    grid, warnings = _place(path, spatial_shape(path, shape), header, pixdim[1 : len(shape) + 1])
+    if not np.isfinite(stored["scl_slope"]):
+        warnings.append(f"{path}: its scl_slope is {stored['scl_slope']}, its values are read without scaling")
+    return grid, warnings
 
 
 def _place(path: Path, shape: tuple[int, ...], header: Any, pixdim: torch.Tensor) -> tuple[Grid, list[str]]:

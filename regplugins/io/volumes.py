@@ -25,7 +25,7 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
         path: file or folder.
 
     Returns:
-        Array ``(*spatial)``, 2-D or 3-D, its grid, and warnings about its place, which name the file.
+        Array ``(*spatial)``, 2-D or 3-D, its grid, and warnings, which name the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -35,7 +35,7 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
     path = _existing(path)
     if path.name.endswith(NIFTI_SUFFIXES):
         return read_nifti(path)
-    image = read_dicom(path) if path.is_dir() or is_dicom(path) else _read_with_itk(path)
+    image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
     one_channel(path, image.GetNumberOfComponentsPerPixel())
     array, meta = ITKReader().get_data(image)
     real_voxels(path, array.dtype)
@@ -44,7 +44,7 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
         grid = right_angled(shape, torch.as_tensor(meta["affine"], dtype=torch.float64))
     except ValueError as error:
         raise ValueError(f"{path}: its affine {error}; resample it first") from error
-    return array.reshape(shape), grid, []
+    return array.reshape(shape), grid, warnings
 
 
 def read_grid(path: PathLike) -> tuple[Grid, list[str]]:

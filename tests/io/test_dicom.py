@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,12 @@ def test_what_is_no_slice_may_lie_beside_a_series(slices: list[Path]) -> None:
     (folder / "scan.json").write_text("{}")
     (folder / "._0.dcm").write_bytes(b"companion of another system")
     (folder / "DICOMDIR").write_bytes(dicom(b"1.2.840.10008.1.3.10", element(4, 0x1130, b"CS", b"SET")))
-    values, grid, _ = read_volume(folder)
+    for ending in ("xml", "csv", "pdf", "jpg", "png", "nii.gz"):
+        (folder / f"scan.{ending}").write_bytes(b"")
+    values, grid, warnings = read_volume(folder)
     np.testing.assert_array_equal(values, array_of(IMAGE))
     assert grid.matches(GRID)
+    assert warnings == []
 
 
 @pytest.mark.parametrize("missing", [(3,), (3, 4)])
@@ -64,6 +68,18 @@ def test_a_damaged_slice_is_not_dropped(slices: list[Path], ending: str, size: i
     last = slices[-1].rename(slices[-1].with_name(f"last{ending}"))
     last.write_bytes(last.read_bytes()[:size])
     with pytest.raises(ValueError, match=rf"series: last{ending} cannot be read as DICOM slices"):
+        read_volume(last.parent)
+
+
+@pytest.mark.parametrize("name", ["s006", "IM-0001-0006", "slice.006", "1.2.840.10008.6"])
+@pytest.mark.parametrize("size", [0, 100])
+def test_an_empty_or_cut_slice_without_a_suffix_is_not_dropped(slices: list[Path], name: str, size: int) -> None:
+    for k, path in enumerate(slices):
+        slices[k] = path.rename(path.with_name(f"s{k:03d}"))
+    last = slices[-1].rename(slices[-1].with_name(name))
+    read_volume(last.parent)
+    last.write_bytes(last.read_bytes()[:size])
+    with pytest.raises(ValueError, match=rf"series: {name} cannot be read as DICOM slices"):
         read_volume(last.parent)
 
 
@@ -103,3 +119,106 @@ def test_a_file_of_many_frames_is_a_volume(tmp_path: Path) -> None:
         values, grid, _ = read_volume(path)
         np.testing.assert_array_equal(values, array_of(IMAGE))
         assert grid.matches(GRID)
+
+
+def rewrite(slices: list[Path], tag: str, values: Sequence[object]) -> None:
+    """Replace a tag, of each slice by a value of its own."""
+    for path, value in zip(slices, values, strict=True):
+        plane = sitk.ReadImage(str(path))
+        plane.SetMetaData(tag, str(value))
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(path))
+        writer.Execute(plane)
+
+
+def warnings_of(slices: list[Path]) -> list[str]:
+    folder = slices[0].parent
+    _, _, warnings = read_volume(folder)
+    assert all(warning.startswith(f"{folder}: ") for warning in warnings)
+    return [warning.removeprefix(f"{folder}: ") for warning in warnings]
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("turned", [False, True])
+def test_tilted_slices_are_refused(slices: list[Path], direction: int, turned: bool) -> None:
+    """By atan(0.6 / 2) = 17 degrees, of a stack along the axes and of an oblique one."""
+    turn = rotation(3, 20) if turned else np.eye(3)
+    orientation = "\\".join(f"{x:.9f}" for x in turn[:, :2].T.ravel())
+    rewrite(slices, "0020|0037", [orientation] * len(slices))
+    for shift in (0.6, 0.0):
+        steps = [turn @ (0, shift * k, 2 * direction * k) for k in range(len(slices))]
+        rewrite(slices, "0020|0032", ["\\".join(f"{x:.9f}" for x in step) for step in steps])
+        if shift:
+            message = r"series: slices are tilted against their stacking direction by 17 degrees \(gantry tilt\)"
+            with pytest.raises(ValueError, match=message):
+                read_volume(slices[0].parent)
+    read_volume(slices[0].parent)
+
+
+def test_a_shift_of_rounding_is_no_tilt(slices: list[Path]) -> None:
+    """A tenth of a pixel of 1.5 mm at the last of 7 slices is 0.15 mm, 0.025 mm a slice."""
+    rewrite(slices, "0020|0037", ["1\\0\\0\\0\\1\\0"] * len(slices))
+    rewrite(slices, "0020|0032", [f"0\\{0.024 * k:.3f}\\{2 * k}" for k in range(len(slices))])
+    read_volume(slices[0].parent)
+    rewrite(slices, "0020|0032", [f"0\\{0.026 * k:.3f}\\{2 * k}" for k in range(len(slices))])
+    with pytest.raises(ValueError, match=r"tilted .* by 0\.74 degrees"):
+        read_volume(slices[0].parent)
+
+
+def test_slices_without_an_orientation_are_refused(slices: list[Path]) -> None:
+    tag = struct.pack("<HH", 0x20, 0x37)
+    for path in slices:  # a private number in place of the tag
+        path.write_bytes(path.read_bytes().replace(tag, struct.pack("<HH", 0x20, 0x38)))
+    with pytest.raises(ValueError, match=r"series: slices do not say how they are oriented \(tag 0020\|0037\)"):
+        read_volume(slices[0].parent)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [
+        ((3, 4, 5, 6, 7, 8, 9), "1 to 2"),
+        ((9, 8, 7, 6, 5, 4, 3), "1 to 2"),
+        ((1, 5, 2, 6, 3, 7, 8), "4"),  # interleaved, without its last slice
+        ((1, 2, 4, 5, 6, 9, 10), "3, 7 to 8"),
+        ((0, 2, 3, 4, 5, 6, 7), "1"),
+        (range(2_000_000_001, 2_000_000_008), "1 to 2000000000"),
+    ],
+)
+def test_missing_slice_numbers_are_warned_of(slices: list[Path], numbers: Sequence[int], missing: str) -> None:
+    rewrite(slices, "0020|0013", numbers)
+    assert warnings_of(slices) == [
+        f"slice numbers {missing} are missing (InstanceNumber), the series may be incomplete"
+    ]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(7),
+        range(1, 8),
+        range(7, 0, -1),
+        (1, 5, 2, 6, 3, 7, 4),
+        range(1, 15, 2),
+        range(5, 210, 30),
+        [1] * 7,
+        [""] * 7,
+    ],
+)
+def test_other_ways_to_number_slices_are_not(slices: list[Path], numbers: Sequence[object]) -> None:
+    rewrite(slices, "0020|0013", numbers)
+    assert warnings_of(slices) == []
+
+
+def test_slices_that_lie_far_apart_are_warned_of(slices: list[Path]) -> None:
+    """Slices of 3 mm."""
+    for path in slices[1::2]:
+        path.unlink()
+    assert warnings_of(slices) == ["slices of 3 mm lie 6 mm apart: every second may be missing"]
+
+
+@pytest.mark.parametrize("thickness", ["2.5", "2.1", "6", "0", ""])
+def test_gaps_as_usual_in_mr_are_not(slices: list[Path], thickness: str) -> None:
+    """Slices that lie 3 mm apart, and a thickness that is not known."""
+    rewrite(slices, "0018|0050", [thickness] * len(slices))
+    assert warnings_of(slices) == []

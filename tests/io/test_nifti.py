@@ -54,7 +54,7 @@ def write(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, in
     for axis, row in zip("xyz", sform[0], strict=False):
         header[f"srow_{axis}"] = row
     header["sform_code"] = sform[1]
-    for name, value in {"magic": b"n+1", "vox_offset": 352, **fields}.items():
+    for name, value in {"magic": b"n+1", "vox_offset": 352, "scl_slope": 1, "scl_inter": 0, **fields}.items():
         header[name] = value
     path.write_bytes(header.binaryblock + bytes(4) + VALUES.tobytes(order="F"))
     return path
@@ -182,3 +182,11 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"image\.nii\.gz: cannot be read as an image \(CRC check failed"):
         read_nifti(path)
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf, -np.inf])
+def test_a_scale_that_is_not_finite_is_warned_of(tmp_path: Path, slope: float) -> None:
+    path = write(tmp_path / "image.nii", (RIGHT, 1), (RIGHT, 1), scl_slope=slope)
+    values, _, warnings = read_nifti(path)
+    assert warnings == [f"{path}: its scl_slope is {slope}, its values are read without scaling"]
+    np.testing.assert_array_equal(values, sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T)
