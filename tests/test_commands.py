@@ -18,7 +18,7 @@ import torch
 
 from regplugins.__main__ import main
 from regplugins.data.hippocampus import TEST_CASES, VALIDATION_CASES
-from regplugins.io import read_transform, write_landmarks, write_transform
+from regplugins.io import folder_lock, read_transform, write_landmarks, write_transform
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
 from tests.full_disk import full_disk
 from tests.itk_truth import (
@@ -283,6 +283,12 @@ def test_report_of_another_tools_transforms(run):
     torch.testing.assert_close(
         transform_points(again, points), transform_points(itk_chain(), points), atol=1e-3, rtol=0
     )
+
+
+def test_report_into_a_folder_that_a_run_writes_into(run):
+    with folder_lock(Path("out")), pytest.raises(SystemExit, match="a run writes into this folder"):
+        run("report out warp.nii.gz affine.mat --fixed fixed.nii.gz --moving moving.nii.gz")
+    assert not Path("out").exists()
 
 
 def test_bundles_and_the_state_of_their_weights(run, tmp_path):

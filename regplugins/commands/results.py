@@ -134,7 +134,11 @@ def report(
     pair = regplugins.transforms.CarryPaird(regplugins.io.read_chain(transforms), fill=fill)(
         regplugins.transforms.LoadPaird(landmark_space)(record)
     )
-    regplugins.report.WritePaird(output_dir)(regplugins.report.MeasurePaird()(pair))
+    measured = regplugins.report.MeasurePaird()(pair)
+    with regplugins.io.folder_lock(Path(output_dir)) as is_held:
+        if not is_held:
+            raise RuntimeError(f"{output_dir}: a run writes into this folder; wait for it, or choose another one")
+        regplugins.report.WritePaird(output_dir)(measured)
     return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 
 
