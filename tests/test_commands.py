@@ -98,6 +98,39 @@ class TestApply:
         truth = np.genfromtxt("points.csv", delimiter=",", skip_header=1, usecols=(0, 1, 2))
         np.testing.assert_allclose(found, truth, atol=1e-6)
 
+    @pytest.mark.parametrize("inverse", [False, True])
+    def test_landmarks_outside_the_first_field_are_told(self, run, caplog, inverse):
+        """The field lies 300 mm away, and the affine transform before it brings the points there."""
+        away = torch.eye(4, dtype=torch.float64)
+        away[:3, 3] = torch.tensor([300.0, 300, 0])
+        grid = Grid(FIXED.shape, away @ FIXED.affine)
+        write_transform(DisplacementField(torch.zeros(3, *FIXED.shape), grid), "far.nii.gz")
+        write_transform(AffineTransform(torch.linalg.inv(away) if inverse else away), "away.mat")
+        files = "far.nii.gz away.mat --inverse" if inverse else "away.mat far.nii.gz"
+        points = points_in(FIXED, 5)
+        write_landmarks(points, "near.csv")
+        run(f"apply {files} --landmarks near.csv --output o.csv")
+        assert "outside" not in caplog.text
+        write_landmarks(points + torch.tensor([0.0, 0, 1000]), "beyond.csv")
+        run(f"apply {files} --landmarks beyond.csv --output o.csv")
+        place = "the grid of the displacement field that is applied first"
+        assert f"beyond.csv: 5 of 5 landmarks lie outside {place}, read as RAS mm; expected points in" in caplog.text
+
+    def test_landmarks_of_the_other_world_are_told(self, run, caplog):
+        away = torch.eye(4, dtype=torch.float64)
+        away[:2, 3] = 300
+        grid = Grid(FIXED.shape, away @ FIXED.affine)
+        write_transform(DisplacementField(torch.zeros(3, *FIXED.shape), grid), "far.nii.gz")
+        write_landmarks(points_in(grid, 5), "lps.csv", "LPS")
+        run("apply far.nii.gz --landmarks lps.csv --output o.csv")
+        assert (
+            "lps.csv: 5 of 5 landmarks lie outside the grid of the displacement field that is applied first, read as "
+            "RAS mm; as LPS 5 would lie inside, try --landmark_space LPS"
+        ) in caplog.text
+        caplog.clear()
+        run("apply far.nii.gz --landmarks lps.csv --output o.csv --landmark_space LPS")
+        assert "outside" not in caplog.text
+
 
 class TestFiles:
     @pytest.mark.parametrize("output", ["chain.h5", "chain.nii.gz"])

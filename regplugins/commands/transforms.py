@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from regplugins.spatial import DisplacementField, Transform
 
 logger = logging.getLogger(__name__)
@@ -181,7 +183,21 @@ def _carry_landmarks(transform: Transform, path: str, output: str, space: str) -
     points = regplugins.io.read_landmarks(path, space)
     if points.shape[1] != transform.ndim:
         raise ValueError(f"{path}: {points.shape[1]}-D points, the transform is {transform.ndim}-D")
+    _warn_outside(transform, points, path, space)
     regplugins.io.write_landmarks(transform(points), output, space, regplugins.io.read_landmark_names(path))
+
+
+def _warn_outside(transform: Transform, points: Tensor, path: str, space: str) -> None:
+    """Warn of points outside the displacement field that is applied first: it continues from its border there."""
+    inner: Transform = regplugins.spatial.AffineTransform.identity(transform.ndim)
+    for part in reversed(regplugins.spatial.CompositeTransform([transform]).transforms):
+        if isinstance(part, regplugins.spatial.DisplacementField):
+            names = path, "the grid of the displacement field that is applied first"
+            _, message = regplugins.io.landmarks_outside(points, part.grid, names, space, inner)
+            if message:
+                logger.warning("%s", message)
+            return
+        inner = part @ inner
 
 
 def _resample_file(

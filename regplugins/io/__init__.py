@@ -16,7 +16,7 @@ from regplugins.io.files import (
     sha256,
 )
 from regplugins.io.images import write_image
-from regplugins.io.landmarks import read_landmark_names, read_landmarks, write_landmarks
+from regplugins.io.landmarks import landmarks_outside, read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.locks import FolderLock, folder_lock
 from regplugins.io.transform_files import may_hold_field, read_transform, write_transform
 
@@ -30,6 +30,7 @@ __all__ = [
     "folder_lock",
     "in_existing_folder",
     "keep_inputs",
+    "landmarks_outside",
     "may_hold_field",
     "output_folder",
     "read_chain",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from regplugins.io.files import PathLike, atomic, existing
 from regplugins.io.lps import flip_points
+from regplugins.spatial import AffineTransform, Grid, Transform
 
 _AXES = ["x", "y", "z"]
 
@@ -75,6 +76,36 @@ def write_landmarks(points: Tensor, path: PathLike, space: str = "RAS", names: S
         header, rows = [*header, "name"], [[*row, name] for row, name in zip(rows, names, strict=True)]
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def landmarks_outside(
+    points: Tensor, grid: Grid, names: tuple[PathLike, PathLike], space: str, inner: Transform | None = None
+) -> tuple[int, str]:
+    """Count landmarks that lie in a grid's field of view or less than a voxel beyond it, and describe the others.
+
+    Args:
+        points: ``(points, n)`` RAS+ mm.
+        grid: where they are expected.
+        names: of the landmarks' file, and of what has the grid.
+        space: "RAS" or "LPS", the world of the file's numbers.
+        inner: carries the points to the world of the grid; default: they are there.
+
+    Returns:
+        The number inside, and a sentence, empty if all are inside; it names the other space if that puts more inside.
+    """
+    inner = inner or AffineTransform.identity(grid.ndim)
+    view = grid.resized(grid.spacing, [size + 2 for size in grid.shape])
+    inside, flipped = (int(view.contains(inner(part)).sum()) for part in (points, flip_points(points)))
+    count = len(points)
+    if inside == count:
+        return inside, ""
+    message = f"{names[0]}: {count - inside} of {count} landmarks lie outside {names[1]}, read as {space} mm"
+    if flipped > inside:
+        other = "LPS" if space == "RAS" else "RAS"
+        message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
+    elif inside == 0:
+        message += "; expected points in the world of the image, not voxel indices"
+    return inside, message
 
 
 def _check(space: str) -> None:

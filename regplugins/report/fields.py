@@ -16,6 +16,7 @@ from regplugins.report.panels import Deformation, grid_lines
 _GRID, _JACOBIAN = 5, 6
 _FOLDED_COLOR = "#e000e0"
 _LINES, _SHADES = 26, 24
+_TICK_GAP = 6  # pixels between the numbers below a color bar
 _VOLUME_RATIOS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 # Without viridis' yellow end, which is lost on white paper.
 _LENGTHS = LinearSegmentedColormap.from_list("lengths", colormaps["viridis"](np.linspace(0, 0.85, 256)), _SHADES)
@@ -34,7 +35,7 @@ def draw_grids(canvas: Canvas, fields: Sequence[Deformation]) -> None:
             color = _LENGTHS(int(shade))
             canvas.lines(row, _GRID, segments[shades == shade], edgecolor=color, linewidth=0.75, capstyle="round")
         canvas.lines(row, _GRID, segments[folded], edgecolor=_FOLDED_COLOR, linewidth=1.5)
-    ticks = [f"{tick:.3g}" for tick in (0, longest / 2, longest)]
+    ticks = [f"{float(f'{tick:.3g}'):g}" for tick in (0, longest / 2, longest)]  # 12300, not 1.23e+04
     _color_bar(canvas, _GRID, _LENGTHS, ticks, "displacement (mm)")
 
 
@@ -62,9 +63,14 @@ def draw_folding(canvas: Canvas, percent: float | None, fields: Sequence[Deforma
 
 
 def _color_bar(canvas: Canvas, column: int, colors: Colormap, ticks: Sequence[str], name: str) -> None:
-    """A bar below a column, its ends and its middle named."""
+    """A bar below a column, its ends named, and its middle where it has room."""
     x, y, width, height = canvas.layout.colour_bar(column)
     canvas.image((x, y, width, height), np.linspace(0, 1, 256)[None], cmap=colors, norm=Normalize(0, 1))
-    for share, tick, side in zip((0, 0.5, 1), ticks, ("left", "center", "right"), strict=True):
+    left, middle, right = (
         canvas.text((x + share * width, y - 0.3 * height), tick, ha=side, va="top", fontsize=9)
+        for share, tick, side in zip((0, 0.5, 1), ticks, ("left", "center", "right"), strict=True)
+    )
+    room = middle.get_window_extent().padded(_TICK_GAP)
+    if any(room.overlaps(end.get_window_extent()) for end in (left, right)):
+        middle.remove()
     canvas.text((x + width / 2, y - 2.0 * height), name, ha="center", va="top", fontsize=9.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,13 @@ from regplugins.io import (
 )
 from regplugins.report.pair_figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
-from regplugins.spatial import Grid, coarsened
+from regplugins.spatial import DisplacementField, Grid, coarsened, coarsening_error
 from regplugins.transforms.timing import stage
+from regplugins.transforms.warn import warn
+
+
+# Voxels of the fixed image by which a coarser field may differ.
+_MAX_FIELD_ERROR = 0.05
 
 
 class WritePaird(Transform):
@@ -42,7 +47,8 @@ class WritePaird(Transform):
         weights: file of the network's weights, for the report; None if there are none.
         settings: what else the report is to say of how the pair was registered: text, numbers, lists and mappings.
         field_spacing: mm between the voxels of the two written displacement fields, along an axis at least the fixed
-            image's own; they reach a voxel beyond the fixed image. Default: the fixed image's grid.
+            image's own; they reach a voxel beyond the fixed image. The report has the largest difference from the
+            full fields, and a warning above 0.05 voxel. Default: the fixed image's grid.
 
     Raises:
         NotADirectoryError: ``output_dir`` is a file.
@@ -124,6 +130,8 @@ class WritePaird(Transform):
         if "grid" in pair:
             grid = pair["grid"]
             report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}
+        if "field_spacing_error_voxels" in pair:
+            report["field_spacing_error_voxels"] = pair["field_spacing_error_voxels"]
         report |= {"warnings": pair.get("warnings", []), "swapped": pair.get("exchanged", False)}
         written = (folder / part for name in OUTPUTS for part in (name, f"reverse/{name}"))
         report["outputs_bytes"] = {
@@ -132,11 +140,12 @@ class WritePaird(Transform):
         write_json(report, folder / "report.json")
         return pair
 
-    def _write_files(self, pair: Mapping[str, Any], folder: Path) -> None:
+    def _write_files(self, pair: MutableMapping[str, Any], folder: Path) -> None:
         grid = Grid.from_image(pair["fixed"])
+        fields = self._stored_fields(pair, grid)  # before the picture, which shows the warnings
         # The picture is drawn by one thread, and compression leaves it time.
         with ThreadPoolExecutor(max_workers=1) as writer:
-            volumes = writer.submit(self._write_volumes, pair, grid, folder)
+            volumes = writer.submit(self._write_volumes, pair, grid, fields, folder)
             pair_figure(folder / "report.png", pair)
             volumes.result()
         write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
@@ -146,17 +155,34 @@ class WritePaird(Transform):
         else:
             (folder / "warped_landmarks.csv").unlink(missing_ok=True)
 
-    def _write_volumes(self, pair: Mapping[str, Any], grid: Grid, folder: Path) -> None:
+    def _stored_fields(self, pair: MutableMapping[str, Any], grid: Grid) -> dict[str, DisplacementField]:
+        """The fields as they are written; of coarser ones the error is added to the pair, with a warning if large."""
+        fields = {"forward": pair["displacement"], "inverse": pair["inverse"].sample(grid)}
+        if self.field_spacing is None:
+            return fields
+        stored = {way: coarsened(field, self.field_spacing) for way, field in fields.items()}
+        errors = {way: coarsening_error(field, stored[way]) for way, field in fields.items()}
+        pair["field_spacing_error_voxels"] = errors
+        if max(errors.values()) > _MAX_FIELD_ERROR:
+            losses = ", ".join(f"{way} {error:.2g}" for way, error in errors.items())
+            warn(
+                pair,
+                f"{pair['paths']['moving']}: the displacement fields stored at {self.field_spacing:g} mm differ from "
+                f"the full ones by up to {max(errors.values()):.2g} voxel ({losses}); give a smaller --field_spacing",
+            )
+        return stored
+
+    def _write_volumes(
+        self, pair: Mapping[str, Any], grid: Grid, fields: Mapping[str, DisplacementField], folder: Path
+    ) -> None:
         write_image(pair["warped"], grid, folder / "warped.nii.gz")
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
         else:
             (folder / "warped_label.nii.gz").unlink(missing_ok=True)
-        fields = {"transform_1Warp": pair["displacement"], "transform_1InverseWarp": pair["inverse"].sample(grid)}
-        for name, field in fields.items():
-            kept = field if self.field_spacing is None else coarsened(field, self.field_spacing)
-            write_transform(kept, folder / f"{name}.nii.gz")
+        write_transform(fields["forward"], folder / "transform_1Warp.nii.gz")
+        write_transform(fields["inverse"], folder / "transform_1InverseWarp.nii.gz")
         for key in ("moving", "fixed"):
             if "synthesised" in pair:
                 write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")

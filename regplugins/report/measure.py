@@ -26,10 +26,9 @@ from regplugins.metrics import (
     sample_points,
     sd_log_jacobian,
     sd_log_jacobian_learn2reg,
-    target_registration_error,
     warped_agreement,
 )
-from regplugins.report.plausibility import signs_of_failure
+from regplugins.report.plausibility import landmark_errors, signs_of_failure
 from regplugins.spatial import AffineTransform, Grid, jacobian_determinant, resample
 from regplugins.spatial import Transform as SpatialTransform
 from regplugins.spatial.transforms import slabs
@@ -89,7 +88,8 @@ class MeasurePaird(Transform):
             if "fixed_label" in pair and "moving_label" in pair:
                 measures |= _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
-                measures["tre_mm"] = _landmark_errors(pair)
+                errors = landmark_errors(pair)
+                measures["tre_mm"] = {when: landmark_statistics(error) for when, error in errors.items()}
             if "truth" in pair:
                 measures["endpoint_error_mm"] = _endpoint_errors(pair)
                 if self.motion:
@@ -181,12 +181,6 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
             for when, by_label in scores.items()
         }
     return found
-
-
-def _landmark_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    moving, fixed = pair["moving_landmarks"], pair["fixed_landmarks"]
-    places = {"before": pair["start"](fixed), "after": pair["warped_landmarks"]}
-    return {when: landmark_statistics(target_registration_error(points, moving)) for when, points in places.items()}
 
 
 def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:

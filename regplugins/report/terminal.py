@@ -27,15 +27,15 @@ def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
         rows: of a table of pairs; those without figures are left out.
 
     Returns:
-        Lines of equal columns; empty if no row has figures.
+        Lines of equal columns, "-" where a figure is missing; empty if no row has figures.
     """
     statistics = summarise(rows)
-    lines = [
-        (name, _cell(statistics, f"{column}_before"), _cell(statistics, f"{column}_after"), unit)
-        for name, column, unit in _COMPARED
-    ]
-    lines += [(name, "", _cell(statistics, column), unit) for name, column, unit in _AFTER]
-    lines = [line for line in lines if line[2]]
+    lines = []
+    for name, column, unit in _COMPARED:
+        before, after = (_cell(statistics, f"{column}_{when}") for when in ("before", "after"))
+        if before or after:
+            lines.append((name, before or "-", after or "-", unit))
+    lines += [(name, "", _cell(statistics, column), unit) for name, column, unit in _AFTER if column in statistics]
     if not lines:
         return ""
     lines.insert(0, ("", "before", "after", ""))

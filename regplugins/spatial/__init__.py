@@ -7,7 +7,7 @@ World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") ar
 
 from __future__ import annotations
 
-from regplugins.spatial.coarsening import coarsened
+from regplugins.spatial.coarsening import coarsened, coarsening_error
 from regplugins.spatial.ddf import compose, enlarge, exponentiate, jacobian_determinant
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
@@ -29,6 +29,7 @@ __all__ = [
     "averaged",
     "centre",
     "coarsened",
+    "coarsening_error",
     "compose",
     "crop",
     "enlarge",

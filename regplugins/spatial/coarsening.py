@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.transforms import DisplacementField
+from regplugins.spatial.transforms import DisplacementField, slabs
 
 # Weight of the squared second differences. It fixes the voxels that hardly any of the field's own depends on.
 _SMOOTHNESS = 1e-3
@@ -36,6 +36,25 @@ def coarsened(field: DisplacementField, spacing: float) -> DisplacementField:
             component = torch.tensordot(projection, component, dims=([1], [axis])).movedim(0, axis)
         out.copy_(component)
     return DisplacementField(vectors, grid)
+
+
+def coarsening_error(field: DisplacementField, coarse: DisplacementField) -> float:
+    """Largest distance between the points to which two fields move the voxels of the first, in voxels of its grid.
+
+    Args:
+        field: 2-D or 3-D.
+        coarse: its approximation, as by :func:`coarsened`.
+    """
+    n = field.ndim
+    largest = 0.0
+    for rows in slabs(field.grid.shape):
+        # A slab as a grid of its own, since sampling on a grid is much faster than at points.
+        affine = field.grid.affine.clone()
+        affine[:n, n] += rows.start * affine[:n, 0]
+        part = Grid((rows.stop - rows.start, *field.grid.shape[1:]), affine)
+        difference = DisplacementField(coarse.sample(part).vectors - field.vectors[:, rows], part)
+        largest = max(largest, float(difference.to_ddf().norm(dim=0).max()))
+    return largest
 
 
 def _projection(fine: Grid, coarse: Grid, axis: int) -> Tensor:

@@ -10,8 +10,7 @@ import torch
 from monai.transforms import Transform
 
 from regplugins.data.volumes import load_image, load_label, load_mask
-from regplugins.io import read_landmarks, read_transform
-from regplugins.io.lps import flip_points
+from regplugins.io import landmarks_outside, read_landmarks, read_transform
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
@@ -120,18 +119,9 @@ def _check_in_view(paths: Mapping[str, str], pair: dict[str, Any], side: str) ->
     key, space = f"{side}_landmarks", pair["landmark_space"]
     if key not in pair:
         return
-    grid = Grid.from_image(pair[side])
-    view = grid.resized(grid.spacing, [size + 2 for size in grid.shape])
-    inside, flipped = (int(view.contains(points).sum()) for points in (pair[key], flip_points(pair[key])))
-    count = len(pair[key])
-    if inside == count:
-        return
-    message = f"{paths[key]}: {count - inside} of {count} landmarks lie outside {paths[side]}, read as {space} mm"
-    if flipped > inside:
-        other = "LPS" if space == "RAS" else "RAS"
-        message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
-    elif inside == 0:
-        message += "; expected points in the world of that image, not voxel indices"
-    if inside == 0:
+    names = paths[key], paths[side]
+    inside, message = landmarks_outside(pair[key], Grid.from_image(pair[side]), names, space)
+    if message and inside == 0:
         raise ValueError(message)
-    warn(pair, message)
+    if message:
+        warn(pair, message)

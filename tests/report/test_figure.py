@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from regplugins.report import registration_figure
+from regplugins.report.canvas import Canvas
+from regplugins.report.fields import draw_grids
 from regplugins.report.layout import Layout
+from regplugins.report.panels import deformation
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid
 
@@ -294,3 +298,18 @@ def test_a_tensor_off_the_grid_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"warped must be of the shape \(1, 16, 20, 12\).*got \(1, 15, 20, 12\)"):
         registration_figure(tmp_path / "report.png", grid=GRID, **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("longest", [0.0123, 0.8, 61.5, 12345.6, 1234567.0, 3.3e12])
+def test_numbers_below_a_color_bar_do_not_overlap(longest: float) -> None:
+    planes = display_planes(GRID, tuple(size // 2 for size in SHAPE))
+    canvas = Canvas(Layout(planes, 7, "", ""))
+    displacement = torch.zeros(3, *SHAPE)
+    displacement[0] = longest
+    draw_grids(canvas, [deformation(displacement, GRID, plane) for plane in planes])
+    *ticks, _ = canvas.figure.texts
+    boxes = sorted((text.get_window_extent().extents.tolist() for text in ticks), key=lambda box: box[0])
+    assert all(left[2] < right[0] for left, right in itertools.pairwise(boxes))
+    assert float(ticks[0].get_text()) == 0 and float(ticks[-1].get_text()) == pytest.approx(longest, rel=5e-3)
+    if longest in (0.8, 61.5, 12345.6):
+        assert len(ticks) == 3

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from regplugins.io import read_transform, write_transform
@@ -159,6 +160,46 @@ def test_coarser_fields_warp_as_the_full_ones_up_to_the_border(name, tmp_path):
         full, coarse = (transform_points(sitk.DisplacementFieldTransform(part), points) for part in stored)
         assert (coarse - full).norm(dim=1).max() < 0.05 * grid.spacing.min()
         assert (full - points).norm(dim=1).min() > 0.5
+
+
+@pytest.mark.parametrize(("amplitude", "warned"), [(0.01, False), (3.0, True)])
+def test_what_a_coarser_field_loses_is_told(home, tmp_path, monkeypatch, amplitude, warned):
+    """A field with a wave of eight voxels, of which little is left at four; by ITK, in voxels of 1.5 mm."""
+    monkeypatch.setattr("regplugins.spatial.transforms._SLAB_POINTS", 3 * SHAPE[1] * SHAPE[2])
+    ddf = torch.zeros(1, 3, *SHAPE)
+    ddf[:, 1] = amplitude / 1.5 * torch.sin(torch.arange(SHAPE[0]) * torch.pi / 4)[:, None, None]
+    pair = {key: home[key] for key in ("fixed", "moving", "paths", "grid", "initial", "name", "landmark_space")}
+    pair = MeasurePaird()(ReturnPaird()({**pair, "seconds": {}, "pred": ddf}))
+    images = {}
+    for spacing in (None, 6.0):
+        WritePaird(tmp_path / str(spacing), field_spacing=spacing)(pair)
+        folder = tmp_path / str(spacing) / "shifted"
+        images[spacing] = Image.open(folder / "report.png").size
+    report = json.loads((folder / "report.json").read_text())
+    points = home["grid"].coordinates().reshape(-1, 3)
+    for way, file in (("forward", "transform_1Warp.nii.gz"), ("inverse", "transform_1InverseWarp.nii.gz")):
+        full, coarse = (
+            transform_points(
+                sitk.DisplacementFieldTransform(
+                    sitk.ReadImage(tmp_path / k / "shifted" / file, sitk.sitkVectorFloat64)
+                ),
+                points,
+            )
+            for k in ("None", "6.0")
+        )
+        expected = float((full - coarse).norm(dim=1).max()) / 1.5
+        assert report["field_spacing_error_voxels"][way] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    messages = [text for text in report["warnings"] if "--field_spacing" in text]
+    assert len(messages) == warned
+    assert (images[6.0][1] > images[None][1]) == warned  # the picture has a line more for it
+    if warned:
+        losses = report["field_spacing_error_voxels"]
+        assert messages[0] == (
+            f"{home['paths']['moving']}: the displacement fields stored at 6 mm differ from the full ones by up to "
+            f"{max(losses.values()):.2g} voxel (forward {losses['forward']:.2g}, inverse {losses['inverse']:.2g}); "
+            "give a smaller --field_spacing"
+        )
+    assert "field_spacing_error_voxels" not in json.loads((tmp_path / "None" / "shifted" / "report.json").read_text())
 
 
 @pytest.mark.parametrize("spacing", [0, -1.0, "wide", float("nan")])

@@ -117,6 +117,47 @@ def test_landmarks_that_are_farther_apart_than_before(pair: dict[str, Any]) -> N
     assert not any("landmarks" in text for text in said(pair, about_the_middle(shift=10.2)))  # a fifth of a voxel more
 
 
+def with_errors(pair: dict[str, Any], shifts: list[float]) -> list[str]:
+    """Warnings about landmarks that were 10 mm apart, of which each then comes nearer by a shift of its own, mm."""
+    points = (MIDDLE + 10 * torch.randn(len(shifts), 3, dtype=torch.float64)).float()
+    pair |= {"fixed_landmarks": points, "moving_landmarks": points + torch.tensor([10.0, 0, 0])}
+    carried = CarryPaird(about_the_middle())(pair)
+    carried["warped_landmarks"] = points + torch.tensor([[shift, 0, 0] for shift in shifts])
+    return [text for text in MeasurePaird()(carried).get("warnings", []) if "landmarks" in text]
+
+
+def test_landmarks_that_are_a_little_farther_apart_in_most_points(pair: dict[str, Any]) -> None:
+    """The p-value of the signed-rank test is 2**-12 if all of 12 differences have one sign: 2e-4."""
+    steps = [-0.5 - 0.01 * k for k in range(12)]
+    (message,) = with_errors(dict(pair), steps)
+    assert message.startswith(
+        "moving_landmarks.nii.gz: farther from the fixed landmarks after registration than before"
+    )
+    assert message.endswith("(mean 10.00 → 10.55 mm, Wilcoxon test over 12 points: p = 0.0002)")
+    assert with_errors(dict(pair), steps[:9]) == []  # too few
+    assert with_errors(dict(pair), [step * (-1) ** k - 0.3 for k, step in enumerate(steps)]) == []  # by chance
+    assert with_errors(dict(pair), [0.1 * step for step in steps]) == []  # a hundredth of a voxel
+    assert with_errors(dict(pair), [-step for step in steps]) == []  # better
+
+
+def test_landmarks_within_half_a_voxel_are_good(pair: dict[str, Any]) -> None:
+    """Of an image registered to itself: nothing can be better than the start."""
+    points = (MIDDLE + 10 * torch.randn(20, 3, dtype=torch.float64)).float()
+    pair["moving"] = pair["fixed"]
+    pair |= {"fixed_landmarks": points, "moving_landmarks": points}
+    assert said(pair, about_the_middle(shift=0.4)) == []
+
+
+def test_an_image_registered_to_itself_is_good(pair: dict[str, Any]) -> None:
+    """Interpolation takes a third of the mutual information of its ranks, and hardly any of its NCC."""
+    smooth = gaussian_filter(pair["fixed"][0].numpy(), 1)
+    same = MetaTensor(torch.from_numpy(smooth)[None], affine=GRID.affine)
+    pair |= {"fixed": same, "moving": same}
+    carried = MeasurePaird()(CarryPaird(about_the_middle(shift=0.5))(pair))
+    assert carried["measures"]["similarity"]["ncc"]["after"] > 0.98
+    assert carried.get("warnings", []) == []
+
+
 def test_labels_that_overlap_less_than_before(pair: dict[str, Any]) -> None:
     label = torch.zeros(1, *SHAPE, dtype=torch.int32)
     label[0, 10:20, 10:20, 10:20] = 1

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
+
 from regplugins.report.terminal import figures_text
 
 
@@ -16,6 +18,22 @@ def test_a_pair() -> None:
     ]
     # The figures stand below their headings.
     assert lines[0].index("after") == lines[1].index("0.912")
+
+
+def test_a_figure_that_is_missing_is_a_dash() -> None:
+    """As of a moving image that covers nothing after registration."""
+    row = {
+        "ncc_before": 0.71,
+        "ncc_after": None,
+        "mutual_information_after": 0.5,
+        "mutual_information_before": math.nan,
+    }
+    lines = figures_text([row | {"seconds": 2.0}]).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["NCC", "0.710", "-"],
+        ["mutual", "information", "-", "0.500", "nat"],
+        ["time", "2.000", "s"],
+    ]
 
 
 def test_several_pairs_have_mean_and_standard_deviation() -> None:
