@@ -45,15 +45,11 @@ class FolderLock:
             Whether it is held; False: another one holds it, or shares it for another purpose.
         """
         for attempt in range(retries + 1):
-            self._descriptor = _acquire(self._path, shared)
-            if self._descriptor is not None:
-                break
-            if attempt < retries:
+            if attempt:
                 time.sleep(_PAUSE)
-        if self._descriptor is not None and not self._is_for_purpose(self._descriptor, shared):
-            os.close(self._descriptor)
-            self._descriptor = None
-        return self._descriptor is not None
+            if self._try(shared):
+                return True
+        return False
 
     def share(self) -> None:
         """Let others share a folder that is held alone."""
@@ -74,15 +70,22 @@ class FolderLock:
             except OSError:  # not empty
                 return
 
-    def _is_for_purpose(self, descriptor: int, shared: bool) -> bool:
-        """Compare the purpose with that of the other holders, or note it if there are none."""
-        if os.pread(descriptor, len(self._purpose) + 1, 0) == self._purpose:
-            return True
-        if shared and not _lock(descriptor, shared=False):
+    def _try(self, shared: bool) -> bool:
+        descriptor = _acquire(self._path, shared=False)
+        if descriptor is not None:  # there is no other holder whose purpose counts
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, self._purpose, 0)
+            if shared:
+                _lock(descriptor, shared=True)
+        elif shared:
+            descriptor = _acquire(self._path, shared=True)
+        if descriptor is None:
             return False
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, self._purpose, 0)
-        return not shared or _lock(descriptor, shared=True)
+        if os.pread(descriptor, len(self._purpose) + 1, 0) != self._purpose:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from regplugins.spatial import DisplacementField, Grid, coarsened, coarsening_er
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
-
 # Voxels of the fixed image by which a coarser field may differ.
 _MAX_FIELD_ERROR = 0.05
 

@@ -38,6 +38,14 @@ def test_shared_holders_keep_out_those_that_want_it_alone(tmp_path: Path) -> Non
         assert alone
 
 
+def test_holders_share_for_one_purpose(tmp_path: Path) -> None:
+    hold = partial(folder_lock, tmp_path, shared=True)
+    with hold(purpose="a") as one, hold(purpose="b") as other, hold(purpose="a") as third:
+        assert (one, other, third) == (True, False, True)
+    with hold(purpose="b") as now:
+        assert now
+
+
 def test_an_unused_folder_is_not_left_behind(tmp_path: Path) -> None:
     with folder_lock(tmp_path / "a/b"):
         assert (tmp_path / "a/b").is_dir()
