@@ -137,7 +137,7 @@ def _parse(name: str, kind: Callable[[str], Any], word: str) -> Any:
 
 
 def _value(word: str) -> Any:
-    """What python-fire makes of a word, but for those with "#", which it takes for the beginning of a comment."""
+    """Parse a word as python-fire does, except one with "#", which python-fire would cut off as a comment."""
     return word if "#" in word else fire.parser.DefaultParseValue(word)
 
 

@@ -132,7 +132,7 @@ def _load_integers(path: str | Path, kind: str) -> MetaTensor:
 
 
 def _is_like_an_image(labels: np.ndarray) -> bool:
-    """Whether labels are many and neighbors along every axis mostly differ, background apart."""
+    """Tell whether labels are many and neighbors along every axis mostly differ, background apart."""
     if labels.max() <= _MANY_LABELS:
         return False
     shares = []

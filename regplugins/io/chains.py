@@ -75,7 +75,7 @@ def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) 
 
 
 def are_fields(transform: Transform) -> list[bool | None]:
-    """Of each part of a transform, in the order in which they are applied, whether it is a displacement field."""
+    """Tell of each part of a transform, in the order of application, whether it is a displacement field."""
     return [isinstance(part, DisplacementField) for part in reversed(CompositeTransform([transform]).transforms)]
 
 

@@ -28,7 +28,7 @@ _APART = 1.5
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is meant as DICOM, by its ending or by its first bytes."""
+    """Tell whether a file is meant as DICOM, by its ending or by its first bytes."""
     if path.suffix.lower() in _SUFFIXES:
         return True
     with path.open("rb") as file:
@@ -89,7 +89,7 @@ def _is_index(names: Sequence[str]) -> bool:
 
 
 def _expected(file: Path) -> bool:
-    """Whether a file ought to be a slice: not hidden, as some systems' companion files are, nor the medium's index.
+    """Tell whether a file should be a slice: not hidden, as some systems' companion files are, nor the medium's index.
 
     On media, names of slices have no suffix, or end in a number as UIDs do. So does that of an empty or cut file.
     """

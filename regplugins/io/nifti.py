@@ -118,7 +118,7 @@ def _positive(sizes: torch.Tensor) -> bool:
 
 
 def _same_sizes(grid: Grid, sizes: torch.Tensor) -> bool:
-    """Whether voxels of other sizes would still lie in the same places at the far end of the image."""
+    """Tell whether voxels of other sizes would still lie in the same places at the far end of the image."""
     return bool(((grid.spacing - sizes).abs() * torch.tensor(grid.shape) <= _APART * grid.spacing).all())
 
 

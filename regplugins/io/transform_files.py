@@ -64,7 +64,7 @@ def is_field_file(path: PathLike) -> bool:
 
 
 def may_hold_field(path: PathLike) -> bool | None:
-    """Whether a transform file of that name holds a displacement field; None if the name does not say.
+    """Tell whether a transform file of that name holds a field; None if the name does not say.
 
     Raises:
         ValueError: if no transform file has such a name.

@@ -30,7 +30,7 @@ def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
 
 
 def listed_sha256(path: Path) -> str | None:
-    """What a bundle's ``metadata.json`` lists as the sha256 of a file; None if it lists none, or there is no bundle."""
+    """Sha256 that a bundle's ``metadata.json`` lists for a file; None if it lists none, or there is no bundle."""
     folder = path.parent.resolve()  # not the file: caches keep it elsewhere, under another name
     bundle = folder.parent
     metadata = bundle / "configs/metadata.json"

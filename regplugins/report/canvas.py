@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the quality-control picture is drawn on: one set of axes, in which a panel is a rectangle.
+"""Canvas of the quality-control picture: one set of axes, in which a panel is a rectangle.
 
 Axes of their own for each of 21 panels would take half of the picture's time.
 """

@@ -52,7 +52,7 @@ def draw_volumes(canvas: Canvas, fields: Sequence[Deformation]) -> None:
 
 
 def draw_folding(canvas: Canvas, percent: float | None, fields: Sequence[Deformation]) -> None:
-    """How much is folded, as the key to that color if there is any."""
+    """Folded share, as the key to that color if there is any."""
     seen = any((~(field.determinant > 0)).any() for field in fields)
     share = "" if percent is None else "< 0.01 % " if 0 < percent < 0.01 else f"{percent:.2f} % "
     place = canvas.layout.heading(_JACOBIAN, 1)

@@ -67,7 +67,7 @@ class WritePaird(Transform):
         self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
 
     def folder(self, record: Mapping[str, Any]) -> Path:
-        """Where the results of a pair go: ``output_dir``, or the folder of its ``name`` in there."""
+        """Folder of the results of a pair: ``output_dir``, or the folder of its ``name`` in there."""
         return self.output_dir / record["name"] if "name" in record else self.output_dir
 
     def keep_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -88,7 +88,7 @@ class WritePaird(Transform):
         return hashlib.sha256(json_text({"made_with": made_with}).encode()).hexdigest()
 
     def is_complete(self, record: Mapping[str, Any]) -> bool:
-        """Whether all results of a pair are there, from the same inputs, weights, settings and version."""
+        """Tell whether all results of a pair are there, from the same inputs, weights, settings and version."""
         folder = self.folder(record)
         try:
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -173,7 +173,7 @@ class PairFolders:
 
 
 def _is_restarted() -> bool:
-    """Whether torchrun has started the processes of a run again, after one of them died."""
+    """Tell whether torchrun has restarted the processes of a run after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 

@@ -187,5 +187,5 @@ def _transform(pair: Mapping[str, Any], folding: float, volume_ratio: float) -> 
 
 
 def _volume(grid: Grid) -> float:
-    """Of the field of view, in mm to the power of its dimension."""
+    """Volume of the field of view, in mm to the power of its dimension."""
     return float((torch.tensor(grid.shape) * grid.spacing).prod())

@@ -40,7 +40,7 @@ def image_windows(fixed: np.ndarray, moving: np.ndarray) -> tuple[Window, Window
 
 
 def _is_ct(values: np.ndarray) -> bool:
-    """Whether values are Hounsfield units: there is air, and most of what is not air is soft tissue."""
+    """Tell whether values are Hounsfield units: there is air, and most of what is not air is soft tissue."""
     body = values[values > _BODY]
     return bool(body.size and values.min() < _AIR and _share(body, *_SOFT_TISSUE) > _MIN_SOFT_TISSUE)
 

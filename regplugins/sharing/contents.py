@@ -30,7 +30,7 @@ def part_of(name: str) -> str:
 
 
 def belongs(name: str) -> bool:
-    """Whether a bundle may hold a file of this name, relative to its folder."""
+    """Tell whether a bundle may hold a file of this name, relative to its folder."""
     path = PurePosixPath(name)
     patterns = _PARTS.get(path.parts[0])
     if patterns is None or any(part.startswith(".") for part in path.parts):  # ".." too
@@ -52,7 +52,7 @@ def archive_fault(infos: Sequence[zipfile.ZipInfo]) -> str:
 
 
 def _is_safe(entry: zipfile.ZipInfo) -> bool:
-    """Whether an entry is a folder, or a regular file that a bundle may hold, inside the archive's folder."""
+    """Tell whether an entry is a folder, or a regular file that a bundle may hold, inside the archive's folder."""
     place = PurePosixPath(entry.filename)
     plain = entry.filename.isprintable() and "\\" not in entry.filename and ".." not in place.parts
     if not plain or place.is_absolute() or not place.parts or place.parts[0].startswith("."):

@@ -234,7 +234,7 @@ class MeetPaird(Transform):
 
 
 def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:
-    """Of a pair with a ``grid``: warn if that leaves out most of what the fixed image shows."""
+    """Warn if the ``grid`` of a pair leaves out most of what the fixed image shows."""
     grid, own = pair["grid"], Grid.from_image(pair["fixed"]).canonical()
     steps = zip(grid.shape, grid.spacing.tolist(), own.spacing.tolist(), strict=True)
     if any(size < _FEW_VOXELS and step > 2 * own_step for size, step, own_step in steps):
