@@ -24,17 +24,17 @@ def rotation(ndim: int, degrees: float = 20.0) -> np.ndarray:
 
 
 def make_grid(
-    shape: tuple[int, ...], directions: np.ndarray, spacing: tuple[float, ...], centre: tuple[float, ...]
+    shape: tuple[int, ...], directions: np.ndarray, spacing: tuple[float, ...], center: tuple[float, ...]
 ) -> Grid:
     """A grid from the unit vectors of its axes (columns), mm."""
     n = len(shape)
     affine = np.eye(n + 1)
     affine[:n, :n] = directions * np.array(spacing)
-    affine[:n, n] = np.array(centre) - affine[:n, :n] @ ((np.array(shape) - 1) / 2)
+    affine[:n, n] = np.array(center) - affine[:n, :n] @ ((np.array(shape) - 1) / 2)
     return Grid(shape, torch.from_numpy(affine))
 
 
-# Offsets are crooked, so that no voxel centre falls half-way between two others, where rounding alone would decide.
+# Offsets are crooked, so that no voxel center falls half-way between two others, where rounding alone would decide.
 GRIDS = {
     "ras": make_grid((20, 22, 18), np.eye(3), (2.0, 2.0, 2.0), (3.13, -4.21, 5.37)),
     "las": make_grid((21, 19, 20), np.diag([-1.0, 1, 1]), (2.1, 1.9, 2.0), (2.71, -3.17, 4.43)),
@@ -70,7 +70,7 @@ def random_affine(ndim: int) -> Tensor:
 
 
 def points_in(grid: Grid, number: int = 200) -> Tensor:
-    """Random world points (number, n) between the grid's voxel centres."""
+    """Random world points (number, n) between the grid's voxel centers."""
     index = torch.rand(number, grid.ndim, dtype=torch.float64) * (torch.tensor(grid.shape) - 1)
     return grid.index_to_world(index)
 

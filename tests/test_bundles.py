@@ -112,7 +112,7 @@ def test_holds_no_code_and_no_large_file(bundle: Path) -> None:
 
 
 @each_bundle
-def test_licence_is_the_projects(bundle: Path) -> None:
+def test_license_is_the_projects(bundle: Path) -> None:
     assert (bundle / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 

@@ -284,9 +284,9 @@ def test_labels_that_are_not_everywhere(run, tmp_path, caplog):
 
 def test_initial_transform_alone(run):
     run("align fixed.nii.gz moving.nii.gz --output_dir out --kind fov")
-    centre = FIXED.index_to_world((torch.tensor(FIXED.shape, dtype=torch.float64)[None] - 1) / 2)
+    center = FIXED.index_to_world((torch.tensor(FIXED.shape, dtype=torch.float64)[None] - 1) / 2)
     truth = MOVING.index_to_world((torch.tensor(MOVING.shape, dtype=torch.float64)[None] - 1) / 2)
-    found = transform_points(sitk.ReadTransform("out/transform_0GenericAffine.mat"), centre)
+    found = transform_points(sitk.ReadTransform("out/transform_0GenericAffine.mat"), center)
     torch.testing.assert_close(found, truth, atol=1e-4, rtol=0)
     with pytest.raises(SystemExit, match="kind must be one of"):
         run("align fixed.nii.gz moving.nii.gz --output_dir out --kind quick")
@@ -391,8 +391,8 @@ def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message)
     shift = torch.eye(4, dtype=torch.float64)
     shift[0, 3] = 1e4
     write_image(torch.rand(MOVING.shape), Grid(MOVING.shape, shift @ MOVING.affine), tmp_path / "far.nii.gz")
-    colours = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    nib.save(nib.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii.gz")
+    colors = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colors, np.eye(4)), tmp_path / "rgb.nii.gz")
     write_transform(AffineTransform(torch.eye(3, dtype=torch.float64)), tmp_path / "flat.mat")
     write_transform(AffineTransform(torch.diag(torch.tensor([1.0, 0, 1, 1]).double())), tmp_path / "singular.mat")
     (tmp_path / "done").mkdir()
@@ -511,13 +511,13 @@ def test_words_too_many_are_refused_before_anything_is_done(run, tmp_path, capsy
 def test_a_turn_stored_as_a_field_is_undone(run):
     turn = torch.eye(4, dtype=torch.float64)
     turn[:2, :2] = torch.tensor([[0.0, -1], [1, 0]])
-    turn[:3, 3] = FIXED.centre - turn[:3, :3] @ FIXED.centre
+    turn[:3, 3] = FIXED.center - turn[:3, :3] @ FIXED.center
     write_transform(AffineTransform(turn).sample(FIXED), "turn.nii.gz")
-    centre = FIXED.centre + torch.tensor([[3.0, -2, 1], [-4, 1, 2]], dtype=torch.float64)
-    write_landmarks(centre, "near.csv")
+    center = FIXED.center + torch.tensor([[3.0, -2, 1], [-4, 1, 2]], dtype=torch.float64)
+    write_landmarks(center, "near.csv")
     run("apply turn.nii.gz --landmarks near.csv --output there.csv")
     figures = run("apply turn.nii.gz --landmarks there.csv --output back.csv --inverse")
-    np.testing.assert_allclose(np.loadtxt("back.csv", delimiter=",", skiprows=1), centre, atol=0.05)
+    np.testing.assert_allclose(np.loadtxt("back.csv", delimiter=",", skiprows=1), center, atol=0.05)
     assert figures["residual_max_mm"] >= figures["residual_mean_mm"]
 
 
@@ -563,7 +563,7 @@ def test_dicom_folders_are_images(run, tmp_path):
     sitk.WriteImage(scan, "scan.nii.gz")
     write_series(scan, tmp_path / "series", "1.2.3.4")
     for name in ("series", "scan.nii.gz"):
-        run(f"align fixed.nii.gz {name} --output_dir {name}.out --kind centre")
+        run(f"align fixed.nii.gz {name} --output_dir {name}.out --kind center")
         run(f"apply affine.mat --image {name} --reference fixed.nii.gz --output {name}.out/warped.nii.gz")
         run(f"apply affine.mat --image fixed.nii.gz --reference {name} --output {name}.out/back.nii.gz --inverse")
     for file, tolerance in (("warped.nii.gz", 0.5), ("back.nii.gz", 1e-3)):

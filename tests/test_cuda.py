@@ -70,7 +70,7 @@ def test_fields():
 
 
 @pytest.mark.parametrize("model", [Displacement(), Velocity(), BSpline()], ids=repr)
-def test_optimisation(model: DeformationModel):
+def test_optimization(model: DeformationModel):
     """Rounding decides where Adam goes: the truth is found as well."""
     pair, truth = warped_pair(*SHAPE)
     optimizer = PairOptimizer(OBJECTIVE, [(2.0, 20), (1.0, 20)], model=model)

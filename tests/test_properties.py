@@ -72,13 +72,13 @@ def test_images_go_through_any_affine_transform_as_scipy_has_it(data: st.DataObj
         fixed, moving = (nib.load(path) for path in paths)
         own = np.ix_([*range(ndim), 3], [*range(ndim), 3])
         fixed_affine, moving_affine = fixed.affine[own], moving.affine[own]
-        # Some transform that takes the fixed image's centre to that of the moving one.
+        # Some transform that takes the fixed image's center to that of the moving one.
         matrix = data.draw(affines(ndim, shear=0.2))
-        centres = [
+        centers = [
             (affine @ [*((np.array(image.shape) - 1) / 2), 1])[:ndim]
             for image, affine in ((fixed, fixed_affine), (moving, moving_affine))
         ]
-        matrix[:ndim, ndim] = centres[1] - matrix[:ndim, :ndim] @ centres[0]
+        matrix[:ndim, ndim] = centers[1] - matrix[:ndim, :ndim] @ centers[0]
         pair = LoadPaird()({"fixed": str(paths[0]), "moving": str(paths[1])})
         warped = CarryPaird(AffineTransform(torch.from_numpy(matrix)), fill=-1e4)(pair)["warped"][0].numpy()
         values = np.asarray(moving.get_fdata())

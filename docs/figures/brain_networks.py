@@ -25,7 +25,7 @@ from torch import Tensor
 from regplugins.checks import choice
 from regplugins.data import load_image, load_label, read_datalist
 from regplugins.io import atomic, read_chain, read_displacement
-from regplugins.report.panels import grey, window
+from regplugins.report.panels import gray, window
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid, Transform
 
@@ -57,7 +57,7 @@ COMPARISONS = {
         "brain_mr_dual_supervision", {"fixed": "fixed image's", "moving": "moving image's", "dual": "both"}
     ),
 }
-LARGEST = 8.0  # mm, the end of the colour scale
+LARGEST = 8.0  # mm, the end of the color scale
 
 
 def main(comparison: str, dataset_dir: str, runs: str, output: str, pair: str = "BraTSReg_002_00_flair_t1c_3") -> None:
@@ -68,8 +68,8 @@ def main(comparison: str, dataset_dir: str, runs: str, output: str, pair: str = 
     grid = Grid.from_image(fixed)
     truth = read_displacement(record["truth"])
     mask = load_label(record["fixed_mask"]).as_tensor() > 0
-    centre = tuple(int(k) for k in mask[0].nonzero().double().mean(dim=0).round())
-    plane = display_planes(grid, centre)[0]
+    center = tuple(int(k) for k in mask[0].nonzero().double().mean(dim=0).round())
+    plane = display_planes(grid, center)[0]
 
     images, errors = {"fixed": fixed.as_tensor()}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -86,14 +86,14 @@ def main(comparison: str, dataset_dir: str, runs: str, output: str, pair: str = 
     images["affine"] = moving.as_tensor()
     figure = Figure(figsize=(2 * len(columns), 4.9), dpi=150, layout="constrained")
     panels = figure.subplots(2, len(columns))
-    colours = matplotlib.colormaps["magma"]
+    colors = matplotlib.colormaps["magma"]
     for column, name in enumerate(columns):
         slices = plane.take(images[name])[0]
-        panels[0][column].imshow(grey(slices, window([slices])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
+        panels[0][column].imshow(gray(slices, window([slices])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
         panels[0][column].set_title({"affine": "moving"}.get(name, name), fontsize=11)
         if name in errors:
             shown = panels[1][column].imshow(
-                plane.take(errors[name] * mask)[0], cmap=colours, extent=plane.extent, vmin=0, vmax=LARGEST
+                plane.take(errors[name] * mask)[0], cmap=colors, extent=plane.extent, vmin=0, vmax=LARGEST
             )
             values = errors[name][mask]
             label = f"{'after init affine' if name == 'affine' else name}: {values.mean():.2f} mm"

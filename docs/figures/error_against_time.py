@@ -38,8 +38,8 @@ NAMES = {
     "fireants_mi": "FireANTs, MI",
     "fireants_cc": "FireANTs, CC",
 }
-# One colour a program, whichever its similarity.
-COLOURS = {"ConvexAdam": "C1", "Greedy": "C2", "ANTs SyN": "C3", "dipy SyN": "C4", "FireANTs": "C5"}
+# One color a program, whichever its similarity.
+COLORS = {"ConvexAdam": "C1", "Greedy": "C2", "ANTs SyN": "C3", "dipy SyN": "C4", "FireANTs": "C5"}
 
 
 def main(runs: str, output: str) -> None:
@@ -61,8 +61,8 @@ def main(runs: str, output: str) -> None:
         for method, name in NAMES.items():
             if method in curves:
                 program = name.split(",")[0]
-                own = program not in COLOURS
-                style = {"color": COLOURS.get(program, "C0"), "linewidth": 2.2 if own else 1.2}
+                own = program not in COLORS
+                style = {"color": COLORS.get(program, "C0"), "linewidth": 2.2 if own else 1.2}
                 axes.plot(*zip(*sorted(curves[method]), strict=True), marker="o", label=name, **style)
         axes.set(title=title, xlabel="seconds a pair", ylabel=label)
         axes.set_xscale("log", base=2)

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 
 from regplugins.data import load_image, read_datalist
 from regplugins.io import atomic
-from regplugins.report.panels import grey, window
+from regplugins.report.panels import gray, window
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/brain_mr_fire"
-COLUMNS = ("moving", "fixed", "synthesised of the moving", "affine part", "affine and non-rigid")
+COLUMNS = ("moving", "fixed", "synthesized of the moving", "affine part", "affine and non-rigid")
 
 
 def main(
@@ -33,11 +33,11 @@ def main(
     (record,) = [r for r in records if r["name"] == pair] if pair else records[:1]
     with tempfile.TemporaryDirectory() as folder:
         whole, affine = Path(folder) / "whole", Path(folder) / "affine"
-        _register(record, whole, overlay, synthesised=True)
+        _register(record, whole, overlay, synthesized=True)
         _register(record, affine, overlay, **{"network_def#part": "affine"})
         rows = [
-            [record["moving"], record["fixed"], whole / "synthesised_moving.nii.gz", affine / "warped.nii.gz"],
-            [record["fixed"], record["moving"], whole / "synthesised_fixed.nii.gz", affine / "reverse/warped.nii.gz"],
+            [record["moving"], record["fixed"], whole / "synthesized_moving.nii.gz", affine / "warped.nii.gz"],
+            [record["fixed"], record["moving"], whole / "synthesized_fixed.nii.gz", affine / "reverse/warped.nii.gz"],
         ]
         rows[0].append(whole / "warped.nii.gz")
         rows[1].append(whole / "reverse/warped.nii.gz")
@@ -49,7 +49,7 @@ def main(
                 grid = Grid.from_image(image)
                 plane = display_planes(grid, tuple(size // 2 for size in grid.shape))[0]
                 values = plane.take(image.as_tensor())[0]
-                panel.imshow(grey(values, window([values])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
+                panel.imshow(gray(values, window([values])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
                 panel.set_title(title, fontsize=11)
                 panel.set_axis_off()
     with atomic(output) as temporary:

@@ -40,8 +40,8 @@ def main(dataset_dir: str, output: str, section: str = "modality_test") -> None:
         for axis, view, probability in zip(row, views, probabilities, strict=True):
             found = MODALITIES[int(probability.argmax())]
             axis.imshow(view[0, view.shape[1] // 2].T, origin="lower", cmap="gray", vmin=0, vmax=1)
-            colour = "black" if found == record["modality"] else "red"
-            axis.set_title(f"{found} {float(probability.max()):.2f}", fontsize=9, color=colour)
+            color = "black" if found == record["modality"] else "red"
+            axis.set_title(f"{found} {float(probability.max()):.2f}", fontsize=9, color=color)
             axis.set_xticks([], [])
             axis.set_yticks([], [])
         row[0].set_ylabel(f"{Path(record['image']).name.removesuffix('.nii.gz')}\n{record['modality']}", fontsize=8)

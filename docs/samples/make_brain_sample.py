@@ -29,8 +29,8 @@ from regplugins.spatial import Grid, onto_grid, resample_labels
 # How the second scan lies in its scanner: turned about an oblique axis (rotation vector, degrees) and shifted (mm).
 TURN, SHIFT = (4.0, -3.0, 8.0), (6.0, -9.0, 5.0)
 MARGIN_MM = 6.0
-# A FLAIR's brightness of grey and white matter, and of what is neither: fluid.
-GREY, WHITE, FLUID = 1.0, 0.7, 0.2
+# A FLAIR's brightness of gray and white matter, and of what is neither: fluid.
+GRAY, WHITE, FLUID = 1.0, 0.7, 0.2
 
 
 def around(brain: torch.Tensor, grid: Grid) -> Grid:
@@ -51,15 +51,15 @@ def main() -> None:
     parser.add_argument("sample", type=Path, help="folder to write to")
     parser.add_argument("--flair", action="store_true", help="fixed as a FLAIR, moving a T1; else a T1 and as a T2")
     args = parser.parse_args()
-    fixed, grey, white = (
+    fixed, gray, white = (
         load_image(args.nilearn / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz")
         for name in ("t1", "gm", "wm")
     )
     grid = around(fixed.as_tensor(), Grid.from_image(fixed))
     if args.flair:
-        parts = [(onto_grid(tissue, grid) / tissue.max()) for tissue in (grey, white)]
+        parts = [(onto_grid(tissue, grid) / tissue.max()) for tissue in (gray, white)]
         fluid = (1 - parts[0] - parts[1]).clamp(min=0)
-        values = 250 * (GREY * parts[0] + WHITE * parts[1] + FLUID * fluid) * (onto_grid(fixed, grid) > 0)
+        values = 250 * (GRAY * parts[0] + WHITE * parts[1] + FLUID * fluid) * (onto_grid(fixed, grid) > 0)
     else:
         values = onto_grid(fixed, grid)
     write_image(values.round(), grid, args.sample / "fixed.nii.gz", np.uint8)

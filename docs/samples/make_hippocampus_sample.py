@@ -26,7 +26,7 @@ AAL_HIPPOCAMPUS_LEFT = 37
 # The uncal apex, where the hippocampus' head and body meet, lies at this y (mm) of MNI space:
 # Poppenk et al. 2013, doi:10.1016/j.tics.2013.03.005.
 UNCAL_APEX_Y = -21.0
-# First and last voxel centre, RAS+ mm: the left hippocampus with the margins of the Decathlon's crops.
+# First and last voxel center, RAS+ mm: the left hippocampus with the margins of the Decathlon's crops.
 # The two boxes differ in place and size as the crops of two people do.
 FIXED_BOX: Box = ((-43.0, -45.0, -30.0), (-6.0, 4.0, 14.0))
 MOVING_BOX: Box = ((-46.0, -44.0, -31.0), (-6.0, 6.0, 15.0))
@@ -37,7 +37,7 @@ def crop(path: Path, box: Box) -> nib.Nifti1Image:
 
     Args:
         path: a 3-D NIfTI file whose axes are those of the world.
-        box: world coordinates of the first and of the last voxel's centre, RAS+ mm.
+        box: world coordinates of the first and of the last voxel's center, RAS+ mm.
     """
     image = nib.load(path)
     inverse = np.linalg.inv(image.affine)

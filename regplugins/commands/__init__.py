@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from regplugins.commands.catalogue import bundles, prepare
+from regplugins.commands.catalog import bundles, prepare
 from regplugins.commands.registration import align, register
 from regplugins.commands.results import evaluate, report
 from regplugins.commands.sharing import label, new, pack, publish, unpack

@@ -43,7 +43,7 @@ def register(
         fixed_mask: label map; zero where the fixed scan does not count.
         moving_mask: label map; zero where the moving scan does not count.
         datalist: JSON file, a list of records with these keys and a name, instead of one pair.
-        init: initial transform: "none", "fov", "centre", "rigid", "affine" or a file.
+        init: initial transform: "none", "fov", "center", "rigid", "affine" or a file.
         weights: name of weights of the bundle, or a file (.pt, .ts, .onnx).
         refine: improve the result by optimizing the "field" or the network's "weights" on this pair (refine.json).
         preset: lay the bundle's configs/<preset>.json over inference.json, where it has such files.
@@ -109,7 +109,7 @@ def align(
         fixed: scan that stays: NIfTI, NRRD, MHA or a DICOM folder.
         moving: scan that is to lie on it.
         output_dir: folder for the transform.
-        kind: "rigid" or "affine" (mutual information), "centre" (centres of mass) or "fov" (centres of the fields of
+        kind: "rigid" or "affine" (mutual information), "center" (centers of mass) or "fov" (centers of the fields of
             view).
         fixed_mask: label map on the fixed scan's grid; only where it is not zero does the scan count.
         moving_mask: the same for the moving scan.

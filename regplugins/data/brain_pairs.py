@@ -59,7 +59,7 @@ STRUCTURES: dict[str, tuple[int, ...]] = {
     "cerebellar cortex": (38, 39, 71, 72, 73),
     "cerebellar white matter": (40, 41),
 }
-LABELLED_TEST_CASES = ("1004", "1005", "1010", "1013", "1017", "1125")
+LABELED_TEST_CASES = ("1004", "1005", "1010", "1013", "1017", "1125")
 # Where a T1's intensities, as fractions of the 99.9th percentile, go: fluid becomes bright, white matter dark.
 REMAPPING = ((0.0, 0.15, 0.3, 0.55, 0.8, 1.0), (0.0, 1.0, 0.85, 0.55, 0.3, 0.25))
 
@@ -186,7 +186,7 @@ def write_warped(
 def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path) -> list[dict[str, str]]:
     """Pairs of different sequences of two patients, the moving one brought to the fixed one by an affine transform.
 
-    The labels are tissue classes, tumour left out: 1 fluid, 2 grey, 3 white matter (see ``tissue_classes``).
+    The labels are tissue classes, tumour left out: 1 fluid, 2 gray, 3 white matter (see ``tissue_classes``).
 
     Args:
         patients: sequences and masks of each.
@@ -250,14 +250,14 @@ def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
         Records with ``fixed``, ``moving`` and their labels, those of ``STRUCTURES``.
     """
     cases = {}
-    for case in LABELLED_TEST_CASES:
+    for case in LABELED_TEST_CASES:
         labels = load_label(folder / f"{case}_labels.nii.gz")
         grouped = torch.zeros_like(labels)
         for number, structures in enumerate(STRUCTURES.values(), start=1):
             grouped[torch.isin(labels, torch.tensor(structures))] = number
         cases[case] = load_image(folder / f"{case}_t1.nii.gz"), grouped
     records = []
-    for name, other in _labelled_orders():
+    for name, other in _labeled_orders():
         (image, label), (moving, moving_label) = cases[name], cases[other]
         grid = _test_grid(image)
         affine = _affine(image, moving)
@@ -270,7 +270,7 @@ def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
     return records
 
 
-def labelled_pairs(folder: Path) -> list[dict[str, str]]:
+def labeled_pairs(folder: Path) -> list[dict[str, str]]:
     """The same pairs of people as the scans are: T1 both, not brought together, with all structures.
 
     Args:
@@ -280,7 +280,7 @@ def labelled_pairs(folder: Path) -> list[dict[str, str]]:
         Records with ``fixed``, ``moving`` and their labels.
     """
     records = []
-    for fixed, moving in _labelled_orders():
+    for fixed, moving in _labeled_orders():
         record = {"name": f"{fixed}_t1_{moving}_t1"}
         for side, case in (("fixed", fixed), ("moving", moving)):
             record |= {side: str(folder / f"{case}_t1.nii.gz"), f"{side}_label": str(folder / f"{case}_labels.nii.gz")}
@@ -296,7 +296,7 @@ def remap(image: Tensor) -> Tensor:
 
 
 def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
-    """Fluid 1, grey 2 and white matter 3 by k-means of the contrast-enhanced T1; 0 outside the brain and in a tumour.
+    """Fluid 1, gray 2 and white matter 3 by k-means of the contrast-enhanced T1; 0 outside the brain and in a tumour.
 
     Args:
         images: ``t1c``, ``brainmask`` and perhaps ``tumour``, ``(1, *spatial)`` on one grid.
@@ -306,15 +306,15 @@ def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
     if "tumour" in images:
         inside = inside & (images["tumour"] == 0)
     values = image[inside].double().numpy()
-    centres, _ = kmeans2(values, np.quantile(values, [0.05, 0.4, 0.8]), minit="matrix")
-    centres = np.sort(centres)
-    classes = torch.bucketize(image.as_tensor().double(), torch.from_numpy((centres[1:] + centres[:-1]) / 2)) + 1
+    centers, _ = kmeans2(values, np.quantile(values, [0.05, 0.4, 0.8]), minit="matrix")
+    centers = np.sort(centers)
+    classes = torch.bucketize(image.as_tensor().double(), torch.from_numpy((centers[1:] + centers[:-1]) / 2)) + 1
     return MetaTensor(classes.to(torch.int32) * inside.as_tensor(), affine=image.affine)
 
 
-def _labelled_orders() -> list[tuple[str, str]]:
+def _labeled_orders() -> list[tuple[str, str]]:
     """Fixed and moving case: each with the next and the next but one."""
-    cases = LABELLED_TEST_CASES
+    cases = LABELED_TEST_CASES
     return [(case, cases[(k + step) % len(cases)]) for k, case in enumerate(cases) for step in (1, 2)]
 
 

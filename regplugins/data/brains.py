@@ -14,7 +14,7 @@ from tqdm import tqdm
 from regplugins.data.brain_pairs import (
     SPACING,
     known_pairs,
-    labelled_pairs,
+    labeled_pairs,
     pairs_between,
     pairs_with_landmarks,
     remapped_pairs,
@@ -38,7 +38,7 @@ VALIDATION_CASES = ("brats_2013_pat0004_1",)
 MASKS = ("brainmask", "tumour")
 SEQUENCES = ("t1", "t1c", "t2", "flair")
 TEMPLATES = {"t1": "t1", "t2": "t2", "pd": "pd", "flair": "flair", "ct": "ct_stripped"}
-_TISSUES = ("grey", "white", "csf")
+_TISSUES = ("gray", "white", "csf")
 
 
 def prepare_brains(source: str | Path, target: str | Path) -> Path:
@@ -48,7 +48,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         source: folder with ``brain_multiseq/<case>/`` (each with ``brainmask``, two or more of ``t1``, ``t1c``, ``t2``
             and ``flair`` and perhaps ``tumour``, on one grid, ``.nii.gz``; ``landmarks_lps.csv`` in ``BraTSReg_002_00``
             and ``_01``), ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct_stripped`` and the probabilities times
-            1000 of ``grey``, ``white`` and ``csf``, on one grid) and, if there is one, ``brain_t1_labels/``
+            1000 of ``gray``, ``white`` and ``csf``, on one grid) and, if there is one, ``brain_t1_labels/``
             (``<id>_t1`` and ``<id>_labels``, numbered as Neuromorphometrics does).
         target: folder for what is written, made if need be.
 
@@ -56,7 +56,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         The datalist. ``training`` and ``validation_images``: records with ``image``, ``subject`` and ``sequence``,
         images on one grid of 2 mm, patients brought to the templates by an affine transform. All others are pairs, see
         ``regplugins.data.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
-        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labelled`` are the source's own files;
+        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labeled`` are the source's own files;
         ``strong`` and ``slices``, of test patients, and ``strong_validation`` and ``slices_validation`` have a known
         truth with a large affine part, and tissue classes, T1c to FLAIR; ``slices_t1_t2`` likewise, T1 to T2.
 
@@ -106,7 +106,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
     sections["followup"] = pairs_with_landmarks(source / "brain_multiseq", tests, target)
     if (source / "brain_t1_labels").is_dir():
         folder = (source / "brain_t1_labels").resolve()
-        sections |= {"remapped": remapped_pairs(folder, target), "labelled": labelled_pairs(folder)}
+        sections |= {"remapped": remapped_pairs(folder, target), "labeled": labeled_pairs(folder)}
     with atomic(target / "datalist.json") as temporary:
         temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
     return target / "datalist.json"
@@ -127,7 +127,7 @@ def load_patient(folder: Path) -> dict[str, MetaTensor]:
 
 
 def load_templates(folder: Path) -> dict[str, MetaTensor]:
-    """The templates without their skulls, and ``brainmask``: where grey, white matter or fluid is more likely than not.
+    """The templates without their skulls, and ``brainmask``: where gray, white matter or fluid is more likely than not.
 
     Raises:
         FileNotFoundError: one is missing.

@@ -15,7 +15,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 from tqdm import tqdm
 
-from regplugins.data.made_heads import FLUID, GREY, WHITE, make_heads, tissue_map
+from regplugins.data.made_heads import FLUID, GRAY, WHITE, make_heads, tissue_map
 from regplugins.data.pair_writer import PairWriter
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.volumes import load_image
@@ -35,7 +35,7 @@ SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.1)
 # A cube that holds a head however it is turned, voxels of SPACING mm.
 SPACING, ROOM = 2.0, 130
 
-# Heads by their modality, and which of them a modality is learnt from and which are new: of so few none is left to
+# Heads by their modality, and which of them a modality is learned from and which are new: of so few none is left to
 # choose epochs by. All of one person, or of one population, are on one side.
 MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
     "modality_training": {
@@ -54,7 +54,7 @@ MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
 # is at least so dense in their CT.
 MADE = 40
 BONE_FROM = 3000.0
-BRAIN = {FLUID: "csf", GREY: "grey", WHITE: "white"}
+BRAIN = {FLUID: "csf", GRAY: "gray", WHITE: "white"}
 # Fixed and moving image of pairs without a known truth: of one head in two scanners, and of two people.
 REAL_PAIRS = {
     "phantom": ("head_ct_mr_phantom/mr_t2", "head_ct_mr_phantom/ct"),
@@ -67,7 +67,7 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
 
     Args:
         source: folder with ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct`` and the probabilities times 1000
-            of ``grey``, ``white`` and ``csf``, on one grid), ``heads/`` and ``head_ct_mr_phantom/``, ``.nii.gz``, see
+            of ``gray``, ``white`` and ``csf``, on one grid), ``heads/`` and ``head_ct_mr_phantom/``, ``.nii.gz``, see
             ``MODALITIES``.
         target: folder for what is written, made if need be.
 

@@ -21,7 +21,7 @@ from regplugins.io import write_image
 from regplugins.spatial import Grid, resample_labels
 
 # What a map tells apart. What is not brain is cut at random into so many kinds, each a tissue of its own.
-AIR, BONE, MARROW, SCALP, FLUID, GREY, WHITE, SOFT, TABLE = range(9)
+AIR, BONE, MARROW, SCALP, FLUID, GRAY, WHITE, SOFT, TABLE = range(9)
 KINDS = 4
 # Of the images that are made, mm, and of a block; how far below the skin the scalp goes, and how thick bone is before
 # there is marrow in it, voxels of the map.
@@ -38,7 +38,7 @@ _CT = {
     TABLE: (0.05, 0.4),
     SCALP: (0.38, 0.46),
     FLUID: (0.47, 0.49),
-    GREY: (0.51, 0.53),
+    GRAY: (0.51, 0.53),
     WHITE: (0.5, 0.52),
     SOFT: (0.38, 0.54),
 }
@@ -55,7 +55,7 @@ def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Te
         ct: ``(1, *spatial)``.
         head: what of it is not the air about it, the same shape.
         bone: least value of bone.
-        brain: where ``FLUID``, ``GREY`` and ``WHITE`` are, the same shape each.
+        brain: where ``FLUID``, ``GRAY`` and ``WHITE`` are, the same shape each.
 
     Returns:
         int32, the same shape.
@@ -92,7 +92,7 @@ def random_block(random: np.random.Generator) -> NDArray[np.int32]:
     one, other, third = (_smooth(random, shape, random.uniform(3.0, 7.0)) for _ in range(3))
     if random.uniform() < 0.5:
         kinds = np.digitize(_smooth(random, shape, random.uniform(2.0, 5.0)), [-0.4, 1.0])
-        tissues[brain] = np.array([GREY, WHITE, FLUID])[kinds[brain]]
+        tissues[brain] = np.array([GRAY, WHITE, FLUID])[kinds[brain]]
     thickness = random.uniform(0.1, 0.4, 3)
     bone = (np.abs(one) < thickness[0]) & (third > random.uniform(0.5, 2.0))  # plates
     bone |= one**2 + other**2 < thickness[1] ** 2  # rods

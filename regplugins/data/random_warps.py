@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random warps of known truth: an affine one and a smooth one, stated in millimetres, without folds."""
+"""Random warps of known truth: an affine one and a smooth one, stated in millimeters, without folds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INJECTIVE = {2: 2.046392675, 3: 2.479472335}
 
 
 class RandomWarp(Randomizable):
-    """Draws maps of the world, ``x -> A(x + u(x))``: ``u`` smooth, ``A`` affine about the centre of a grid.
+    """Draws maps of the world, ``x -> A(x + u(x))``: ``u`` smooth, ``A`` affine about the center of a grid.
 
     ``u`` is a cubic B-spline on a lattice of control points with random coefficients, scaled to a largest length
     between half of ``displacement`` and all of it, and kept below what is known to be free of folds. With the state set
@@ -63,7 +63,7 @@ class RandomWarp(Randomizable):
         """Draw a map.
 
         Args:
-            grid: where ``u`` is given, and about whose centre ``A`` turns and scales.
+            grid: where ``u`` is given, and about whose center ``A`` turns and scales.
 
         Returns:
             ``A`` after ``u``, from the world to itself.
@@ -78,9 +78,9 @@ class RandomWarp(Randomizable):
         matrix = np.eye(n + 1)
         matrix[:n, :n] = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()[:n, :n]
         matrix[:n, :n] *= self.R.uniform(1 - self.scaling, 1 + self.scaling, size=n)
-        centre = grid.centre.numpy()
+        center = grid.center.numpy()
         shift = self.R.uniform(-self.translation, self.translation, size=n)
-        matrix[:n, n] = centre + shift - matrix[:n, :n] @ centre
+        matrix[:n, n] = center + shift - matrix[:n, :n] @ center
         return AffineTransform(torch.from_numpy(matrix))
 
     def smooth(self, grid: Grid) -> DisplacementField:

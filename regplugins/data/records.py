@@ -31,8 +31,8 @@ OUTPUTS = (
     "transform_1Warp.nii.gz",
     "transform_1InverseWarp.nii.gz",
     "warped_landmarks.csv",
-    "synthesised_moving.nii.gz",
-    "synthesised_fixed.nii.gz",
+    "synthesized_moving.nii.gz",
+    "synthesized_fixed.nii.gz",
     "report.png",
     "report.json",
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from regplugins.engines.begin import begin_run
 from regplugins.engines.in_turn import InTurn, parameter_groups
 from regplugins.engines.pairs import PairEvaluator
-from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronised
+from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronized
 from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
@@ -35,5 +35,5 @@ __all__ = [
     "share_of",
     "single_pair",
     "start_processes",
-    "synchronised",
+    "synchronized",
 ]

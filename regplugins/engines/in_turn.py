@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 def parameter_groups(
     network: nn.Module, groups: Mapping[str, Sequence[str]], rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """A network's parameters in groups, for an optimiser.
+    """A network's parameters in groups, for an optimizer.
 
     Args:
         network: what learns.
@@ -40,10 +40,10 @@ def parameter_groups(
 
 
 class InTurn:
-    """An optimiser of which one group of parameters steps at a time, in order: as one optimiser a group would, one in
+    """An optimizer of which one group of parameters steps at a time, in order: as one optimizer a group would, one in
     each iteration.
 
-    Stands for the optimiser in a trainer; learning rate schedules take the one inside. Its state says whose turn it is,
+    Stands for the optimizer in a trainer; learning rate schedules take the one inside. Its state says whose turn it is,
     so that a resumed training goes on with the right group.
 
     Args:
@@ -57,7 +57,7 @@ class InTurn:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of the optimiser."""
+        """Those of the optimizer."""
         return self.optimizer.param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:

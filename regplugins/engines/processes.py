@@ -74,10 +74,10 @@ class SharedLoss(nn.Module):
         return loss + (mean / dist.get_world_size() - loss.detach())
 
 
-def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """Let a network's batch normalisations share their statistics over all processes.
+def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
+    """Let a network's batch normalizations share their statistics over all processes.
 
-    PyTorch has that on GPUs only: on CPUs each process normalises by its own part of the batch, and training differs
+    PyTorch has that on GPUs only: on CPUs each process normalizes by its own part of the batch, and training differs
     from that by one process.
 
     Args:

@@ -135,7 +135,7 @@ def _row(name: str, regressor: Regressor, seconds: float, features: Tensor, targ
 
 
 def _scikit(name: str, features: Tensor, targets: Tensor) -> Regressor:
-    """scikit-learn's, of standardised features and to standardised numbers."""
+    """scikit-learn's, of standardized features and to standardized numbers."""
     if name == "svr":
         inner = multioutput.MultiOutputRegressor(svm.SVR(C=100.0, epsilon=0.01))
     else:

@@ -27,7 +27,7 @@ class TrainingCheckpoints:
     Args:
         folder: where the files go.
         network: what ``model.pt`` holds.
-        state: everything with a state, by name: network, optimiser, learning rate schedule.
+        state: everything with a state, by name: network, optimizer, learning rate schedule.
         validator: evaluator whose key metric says what is better (larger is).
         resume: go on from ``last.pt``.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a training has learnt what it will learn."""
+"""When a training has learned what it will learn."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class FieldInferer(Inferer):
 
     Args:
         amp: compute convolutions in bfloat16. Quick on GPUs and on CPUs that have it in hardware, slow elsewhere.
-        zoom: voxels of the network's images for each of the pair's: 0.5 shows a network that learnt at 2 mm a pair at 1
+        zoom: voxels of the network's images for each of the pair's: 0.5 shows a pair at 1 mm to a network trained at 2
             mm, and brings its field back to that.
         compile: let ``torch.compile`` translate the network when it is first used; each size of the images that is new
             takes that long again.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's field, improved by optimisation."""
+"""A network's field, improved by optimization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OTHER = {"fixed_mask": "moving_mask", "moving_mask": "fixed_mask"}
 
 
 class RefineInferer(Inferer):
-    """Start from what another inferer gives, and optimise: one field, or that of either direction (``both_ways``).
+    """Start from what another inferer gives, and optimize: one field, or that of either direction (``both_ways``).
 
     Args:
         inferer: gives the start.

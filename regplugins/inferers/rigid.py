@@ -46,7 +46,7 @@ class RigidInferer(FieldInferer):
         for left in reversed(range(self.passes)):
             (parameters,) = network(seen)
             check_finite(parameters, network)
-            motion = AffineTransform(motion.matrix @ rigid_transform(parameters, grid.centre).matrix)
+            motion = AffineTransform(motion.matrix @ rigid_transform(parameters, grid.center).matrix)
             field = motion.sample(grid).to_ddf()[None].to(pair)
             if left:
                 seen = torch.cat([warp(moving, field), fixed], dim=1)

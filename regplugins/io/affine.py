@@ -3,7 +3,7 @@
 
 ``AffineTransform`` and ``MatrixOffsetTransformBase``, the kinds that ANTs writes, are handled here, since ITK's Python
 takes several seconds to load its transforms; other kinds are left to ITK. The parameters are the matrix ``A``, row by
-row, and the translation ``t``, the fixed parameters the centre ``c``: ``p -> A (p - c) + c + t``.
+row, and the translation ``t``, the fixed parameters the center ``c``: ``p -> A (p - c) + c + t``.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def read_affine(path: PathLike) -> Transform:
     """
     path = existing(path)
     try:
-        kind, parameters, centre = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
-        if not (np.isfinite(parameters).all() and np.isfinite(centre).all()):  # ITK crashes on some of them
+        kind, parameters, center = _read_mat(path) if path.suffix == ".mat" else _read_text(path)
+        if not (np.isfinite(parameters).all() and np.isfinite(center).all()):  # ITK crashes on some of them
             raise ValueError("its parameters are NaN or infinite")
         known = _KIND.fullmatch(kind)
         if known:
             n = int(known[1])
-            if (parameters.size, centre.size) != (n * n + n, n):
-                raise ValueError(f"{kind} with {parameters.size} parameters and {centre.size} fixed parameters")
+            if (parameters.size, center.size) != (n * n + n, n):
+                raise ValueError(f"{kind} with {parameters.size} parameters and {center.size} fixed parameters")
             matrix = np.eye(n + 1)
             matrix[:n, :n] = parameters[: n * n].reshape(n, n)
-            matrix[:n, n] = parameters[n * n :] + centre - matrix[:n, :n] @ centre
+            matrix[:n, n] = parameters[n * n :] + center - matrix[:n, :n] @ center
             if not np.isfinite(np.linalg.cond(matrix)):
                 raise ValueError("a matrix that has no inverse")
             return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
@@ -57,7 +57,7 @@ def read_affine(path: PathLike) -> Transform:
 
 
 def write_affine(transform: Transform, path: PathLike) -> None:
-    """Write an ``AffineTransform`` about the centre 0, in float64.
+    """Write an ``AffineTransform`` about the center 0, in float64.
 
     Args:
         transform: an ``AffineTransform``.

@@ -63,7 +63,7 @@ def _from_itk(transform: Any) -> Transform:
         parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
         return CompositeTransform([_from_itk(part) for part in parts])
     if transform.IsLinear():
-        # Where the origin and the unit points go is the matrix, whatever the kind, its parameters and its centre.
+        # Where the origin and the unit points go is the matrix, whatever the kind, its parameters and its center.
         origin, *units = (np.array(transform.TransformPoint(point)) for point in np.vstack([np.zeros(n), np.eye(n)]))
         matrix = np.eye(n + 1)
         matrix[:n, :n] = np.stack(units, axis=1) - origin[:, None]

@@ -71,7 +71,7 @@ def named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
 def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
     """The cases most like an image, the most like one first.
 
-    By the mutual information of what is left of both at a coarse resolution when their centres of mass lie on each
+    By the mutual information of what is left of both at a coarse resolution when their centers of mass lie on each
     other: any modality, and no registration.
 
     Args:
@@ -84,7 +84,7 @@ def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
 
     def likeness(case: Case) -> float:
         moving = _coarse_image(case.image)
-        place = initial_transform("centre", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
+        place = initial_transform("center", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
         return mutual_information(fixed.as_tensor(), onto_grid(moving, grid, place))
 
     return sorted(cases, key=likeness, reverse=True)[:count]

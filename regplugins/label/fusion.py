@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-# Side of the neighbourhood in which images are compared, voxels.
+# Side of the neighborhood in which images are compared, voxels.
 _WINDOW = 7
 # Where no image tells anything each label has this much of a vote, so that the majority decides.
 _LEAST = 1e-3

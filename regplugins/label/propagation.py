@@ -17,7 +17,7 @@ from regplugins.data import load_image, load_label
 from regplugins.io import read_json, write_image
 from regplugins.label.cases import Case
 from regplugins.label.fusion import likeness, vote
-from regplugins.metrics import normalised_correlation
+from regplugins.metrics import normalized_correlation
 from regplugins.spatial import Grid
 
 # Of several labels: the votes of those whose image is more like the fixed one nearby count more, or all the same.
@@ -83,7 +83,7 @@ def propagate(
         labels.append(load_label(folder / "warped_label.nii.gz").as_tensor())
         if weighted and len(cases) > 1:
             weights.append(likeness(fixed.as_tensor(), warped))
-        correlation = normalised_correlation(fixed.as_tensor(), warped)
+        correlation = normalized_correlation(fixed.as_tensor(), warped)
         known = round(correlation, 4) if isfinite(correlation) else None  # JSON has no NaN
         found.append({"name": case.name, "folder": str(folder), "correlation": known})
     label = vote(labels, weights or None)

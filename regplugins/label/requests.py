@@ -50,7 +50,7 @@ def answer(
         datastore: of the server.
         image: file that the server, not the client, says is open.
         request: may have ``moving`` ("nearest", "all", an id of an annotated image, or several, also with commas
-            between), ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "centre",
+            between), ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "center",
             "rigid" or "affine", no file), ``return_transform``, ``return_warped``, and ``device``. Anything else is not
             looked at.
         own: the id of ``image``, whose own label is not to be propagated to it.
@@ -91,7 +91,7 @@ def answer(
 
 
 def opened(request: Mapping[str, Any], datastore: Datastore, sessions: str | Path | None) -> str | None:
-    """The id of an image that a client wants to be labelled; None: it is of a session, which the server keeps itself.
+    """The id of an image that a client wants to be labeled; None: it is of a session, which the server keeps itself.
 
     Args:
         request: its ``image``; of a session, whose id the client has given, the server adds ``session``.

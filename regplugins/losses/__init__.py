@@ -11,7 +11,7 @@ from regplugins.losses.motion import MotionLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
 from regplugins.losses.pair import PairLoss, compared
-from regplugins.losses.regularisation import (
+from regplugins.losses.regularization import (
     MagnitudeLoss,
     SquaredGradientLoss,
     SquaredLaplacianLoss,

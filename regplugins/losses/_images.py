@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 # A variance within this many rounding errors of zero is that of a constant: what is left of it is noise, and
-# normalising by it would correlate the noise of one image with that of the other.
+# normalizing by it would correlate the noise of one image with that of the other.
 ROUNDING_ERRORS = 16
 
 
@@ -38,7 +38,7 @@ def computing_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
-def normalised(weight: Tensor, dim: int | None = None) -> Tensor:
+def normalized(weight: Tensor, dim: int | None = None) -> Tensor:
     """Scale weights of at least 0 to a sum of 1, over one dimension or all; an empty mask stays empty."""
     total = weight.sum() if dim is None else weight.sum(dim, keepdim=True)
     return weight / total.clamp_min(torch.finfo(weight.dtype).tiny)

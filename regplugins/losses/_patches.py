@@ -23,17 +23,17 @@ class PatchLayout:
     Attributes:
         padded: the size of the padded image along each axis.
         strides: from one voxel to the next along each axis, in the row.
-        tails: the weight of a voxel at 1, 2, ... from the centre of a patch along an axis, that of the centre being 1.
-            They are not normalised, since the scale of the distances cancels.
+        tails: the weight of a voxel at 1, 2, ... from the center of a patch along an axis, that of the center being 1.
+            They are not normalized, since the scale of the distances cancels.
         patch: the sum of the weights of a patch.
         shifts: s of each map.
         edges: for each edge the index of its map, and a.
         first, last: the range of the row from the image's first voxel to past its last.
-        reach: of a patch from its centre, in the row.
+        reach: of a patch from its center, in the row.
         lowest, highest: the extremes of a.
     """
 
-    def __init__(self, shape: Sequence[int], neighbourhood: str, radius: int, dilation: int, weighting: str) -> None:
+    def __init__(self, shape: Sequence[int], neighborhood: str, radius: int, dilation: int, weighting: str) -> None:
         self._padding = [radius + dilation] * (2 * len(shape))
         # The range that any map is needed over, read of each of them, runs past the end by up to this.
         self._padding[-1] += 1
@@ -46,7 +46,7 @@ class PatchLayout:
         self.shifts: list[int] = []
         self.edges: list[tuple[int, int]] = []
         steps = [dilation * stride for stride in self.strides]
-        if neighbourhood == "mind":
+        if neighborhood == "mind":
             for index, step in enumerate(steps):
                 self.shifts.append(step)
                 self.edges += [(index, 0), (index, -step)]
@@ -108,7 +108,7 @@ class Buffers:
         self._buffers: dict[str, Tensor] = {}
 
     def get(self, name: str, *shape: int) -> Tensor:
-        """Return uninitialised memory of that shape, which the next tensor of that name will occupy too."""
+        """Return uninitialized memory of that shape, which the next tensor of that name will occupy too."""
         size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].numel() < size:
             self._buffers[name] = self._like.new_empty(size)

@@ -14,31 +14,31 @@ class DualBranchLoss(nn.Module):
     """``sim(moving∘φ, fixed) + α sim(gmoving∘φg, gfixed) + β smooth(φ) + γ smooth(φg)`` (Eq. 2), ``g`` the gradient
     magnitudes.
 
-    Where one field is given, of a network with one branch or of a pair that is optimised, the terms of ``φg`` are left
+    Where one field is given, of a network with one branch or of a pair that is optimized, the terms of ``φg`` are left
     out.
 
     Args:
         similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``; the paper's is that of MIND.
-        regularisation: loss ``ddf -> scalar`` on voxel displacements; the paper's is the squared gradient.
+        regularization: loss ``ddf -> scalar`` on voxel displacements; the paper's is the squared gradient.
         gradient_weight: α; the paper's 0.5 is for abdomens, 0.4 for kidneys.
-        regularisation_weight: β; 1 and 0.8.
-        gradient_regularisation_weight: γ; 0.5 and 0.3.
+        regularization_weight: β; 1 and 0.8.
+        gradient_regularization_weight: γ; 0.5 and 0.3.
     """
 
     def __init__(
         self,
         similarity: nn.Module,
-        regularisation: nn.Module,
+        regularization: nn.Module,
         gradient_weight: float = 0.5,
-        regularisation_weight: float = 1.0,
-        gradient_regularisation_weight: float = 0.5,
+        regularization_weight: float = 1.0,
+        gradient_regularization_weight: float = 0.5,
     ) -> None:
         super().__init__()
         self.similarity = similarity
-        self.regularisation = regularisation
+        self.regularization = regularization
         self.gradient_weight = gradient_weight
-        self.regularisation_weight = regularisation_weight
-        self.gradient_regularisation_weight = gradient_regularisation_weight
+        self.regularization_weight = regularization_weight
+        self.gradient_regularization_weight = gradient_regularization_weight
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """
@@ -52,9 +52,9 @@ class DualBranchLoss(nn.Module):
         """
         moving, fixed, mask = target["moving"], target["fixed"], target.get("mask")
         total = self.similarity(warp(moving, fields[0]), fixed, mask)
-        total = total + self.regularisation_weight * self.regularisation(fields[0])
+        total = total + self.regularization_weight * self.regularization(fields[0])
         for ddf in fields[1:]:
             edges = warp(gradient_magnitude(moving), ddf)
             total = total + self.gradient_weight * self.similarity(edges, gradient_magnitude(fixed), mask)
-            total = total + self.gradient_regularisation_weight * self.regularisation(ddf)
+            total = total + self.gradient_regularization_weight * self.regularization(ddf)
         return total

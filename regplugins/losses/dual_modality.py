@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regplugins.checks import choice
-from regplugins.losses.regularisation import MagnitudeLoss, SquaredLaplacianLoss
-from regplugins.spatial import centre, warp_middle
+from regplugins.losses.regularization import MagnitudeLoss, SquaredLaplacianLoss
+from regplugins.spatial import center, warp_middle
 
 # Which images are compared, the first of them warped: of the fixed image's modality, of the moving one's, of both.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
@@ -85,6 +85,6 @@ class DualModalityLoss(nn.Module):
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
         moved = warp_middle(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
         for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
-            reference = centre(target[fixed], list(field.shape[2:]))
+            reference = center(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.compared)
         return total

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regplugins.losses.regularisation import SquaredLaplacianLoss
+from regplugins.losses.regularization import SquaredLaplacianLoss
 
 # Which of a network's results are compared, for each term; ``{a}`` and ``{b}`` stand for either direction.
 _COMPARED = {
-    "synthesis_accuracy": ("synthesised_warped_{b}", "image_{b}"),
+    "synthesis_accuracy": ("synthesized_warped_{b}", "image_{b}"),
     "synthesis_feature": ("features_{b}", "features_warped_{a}"),
     "synthesis_cycle": ("restored_{a}", "image_{a}"),
-    "synthesis_alignment": ("features_{a}", "features_synthesised_{b}"),
+    "synthesis_alignment": ("features_{a}", "features_synthesized_{b}"),
     "registration_accuracy": ("registered_{b}", "image_{b}"),
     "inverse_consistency": ("image_{a}", "cycled_{a}"),
-    "affine_synthesis": ("synthesised_affine_{b}", "image_{b}"),
+    "affine_synthesis": ("synthesized_affine_{b}", "image_{b}"),
     "affine_registration": ("registered_affine_{b}", "image_{b}"),
 }
 _SMOOTHNESS = "smoothness"

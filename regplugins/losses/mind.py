@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modality independent neighbourhood descriptors: the local self-similarity that images of two modalities share."""
+"""Modality independent neighborhood descriptors: the local self-similarity that images of two modalities share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from regplugins.losses._images import ROUNDING_ERRORS, check_image, check_images, computing_dtype, normalised
+from regplugins.losses._images import ROUNDING_ERRORS, check_image, check_images, computing_dtype, normalized
 from regplugins.losses._patches import Buffers, PatchLayout
 
 __all__ = ["MIND", "MINDLoss"]
@@ -20,50 +20,50 @@ __all__ = ["MIND", "MINDLoss"]
 _LEAST, _MOST = 1e-3, 1e3
 
 # Voxels to work on at a time. What there is of them for all edges should stay in the cache of a processor, yet overlaps
-# with the neighbours and the start of each operation should take little of the time.
+# with the neighbors and the start of each operation should take little of the time.
 _SLAB = {"cpu": 2**17, "cuda": 2**19}
 
 
-class _Neighbourhood(nn.Module):
+class _Neighborhood(nn.Module):
     """The arguments that the descriptors and the loss share: which patches are compared."""
 
     def __init__(
         self,
-        neighbourhood: Literal["mind", "ssc"] = "ssc",
+        neighborhood: Literal["mind", "ssc"] = "ssc",
         radius: int = 1,
         dilation: int = 1,
         weighting: Literal["box", "gaussian"] = "box",
     ) -> None:
         super().__init__()
-        if neighbourhood not in ("mind", "ssc"):
-            raise ValueError(f"neighbourhood must be 'mind' or 'ssc', got {neighbourhood!r}")
+        if neighborhood not in ("mind", "ssc"):
+            raise ValueError(f"neighborhood must be 'mind' or 'ssc', got {neighborhood!r}")
         if radius < 0 or radius != int(radius):
             raise ValueError(f"radius must be an integer of at least 0, got {radius}")
         if dilation < 1 or dilation != int(dilation):
             raise ValueError(f"dilation must be an integer of at least 1, got {dilation}")
         if weighting not in ("box", "gaussian"):
             raise ValueError(f"weighting must be 'box' or 'gaussian', got {weighting!r}")
-        self.neighbourhood = neighbourhood
+        self.neighborhood = neighborhood
         self.radius = int(radius)
         self.dilation = int(dilation)
         self.weighting = weighting
 
     def extra_repr(self) -> str:
         options = f"radius={self.radius}, dilation={self.dilation}, weighting={self.weighting!r}"
-        return f"neighbourhood={self.neighbourhood!r}, {options}"
+        return f"neighborhood={self.neighborhood!r}, {options}"
 
     def _layout(self, image: Tensor) -> PatchLayout:
-        return PatchLayout(image.shape[2:], self.neighbourhood, self.radius, self.dilation, self.weighting)
+        return PatchLayout(image.shape[2:], self.neighborhood, self.radius, self.dilation, self.weighting)
 
 
-class MIND(_Neighbourhood):
+class MIND(_Neighborhood):
     """The descriptor of every voxel's surroundings: how much a patch resembles another, for some pairs of patches.
 
     The distance of an edge from offset a to offset b is that between the patches there, ``D(x) = sum_p w_p (I(x+a+p) -
     I(x+b+p))²``, and the feature of the edge ``exp(-D(x)/V(x))``, divided by the largest of all edges at x. V is the
-    mean distance over the edges. (Heinrich et al., *MIND: Modality independent neighbourhood descriptor for
+    mean distance over the edges. (Heinrich et al., *MIND: Modality independent neighborhood descriptor for
     multi-modal deformable registration*, Medical Image Analysis 16 (2012) 1423-1435; the edges of ``"ssc"`` are those
-    of Heinrich et al., *Towards realtime multimodal fusion for image-guided interventions using self-similarities*,
+    of Heinrich et al., *Toward realtime multimodal fusion for image-guided interventions using self-similarities*,
     MICCAI 2013.) V is kept, as in the authors' programs, within 0.001 and 1000 times its mean over the voxels, through
     which no gradient flows. The features hence do not change when intensities are scaled, negated or shifted.
     The image continues from its border. Where all patches are alike, features are 1, with no gradient.
@@ -72,11 +72,11 @@ class MIND(_Neighbourhood):
     paper.
 
     Args:
-        neighbourhood: ``"mind"``, the centre and each of its neighbours along the axes (2n edges: to +dilation and
-            -dilation along the first axis, and so on), or ``"ssc"``, any two such neighbours that are not opposite
+        neighborhood: ``"mind"``, the center and each of its neighbors along the axes (2n edges: to +dilation and
+            -dilation along the first axis, and so on), or ``"ssc"``, any two such neighbors that are not opposite
             (2n(n-1) edges: for each pair j < k of axes, +j+k, -j-k, -j+k, +j-k).
         radius: of a patch, whose side is ``2*radius + 1`` voxels.
-        dilation: distance in voxels of the neighbours from the centre.
+        dilation: distance in voxels of the neighbors from the center.
         weighting: within a patch: ``"box"``, or ``"gaussian"`` with a standard deviation of a third of the side.
 
     Raises:
@@ -117,14 +117,14 @@ class MIND(_Neighbourhood):
             return ((nearest - distances) / variance.clamp(*limits)).exp_().flatten(1, 2)
 
 
-class MINDLoss(_Neighbourhood):
+class MINDLoss(_Neighborhood):
     """The mean difference of the descriptors `MIND` of two images, which may be of different modalities.
 
     The gradient is written out rather than recorded by autograd, and computed along with the value, a slab of the image
     at a time: between forward and backward only the gradient itself is kept. It has no second derivative.
 
     Args:
-        neighbourhood, radius, dilation, weighting: as `MIND` takes them.
+        neighborhood, radius, dilation, weighting: as `MIND` takes them.
         norm: ``"l1"``, the absolute difference (Eq. 5 of Xu et al., *Unsupervised multimodal image
             registration with adaptative gradient guidance*, ICASSP 2021), or ``"l2"``, the squared difference.
 
@@ -134,13 +134,13 @@ class MINDLoss(_Neighbourhood):
 
     def __init__(
         self,
-        neighbourhood: Literal["mind", "ssc"] = "ssc",
+        neighborhood: Literal["mind", "ssc"] = "ssc",
         radius: int = 1,
         dilation: int = 1,
         weighting: Literal["box", "gaussian"] = "box",
         norm: Literal["l1", "l2"] = "l1",
     ) -> None:
-        super().__init__(neighbourhood, radius, dilation, weighting)
+        super().__init__(neighborhood, radius, dilation, weighting)
         if norm not in ("l1", "l2"):
             raise ValueError(f"norm must be 'l1' or 'l2', got {norm!r}")
         self.norm = norm
@@ -172,7 +172,7 @@ class MINDLoss(_Neighbourhood):
             if mask is None:
                 weight = inside / (pred.shape[0] * pred.shape[2:].numel())
             else:
-                weight = layout.pad(normalised(mask.detach().to(dtype)), "constant")
+                weight = layout.pad(normalized(mask.detach().to(dtype)), "constant")
             weight = weight / (pred.shape[1] * len(layout.edges))
             # Padded outside of the function, so that autograd adds up what reaches the border from beyond it.
             padded = (layout.pad(image.to(dtype), "replicate") for image in (pred, target))

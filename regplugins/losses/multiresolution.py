@@ -13,27 +13,27 @@ from regplugins.spatial import half_resolution, warp
 
 
 class MultiResolutionLoss(nn.Module):
-    """Weighted sum over resolutions of ``similarity(warped moving, fixed) + weight * regularisation(DDF)`` (Eq. 1 and
+    """Weighted sum over resolutions of ``similarity(warped moving, fixed) + weight * regularization(DDF)`` (Eq. 1 and
     "loss 1 to 3").
 
     Args:
         similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``.
-        regularisation: loss ``ddf -> scalar`` on voxel displacements.
-        regularisation_weight: the paper's λ, whose value it does not give.
+        regularization: loss ``ddf -> scalar`` on voxel displacements.
+        regularization_weight: the paper's λ, whose value it does not give.
         scale_weights: finest first; the paper's 1, 0.6 and 0.3, read in that order.
     """
 
     def __init__(
         self,
         similarity: nn.Module,
-        regularisation: nn.Module,
-        regularisation_weight: float,
+        regularization: nn.Module,
+        regularization_weight: float,
         scale_weights: Sequence[float] = (1.0, 0.6, 0.3),
     ) -> None:
         super().__init__()
         self.similarity = similarity
-        self.regularisation = regularisation
-        self.regularisation_weight = regularisation_weight
+        self.regularization = regularization
+        self.regularization_weight = regularization_weight
         self.scale_weights = tuple(scale_weights)
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
@@ -59,5 +59,5 @@ class MultiResolutionLoss(nn.Module):
                 moving, fixed = half_resolution(moving), half_resolution(fixed)
                 mask = None if mask is None else half_resolution(mask)
             similarity = self.similarity(warp(moving, ddf), fixed, mask)
-            total = total + weight * (similarity + self.regularisation_weight * self.regularisation(ddf))
+            total = total + weight * (similarity + self.regularization_weight * self.regularization(ddf))
         return total

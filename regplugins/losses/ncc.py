@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalised cross-correlation of two images, over the whole image and over a window around each voxel."""
+"""Normalized cross-correlation of two images, over the whole image and over a window around each voxel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from regplugins.losses._images import ROUNDING_ERRORS, check_images, computing_dtype, normalised
+from regplugins.losses._images import ROUNDING_ERRORS, check_images, computing_dtype, normalized
 
 __all__ = ["LocalNCCLoss", "NCCLoss"]
 
 
 class NCCLoss(nn.Module):
-    """Minus the normalised cross-correlation (Pearson's coefficient) of two whole images.
+    """Minus the normalized cross-correlation (Pearson's coefficient) of two whole images.
 
     The similarity S in Eq. 1 of Li and Fan, *Non-rigid image registration using self-supervised fully convolutional
     networks without training data*, ISBI 2018. It is -1 for images that differ by a positive affine map of their
@@ -43,9 +43,9 @@ class NCCLoss(nn.Module):
         dtype = computing_dtype(pred, target)
         with torch.autocast(pred.device.type, enabled=False):
             pred, target = pred.to(dtype).flatten(2), target.to(dtype).flatten(2)
-            weight = None if mask is None else normalised(mask.detach().to(dtype).flatten(2), dim=2)
-            pred, pred_variance, pred_constant = _centred(pred, weight)
-            target, target_variance, target_constant = _centred(target, weight)
+            weight = None if mask is None else normalized(mask.detach().to(dtype).flatten(2), dim=2)
+            pred, pred_variance, pred_constant = _centerd(pred, weight)
+            target, target_variance, target_constant = _centerd(target, weight)
             covariance = _average(pred * target, weight)
             constant = pred_constant | target_constant
             # 1 in place of a variance of 0: `where` alone would let the infinite derivative of rsqrt through as NaN.
@@ -57,17 +57,17 @@ def _average(values: Tensor, weight: Tensor | None) -> Tensor:
     return values.mean(2, keepdim=True) if weight is None else (values * weight).sum(2, keepdim=True)
 
 
-def _centred(image: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _centerd(image: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return an image (B, C, voxels) less its mean, its variance (B, C, 1), and whether that is but rounding."""
     mean = _average(image, weight)
-    centred = image - mean
-    variance = _average(centred.square(), weight)
+    centerd = image - mean
+    variance = _average(centerd.square(), weight)
     rounding = ROUNDING_ERRORS * torch.finfo(image.dtype).eps * mean.detach()
-    return centred, variance, variance.detach() <= rounding.square()
+    return centerd, variance, variance.detach() <= rounding.square()
 
 
 class LocalNCCLoss(nn.Module):
-    """Minus the squared normalised cross-correlation within a window around each voxel, averaged over the voxels.
+    """Minus the squared normalized cross-correlation within a window around each voxel, averaged over the voxels.
 
     The definition is that of MONAI's ``LocalNormalizedCrossCorrelationLoss`` (window, zero padding beyond the border,
     lower limit on the variances), and so are the value and the gradients, at a fraction of the time and memory:
@@ -109,7 +109,7 @@ class LocalNCCLoss(nn.Module):
         Args:
             pred: the warped image, (B, C, *spatial).
             target: the fixed image, of the same shape.
-            mask: the weight of each window by its centre, (B, 1, *spatial), at least 0; ``None`` weights all alike.
+            mask: the weight of each window by its center, (B, 1, *spatial), at least 0; ``None`` weights all alike.
                 It weights the map of correlations, not the voxels within a window.
 
         Returns:
@@ -122,7 +122,7 @@ class LocalNCCLoss(nn.Module):
         check_images(pred, target, mask)
         dtype = computing_dtype(pred, target)
         with torch.autocast(pred.device.type, enabled=False):
-            weight = None if mask is None else normalised(mask.detach().to(dtype)) / pred.shape[1]
+            weight = None if mask is None else normalized(mask.detach().to(dtype)) / pred.shape[1]
             pred, target = pred.to(dtype), target.to(dtype)
             if not torch.is_grad_enabled():
                 pred, target = pred.detach(), target.detach()

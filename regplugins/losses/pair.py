@@ -15,7 +15,7 @@ from regplugins.spatial import warp
 
 
 class PairLoss(nn.Module):
-    """``Σ w_k similarity_k(moving∘φ, fixed) + λ regularisation(φ)``.
+    """``Σ w_k similarity_k(moving∘φ, fixed) + λ regularization(φ)``.
 
     A similarity under a mask counts by the mask's mean, so that a voxel that is compared weighs the same against λ,
     however many others are not.
@@ -25,25 +25,25 @@ class PairLoss(nn.Module):
             mask is handed over as the third argument, and the mean under it is to come back; losses of MONAI that take
             none are to be wrapped in ``monai.losses.MaskedLoss`` where there is one. That sets both images to zero
             where the mask is zero, and a mutual information counts what it hides as matching.
-        regularisation: loss ``ddf -> scalar`` on voxel displacements.
-        regularisation_weight: λ.
+        regularization: loss ``ddf -> scalar`` on voxel displacements.
+        regularization_weight: λ.
         weights: of the similarities; default: all one.
 
     Raises:
         ValueError: no similarity, another number of weights, or a weight that is negative or no finite number.
-        TypeError: a similarity or the regularisation is no module, but its name, say.
+        TypeError: a similarity or the regularization is no module, but its name, say.
     """
 
     def __init__(
         self,
         similarity: nn.Module | Sequence[nn.Module],
-        regularisation: nn.Module,
-        regularisation_weight: float,
+        regularization: nn.Module,
+        regularization_weight: float,
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         similarities: list[Any] = list(similarity) if isinstance(similarity, list | tuple) else [similarity]
-        for name, losses in (("similarity", similarities), ("regularisation", [regularisation])):
+        for name, losses in (("similarity", similarities), ("regularization", [regularization])):
             for loss in losses:
                 if not isinstance(loss, nn.Module):
                     raise TypeError(f"{name} must be a loss, such as regplugins.losses has, got {loss!r}")
@@ -52,11 +52,11 @@ class PairLoss(nn.Module):
         self.weights = [not_negative("weight", one) for one in given]
         if not self.similarities or len(self.weights) != len(self.similarities):
             raise ValueError(f"got {len(self.similarities)} similarities and {len(self.weights)} weights")
-        self.regularisation = regularisation
-        self.regularisation_weight = not_negative("regularisation_weight", regularisation_weight)
+        self.regularization = regularization
+        self.regularization_weight = not_negative("regularization_weight", regularization_weight)
 
     def extra_repr(self) -> str:
-        return f"weights={self.weights}, regularisation_weight={self.regularisation_weight}"
+        return f"weights={self.weights}, regularization_weight={self.regularization_weight}"
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """
@@ -74,7 +74,7 @@ class PairLoss(nn.Module):
         (ddf,) = fields
         mask = target.get("mask")
         warped = warp(target["moving"], ddf)
-        total: Tensor = self.regularisation_weight * self.regularisation(ddf)
+        total: Tensor = self.regularization_weight * self.regularization(ddf)
         for weight, similarity in zip(self.weights, self.similarities, strict=True):
             value = compared(similarity, warped, target["fixed"], mask)
             # A mean over what the mask leaves, beside one over the whole grid: without the mask's share a field would

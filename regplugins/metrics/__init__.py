@@ -8,7 +8,7 @@ from regplugins.metrics.consistency import inverse_consistency_error, sample_poi
 from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
 from regplugins.metrics.overlap import compare_label_sets, label_overlap, mean_overlap
-from regplugins.metrics.similarity import mutual_information, normalised_correlation, thinned
+from regplugins.metrics.similarity import mutual_information, normalized_correlation, thinned
 
 __all__ = [
     "FoldingMetric",
@@ -19,7 +19,7 @@ __all__ = [
     "landmark_statistics",
     "mean_overlap",
     "mutual_information",
-    "normalised_correlation",
+    "normalized_correlation",
     "sample_points",
     "sd_log_jacobian",
     "sd_log_jacobian_learn2reg",

@@ -12,7 +12,7 @@ from regplugins.spatial.grid import Grid
 
 
 def sample_points(grid: Grid, count: int = 20_000, seed: int = 0, mask: Tensor | None = None) -> Tensor:
-    """Random points of a grid, uniform between its outermost voxel centres, or random voxels of a mask.
+    """Random points of a grid, uniform between its outermost voxel centers, or random voxels of a mask.
 
     Args:
         grid: of ``n`` dimensions.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How regular a transform is: the share of folded voxels and the spread of the local volume change.
 
-Both come from the Jacobian determinant, which is the same number in voxels and in millimetres: a change of the grid's
+Both come from the Jacobian determinant, which is the same number in voxels and in millimeters: a change of the grid's
 axes or spacing multiplies by a matrix on one side and by its inverse on the other.
 """
 

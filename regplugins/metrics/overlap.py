@@ -76,7 +76,7 @@ def label_overlap(
 
     Returns:
         For each of these labels its ``dice``, ``hd95`` (the larger of the two directed 95th percentiles) and ``asd``
-        (mean over the voxels of both surfaces), both in mm between voxel centres. A structure missing from the
+        (mean over the voxels of both surfaces), both in mm between voxel centers. A structure missing from the
         prediction has Dice 0 and NaN distances.
 
     Raises:

@@ -41,7 +41,7 @@ def _values(fixed: Tensor, image: Tensor, mask: Tensor | None) -> Iterator[tuple
         yield a.double(), b.double()
 
 
-def normalised_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = None) -> float:
+def normalized_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = None) -> float:
     """Pearson's correlation coefficient of the intensities, also called global NCC.
 
     Args:

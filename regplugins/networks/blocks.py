@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from regplugins.spatial import centre, gradient_magnitude
+from regplugins.spatial import center, gradient_magnitude
 
 
 class Regression(nn.Module):
@@ -78,7 +78,7 @@ class RelativeGradient(nn.Module):
         mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
         # A buffer is a "Tensor | Module" to type checkers, and a script takes no annotation of it.
         relative = magnitude / (mean + self.least)  # type: ignore[operator]
-        return centre(relative, [size - 2 * self.cut for size in image.shape[2:]])
+        return center(relative, [size - 2 * self.cut for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):
@@ -107,7 +107,7 @@ class GatedFusion(nn.Module):
         self.bottleneck = conv(2 * spatial_dims, spatial_dims, kernel_size=1)
         nn.init.zeros_(self.gate.bias)
         nn.init.zeros_(self.bottleneck.bias)
-        with torch.no_grad():  # a random mixture would turn displacements about before anything is learnt
+        with torch.no_grad():  # a random mixture would turn displacements about before anything is learned
             identity = torch.eye(spatial_dims).repeat(1, 2)
             self.bottleneck.weight.copy_(identity.view_as(self.bottleneck.weight))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import boolean, choice
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
+from regplugins.networks.synthesis import SynthesisDecoder, SynthesizEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
 from regplugins.spatial import compose, enlarge, warp
 
@@ -50,7 +50,7 @@ class Fire(RegistrationNetwork):
         super().__init__(spatial_dims, stride=4)
         self.reverse = boolean("reverse", reverse)
         self.affine_alone = choice("part", part, {"both": False, "affine": True})
-        self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
+        self.encoder = SynthesizEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
         self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels, keypoints)
@@ -105,7 +105,7 @@ class Fire(RegistrationNetwork):
         return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
 
     @torch.jit.export
-    def synthesise(self, pair: Tensor) -> tuple[Tensor, Tensor]:
+    def synthesize(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Either image in the other's modality, where it is.
 
         Args:
@@ -130,10 +130,10 @@ class Fire(RegistrationNetwork):
             part; ``image_a``: the image in [-1, 1]; ``warped_a``, ``affine_a``: it through either; ``cycled_a``: it
             through ``φ_AB`` and back through ``φ_BA``.
             ``features_a``: ``G(A)``; ``features_warped_a``, ``features_affine_a``: it through either;
-            ``features_synthesised_b``: ``G`` of ``B`` made of ``A``. Images ``(1, *spatial)`` made of ``A``'s features,
-            all of modality ``B``: ``synthesised_b`` of ``G(A)``; ``synthesised_warped_b`` of ``G(A)`` through ``φ_AB``;
-            ``synthesised_affine_b`` of ``G(A)`` through the affine part; ``registered_b`` of ``G`` of ``warped_a``;
-            ``registered_affine_b`` of ``G`` of ``affine_a``; and ``restored_a``, ``A`` made of ``synthesised_b``.
+            ``features_synthesized_b``: ``G`` of ``B`` made of ``A``. Images ``(1, *spatial)`` made of ``A``'s features,
+            all of modality ``B``: ``synthesized_b`` of ``G(A)``; ``synthesized_warped_b`` of ``G(A)`` through ``φ_AB``;
+            ``synthesized_affine_b`` of ``G(A)`` through the affine part; ``registered_b`` of ``G`` of ``warped_a``;
+            ``registered_affine_b`` of ``G`` of ``affine_a``; and ``restored_a``, ``A`` made of ``synthesized_b``.
         """
         self.check(pair)
         images = {"a": 2 * pair[:, :1] - 1, "b": 2 * pair[:, 1:] - 1}
@@ -163,13 +163,13 @@ class Fire(RegistrationNetwork):
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):
             decoder = self.decoder_ab if own == "a" else self.decoder_ba
             sources = [result[f"features{kind}_{own}"] for kind in ("", "_warped", "_affine")]
-            names = ["synthesised", "synthesised_warped", "synthesised_affine", "registered", "registered_affine"]
+            names = ["synthesized", "synthesized_warped", "synthesized_affine", "registered", "registered_affine"]
             made = self._each(decoder, *sources, *encoded)
             result |= {f"{name}_{other}": image for name, image in zip(names, made, strict=True)}
             cycle = compose(result[f"ddf_{own}{other}"], result[f"ddf_{other}{own}"])
             result[f"cycled_{own}"] = warp(images[own], cycle)
-        made_b, made_a = self._each(self.encoder, result["synthesised_b"], result["synthesised_a"])
-        result |= {"features_synthesised_b": made_b, "features_synthesised_a": made_a}
+        made_b, made_a = self._each(self.encoder, result["synthesized_b"], result["synthesized_a"])
+        result |= {"features_synthesized_b": made_b, "features_synthesized_a": made_a}
         return result | {"restored_a": self.decoder_ba(made_b), "restored_b": self.decoder_ab(made_a)}
 
     @staticmethod

@@ -25,7 +25,7 @@ class Branch(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: images, 2 or 4.
         channels: kernels at full resolution, at half of it, and so on.
-        norm: MONAI's name of the normalisation after each convolution but the last, or None.
+        norm: MONAI's name of the normalization after each convolution but the last, or None.
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int], norm: str | None) -> None:
@@ -61,7 +61,7 @@ class GatedDualBranch(RegistrationNetwork):
         fusion: "gated"; or what the paper compares it with: "average" of both fields, "concat" (VM(concat): one branch
             on images and gradient maps) or "none" (VM: one branch on the images).
         channels: kernels at full resolution, and at a half, a quarter, an eighth and a sixteenth.
-        norm: MONAI's name of the normalisation after the convolutions: VoxelMorph has None, "batch" learns faster.
+        norm: MONAI's name of the normalization after the convolutions: VoxelMorph has None, "batch" learns faster.
         gate_kernel: kernel size of the gates' convolution, odd.
         diffeomorphic: take what the branches give for stationary velocities and integrate them, by scaling and
             squaring; not in the paper.

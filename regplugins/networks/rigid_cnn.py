@@ -17,12 +17,12 @@ from regplugins.regressors import MLP
 class Trunk(nn.Sequential):
     """An image ``(B, 1, *spatial)`` to its features ``(B, channels[-1])``.
 
-    Blocks of a convolution (kernel 3), normalisation and leaky ReLU (0.1), each but the last followed by a max pooling
+    Blocks of a convolution (kernel 3), normalization and leaky ReLU (0.1), each but the last followed by a max pooling
     by 2; the average of the last over the image.
 
     Args:
         channels: of each block; the paper's last has 128, the others it does not give.
-        norm: MONAI's name of the normalisation; the paper's is batch normalisation.
+        norm: MONAI's name of the normalization; the paper's is batch normalization.
     """
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), norm: str = "batch") -> None:
@@ -72,7 +72,7 @@ class RigidCNN(RegistrationNetwork):
 
         Returns:
             ``(B, 6)``, degrees and mm, what ``regplugins.spatial.rigid_transform`` takes: from the fixed to the moving
-            image, about the centre of the grid. No motion before any training.
+            image, about the center of the grid. No motion before any training.
         """
         features = self.features(pair)
         if self.regressor == "mlp":
@@ -86,7 +86,7 @@ class RigidCNN(RegistrationNetwork):
     def features(self, pair: Tensor) -> Tensor:
         """What a regression network is trained on: ``(B, 2 features)``, moving and fixed image's."""
         self.check(pair)
-        # In one call: CT and MR normalised apart in training would share one running average of neither.
+        # In one call: CT and MR normalized apart in training would share one running average of neither.
         images = pair.flatten(0, 1).unsqueeze(1)
         return self.trunk(images).reshape(pair.shape[0], -1)
 
@@ -113,7 +113,7 @@ class ModalityCNN(nn.Module):
 
     def __init__(self, modalities: int = 2, trunk: nn.Module | None = None, features: int = 128) -> None:
         super().__init__()
-        # Tissues differ in detail that a head's place does not need: a finer grid, and a block more. Normalised one by
+        # Tissues differ in detail that a head's place does not need: a finer grid, and a block more. Normalized one by
         # one, images do not differ by how bright or strong in contrast they are.
         self.trunk = Trunk((8, 16, 32, 64, 128), norm="instance") if trunk is None else trunk
         self.head = nn.Linear(features, modalities)

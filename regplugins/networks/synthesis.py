@@ -19,7 +19,7 @@ def convolution(
     norm: str | None = "INSTANCE",
     act: str | None = "RELU",
 ) -> nn.Module:
-    """Convolution (kernel 3), normalisation, activation; transposed if ``up``, else the image's border continues."""
+    """Convolution (kernel 3), normalization, activation; transposed if ``up``, else the image's border continues."""
     kernels = Convolution(
         spatial_dims,
         in_channels,
@@ -35,7 +35,7 @@ def convolution(
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with instance normalisation, added to what goes in; ``(B, channels, *spatial)`` to the like."""
+    """Two convolutions with instance normalization, added to what goes in; ``(B, channels, *spatial)`` to the like."""
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
         return features + self.block(features)
 
 
-class SynthesisEncoder(nn.Sequential):
+class SynthesizEncoder(nn.Sequential):
     """``G``: an image ``(B, 1, *spatial)`` to features ``(B, 4 channels, *spatial / 4)`` that do not tell its modality.
 
     Args:

@@ -33,7 +33,7 @@ class AffineKeypoints(nn.Module):
     def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
-        self.localisation = nn.Sequential(
+        self.localization = nn.Sequential(
             convolution(spatial_dims, channels, channels),
             convolution(spatial_dims, channels, channels, norm=None, act=None),
         )
@@ -41,7 +41,7 @@ class AffineKeypoints(nn.Module):
         self.sharpness = nn.Parameter(torch.zeros(()))
         # Of the parameter, which some tens of Adam's steps are to take to where points are found.
         self.scale = 10.0
-        # The points' places, evenly all over, as fractions of the image's sizes about its centre, and the standard
+        # The points' places, evenly all over, as fractions of the image's sizes about its center, and the standard
         # deviation of the window about each, in units of its largest size.
         even = torch.quasirandom.SobolEngine(spatial_dims).draw(channels + 1)[1:]
         self.places: Tensor
@@ -59,16 +59,16 @@ class AffineKeypoints(nn.Module):
 
         Returns:
             ``(B, n, n + 1)``: the matrix and the shift, in units of the image's largest size, of a map about the
-            image's centre.
+            image's center.
         """
         n = self.spatial_dims
-        targets, sources = self.centres(moving), self.centres(fixed)
+        targets, sources = self.centers(moving), self.centers(fixed)
         middle = sources.mean(dim=1, keepdim=True)
-        centred = sources - middle
-        moved = targets - targets.mean(dim=1, keepdim=True) - centred
+        centerd = sources - middle
+        moved = targets - targets.mean(dim=1, keepdim=True) - centerd
         # Products and sums, not matmul, which autocast would round.
-        square = (centred.unsqueeze(3) * centred.unsqueeze(2)).mean(dim=1)
-        mixed = (centred.unsqueeze(3) * moved.unsqueeze(2)).mean(dim=1)
+        square = (centerd.unsqueeze(3) * centerd.unsqueeze(2)).mean(dim=1)
+        mixed = (centerd.unsqueeze(3) * moved.unsqueeze(2)).mean(dim=1)
         identity = torch.eye(n, device=square.device, dtype=square.dtype)
         system = torch.cat([square + self.ridge * identity, mixed], dim=2)
         for axis in range(n):  # Gauss and Jordan; positive definite, hence without a search for pivots
@@ -78,18 +78,18 @@ class AffineKeypoints(nn.Module):
         shift = targets.mean(dim=1) - middle.squeeze(1) - (change * middle).sum(dim=2)
         return torch.cat([identity + change, shift.unsqueeze(2)], dim=2)
 
-    def centres(self, features: Tensor) -> Tensor:
+    def centers(self, features: Tensor) -> Tensor:
         """
         Args:
             features: of an image, ``(B, channels, *spatial / 4)``.
 
         Returns:
-            ``(B, channels, n)``: a point for each channel, about the image's centre in units of its largest size.
+            ``(B, channels, n)``: a point for each channel, about the image's center in units of its largest size.
         """
         shape = list(features.shape[2:])
-        responses = self.scale * self.sharpness * self.localisation(features).float().flatten(2)
+        responses = self.scale * self.sharpness * self.localization(features).float().flatten(2)
         largest = float(max(shape))
-        grid = _centred(shape, responses, 4) / largest
+        grid = _centerd(shape, responses, 4) / largest
         middles = self.places * (torch.tensor(shape, device=grid.device).to(grid.dtype) / largest)
         distances = (grid.unsqueeze(0) - middles.unsqueeze(2)).square().sum(dim=1)
         where = (responses - distances / (2 * self.window**2)).softmax(dim=2)
@@ -109,8 +109,8 @@ class AffineRegression(nn.Module):
     def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
-        # Without normalisation: the average over the image of what was normalised over it tells nothing.
-        self.localisation = nn.Sequential(
+        # Without normalization: the average over the image of what was normalized over it tells nothing.
+        self.localization = nn.Sequential(
             *[convolution(spatial_dims, width, channels, strides=2, norm=None) for width in (2 * channels, channels)]
         )
         self.hidden = nn.Linear(channels, channels)
@@ -132,7 +132,7 @@ class AffineRegression(nn.Module):
             ``(B, n, n + 1)``, as of ``AffineKeypoints``.
         """
         n = self.spatial_dims
-        averages = self.localisation(torch.cat([moving, fixed], dim=1)).float().flatten(2).mean(dim=2)
+        averages = self.localization(torch.cat([moving, fixed], dim=1)).float().flatten(2).mean(dim=2)
         bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(averages)))).view(-1, n, n + 1)
         matrix = torch.eye(n, device=bounded.device) + self.most * bounded[:, :, :n]
         return torch.cat([matrix, self.shift * bounded[:, :, n:]], dim=2)
@@ -154,7 +154,7 @@ class NonRigidNetwork(nn.Module):
             convolution(spatial_dims, 2 * channels, channels), convolution(spatial_dims, channels, channels)
         )
         self.regression = Regression(spatial_dims, channels)
-        # How far a voxel is moved at most, in sizes of the image: one in normalised coordinates.
+        # How far a voxel is moved at most, in sizes of the image: one in normalized coordinates.
         self.reach = 0.5
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -167,9 +167,9 @@ class NonRigidNetwork(nn.Module):
             ``(B, n, *spatial / 4)`` displacement in voxels of that grid.
         """
         features = self.both(torch.cat([self.moving(moving), self.fixed(fixed)], dim=1))
-        normalised = torch.tanh(self.regression(features))
-        shape = torch.tensor(normalised.shape[2:], device=normalised.device).to(normalised.dtype)
-        return (normalised.movedim(1, -1) * (self.reach * shape)).movedim(-1, 1)
+        normalized = torch.tanh(self.regression(features))
+        shape = torch.tensor(normalized.shape[2:], device=normalized.device).to(normalized.dtype)
+        return (normalized.movedim(1, -1) * (self.reach * shape)).movedim(-1, 1)
 
 
 class TransformationNetwork(nn.Module):
@@ -211,7 +211,7 @@ def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:
 
     Args:
         affine: ``(B, n, n + 1)``, matrix and shift, in units of an image's largest size, of a map about the image's
-            centre.
+            center.
         ddf: ``(B, n, *spatial / step)`` in voxels of a grid whose voxel ``i`` lies on voxel ``step * i`` of the image.
         step: 1 for the image's own grid.
 
@@ -221,15 +221,15 @@ def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:
     shape = ddf.shape[2:]
     n = len(shape)
     identity = torch.eye(n, device=ddf.device, dtype=ddf.dtype)
-    centred = _centred(list(shape), ddf, step) + ddf.flatten(2)
+    centerd = _centerd(list(shape), ddf, step) + ddf.flatten(2)
     change = affine[:, :, n:] * float(max(shape))
     for axis in range(n):  # not matmul, which autocast would round
-        change = change + (affine[:, :, axis : axis + 1] - identity[:, axis : axis + 1]) * centred[:, axis : axis + 1]
+        change = change + (affine[:, :, axis : axis + 1] - identity[:, axis : axis + 1]) * centerd[:, axis : axis + 1]
     return ddf + change.view(ddf.shape)
 
 
-def _centred(shape: list[int], like: Tensor, step: int) -> Tensor:
-    """A grid's voxels about the centre of the image on whose every ``step``-th voxel they lie, ``(n, voxels)``."""
+def _centerd(shape: list[int], like: Tensor, step: int) -> Tensor:
+    """A grid's voxels about the center of the image on whose every ``step``-th voxel they lie, ``(n, voxels)``."""
     grid = identity_grid(shape, like.device, like.dtype).flatten(1)
     sizes = torch.tensor(shape, device=like.device).to(like.dtype)
     return grid - ((step * sizes - 1) / (2 * step)).view(-1, 1)

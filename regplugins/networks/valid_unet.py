@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from regplugins.checks import boolean
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.blocks import Regression, RelativeGradient
-from regplugins.spatial import centre
+from regplugins.spatial import center
 
 
 class ValidBlock(nn.Sequential):
-    """Two 3 x 3 x 3 convolutions, each with batch normalisation and ReLU.
+    """Two 3 x 3 x 3 convolutions, each with batch normalization and ReLU.
 
     Not padded, they leave two voxels less at each face; ``padded``, features continue from their border.
     """
@@ -144,5 +144,5 @@ class ValidUNet(RegistrationNetwork):
         for upsampling, block in zip(self.upsamplings, self.decoder):  # noqa: B905 (a script knows no strict)
             features, skip = upsampling(features), skips.pop()
             shape = [min(features.size(k), skip.size(k)) for k in range(2, features.dim())]
-            features = block(torch.cat([centre(skip, shape), centre(features, shape)], dim=1))
+            features = block(torch.cat([center(skip, shape), center(features, shape)], dim=1))
         return self.regression(features)

@@ -50,7 +50,7 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     Args:
         network: as the bundle's ``network_def`` makes it.
         folder: the bundle's ``models``.
-        name: as for ``weights_file``; "random" leaves the network as it was initialised.
+        name: as for ``weights_file``; "random" leaves the network as it was initialized.
 
     Returns:
         The network, or the exported one in its place.

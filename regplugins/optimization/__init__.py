@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration of one pair by optimisation."""
+"""Registration of one pair by optimization."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A coarse start by looking at all displacements: coupled convex optimisation."""
+"""A coarse start by looking at all displacements: coupled convex optimization."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PART = 2**24
 
 
 class ConvexStart(Described):
-    """The displacement, of all up to some reach, that brings like descriptors together, and its neighbours along.
+    """The displacement, of all up to some reach, that brings like descriptors together, and its neighbors along.
 
     Costs of all displacements are computed once for every node of a coarse grid; then the displacement of least cost
     plus its squared distance from the smoothed field, and that smoothed field, are sought in turn, the distance

@@ -16,7 +16,7 @@ class Displacement(DeformationModel):
     voxel by voxel as Adam does, and added by composition.
 
     An update of less than half a voxel that is smooth over some voxels does not fold, nor does what they compose to,
-    but for discretisation; no velocity is integrated for it. (Greedy composition: Christensen et al., IEEE TIP 1996;
+    but for discretization; no velocity is integrated for it. (Greedy composition: Christensen et al., IEEE TIP 1996;
     with Adam: Jena et al., *FireANTs*, 2024.)
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid and affine registration of one pair by optimisation."""
+"""Rigid and affine registration of one pair by optimization."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from regplugins.spatial import identity_grid, warp
 class LinearOptimizer(Described):
     """Lower a dissimilarity of one pair by turning, shifting and, of an affine transform, stretching the moving image.
 
-    The matrix is the exponential of what Adam finds, about the centre of the grid in mm, so that a rigid transform
+    The matrix is the exponential of what Adam finds, about the center of the grid in mm, so that a rigid transform
     stays one.
 
     Args:
@@ -76,15 +76,15 @@ class LinearOptimizer(Described):
             RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
             ValueError: the images have another number of axes than the spacing.
         """
-        motion, parameters = self._optimised(Scene.of(pair, moving_mask, fixed_mask))
+        motion, parameters = self._optimized(Scene.of(pair, moving_mask, fixed_mask))
         return motion.matrix(parameters)
 
     def field(self, scene: Scene) -> Tensor:
         """The same as a displacement in voxels, ``(B, n, *spatial)``."""
-        motion, parameters = self._optimised(scene)
+        motion, parameters = self._optimized(scene)
         return motion.ddf(parameters, scene.moving.shape[2:], 0)
 
-    def _optimised(self, scene: Scene) -> tuple[_Motion, Tensor]:
+    def _optimized(self, scene: Scene) -> tuple[_Motion, Tensor]:
         shape = scene.moving.shape[2:]
         n = len(shape)
         spacing = REFERENCE_SPACING if self.spacing is None else self.spacing

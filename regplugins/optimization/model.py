@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a deformation model is to the optimiser of a pair."""
+"""What a deformation model is to the optimizer of a pair."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration of one pair by optimisation, coarse to fine."""
+"""Registration of one pair by optimization, coarse to fine."""
 
 from __future__ import annotations
 

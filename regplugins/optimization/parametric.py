@@ -17,7 +17,7 @@ from regplugins.spatial import compose, exponentiate, spline_basis, spline_value
 class Velocity(DeformationModel):
     """``u = start ∘ exp(G * v)``: a stationary velocity ``v``, kept smooth by a Gaussian ``G``, found by Adam.
 
-    A diffeomorphism, but for discretisation.
+    A diffeomorphism, but for discretization.
 
     Args:
         smoothing: standard deviation of ``G`` in voxels of the field.

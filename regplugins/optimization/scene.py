@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an optimiser looks at."""
+"""What an optimizer looks at."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Scene:
             raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
-                "an optimisation needs derivatives, which torch.inference_mode forbids: use torch.no_grad"
+                "an optimization needs derivatives, which torch.inference_mode forbids: use torch.no_grad"
             )
         pair = plain(pair)
         masks = (None if mask is None else plain(mask) for mask in (moving_mask, fixed_mask))
@@ -75,7 +75,7 @@ class Scene:
         return scenes
 
     def levels(self, asked: Sequence[tuple[int, int]], least: int = LEAST) -> list[tuple[int, Scene, int]]:
-        """Itself at the resolutions of an optimisation.
+        """Itself at the resolutions of an optimization.
 
         Args:
             asked: number of halvings and of iterations of each level, coarsest first.

@@ -15,13 +15,13 @@ from regplugins.spatial import crop, pad_to_multiple
 class WeightsOptimizer:
     """Train a copy of a network on the one pair, from trained or from random weights.
 
-    Batch normalisation: with trained weights its running statistics stay as they are (eval mode); with random ones,
+    Batch normalization: with trained weights its running statistics stay as they are (eval mode); with random ones,
     which have none, the pair's own statistics are used (train mode), for the returned field too.
 
     Args:
         network: where to start from; not changed.
         objective: loss ``(fields, target) -> scalar``, as in training.
-        batch_statistics: normalise by the pair's own statistics.
+        batch_statistics: normalize by the pair's own statistics.
         iterations: of Adam.
         learning_rate: of Adam.
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring two images roughly together: by their fields of view, their centres of mass, or their mutual information."""
+"""Bring two images roughly together: by their fields of view, their centers of mass, or their mutual information."""
 
 from __future__ import annotations
 
-from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view, centre_of_mass, otsu_threshold
+from regplugins.prealign.centers import align_centers_of_mass, align_fields_of_view, center_of_mass, otsu_threshold
 from regplugins.prealign.evolution import register_by_evolution, symmetry_start
 from regplugins.prealign.initial import CHOICES, initial_transform
 from regplugins.prealign.label_demons import align_labels
@@ -13,10 +13,10 @@ from regplugins.prealign.volume import Volume
 __all__ = [
     "CHOICES",
     "Volume",
-    "align_centres_of_mass",
+    "align_centers_of_mass",
     "align_fields_of_view",
     "align_labels",
-    "centre_of_mass",
+    "center_of_mass",
     "initial_transform",
     "otsu_threshold",
     "polish",

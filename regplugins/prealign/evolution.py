@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regplugins.io.lps import flip_matrix, flip_points
-from regplugins.prealign.centres import centre_of_mass, weighted_foreground
+from regplugins.prealign.centers import center_of_mass, weighted_foreground
 from regplugins.prealign.itk_bridge import image_to_itk, itk_class
 from regplugins.prealign.mutual_information import MutualInformation
 from regplugins.prealign.poses import principal_axes, turned_about
@@ -40,7 +40,7 @@ def symmetry_start(fixed: Volume, moving: Volume, seed: int = 0) -> AffineTransf
     """
     similarity = MutualInformation(fixed, moving, _SAMPLES, _BINS, seed)
     a, b = principal_axes(fixed), principal_axes(moving)
-    origin, target = centre_of_mass(fixed), centre_of_mass(moving)
+    origin, target = center_of_mass(fixed), center_of_mass(moving)
     ways = []
     for order in permutations(range(3)):
         for signs in product((1.0, -1.0), repeat=3):
@@ -55,7 +55,7 @@ def symmetry_start(fixed: Volume, moving: Volume, seed: int = 0) -> AffineTransf
 def register_by_evolution(
     fixed: Volume, moving: Volume, pose: bool = True, iterations: int = _ITERATIONS, seed: int = 0
 ) -> AffineTransform:
-    """Maximise Mattes' mutual information over rigid transforms by random changes that are kept where they help.
+    """Maximize Mattes' mutual information over rigid transforms by random changes that are kept where they help.
 
     With ``pose`` the search starts from ``symmetry_start``, without from where the images lie.
 
@@ -76,11 +76,11 @@ def register_by_evolution(
         raise ValueError(f"expected two 3-D images, got {fixed.grid.ndim}-D and {moving.grid.ndim}-D")
     start = symmetry_start(fixed, moving, seed) if pose else AffineTransform.identity(3)
     points, weights = weighted_foreground(fixed)
-    centre = weights @ points / weights.sum()
-    radius = (points - centre).square().sum(dim=1).mean().sqrt().item()
+    center = weights @ points / weights.sum()
+    radius = (points - center).square().sum(dim=1).mean().sqrt().item()
 
     change = itk_class("Euler3DTransform", "D").New()
-    change.SetCenter(flip_points(centre[None])[0].tolist())
+    change.SetCenter(flip_points(center[None])[0].tolist())
     # The search is about small changes: the start is made part of the image's place in the world.
     metric = itk_class("MattesMutualInformationImageToImageMetricv4", "IF3IF3").New()
     metric.SetNumberOfHistogramBins(_BINS)

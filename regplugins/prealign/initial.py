@@ -8,12 +8,12 @@ from pathlib import Path
 from torch import Tensor
 
 from regplugins.io import read_transform
-from regplugins.prealign.centres import align_centres_of_mass, align_fields_of_view
+from regplugins.prealign.centers import align_centers_of_mass, align_fields_of_view
 from regplugins.prealign.registration import register
 from regplugins.prealign.volume import Volume
 from regplugins.spatial import AffineTransform, CompositeTransform, Grid
 
-CHOICES = ("none", "fov", "centre", "rigid", "affine")
+CHOICES = ("none", "fov", "center", "rigid", "affine")
 
 
 def initial_transform(
@@ -29,9 +29,9 @@ def initial_transform(
     """Affine transform from the fixed image's world to that of the moving one.
 
     Args:
-        init: "none" (the images lie in one world), "fov" (the centres of the fields of view meet), "centre" (the
-            centres of mass of what is brighter than the background meet), "rigid" or "affine" (mutual information, from
-            whichever start leads to the best: these three, and turned poses about the centres of mass), or a file that
+        init: "none" (the images lie in one world), "fov" (the centers of the fields of view meet), "center" (the
+            centers of mass of what is brighter than the background meet), "rigid" or "affine" (mutual information, from
+            whichever start leads to the best: these three, and turned poses about the centers of mass), or a file that
             holds an affine transform.
         fixed: ``(1, *fixed_grid.shape)``.
         fixed_grid: where its voxels lie.
@@ -59,10 +59,10 @@ def initial_transform(
         return align_fields_of_view(fixed_grid, moving_grid)
     fixed_volume = Volume.prepare("fixed", fixed, fixed_grid, fixed_mask)
     moving_volume = Volume.prepare("moving", moving, moving_grid, moving_mask)
-    centre = align_centres_of_mass(fixed_volume, moving_volume)
-    if init == "centre":
-        return centre
-    starts = [centre, align_fields_of_view(fixed_grid, moving_grid), AffineTransform.identity(n)]
+    center = align_centers_of_mass(fixed_volume, moving_volume)
+    if init == "center":
+        return center
+    starts = [center, align_fields_of_view(fixed_grid, moving_grid), AffineTransform.identity(n)]
     return register(init, fixed_volume, moving_volume, starts, seed)
 
 

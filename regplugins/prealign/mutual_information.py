@@ -88,7 +88,7 @@ class MutualInformation:
         information, overlap = self._evaluate(matrix, lambda: self._metric.GetDerivative(self._derivative))
         gradient = torch.zeros_like(matrix)
         if overlap > 0:
-            # ITK minimises -MI and calls the direction of descent its derivative.
+            # ITK minimizes -MI and calls the direction of descent its derivative.
             n = self.points.shape[1]
             flat = torch.tensor([self._derivative.GetElement(k) for k in range(n * n + n)], dtype=torch.float64)
             gradient[:n, :n], gradient[:n, n] = flat[: n * n].view(n, n), flat[n * n :]

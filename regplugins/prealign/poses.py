@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid transforms from which a registration may start: turned about the centres, or by the principal axes."""
+"""Rigid transforms from which a registration may start: turned about the centers, or by the principal axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from regplugins.prealign.centres import centre_of_mass, weighted_foreground
+from regplugins.prealign.centers import center_of_mass, weighted_foreground
 from regplugins.prealign.volume import Volume
 from regplugins.spatial import AffineTransform
 
@@ -20,7 +20,7 @@ def principal_axes(volume: Volume) -> Tensor:
     """Axes of the ellipsoid of inertia of an image's foreground.
 
     Args:
-        volume: image; what counts in it is as for ``centre_of_mass``.
+        volume: image; what counts in it is as for ``center_of_mass``.
 
     Returns:
         ``(n, n)`` float64, unit vectors as columns, RAS+, the longest axis first, of positive determinant.
@@ -34,7 +34,7 @@ def principal_axes(volume: Volume) -> Tensor:
 
 
 def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
-    """Rigid transforms that lay one centre of mass onto the other, and the axes of one image somehow onto the other's.
+    """Rigid transforms that lay one center of mass onto the other, and the axes of one image somehow onto the other's.
 
     They hold rotations 30 degrees apart, and those that take the principal axes to one another:
     an axis has no direction, so that four proper rotations in 3-D and two in 2-D fit (Islam et al. 2021 take one of
@@ -46,7 +46,7 @@ def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
     a, b = principal_axes(fixed), principal_axes(moving)
     signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=len(a))]
     rotations = [*_rotations(len(a)), *(b @ torch.diag(s) @ a.T for s in signs if s.prod() > 0)]
-    origin, target = centre_of_mass(fixed), centre_of_mass(moving)
+    origin, target = center_of_mass(fixed), center_of_mass(moving)
     return [turned_about(rotation, origin, target) for rotation in rotations]
 
 

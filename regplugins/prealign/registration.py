@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from regplugins.prealign.centres import centre_of_mass
+from regplugins.prealign.centers import center_of_mass
 from regplugins.prealign.mutual_information import MutualInformation
 from regplugins.prealign.poses import turned_poses
 from regplugins.prealign.volume import Volume
@@ -43,7 +43,7 @@ _NUMBER: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2,
 def register(
     kind: str, fixed: Volume, moving: Volume, starts: Sequence[AffineTransform], seed: int = 0
 ) -> AffineTransform:
-    """Maximise the mutual information of two images over rigid or affine transforms.
+    """Maximize the mutual information of two images over rigid or affine transforms.
 
     The coarsest resolution is registered rigidly from every start, and from the most promising of many turned poses;
     the result with the largest product of mutual information and overlap is refined at the finer ones.
@@ -62,22 +62,22 @@ def register(
         ValueError: the images, or the parts of them that their masks leave, share nothing from any start.
     """
     levels = _levels(fixed, moving)
-    centre = centre_of_mass(fixed)
+    center = center_of_mass(fixed)
     logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
     coarse = MutualInformation(*levels[0], _COARSE_SAMPLES, _BINS, seed)
-    results = [_optimise("rigid", coarse, start, centre) for start in _distinct(starts, levels[0][0].grid)]
+    results = [_optimize("rigid", coarse, start, center) for start in _distinct(starts, levels[0][0].grid)]
     if all(score == 0 for score, _ in results):
         what = "what they share (where their masks are set) is too little or constant"
         raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
     for start in _promising(*levels[0], seed):
-        score, transform = _optimise("rigid", coarse, start, centre)
+        score, transform = _optimize("rigid", coarse, start, center)
         results.append((score / _DOUBT, transform))
     _, transform = max(results, key=lambda result: result[0])
-    return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, centre, seed)
+    return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, center, seed)
 
 
 def polish(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform], seed: int = 0) -> AffineTransform:
-    """Maximise the mutual information of two images over rigid transforms near given ones, without a search.
+    """Maximize the mutual information of two images over rigid transforms near given ones, without a search.
 
     The coarsest resolution is registered from every start; the result with the largest product of mutual information
     and overlap is refined at the finer ones.
@@ -93,10 +93,10 @@ def polish(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform], see
         From the fixed to the moving world, RAS+ mm; where the images share nothing, the first start.
     """
     levels = _levels(fixed, moving)
-    centre = centre_of_mass(fixed)
+    center = center_of_mass(fixed)
     coarse = MutualInformation(*levels[0], _SAMPLES, _POLISHING_BINS, seed)
-    _, transform = max((_optimise("rigid", coarse, start, centre) for start in starts), key=lambda result: result[0])
-    return _refined("rigid", levels[1:], transform, centre, seed, _POLISHING_BINS)
+    _, transform = max((_optimize("rigid", coarse, start, center) for start in starts), key=lambda result: result[0])
+    return _refined("rigid", levels[1:], transform, center, seed, _POLISHING_BINS)
 
 
 def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
@@ -108,13 +108,13 @@ def _refined(
     kind: str,
     levels: Sequence[tuple[Volume, Volume]],
     transform: AffineTransform,
-    centre: Tensor,
+    center: Tensor,
     seed: int,
     bins: int = _BINS,
 ) -> AffineTransform:
     for level in levels:
         logger.info("aligning: refining at %.1f mm", level[0].grid.spacing.max())
-        _, transform = _optimise(kind, MutualInformation(*level, _SAMPLES, bins, seed), transform, centre)
+        _, transform = _optimize(kind, MutualInformation(*level, _SAMPLES, bins, seed), transform, center)
     return transform
 
 
@@ -151,8 +151,8 @@ def _angle(a: AffineTransform, b: AffineTransform) -> float:
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine / 2))))
 
 
-def _optimise(
-    kind: str, similarity: MutualInformation, start: AffineTransform, centre: Tensor
+def _optimize(
+    kind: str, similarity: MutualInformation, start: AffineTransform, center: Tensor
 ) -> tuple[float, AffineTransform]:
     """Register at one resolution.
 
@@ -160,10 +160,10 @@ def _optimise(
         Mutual information times the number of points that lie in both images (0: it cannot be had), and the transform,
         which is never worse than the start.
     """
-    radius = (similarity.points - centre).square().sum(dim=-1).mean().sqrt().item()
+    radius = (similarity.points - center).square().sum(dim=-1).mean().sqrt().item()
 
     def matrix_of(parameters: Tensor) -> Tensor:
-        return start.matrix @ _change(kind, parameters * similarity.voxel, centre, radius)
+        return start.matrix @ _change(kind, parameters * similarity.voxel, center, radius)
 
     def descent(values: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
@@ -196,13 +196,13 @@ def _optimise(
     return before * overlap_before, start
 
 
-def _change(kind: str, parameters: Tensor, centre: Tensor, radius: float) -> Tensor:
-    """Homogeneous matrix (n + 1, n + 1) that turns or deforms about the centre, and shifts by the last n parameters.
+def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> Tensor:
+    """Homogeneous matrix (n + 1, n + 1) that turns or deforms about the center, and shifts by the last n parameters.
 
-    Dividing the others by the points' mean distance from the centre gives a step in any parameter the same weight: the
+    Dividing the others by the points' mean distance from the center gives a step in any parameter the same weight: the
     points move as far as the parameter does, mm.
     """
-    n = len(centre)
+    n = len(center)
     linear, shift = parameters[:-n] / radius, parameters[-n:]
     if kind == "rigid":
         skew = torch.zeros(n, n, dtype=linear.dtype)
@@ -211,4 +211,4 @@ def _change(kind: str, parameters: Tensor, centre: Tensor, radius: float) -> Ten
     else:
         linear = torch.eye(n, dtype=linear.dtype) + linear.view(n, n)
     last = torch.eye(n + 1, dtype=linear.dtype)[-1:]
-    return torch.cat([torch.cat([linear, (centre + shift - linear @ centre)[:, None]], dim=1), last])
+    return torch.cat([torch.cat([linear, (center + shift - linear @ center)[:, None]], dim=1), last])

@@ -107,7 +107,7 @@ def _average(values: Tensor, blocks: list[int]) -> Tensor:
 
 
 def _coarser(grid: Grid, blocks: list[int]) -> Grid:
-    """The grid of the blocks' centres."""
+    """The grid of the blocks' centers."""
     step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
     step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
     shape = tuple(n // block for n, block in zip(grid.shape, blocks, strict=True))

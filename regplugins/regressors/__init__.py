@@ -4,6 +4,6 @@
 from __future__ import annotations
 
 from regplugins.regressors.bayesian_mlp import MLP, train_mlp
-from regplugins.regressors.least_squares import Evidence, maximise_evidence
+from regplugins.regressors.least_squares import Evidence, maximize_evidence
 
-__all__ = ["MLP", "Evidence", "maximise_evidence", "train_mlp"]
+__all__ = ["MLP", "Evidence", "maximize_evidence", "train_mlp"]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import choice
-from regplugins.regressors.least_squares import Residuals, least_squares, maximise_evidence
+from regplugins.regressors.least_squares import Residuals, least_squares, maximize_evidence
 from regplugins.regressors.scaled_conjugate_gradient import Objective, scaled_conjugate_gradient
 
 
 class MLP(nn.Module):
-    """``y = W2 tanh(W1 x + b1) + b2`` of standardised features and to standardised numbers; all of it in the state.
+    """``y = W2 tanh(W1 x + b1) + b2`` of standardized features and to standardized numbers; all of it in the state.
 
     Args:
         features: how many go in.
@@ -62,8 +62,8 @@ def train_mlp(
     Args:
         features: ``(examples, features)``.
         targets: ``(examples, outputs)``.
-        method: "bayesian" (regularised by what the data tell, ``maximise_evidence``), "levenberg_marquardt" or
-            "scaled_conjugate_gradient" (neither regularised).
+        method: "bayesian" (regularized by what the data tell, ``maximize_evidence``), "levenberg_marquardt" or
+            "scaled_conjugate_gradient" (neither regularized).
         hidden: neurons of the hidden layer.
         iterations: at most so many steps.
         seed: of the weights to start from.
@@ -93,7 +93,7 @@ def train_mlp(
     residuals = _residuals(network, inputs, outputs)
     start = _start(network, seed)
     methods: dict[str, Callable[[], Tensor]] = {
-        "bayesian": lambda: maximise_evidence(residuals, start, iterations)[0],
+        "bayesian": lambda: maximize_evidence(residuals, start, iterations)[0],
         "levenberg_marquardt": lambda: least_squares(residuals, start, iterations),
         "scaled_conjugate_gradient": lambda: scaled_conjugate_gradient(
             _gradient(network, inputs, outputs), start, iterations

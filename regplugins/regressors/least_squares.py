@@ -39,7 +39,7 @@ class Evidence:
     effective: float
 
 
-def maximise_evidence(
+def maximize_evidence(
     residuals: Residuals, weights: Tensor, iterations: int = 200, tolerance: float = 1e-6
 ) -> tuple[Tensor, Evidence]:
     """Lower ``beta E_D + alpha E_W``; after each step ``alpha`` and ``beta`` become what makes the data most likely.
@@ -76,7 +76,7 @@ def maximise_evidence(
 
 
 def least_squares(residuals: Residuals, weights: Tensor, iterations: int = 200, tolerance: float = 1e-6) -> Tensor:
-    """Levenberg-Marquardt without a prior: lowers ``E_D`` alone. Arguments as for ``maximise_evidence``."""
+    """Levenberg-Marquardt without a prior: lowers ``E_D`` alone. Arguments as for ``maximize_evidence``."""
     weights = weights.to(torch.float64)
     left, jacobian = residuals(weights)
     nothing, damping = Evidence(0.0, 1.0, float(len(weights))), _FIRST_DAMPING

@@ -68,6 +68,6 @@ class ClassTable(Table):
             row = {"name": given["name"], "found": self.classes[number], "probability": float(found["pred"][number])}
             self.rows.append(row | {key: given[key] for key in ("true",) if key in given})
 
-    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def summarize(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         true, found = ([row[key] for row in rows] for key in ("true", "found"))
         return classification_scores(true, found, self.positive)

@@ -64,7 +64,7 @@ def draw_folding(canvas: Canvas, percent: float | None, fields: Sequence[Deforma
 
 def _color_bar(canvas: Canvas, column: int, colors: Colormap, ticks: Sequence[str], name: str) -> None:
     """A bar below a column, its ends named, and its middle where it has room."""
-    x, y, width, height = canvas.layout.colour_bar(column)
+    x, y, width, height = canvas.layout.color_bar(column)
     canvas.image((x, y, width, height), np.linspace(0, 1, 256)[None], cmap=colors, norm=Normalize(0, 1))
     left, middle, right = (
         canvas.text((x + share * width, y - 0.3 * height), tick, ha=side, va="top", fontsize=9)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from regplugins.io import atomic
 from regplugins.metrics import thinned
-from regplugins.prealign.centres import otsu_threshold
+from regplugins.prealign.centers import otsu_threshold
 from regplugins.report.canvas import Canvas
 from regplugins.report.fields import draw_folding, draw_grids, draw_volumes
 from regplugins.report.layout import Layout
-from regplugins.report.panels import checkerboard, deformation, grey, outline
+from regplugins.report.panels import checkerboard, deformation, gray, outline
 from regplugins.report.planes import Plane, display_planes
 from regplugins.report.windows import image_windows
 from regplugins.spatial import Grid
@@ -65,7 +65,7 @@ def registration_figure(
 ) -> None:
     """Draw a registered pair: in three planes the images, how they agree before and after, and the deformation.
 
-    Radiological convention, true proportions in millimetres. Only the displayed slices are copied, so that large
+    Radiological convention, true proportions in millimeters. Only the displayed slices are copied, so that large
     volumes cost little.
 
     Args:
@@ -160,9 +160,9 @@ def _images(
     fixed_window, moving_window = image_windows(np.concatenate([part.ravel() for part in slices[0]]), shown)
     tile = max(max(plane.width, plane.height) for plane in planes) / _TILES
     for row, plane in enumerate(planes):
-        f = _tinted(grey(slices[0][row], fixed_window))
+        f = _tinted(gray(slices[0][row], fixed_window))
         b, w = (
-            _tinted(grey(images[row], moving_window), hidden[row])
+            _tinted(gray(images[row], moving_window), hidden[row])
             for images, hidden in zip(slices[1:], outside, strict=True)
         )
         for column, picture in enumerate((f, b, w, checkerboard(f, b, plane, tile), checkerboard(f, w, plane, tile))):

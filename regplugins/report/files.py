@@ -183,7 +183,7 @@ class WritePaird(Transform):
         write_transform(fields["forward"], folder / "transform_1Warp.nii.gz")
         write_transform(fields["inverse"], folder / "transform_1InverseWarp.nii.gz")
         for key in ("moving", "fixed"):
-            if "synthesised" in pair:
-                write_image(pair["synthesised"][key], pair["grid"], folder / f"synthesised_{key}.nii.gz")
+            if "synthesized" in pair:
+                write_image(pair["synthesized"][key], pair["grid"], folder / f"synthesized_{key}.nii.gz")
             else:
-                (folder / f"synthesised_{key}.nii.gz").unlink(missing_ok=True)
+                (folder / f"synthesized_{key}.nii.gz").unlink(missing_ok=True)

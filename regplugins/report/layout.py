@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things stand in the quality-control picture, in inches: a row a plane, one scale of millimetres."""
+"""Where things stand in the quality-control picture, in inches: a row a plane, one scale of millimeters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Layout:
 
     @property
     def scale(self) -> float:
-        """Inches a millimetre, the same for all panels."""
+        """Inches a millimeter, the same for all panels."""
         return min(_PANEL / max(p.width for p in self.planes), _MAX_HEIGHT / max(p.height for p in self.planes))
 
     @property
@@ -113,7 +113,7 @@ class Layout:
         x = _LEFT + column * (self._column + _GAP) + (self._column - width) / 2
         return self.place(x, self._row_start(row) + (self._rows[row] - height) / 2, width, height)
 
-    def colour_bar(self, column: int) -> Rectangle:
+    def color_bar(self, column: int) -> Rectangle:
         """A horizontal bar below a column."""
         x = _LEFT + column * (self._column + _GAP) + 0.1 * self._column
         return self.place(x, self._foot, 0.8 * self._column, _BAR)

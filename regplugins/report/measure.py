@@ -22,7 +22,7 @@ from regplugins.metrics import (
     landmark_statistics,
     mean_overlap,
     mutual_information,
-    normalised_correlation,
+    normalized_correlation,
     sample_points,
     sd_log_jacobian,
     sd_log_jacobian_learn2reg,
@@ -60,7 +60,7 @@ class MeasurePaird(Transform):
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
-            of the centre of the points that count), whether the mean endpoint error is below 2 mm, and, of the result,
+            of the center of the points that count), whether the mean endpoint error is below 2 mm, and, of the result,
             how alike the warped image is to the truly moved one (``warped_agreement``).
         warnings: warn of implausible results. A network in training is expected to have them.
 
@@ -157,7 +157,7 @@ def _similarity(pair: Mapping[str, Any], covered: Mapping[str, Tensor]) -> dict[
         grids = Grid.from_image(moving), Grid.from_image(pair["fixed"])
         images["network"] = resample(moving.as_tensor(), *grids, pair["predicted"])
     return {
-        "ncc": {when: normalised_correlation(fixed, image, covered[when]) for when, image in images.items()},
+        "ncc": {when: normalized_correlation(fixed, image, covered[when]) for when, image in images.items()},
         "mutual_information": {when: mutual_information(fixed, image, covered[when]) for when, image in images.items()},
     }
 
@@ -222,7 +222,7 @@ def _apart(pair: Mapping[str, Any], one: str, other: str) -> Tensor:
 
 def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    centre = _points_that_count(pair).mean(dim=0, keepdim=True)
+    center = _points_that_count(pair).mean(dim=0, keepdim=True)
     true = AffineTransform.fitted(pair["truth"], grid)
     result = {}
     for when, transform in _transforms(pair).items():
@@ -230,7 +230,7 @@ def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, fl
         turn = Rotation.from_matrix((found.matrix[:3, :3] @ torch.linalg.inv(true.matrix[:3, :3])).numpy())
         result[when] = {
             "rotation_degrees": math.degrees(turn.magnitude()),
-            "translation_mm": float((found(centre) - true(centre)).norm()),
+            "translation_mm": float((found(center) - true(center)).norm()),
             "success": float(errors[when]["mean"] < _SUCCESS_MM),
         }
     expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from regplugins.io import atomic
-from regplugins.report.table import read_table, summarise
+from regplugins.report.table import read_table, summarize
 
 _TABLES = ("summary.csv", "metrics.csv")
 _THUMBNAIL = (840, 840)
@@ -95,7 +95,7 @@ def _thumbnail(folder: Path, picture: str, name: str) -> str:
 
 
 def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str], shown: bool) -> str:
-    statistics = summarise(numbers)
+    statistics = summarize(numbers)
     cells = [f"<td>{statistics[column]['mean']:.4g}<br>± {statistics[column]['sd']:.2g}</td>" for column in columns]
     return f"<tr><td>mean ± sd</td>{'<td></td>' if shown else ''}{''.join(cells)}</tr>"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the panels of the quality-control picture are made of: grey values, outlines, grid lines, volume change.
+"""What the panels of the quality-control picture are made of: gray values, outlines, grid lines, volume change.
 
 Everything is computed on the displayed slice alone, in mm of the picture (see :class:`regplugins.report.planes.Plane`).
 """
@@ -20,7 +20,7 @@ from regplugins.spatial.transforms import DisplacementField
 
 
 def window(slices: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Grey-value window that shows the slices well: their 0.5th to 99.5th percentile.
+    """Gray-value window that shows the slices well: their 0.5th to 99.5th percentile.
 
     Where that leaves nothing (a few bright voxels on an even ground) it is the whole range, and for a constant image
     one about it.
@@ -35,7 +35,7 @@ def window(slices: Sequence[np.ndarray]) -> tuple[float, float]:
     return (low, high) if low < high else (low - 1, high + 1)
 
 
-def grey(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+def gray(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Values brought to [0, 1] by a window; black where they are not finite."""
     low, high = limits
     return np.nan_to_num(np.clip((values - low) / (high - low), 0, 1))
@@ -79,8 +79,8 @@ class Deformation:
     """A displacement field on a plane.
 
     Args:
-        across: in-plane displacement in mm towards the right of the picture, ``(rows, columns)``.
-        down: the same towards its bottom.
+        across: in-plane displacement in mm toward the right of the picture, ``(rows, columns)``.
+        down: the same toward its bottom.
         length: of the whole displacement vector, in mm.
         determinant: Jacobian determinant of ``x + u(x)``.
     """
@@ -95,7 +95,7 @@ def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
     """Cut a displacement field ``(n, *spatial)``, RAS+ mm on ``grid``, along a plane."""
     slab, place = displacement, None
     if plane.cut is not None:
-        # The neighbouring slices are all that central differences need.
+        # The neighboring slices are all that central differences need.
         axis, index = plane.cut
         start = max(index - 1, 0)
         slab = displacement.narrow(1 + axis, start, min(index + 2, grid.shape[axis]) - start)

@@ -55,7 +55,7 @@ class Plane:
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top edge in mm from the centre of the picture's first voxel, downwards."""
+        """Left, right, bottom and top edge in mm from the center of the picture's first voxel, downwards."""
         down, across = self.spacing
         return -across / 2, self.width - across / 2, self.height - down / 2, -down / 2
 
@@ -78,12 +78,12 @@ class Plane:
         return array[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
 
 
-def display_planes(grid: Grid, centre: tuple[int, ...]) -> list[Plane]:
+def display_planes(grid: Grid, center: tuple[int, ...]) -> list[Plane]:
     """The anatomical planes through a voxel.
 
     Args:
         grid: of the images.
-        centre: index of the voxel.
+        center: index of the voxel.
 
     Returns:
         Axial, coronal and sagittal plane; of a 2-D image itself; of a volume one voxel thin the plane that is not a
@@ -101,7 +101,7 @@ def display_planes(grid: Grid, centre: tuple[int, ...]) -> list[Plane]:
         planes.append(
             Plane(
                 name=name if grid.ndim == 3 else "",
-                cut=(array_axis[world_cut], centre[array_axis[world_cut]]) if grid.ndim == 3 else None,
+                cut=(array_axis[world_cut], center[array_axis[world_cut]]) if grid.ndim == 3 else None,
                 axes=(down, across),
                 flipped=(bool(orientation[down, 1] > 0), bool(orientation[across, 1] > 0)),
                 spacing=(spacing[down], spacing[across]),

@@ -13,8 +13,8 @@ import torch
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from regplugins.metrics import mutual_information, normalised_correlation, target_registration_error, thinned
-from regplugins.prealign.centres import otsu_threshold
+from regplugins.metrics import mutual_information, normalized_correlation, target_registration_error, thinned
+from regplugins.prealign.centers import otsu_threshold
 from regplugins.spatial import Grid
 
 _SAMPLE_VOXELS, _BINS, _MIN_SAMPLE = 1 << 17, 32, 1000
@@ -89,7 +89,7 @@ def _similarity(pair: Mapping[str, Any]) -> Iterator[str]:
     if common.sum() < _MIN_SAMPLE:
         return
     first, second = (_information(fixed, image, common) for image in (before, after))
-    ncc = [normalised_correlation(fixed, image, common) for image in (before, after)]
+    ncc = [normalized_correlation(fixed, image, common) for image in (before, after)]
     path, changes = pair["paths"]["moving"], []
     if second < _MIN_INFORMATION_RATIO * first and ncc[1] < _MATCHED:
         changes.append(f"mutual information {100 * (second / first - 1):.0f} %")

@@ -22,7 +22,7 @@ from regplugins.report.summary import summary_row, write_json
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
+def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
     """Count, mean and standard deviation (n - 1) of every column, over the rows in which it is a finite number."""
     result: dict[str, dict[str, float | int]] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -66,7 +66,7 @@ class Table(ABC):
         """Add the rows of what the evaluator has just done."""
 
     @abstractmethod
-    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    def summarize(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """What ``summary`` is to say of all rows."""
 
     def write(self) -> None:
@@ -76,7 +76,7 @@ class Table(ABC):
             return
         write_table(rows, self.path)
         if self.summary is not None:
-            write_json(self.summarise(rows), self.summary)
+            write_json(self.summarize(rows), self.summary)
 
     def _of_all_processes(self) -> list[dict[str, Any]] | None:
         """None but in the process that writes."""
@@ -102,8 +102,8 @@ class SummaryTable(Table):
         super().__init__(path, summary)
         self.by_label = by_label
 
-    def summarise(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
-        return summarise(rows)
+    def summarize(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
+        return summarize(rows)
 
     def collect(self, engine: Engine) -> None:
         """Keep the figures of the pair just registered."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from regplugins.report.table import summarise
+from regplugins.report.table import summarize
 
 # Name, columns of a table without "_before" and "_after", unit.
 _COMPARED = (
@@ -29,7 +29,7 @@ def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         Lines of equal columns, "-" where a figure is missing; empty if no row has figures.
     """
-    statistics = summarise(rows)
+    statistics = summarize(rows)
     lines = []
     for name, column, unit in _COMPARED:
         before, after = (_cell(statistics, f"{column}_{when}") for when in ("before", "after"))

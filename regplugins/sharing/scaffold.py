@@ -113,7 +113,7 @@ def _anatomy(grid: Grid) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 1, 9, 12, 9, generator=random)
     texture = torch.nn.functional.interpolate(noise, grid.shape, mode="trilinear", align_corners=True)[0]
-    places = (grid.coordinates() - grid.centre) / torch.tensor(_SHAPE) * 2
+    places = (grid.coordinates() - grid.center) / torch.tensor(_SHAPE) * 2
     body = places.norm(dim=-1) < 0.9
     front = ((places - torch.tensor([0.05, 0.25, 0.0])) / torch.tensor([0.4, 0.3, 0.35])).norm(dim=-1) < 1
     back = ((places - torch.tensor([-0.05, -0.25, 0.1])) / torch.tensor([0.3, 0.4, 0.3])).norm(dim=-1) < 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where images lie, how worlds map to each other, and the tensor algebra of displacement fields under it.
 
-World coordinates are RAS+ millimetres. Displacement fields in voxels ("DDF") are ``(B, n, *spatial)`` tensors, channel
+World coordinates are RAS+ millimeters. Displacement fields in voxels ("DDF") are ``(B, n, *spatial)`` tensors, channel
 ``k`` along spatial axis ``k``.
 """
 
@@ -12,7 +12,7 @@ from regplugins.spatial.ddf import compose, enlarge, exponentiate, jacobian_dete
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.inversion import invert
-from regplugins.spatial.padding import centre, crop, pad_to_multiple
+from regplugins.spatial.padding import center, crop, pad_to_multiple
 from regplugins.spatial.pyramid import half_resolution
 from regplugins.spatial.resample import averaged, onto_grid, overlap, resample, resample_labels
 from regplugins.spatial.rigid import rigid_parameters, rigid_transform
@@ -27,7 +27,7 @@ __all__ = [
     "Grid",
     "Transform",
     "averaged",
-    "centre",
+    "center",
     "coarsened",
     "coarsening_error",
     "compose",

@@ -59,9 +59,9 @@ def lattice(
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Voxel lattice of a 2-D or 3-D image in the RAS+ world (in 2-D its first two axes), in millimetres.
+    """Voxel lattice of a 2-D or 3-D image in the RAS+ world (in 2-D its first two axes), in millimeters.
 
-    Voxel ``i`` is centred at ``affine @ (i, 1)``; the field of view reaches half a voxel beyond the outermost centres.
+    Voxel ``i`` is centerd at ``affine @ (i, 1)``; the field of view reaches half a voxel beyond the outermost centers.
 
     Args:
         shape: sizes of the ``n`` spatial axes, in the order of the array.
@@ -106,12 +106,12 @@ class Grid:
 
     @property
     def spacing(self) -> Tensor:
-        """``(n,)`` distance in mm between neighbours along each axis."""
+        """``(n,)`` distance in mm between neighbors along each axis."""
         return self.affine[: self.ndim, : self.ndim].norm(dim=0)
 
     @property
-    def centre(self) -> Tensor:
-        """``(n,)`` centre of the field of view, world mm."""
+    def center(self) -> Tensor:
+        """``(n,)`` center of the field of view, world mm."""
         return self.index_to_world((torch.tensor(self.shape, dtype=torch.float64) - 1) / 2)
 
     def index_to_world(self, points: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Grid:
         return ((index >= -0.5) & (index < index.new_tensor(self.shape) - 0.5)).all(dim=-1)
 
     def coordinates(self, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        """World points of the voxel centres.
+        """World points of the voxel centers.
 
         Args:
             rows: part of the first axis; default: all of it.
@@ -149,7 +149,7 @@ class Grid:
         return Grid(tuple(shape), torch.from_numpy(affine @ inv_ornt_aff(orientation, self.shape)))
 
     def resized(self, spacing: Sequence[float] | Tensor, shape: Sequence[int] | None = None) -> Grid:
-        """A grid along the same axes about the same centre.
+        """A grid along the same axes about the same center.
 
         Args:
             spacing: ``n`` voxel sizes, mm.
@@ -168,7 +168,7 @@ class Grid:
             shape = [max(1, math.ceil(size - 1e-3)) for size in extent.tolist()]
         affine = self.affine.clone()
         affine[:n, :n] *= new / self.spacing
-        affine[:n, n] = self.centre - affine[:n, :n] @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
+        affine[:n, n] = self.center - affine[:n, :n] @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
         return Grid(tuple(shape), affine)
 
     def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:

@@ -27,7 +27,7 @@ def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
         ``(C, ...)`` in the type of ``values``.
     """
     n = values.ndim - 1
-    # Only the normalised positions are rounded to float32: 1e-5 voxel at 256 voxels an axis.
+    # Only the normalized positions are rounded to float32: 1e-5 voxel at 256 voxels an axis.
     scale = index.new_tensor([2.0 / max(size - 1, 1) for size in values.shape[1:]])
     positions = (index * scale - 1).to(values.dtype).flip(-1)
     positions = positions.reshape(1, *[1] * (n - 1), -1, n)
@@ -56,7 +56,7 @@ def interpolate_along_axes(values: Tensor, to_index: Tensor, shape: Sequence[int
     if len(set(axes.tolist())) < n or bool((offset > _PARALLEL).any()):
         return None
     values = values.permute(0, *(axes + 1).tolist())
-    places = [_neighbours(along[k] * torch.arange(shape[k]) + to_index[axes[k], n], values, k) for k in range(n)]
+    places = [_neighbors(along[k] * torch.arange(shape[k]) + to_index[axes[k], n], values, k) for k in range(n)]
     result = values.new_empty((values.shape[0], *shape))
     for component, out in zip(values, result, strict=True):
         for k in reversed(range(1, n)):
@@ -69,7 +69,7 @@ def interpolate_along_axes(values: Tensor, to_index: Tensor, shape: Sequence[int
     return result
 
 
-def _neighbours(index: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbors(index: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """Voxels below and above positions along a spatial axis of ``(C, *spatial)``, and the weight of the upper ones."""
     last = values.shape[axis + 1] - 1
     index = index.clamp(0, last)
@@ -109,7 +109,7 @@ def interpolate_linear_with_gradient(values: Tensor, index: Tensor) -> tuple[Ten
 
 
 def interpolate_nearest(values: Tensor, index: Tensor) -> Tensor:
-    """Nearest neighbour; half-way positions go up, as in ITK.
+    """Nearest neighbor; half-way positions go up, as in ITK.
 
     Args:
         values: ``(C, *spatial)`` of any type.

@@ -34,7 +34,7 @@ def resample(
     """Resample an image onto a grid: ``out(x) = image(T(x))``.
 
     As in ITK's ``ResampleImageFilter``, what falls outside the image's field of view (half a voxel beyond its outermost
-    centres) becomes ``fill``, and within it the image continues from its border. Works slab by slab, so that memory
+    centers) becomes ``fill``, and within it the image continues from its border. Works slab by slab, so that memory
     beyond the image and the result stays at some tens of megabytes.
 
     Args:

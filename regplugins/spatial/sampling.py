@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def sample(image: Tensor, positions: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
-    """``torch.nn.functional.grid_sample`` between the centres of the outermost voxels.
+    """``torch.nn.functional.grid_sample`` between the centers of the outermost voxels.
 
     PyTorch gives a CPU's threads whole volumes of a batch, so that a single volume is sampled by one of them. Here its
     places are shared out as if they belonged to several: the same values, in the time of one thread divided by how many

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spatial transforms: they map points of one RAS+ world, in millimetres, to another.
+"""Spatial transforms: they map points of one RAS+ world, in millimeters, to another.
 
 A registration's transform maps the FIXED world to the MOVING world, the direction in which images are resampled (as in
 ITK and nitransforms). ``~T`` inverts, ``(A @ B)(p) = A(B(p))``.
@@ -192,7 +192,7 @@ class CompositeTransform(Transform):
     """Several transforms one after the other, the first listed outermost: ``CompositeTransform([A, B])(p) = A(B(p))``.
 
     Args:
-        transforms: what to compose; composites are flattened and neighbouring affine transforms become one.
+        transforms: what to compose; composites are flattened and neighboring affine transforms become one.
 
     Raises:
         ValueError: none are given, or they are of different dimension.

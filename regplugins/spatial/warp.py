@@ -2,7 +2,7 @@
 """Spatial transformer: sample an image at displaced voxel positions.
 
 MONAI's ``Warp`` builds its sampling grid in the displacement field's own precision (up to 0.3 voxel of error in
-bfloat16), turns a misspelt mode silently into another one and cannot be scripted; hence this one.
+bfloat16), turns a misspelled mode silently into another one and cannot be scripted; hence this one.
 """
 
 from __future__ import annotations

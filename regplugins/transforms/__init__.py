@@ -16,7 +16,7 @@ from regplugins.transforms.modality import (
 from regplugins.transforms.pair import MeetPaird, initial_of
 from regplugins.transforms.register import ApplyRegistrationd, Registerd
 from regplugins.transforms.reverse import ReversePaird
-from regplugins.transforms.synthesis import SynthesisePaird
+from regplugins.transforms.synthesis import SynthesizePaird
 from regplugins.transforms.training import (
     AverageVolumed,
     LabelChannelsd,
@@ -52,6 +52,6 @@ __all__ = [
     "ReturnPaird",
     "ReturnRigidPaird",
     "ReversePaird",
-    "SynthesisePaird",
+    "SynthesizePaird",
     "initial_of",
 ]

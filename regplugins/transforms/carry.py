@@ -147,7 +147,7 @@ class ReturnRigidPaird(ReturnPaird):
     becomes the identity. Adds ``predicted``, the transform as the network gave it.
 
     Args:
-        polish: maximise the mutual information from there and from the start, and keep the better.
+        polish: maximize the mutual information from there and from the start, and keep the better.
         seed: of its choice of samples.
         interpolation: of the image, "linear" or "nearest".
         label_interpolation: "nearest", or "linear" for a linear one of each class.

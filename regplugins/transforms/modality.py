@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from regplugins.checks import choice, number
 from regplugins.data.volumes import load_image
 from regplugins.spatial import Grid, onto_grid
-from regplugins.transforms.pair import network_grid, normalise
+from regplugins.transforms.pair import network_grid, normalize
 from regplugins.transforms.reverse import exchange
 from regplugins.transforms.timing import stage
 
@@ -31,7 +31,7 @@ class OntoModalityGridd(Transform):
 
     Args:
         spacing: mm.
-        shape: voxels, about the centre of the field of view.
+        shape: voxels, about the center of the field of view.
     """
 
     def __init__(self, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
@@ -50,7 +50,7 @@ class OntoModalityGridd(Transform):
 
 
 def _seen(image: MetaTensor, spacing: Sequence[float] | float, shape: Sequence[int]) -> Tensor:
-    return normalise(onto_grid(image, network_grid(Grid.from_image(image), spacing, shape)))
+    return normalize(onto_grid(image, network_grid(Grid.from_image(image), spacing, shape)))
 
 
 class Identifier:
@@ -59,7 +59,7 @@ class Identifier:
     Args:
         network: ``(1, 1, *spatial)`` to a logit for each of ``MODALITIES``; None if it will not be asked.
         spacing: of its grid, mm.
-        shape: of its grid, voxels, about the centre of the field of view.
+        shape: of its grid, voxels, about the center of the field of view.
     """
 
     def __init__(self, network: nn.Module | None, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
@@ -207,7 +207,7 @@ class RandIntensitiesd(Randomizable, Transform):
 
     def _changed(self, image: Tensor) -> Tensor:
         low, high = self.R.uniform(0, self.cut), 1 - self.R.uniform(0, self.cut)
-        image = normalise(image, 100 * low, 100 * high)
+        image = normalize(image, 100 * low, 100 * high)
         image = image ** float(np.exp(self.R.uniform(*np.log(self.gamma))))
         if self.R.uniform() < self.inversion:
             image = 1 - image

@@ -46,7 +46,7 @@ def automatic_spacing(grid: Grid) -> float:
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Sequence[int] | None = None) -> Grid:
-    """Grid on which a network sees an image: about the same centre, its axes those of the image that are nearest to
+    """Grid on which a network sees an image: about the same center, its axes those of the image that are nearest to
     RAS+.
 
     Args:
@@ -89,7 +89,7 @@ def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
 
-def normalise(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
+def normalize(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
     """Map the given percentiles of an image ``(1, *spatial)`` to 0 and 1, and clip: scanners' scales differ
     twentyfold.
 
@@ -126,10 +126,10 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
 
 
 def meet(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTransform) -> Tensor:
-    """Both images, ``(1, *spatial)``, normalised, on a grid in the fixed one's world: ``(2, *grid.shape)``, moving and
+    """Both images, ``(1, *spatial)``, normalized, on a grid in the fixed one's world: ``(2, *grid.shape)``, moving and
     fixed.
     """
-    return torch.cat([normalise(onto_grid(moving, grid, initial)), normalise(onto_grid(fixed, grid))])
+    return torch.cat([normalize(onto_grid(moving, grid, initial)), normalize(onto_grid(fixed, grid))])
 
 
 def masks_on(
@@ -154,21 +154,21 @@ def masks_on(
 
 
 class MeetPaird(Transform):
-    """Bring both images onto the network's grid in the fixed image's world and normalise them.
+    """Bring both images onto the network's grid in the fixed image's world and normalize them.
 
     Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid``, ``initial``, the transform from the fixed to the moving
     world by which the moving image came, and ``masks``, those that are to come along; the originals stay untouched.
 
     Args:
         spacing: of the network's grid, mm; None: ``automatic_spacing`` of the fixed image.
-        init: "none", "fov", "centre", "rigid", "affine" or a transform file, see ``regplugins.prealign``.
+        init: "none", "fov", "center", "rigid", "affine" or a transform file, see ``regplugins.prealign``.
         seed: of a registration by mutual information.
         trained_extent: size in mm, along the axes nearest to RAS, of what the network was trained on; a fixed image
             half or twice that size along an axis gets a warning.
         trained_stripped: the network was trained on brains without their skulls, all else one dark value; an image
             without such a background gets a warning.
-        masks: bring masks along, for what optimises; networks do not look at them.
-        shape: of the network's grid, about the centre of the fixed image's field of view; default: all of that.
+        masks: bring masks along, for what optimizes; networks do not look at them.
+        shape: of the network's grid, about the center of the fixed image's field of view; default: all of that.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class MeetPaird(Transform):
             if not overlap(grid, moving_grid, initial):
                 raise ValueError(
                     f"{pair['paths']['fixed']} and {pair['paths']['moving']} do not overlap in the world "
-                    f"(init '{self.init}'); try --init centre or --init rigid"
+                    f"(init '{self.init}'); try --init center or --init rigid"
                 )
             pair |= {"pair": meet(fixed, moving, grid, initial), "grid": grid, "initial": initial}
             pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}

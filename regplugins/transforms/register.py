@@ -54,7 +54,7 @@ class _Warping(MapTransform, InvertibleTransform):
 
 
 class Registerd(_Warping):
-    """Register one image of a dictionary to another by optimisation.
+    """Register one image of a dictionary to another by optimization.
 
     Adds the transform, a ``regplugins.spatial.Transform`` from the fixed image's world to that of the moving one (RAS+
     mm), which ``ApplyRegistrationd`` takes to further images, labels and points, and ``regplugins.io.write_chain``
@@ -68,7 +68,7 @@ class Registerd(_Warping):
         linear: finds a rigid or affine transform before that; None: there is none but ``init``.
         spacing: of the grid on which they look at the images, mm; default: the optimizers' own, or automatic if that is
             None.
-        init: the start: "none" (the images lie in one world), "fov", "centre", "rigid", "affine" or a transform file,
+        init: the start: "none" (the images lie in one world), "fov", "center", "rigid", "affine" or a transform file,
             see ``regplugins.prealign``.
         transform: key for the transform.
         warped: key for the warped image; None: it is not wanted.
@@ -77,7 +77,7 @@ class Registerd(_Warping):
         moving_mask: key of one on the moving image's grid.
         interpolation: of the warped image, "linear" or "nearest".
         fill: its value outside the moving image.
-        device: where to optimise; default: where the fixed image is.
+        device: where to optimize; default: where the fixed image is.
         seed: of an ``init`` by mutual information.
 
     Raises:
@@ -130,7 +130,7 @@ class Registerd(_Warping):
         paths = {name: f"'{keys[name]}'" for name in pair}
         _check_masks(pair, paths)
         met = MeetPaird(self.spacing, self.init, self.seed)({**pair, "paths": paths, "seconds": {}})
-        transform = self._optimised(met)
+        transform = self._optimized(met)
         result[self.transform] = transform
         if self.warped is not None:
             target = Grid.from_image(pair["fixed"])
@@ -147,7 +147,7 @@ class Registerd(_Warping):
             self._unwarp(result, self.warped)
         return result
 
-    def _optimised(self, met: Mapping[str, Any]) -> SpatialTransform:
+    def _optimized(self, met: Mapping[str, Any]) -> SpatialTransform:
         grid, initial, images = met["grid"], met["initial"], met["pair"]
         device = self.device or met["fixed"].device
         if self.linear is not None:

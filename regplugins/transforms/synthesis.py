@@ -13,12 +13,12 @@ from regplugins.checks import boolean
 from regplugins.networks import Fire
 
 
-class SynthesisePaird(Transform):
-    """Add ``synthesised``: of the "moving" and the "fixed" image ``(1, *grid.shape)`` on the network's grid, each in
+class SynthesizePaird(Transform):
+    """Add ``synthesized``: of the "moving" and the "fixed" image ``(1, *grid.shape)`` on the network's grid, each in
     the modality of the other and in [0, 1].
 
     Args:
-        network: with ``synthesise``.
+        network: with ``synthesize``.
         enabled: False does nothing.
 
     Raises:
@@ -27,14 +27,14 @@ class SynthesisePaird(Transform):
 
     def __init__(self, network: Fire, enabled: bool = True) -> None:
         self.network = network
-        self.enabled = boolean("synthesised", enabled)
-        if self.enabled and not hasattr(network, "synthesise"):
-            raise TypeError(f"synthesised: {type(network).__name__} makes no images of the other modality")
+        self.enabled = boolean("synthesized", enabled)
+        if self.enabled and not hasattr(network, "synthesize"):
+            raise TypeError(f"synthesized: {type(network).__name__} makes no images of the other modality")
 
     @torch.no_grad()
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         if not self.enabled:
             return dict(data)
         device = next(self.network.parameters()).device
-        moving, fixed = self.network.synthesise(data["pair"][None].to(device))
-        return {**data, "synthesised": {"moving": moving[0].cpu(), "fixed": fixed[0].cpu()}}
+        moving, fixed = self.network.synthesize(data["pair"][None].to(device))
+        return {**data, "synthesized": {"moving": moving[0].cpu(), "fixed": fixed[0].cpu()}}

@@ -26,11 +26,11 @@ from regplugins.spatial import (
     rigid_parameters,
     warp,
 )
-from regplugins.transforms.pair import network_grid, normalise
+from regplugins.transforms.pair import network_grid, normalize
 
 
 class OntoNetworkGridd(Transform):
-    """Bring an ``image`` and, if there is one, its ``label`` onto a grid of given size about the centre of the field of
+    """Bring an ``image`` and, if there is one, its ``label`` onto a grid of given size about the center of the field of
     view.
 
     Two images of one orientation prepared so stand to each other as ``init: fov`` brings a pair together. Adds
@@ -56,7 +56,7 @@ class OntoNetworkGridd(Transform):
         source = Grid.from_image(data["image"])
         target = network_grid(source, self.spacing, self.shape)
         record = {
-            "image": normalise(onto_grid(data["image"], target)),
+            "image": normalize(onto_grid(data["image"], target)),
             "mask": resample(torch.ones(1, *source.shape), source, target),
         }
         if "label" in data:
@@ -66,7 +66,7 @@ class OntoNetworkGridd(Transform):
             lost = ~target.contains(source.index_to_world(voxels))
             if lost.any():
                 raise ValueError(
-                    f"{int(lost.sum())} labelled voxels lie outside the training grid of {self.shape} voxels"
+                    f"{int(lost.sum())} labeled voxels lie outside the training grid of {self.shape} voxels"
                 )
         return record
 
@@ -167,11 +167,11 @@ class RandFieldOfViewd(Randomizable, Transform):
 class RandMotionPaird(Randomizable, Transform):
     """Bring both images of an aligned pair onto the network's grid, warped by one random map, and the moving one turned
     and shifted besides, with one interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the
-    centre of the grid, what ``regplugins.spatial.rigid_transform`` takes.
+    center of the grid, what ``regplugins.spatial.rigid_transform`` takes.
 
     Args:
         spacing: of the grid, mm.
-        shape: of the grid, voxels, about the centre of the fixed image's field of view.
+        shape: of the grid, voxels, about the center of the fixed image's field of view.
         common: of both images, for variety.
         rotation: largest angle about a random axis, degrees.
         translation: largest shift along each axis, mm.
@@ -205,7 +205,7 @@ class RandMotionPaird(Randomizable, Transform):
         common, motion = self.common(grid), self.motion.affine(grid)
         ways = {"fixed": common, "moving": common @ motion.inverse()}
         moved = {key: onto_grid(data[key], grid, way) for key, way in ways.items()}
-        return {**data, **moved, "motion": rigid_parameters(motion, grid.centre).float()}
+        return {**data, **moved, "motion": rigid_parameters(motion, grid.center).float()}
 
 
 def _grid_of(image: torch.Tensor, spacing: Sequence[float] | float) -> Grid:
@@ -224,7 +224,7 @@ class RandPatchPaird(Randomizable, Transform):
     Args:
         shape: of the patch, margin included.
         margin: of the network, voxels.
-        background: weight of a place whose middle is background (0 of the normalised image), that of another being one.
+        background: weight of a place whose middle is background (0 of the normalized image), that of another being one.
 
     Raises:
         ValueError: the patch is all margin, or ``background`` is not between 0 and 1.
@@ -256,8 +256,8 @@ class RandPatchPaird(Randomizable, Transform):
         weight = F.pad((data["fixed"] > 0).float().clamp(min=self.background), padding)[0]
         # MONAI never draws the last place along an axis: here that is one past the last.
         weight = F.pad(weight, [0, 1] * weight.ndim)
-        (centre,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
-        cut = SpatialCrop(roi_center=centre, roi_size=self.shape)
+        (center,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
+        cut = SpatialCrop(roi_center=center, roi_size=self.shape)
         return {key: cut(F.pad(image[None], padding, mode="replicate")[0]) for key, image in data.items()}
 
 
@@ -266,7 +266,7 @@ class RandSlicePaird(Randomizable, Transform):
 
     Args:
         axis: across the slices.
-        least: of the voxels of a slice, how many are not background (0 of the normalised fixed image), as a fraction of
+        least: of the voxels of a slice, how many are not background (0 of the normalized fixed image), as a fraction of
             those of the fullest one.
 
     Raises:
@@ -298,7 +298,7 @@ class LabelChannelsd(Transform):
     """One-hot encode ``label``: ``(1, *spatial)`` integers to ``(num_classes, *spatial)`` float32, background left out.
 
     Args:
-        num_classes: structures, labelled 1 to ``num_classes``.
+        num_classes: structures, labeled 1 to ``num_classes``.
     """
 
     def __init__(self, num_classes: int) -> None:

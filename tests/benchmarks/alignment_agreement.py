@@ -7,7 +7,7 @@ Needs the ``benchmark`` extra. `regplugins` is asked three times: as a user woul
 of the images swapped. Prints, for every two answers, the mean and the largest distance in mm between where they put the
 points of the patient, a lattice of the fixed image's foreground. Small distances do not prove that all are right, but
 errors are at least half as large as the distances. ``--upside_down k`` hands the other tools a moving image that is
-turned by 180 degrees about world axis k and lies at the centre of the fixed one, since they look for small turns only.
+turned by 180 degrees about world axis k and lies at the center of the fixed one, since they look for small turns only.
 ``--also`` is an affine file with one more answer, a bundle's ``transform_0GenericAffine.mat``, say.
 Writes each transform into ``O`` if given.
 """
@@ -25,7 +25,7 @@ from peers_prealign import METHODS
 from regplugins.data import load_image
 from regplugins.io import read_transform, write_image, write_transform
 from regplugins.prealign import Volume, initial_transform
-from regplugins.prealign.centres import weighted_foreground
+from regplugins.prealign.centers import weighted_foreground
 from regplugins.spatial import AffineTransform, Grid
 
 
@@ -63,8 +63,8 @@ def main(
 
 
 def _half_turn(fixed: str, moving: str, axis: int) -> AffineTransform:
-    """The half turn that takes the fixed image's centre to the moving one's."""
-    origin, target = (Grid.from_image(load_image(path)).centre for path in (fixed, moving))
+    """The half turn that takes the fixed image's center to the moving one's."""
+    origin, target = (Grid.from_image(load_image(path)).center for path in (fixed, moving))
     matrix = -torch.eye(4, dtype=torch.float64)
     matrix[axis, axis] = matrix[3, 3] = 1
     matrix[:3, 3] = target - matrix[:3, :3] @ origin

@@ -21,7 +21,7 @@ def main(bundle: str = "bundles/brain_mr_gated_gradient", pairs: int = 20) -> No
     """Print seconds a pair of both."""
     config = ConfigParser()
     config.read_config(Path(bundle) / "configs/inference.json")
-    config.update({"bundle_root": bundle, "init": "centre"})
+    config.update({"bundle_root": bundle, "init": "center"})
     network = config.get_parsed_content("network").eval()
     records, load = config.get_parsed_content("dataset").data, config.get_parsed_content("preprocessing")
     pair = torch.as_tensor(load(records[0])["pair"])[None]

@@ -8,7 +8,7 @@ repetitions, and by how much the process's peak resident memory grew over that o
 share that reading two images and writing one gradient, at the speed of a copy, has in the median. Run it on a machine
 that does nothing else; from the repository's root:
 
-    python tests/benchmarks/bench_mind.py --shape 96 96 96 --neighbourhood ssc --radius 2 --threads 2
+    python tests/benchmarks/bench_mind.py --shape 96 96 96 --neighborhood ssc --radius 2 --threads 2
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from regplugins.losses import MINDLoss
 IMPLEMENTATIONS = ("plain", "regplugins")
 
 
-def describe(image: Tensor, neighbourhood: str, radius: int, dilation: int) -> Tensor:
+def describe(image: Tensor, neighborhood: str, radius: int, dilation: int) -> Tensor:
     """Return the descriptors of an image (B, 1, *spatial), one edge after the other, in an order of their own."""
     ndim, margin = image.ndim - 2, radius + dilation
     padded = F.pad(image, [margin] * 2 * ndim, mode="replicate")
-    neighbours = [[sign * dilation * (axis == k) for axis in range(ndim)] for k in range(ndim) for sign in (-1, 1)]
-    if neighbourhood == "mind":
-        edges = [([0] * ndim, neighbour) for neighbour in neighbours]
+    neighbors = [[sign * dilation * (axis == k) for axis in range(ndim)] for k in range(ndim) for sign in (-1, 1)]
+    if neighborhood == "mind":
+        edges = [([0] * ndim, neighbor) for neighbor in neighbors]
     else:
-        edges = [(a, b) for a, b in combinations(neighbours, 2) if [-step for step in a] != b]
+        edges = [(a, b) for a, b in combinations(neighbors, 2) if [-step for step in a] != b]
 
     def shifted(offset: Sequence[int]) -> Tensor:
         sizes = zip(offset, image.shape[2:], strict=True)
@@ -53,7 +53,7 @@ def describe(image: Tensor, neighbourhood: str, radius: int, dilation: int) -> T
 
 
 def make_loss(implementation: str, options: argparse.Namespace) -> Callable[[Tensor, Tensor], Tensor]:
-    arguments = options.neighbourhood, options.radius, options.dilation
+    arguments = options.neighborhood, options.radius, options.dilation
     if implementation == "regplugins":
         return MINDLoss(*arguments)
     return lambda pred, target: (describe(pred, *arguments) - describe(target, *arguments)).abs().mean()
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = side_by_side.parser(__doc__, IMPLEMENTATIONS)
     parser.set_defaults(device="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--neighbourhood", choices=("mind", "ssc"), default="ssc")
+    parser.add_argument("--neighborhood", choices=("mind", "ssc"), default="ssc")
     parser.add_argument("--radius", type=int, default=1)
     parser.add_argument("--dilation", type=int, default=1)
     options = parser.parse_args(arguments)

@@ -33,10 +33,10 @@ from regplugins.data import ordered_pairs, read_datalist
 from regplugins.io import read_chain, read_displacement, write_image, write_transform
 from regplugins.metrics import inverse_consistency_error, sample_points
 from regplugins.report import MeasurePaird, SummaryTable, json_text
-from regplugins.report.table import summarise
+from regplugins.report.table import summarize
 from regplugins.spatial import DisplacementField, Grid, Transform, onto_grid, pad_to_multiple
 from regplugins.transforms import CarryPaird, LoadPaird, Registerd
-from regplugins.transforms.pair import initial_of, normalise
+from regplugins.transforms.pair import initial_of, normalize
 from regplugins.transforms.reverse import exchange
 from regplugins.transforms.timing import stage
 
@@ -85,7 +85,7 @@ def main(
         output_dir: for the tables.
         method: what registers, one of ``METHODS``.
         section: of the datalist: pairs, or images of which random ordered pairs are made, as evaluate.json does.
-        init: what every method starts from: "none", "fov", "centre", "rigid" or "affine".
+        init: what every method starts from: "none", "fov", "center", "rigid" or "affine".
         pairs: how many are made of images.
         first: only so many of them.
         motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.
@@ -106,7 +106,7 @@ def main(
     table.attach(engine)
     ProgressBar(persist=True).attach(engine)
     engine.run(records[:first])
-    print(json_text(summarise(table.rows)))
+    print(json_text(summarize(table.rows)))
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
 
 
@@ -162,7 +162,7 @@ def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor
     # By an even number more, so that the voxels stay where they are.
     shape = [size if size >= least else least + (size - least) % 2 for size in grid.shape]
     grid = grid.resized(grid.spacing.tolist(), shape)
-    return normalise(onto_grid(pair["fixed"], grid)), normalise(onto_grid(pair["moving"], grid, pair["initial"])), grid
+    return normalize(onto_grid(pair["fixed"], grid)), normalize(onto_grid(pair["moving"], grid, pair["initial"])), grid
 
 
 def _ants(kind: str = "SyN", matched: bool = False, **options: Any) -> Method:

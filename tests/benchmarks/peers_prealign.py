@@ -5,11 +5,11 @@
 
 Needs the ``benchmark`` extra. ``D`` is a folder of images, ``--mr`` and ``--ct`` name them (``t1.nii.gz`` is ``t1``).
 The fixed image of a case is an MR, the moving one another MR or a CT, half the cases each. The moving image is turned
-about the centre of the fixed grid by up to ``degrees`` about a random axis and shifted by up to ``shift`` mm along each
+about the center of the fixed grid by up to ``degrees`` about a random axis and shifted by up to ``shift`` mm along each
 axis. It loses up to a tenth of its slices at each of its six faces, so that its field of view tells nothing of the
 motion; the motion goes into its header, so that nothing is interpolated.
 
-A case succeeds if the rotation is right to 2 degrees and the centre of the fixed image to 2 mm, judged twice: against
+A case succeeds if the rotation is right to 2 degrees and the center of the fixed image to 2 mm, judged twice: against
 the motion, which is right where the images share a world, and ("own") against the motion after what the same tool finds
 for the two images unmoved, which asks only whether the motion was found. Writes ``prealign.csv`` (a row a case and
 method) and prints shares, times and the cases that failed.
@@ -68,7 +68,7 @@ def main(
             motion = _motion(random, degrees, shift)
             with tempfile.TemporaryDirectory() as folder:
                 grid = Grid.from_image(load_image(Path(images) / f"{fixed}.nii.gz"))
-                truth = _about_centre(motion, grid)
+                truth = _about_center(motion, grid)
                 paths = _write_case(Path(images), fixed, moving, truth, random, Path(folder))
                 for method in names:
                     begin = time.perf_counter()
@@ -105,12 +105,12 @@ def _motion(random: np.random.Generator, degrees: float, shift: float) -> tuple[
     return angle * axis / np.linalg.norm(axis), random.uniform(-shift, shift, size=3)
 
 
-def _about_centre(motion: tuple[np.ndarray, np.ndarray], grid: Grid) -> AffineTransform:
+def _about_center(motion: tuple[np.ndarray, np.ndarray], grid: Grid) -> AffineTransform:
     """The motion as a transform from the fixed to the moving world."""
     matrix = np.eye(4)
-    centre = grid.centre.numpy()
+    center = grid.center.numpy()
     matrix[:3, :3] = Rotation.from_rotvec(motion[0]).as_matrix()
-    matrix[:3, 3] = centre + motion[1] - matrix[:3, :3] @ centre
+    matrix[:3, 3] = center + motion[1] - matrix[:3, :3] @ center
     return AffineTransform(torch.from_numpy(matrix))
 
 
@@ -131,10 +131,10 @@ def _write_case(
 
 
 def _errors(found: AffineTransform, truth: AffineTransform, grid: Grid) -> tuple[float, float]:
-    """Degrees, and mm at the centre of the fixed image."""
+    """Degrees, and mm at the center of the fixed image."""
     turn = Rotation.from_matrix((found.matrix[:3, :3] @ torch.linalg.inv(truth.matrix[:3, :3])).numpy())
-    centre = grid.centre[None]
-    return math.degrees(turn.magnitude()), float((found(centre) - truth(centre)).norm())
+    center = grid.center[None]
+    return math.degrees(turn.magnitude()), float((found(center) - truth(center)).norm())
 
 
 def _regplugins(fixed: str, moving: str) -> AffineTransform:
@@ -177,11 +177,11 @@ def _elastix(fixed: str, moving: str) -> AffineTransform:
         return AffineTransform.identity(3)
     found = method.GetTransformParameterObject().GetParameterMap(0)
     x, y, z, *shift = map(float, found["TransformParameters"])
-    centre = np.array([float(word) for word in found["CenterOfRotationPoint"]])
+    center = np.array([float(word) for word in found["CenterOfRotationPoint"]])
     assert found["ComputeZYX"][0] == "false"  # ITK's Euler3DTransform then is Rz Rx Ry (p - c) + c + t
     matrix = np.eye(4)
     matrix[:3, :3] = Rotation.from_euler("ZXY", [z, x, y]).as_matrix()
-    matrix[:3, 3] = centre + shift - matrix[:3, :3] @ centre
+    matrix[:3, 3] = center + shift - matrix[:3, :3] @ center
     return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
 
 

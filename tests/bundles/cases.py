@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from regplugins.data.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
 from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, RigidCNN, ValidUNet
-from tests.bundles.datasets import brain_sequences, labelled_warps, moved_heads
+from tests.bundles.datasets import brain_sequences, labeled_warps, moved_heads
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -92,7 +92,7 @@ HIPPOCAMPUS = TrainedCase(
     name="hippocampus_mr_multires_fcn",
     network=MultiResolutionFCN,
     stride=4,
-    write_data=labelled_warps,
+    write_data=labeled_warps,
     # The sample's label is larger than those that the bundle was trained on.
     training={"network_shape": [44, 52, 48], "val_pairs": 2},
     evaluation={"eval_pairs": 2},

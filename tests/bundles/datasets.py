@@ -15,8 +15,8 @@ from regplugins.io import write_displacement, write_image, write_transform
 from regplugins.spatial import DisplacementField, Grid, onto_grid, resample, resample_labels
 
 
-def labelled_warps(bundle: Path, folder: Path) -> None:
-    """The sample's labelled image under smooth random warps, scaled as differently as scanners do."""
+def labeled_warps(bundle: Path, folder: Path) -> None:
+    """The sample's labeled image under smooth random warps, scaled as differently as scanners do."""
     image, label = load_image(bundle / "sample/moving.nii.gz"), load_label(bundle / "sample/moving_label.nii.gz")
     grid = Grid.from_image(image)
     generator = torch.Generator().manual_seed(0)
@@ -39,9 +39,9 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     known random warp.
 
     ``training`` and ``validation_images`` have the images, ``validation`` and ``test`` a pair of each brain with its
-    ``truth``, and ``labelled`` one of the moving sample with its left and right structures instead.
+    ``truth``, and ``labeled`` one of the moving sample with its left and right structures instead.
     """
-    sections: dict[str, list[dict[str, str]]] = {key: [] for key in ("training", "validation", "test", "labelled")}
+    sections: dict[str, list[dict[str, str]]] = {key: [] for key in ("training", "validation", "test", "labeled")}
     for subject, sequence, other in (("fixed", "t1", "t2"), ("moving", "t2", "t1")):
         image = load_image(bundle / f"sample/{subject}.nii.gz")
         grid = Grid.from_image(image).canonical().resized([4.0] * 3)
@@ -66,7 +66,7 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     write_image(resample_labels(sides, Grid.from_image(label), grid, truth), grid, labels["fixed_label"], np.uint8)
     write_image(resample_labels(sides, Grid.from_image(label), grid), grid, labels["moving_label"], np.uint8)
     images = {key: pair[key] for key in ("fixed", "moving")}
-    sections["labelled"].append(images | {key: str(path) for key, path in labels.items()})
+    sections["labeled"].append(images | {key: str(path) for key, path in labels.items()})
     sections["validation_images"] = sections["training"]
     (folder / "datalist.json").write_text(json.dumps(sections))
 

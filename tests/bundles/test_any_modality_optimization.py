@@ -53,17 +53,17 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     assert settings["init"] == aligned
     assert settings["levels"] == LEVELS_AT_4_MM.get(preset, settings["levels"])
     config = json.loads((bundle / f"configs/{preset}.json").read_text())
-    for key in ("similarity", "regularisation", "model"):
+    for key in ("similarity", "regularization", "model"):
         assert config[key]["_target_"].rsplit(".", 1)[1] in settings[key]
-    assert settings["regularisation_weight"] == config["regularisation_weight"]
+    assert settings["regularization_weight"] == config["regularization_weight"]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (
-            {"regularisation": {"_target_": f"{LOSSES}.SquaredGradientLoss"}, "regularisation_weight": 0.15},
-            {"regularisation": "SquaredGradientLoss()"},
+            {"regularization": {"_target_": f"{LOSSES}.SquaredGradientLoss"}, "regularization_weight": 0.15},
+            {"regularization": "SquaredGradientLoss()"},
         ),
         ({"model": {"_target_": "regplugins.optimization.Velocity"}}, {"model": "Velocity("}),
         ({"model": {"_target_": "regplugins.optimization.BSpline", "distance": 4}}, {"model": "distance=4)"}),
@@ -115,7 +115,7 @@ def test_slices(bundle, run, tmp_path):
         affine = np.diag([*image.header.get_zooms()[:2], 1.0, 1.0])
         nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{key}.nii.gz")
     pair = {key: str(tmp_path / f"{key}.nii.gz") for key in ("fixed", "moving")}
-    run("inference", output_dir=str(tmp_path / "out"), init="centre", **pair)
+    run("inference", output_dir=str(tmp_path / "out"), init="center", **pair)
     assert_better(json.loads((tmp_path / "out/report.json").read_text()))
     assert nib.load(tmp_path / "out/transform_1Warp.nii.gz").shape[2:] == (1, 1, 2)
 

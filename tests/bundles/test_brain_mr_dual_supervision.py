@@ -34,7 +34,7 @@ class TestTraining:
         assert last["lr_scheduler"]["step_size"] == 4 * 2  # four epochs of two steps
 
     @pytest.mark.parametrize("edges", [False, True])
-    def test_what_is_learnt_by_default_is_resumed_and_evaluated(self, data, train, run, tmp_path, edges):
+    def test_what_is_learned_by_default_is_resumed_and_evaluated(self, data, train, run, tmp_path, edges):
         train(tmp_path, max_epochs=1, edges=edges)
         assert train(tmp_path, max_epochs=2, resume=True, edges=edges)["epoch"] == 2
         models = str(tmp_path / "checkpoints")
@@ -128,9 +128,9 @@ class TestPreparation:
         """The run mode, and steps of training on what it writes: of a patient with labels in the shapes of both images,
         of one without, who is here for validation, in one.
         """
-        labelled, plain = (read_datalist(data / "datalist.json", section)[0] for section in ("labelled", "test"))
+        labeled, plain = (read_datalist(data / "datalist.json", section)[0] for section in ("labeled", "test"))
         pairs = [
-            {"name": "labelled"} | {key: labelled[key] for key in ("fixed", "moving", "fixed_label", "moving_label")},
+            {"name": "labeled"} | {key: labeled[key] for key in ("fixed", "moving", "fixed_label", "moving_label")},
             {"name": "plain"} | {key: plain[key] for key in ("fixed", "moving")},
         ]
         (tmp_path / "pairs.json").write_text(json.dumps(pairs))
@@ -141,7 +141,7 @@ class TestPreparation:
             for section in ("training", "validation_images")
         }
         assert subjects == {
-            "training": ["labelled", "labelled", "labelled_moving", "labelled_moving"],
+            "training": ["labeled", "labeled", "labeled_moving", "labeled_moving"],
             "validation_images": ["plain", "plain"],
         }
         own = {"dataset_dir": str(tmp_path / "data"), "between_patients": False}

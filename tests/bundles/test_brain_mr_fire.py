@@ -178,26 +178,26 @@ class TestInference:
         assert "affine.ts: was exported with affine_alone True, not False" in str(first_cause(error.value))
         assert not (tmp_path / "none").exists()
 
-    def test_synthesised_images(self, bundle, aligned, run, tmp_path):
-        run("inference", output_dir=str(tmp_path), init=aligned, synthesised=True)
-        fixed, moving = (centre_of_mass(nib.load(bundle / f"sample/{key}.nii.gz")) for key in ("fixed", "moving"))
+    def test_synthesized_images(self, bundle, aligned, run, tmp_path):
+        run("inference", output_dir=str(tmp_path), init=aligned, synthesized=True)
+        fixed, moving = (center_of_mass(nib.load(bundle / f"sample/{key}.nii.gz")) for key in ("fixed", "moving"))
         assert np.linalg.norm(fixed - moving) > 12
         for name in ("moving", "fixed"):
-            image = nib.load(tmp_path / f"synthesised_{name}.nii.gz")
+            image = nib.load(tmp_path / f"synthesized_{name}.nii.gz")
             assert image.shape == (48, 56, 48)
             values = image.get_fdata()
             assert 0 <= values.min() < values.max() <= 1
             # Both where the fixed image is: the moving one is shown after the initial transform.
-            assert np.linalg.norm(centre_of_mass(image) - fixed) < 8
+            assert np.linalg.norm(center_of_mass(image) - fixed) < 8
         run("inference", output_dir=str(tmp_path), init=aligned)
-        assert not (tmp_path / "synthesised_moving.nii.gz").exists()
+        assert not (tmp_path / "synthesized_moving.nii.gz").exists()
 
 
 def test_shipped_weights_are_of_the_networks_in_the_configs(bundle):
     FIRE.network().load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))
 
 
-def centre_of_mass(image: nib.Nifti1Image) -> np.ndarray:
+def center_of_mass(image: nib.Nifti1Image) -> np.ndarray:
     """Of what is brighter than half of the brightest percent, world mm."""
     values = image.get_fdata()
     places = np.argwhere(values > 0.5 * np.percentile(values, 99))

@@ -85,7 +85,7 @@ class TestEvaluation:
         assert 0 < np.mean(after) < np.mean(before)
 
     def test_pairs_with_labels_in_place_of_a_truth(self, data, run, tmp_path):
-        run("train", "evaluate", dataset_dir=str(data), output_dir=str(tmp_path), eval_section="labelled", init="none")
+        run("train", "evaluate", dataset_dir=str(data), output_dir=str(tmp_path), eval_section="labeled", init="none")
         (row,) = csv.DictReader((tmp_path / "metrics.csv").open())
         assert row["endpoint_error_mean_after"] == ""
         assert float(row["dice_mean_after"]) > float(row["dice_mean_before"])

@@ -116,15 +116,15 @@ class TestInference:
         """The sample resliced: other spacing, left-handed, oblique, odd sizes."""
         moving, fixed = (sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz")) for n in ("moving", "fixed"))
         extent = np.array(moving.GetSize()) * moving.GetSpacing()
-        centre = middle(moving)
+        center = middle(moving)
         spacing = np.array([1.1, 0.9, 2.0]) * moving.GetSpacing()
         size = 2 * np.round(extent / spacing / 2).astype(int) + [1, 1, 0]
-        turn = np.array(sitk.Euler3DTransform(centre, 0.1, -0.1, 0.2).GetMatrix()).reshape(3, 3)
+        turn = np.array(sitk.Euler3DTransform(center, 0.1, -0.1, 0.2).GetMatrix()).reshape(3, 3)
         matrix = turn @ np.diag([-1.0, 1.0, 1.0])
         grid = sitk.Image(size.tolist(), sitk.sitkFloat32)
         grid.SetSpacing(spacing.tolist())
         grid.SetDirection(matrix.ravel().tolist())
-        grid.SetOrigin((centre - matrix @ (spacing * (size - 1) / 2)).tolist())
+        grid.SetOrigin((center - matrix @ (spacing * (size - 1) / 2)).tolist())
         sitk.WriteImage(sitk.Resample(sitk.Cast(moving, sitk.sitkFloat32), grid), str(tmp_path / "moving.mha"))
         sitk.WriteImage(fixed, str(tmp_path / "fixed.nrrd"))
         options = {"fixed": str(tmp_path / "fixed.nrrd"), "moving": str(tmp_path / "moving.mha"), "init": aligned}
@@ -138,8 +138,8 @@ class TestInference:
         for name in ("fixed", "moving", "moving_label"):
             shutil.copy(bundle / f"sample/{name}.nii.gz", tmp_path)
         fixed = sitk.ReadImage(str(tmp_path / "fixed.nii.gz"))
-        centre = fixed.TransformContinuousIndexToPhysicalPoint([size // 2 for size in fixed.GetSize()])
-        rows = [f"{x:.4f},{y:.4f},{z:.4f},p{k}" for k, (x, y, z) in enumerate([centre, [c + 3 for c in centre]])]
+        center = fixed.TransformContinuousIndexToPhysicalPoint([size // 2 for size in fixed.GetSize()])
+        rows = [f"{x:.4f},{y:.4f},{z:.4f},p{k}" for k, (x, y, z) in enumerate([center, [c + 3 for c in center]])]
         (tmp_path / "points.csv").write_text("\n".join(["x,y,z,name", *rows]) + "\n")
         pair = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
         pairs = [
@@ -154,7 +154,7 @@ class TestInference:
         warped = list(csv.DictReader((tmp_path / "o/one/warped_landmarks.csv").open()))
         field = sitk.ReadImage(str(tmp_path / "o/one/transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
         affine = sitk.ReadTransform(str(tmp_path / "o/one/transform_0GenericAffine.mat"))
-        expected = affine.TransformPoint(sitk.DisplacementFieldTransform(field).TransformPoint(centre))
+        expected = affine.TransformPoint(sitk.DisplacementFieldTransform(field).TransformPoint(center))
         np.testing.assert_allclose([float(warped[0][axis]) for axis in "xyz"], expected, atol=1e-3)
         assert warped[1]["name"] == "p1"
 
@@ -192,7 +192,7 @@ class TestBadInput:
     def test_missing_file(self, refused):
         assert "absent.nii.gz: no such file" in refused(fixed="absent.nii.gz")
 
-    def test_misspelt_option(self, bundle, tmp_path):
+    def test_misspelled_option(self, bundle, tmp_path):
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
         command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "output"), "--fixd", "a.nii.gz"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)

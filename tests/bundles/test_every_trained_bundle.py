@@ -32,7 +32,7 @@ from tests.bundles.conftest import unset_properties
 
 pytestmark = pytest.mark.slow
 
-# In place of ``network``: before each pass a batch normalisation is set to use what it has learned.
+# In place of ``network``: before each pass a batch normalization is set to use what it has learned.
 FROZEN = (
     "$([part.register_forward_pre_hook(lambda part, _: part.eval() and None) for part in @network_def.modules()"
     " if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)], @network_def.to(@device))[1]"
@@ -75,7 +75,7 @@ class TestTraining:
             torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
 
     def test_two_processes_learn_what_one_with_their_batch_does(self, case, train, torchrun, tmp_path):
-        """With batch normalisation frozen, which would see half a batch; by plain steps, since Adam's first ones make
+        """With batch normalization frozen, which would see half a batch; by plain steps, since Adam's first ones make
         as much of a rounding error as of a derivative."""
         overlay = tmp_path / "plain.json"
         overlay.write_text(json.dumps({"network": FROZEN, "optimizer": PLAIN, "lr_scheduler#optimizer": "@optimizer"}))
@@ -156,7 +156,7 @@ class TestRefinement:
     def test_evaluation(self, case, run, data, tmp_path):
         evaluated(case, run, data, tmp_path, "refine", levels=[[8.0, 20]])
 
-    def test_refined_scores_better_on_what_was_optimised_and_does_not_fold(
+    def test_refined_scores_better_on_what_was_optimized_and_does_not_fold(
         self, case, bundle, registered, aligned, run, tmp_path
     ):
         fixed = load_image(bundle / "sample/fixed.nii.gz").as_tensor()[None]
@@ -194,7 +194,7 @@ class TestRefinement:
             return parser
 
         trainer, refiner = parsed("train", *case.overlays), parsed("inference", "refine")
-        refiner["regularisation_weight"] = trainer["regularisation_weight"]
+        refiner["regularization_weight"] = trainer["regularization_weight"]
         training = trainer.get_parsed_content("objective")
         refining = refiner.get_parsed_content("inferer").optimizer.objective
         images = {key: torch.rand(1, 1, 16, 18, 20) for key in ("moving", "fixed")}

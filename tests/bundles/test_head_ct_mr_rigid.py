@@ -47,14 +47,14 @@ class TestTransform:
         assert information[True]["after"] > information[True]["network"] > information[True]["before"]
 
     def test_a_turned_head_comes_back_to_where_it_was(self, bundle, registered, run, tmp_path):
-        """Turned by 30 degrees and shifted by centimetres, within the range of the training. Fixed and moving image are
+        """Turned by 30 degrees and shifted by centimeters, within the range of the training. Fixed and moving image are
         of two people: what matches them best is not sharply defined, here 10 cm from the middle."""
         image = nib.load(bundle / "sample/moving.nii.gz")
         motion = np.eye(4)
         motion[:3, :3] = Rotation.from_euler("xyz", [12.0, -10.0, 25.0], degrees=True).as_matrix()
         motion[:3, 3] = [10.0, -12.0, 8.0]
-        centre = Grid(image.shape, torch.from_numpy(image.affine)).centre.numpy()
-        motion[:3, 3] += centre - motion[:3, :3] @ centre
+        center = Grid(image.shape, torch.from_numpy(image.affine)).center.numpy()
+        motion[:3, 3] += center - motion[:3, :3] @ center
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), motion @ image.affine), tmp_path / "turned.nii.gz")
         pair = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "turned.nii.gz")}
         run("inference", output_dir=str(tmp_path / "out"), polish=True, **pair)

@@ -30,7 +30,7 @@ class TestTraining:
         with pytest.raises(RuntimeError) as error:
             train(tmp_path, max_epochs=1, network_shape=[20, 20, 20])
         assert "image_0.nii.gz" in str(first_cause(error.value))
-        assert "labelled voxels lie outside the training grid" in str(first_cause(error.value))
+        assert "labeled voxels lie outside the training grid" in str(first_cause(error.value))
 
     def test_papers_objective(self, train, tmp_path):
         small = {"batch_size": 2, "pairs_per_epoch": 2}
@@ -54,7 +54,7 @@ class TestTraining:
 
 
 class TestRefinement:
-    def test_of_the_weights_scores_better_on_what_was_optimised_and_does_not_fold(
+    def test_of_the_weights_scores_better_on_what_was_optimized_and_does_not_fold(
         self, bundle, registered, run, tmp_path
     ):
         run("inference", "refine", output_dir=str(tmp_path), refine="weights", iterations=10)

@@ -28,7 +28,7 @@ LEVELS = [[4.0, 5], [2.0, 5]]
 
 
 def register(folder: Path, pair: str = "", **options: object) -> Transform:
-    given = {"init": "centre", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
+    given = {"init": "center", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
     words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     main(["register", str(ROOT / "bundles/any_modality_optimization"), str(folder), *words])
     return read_chain([folder / pair / name for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")])
@@ -41,7 +41,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Transform:
 
 @pytest.fixture(scope="module")
 def points() -> torch.Tensor:
-    """Voxel centres of the fixed image, RAS mm."""
+    """Voxel centers of the fixed image, RAS mm."""
     return Grid.from_image(load_image(PAIR["fixed"])).coordinates().reshape(-1, 3)
 
 
@@ -66,7 +66,7 @@ def test_a_step_of_a_pipeline_does_as_the_bundle(alone, points):
     objective = PairLoss(MINDLoss("ssc", radius=1, dilation=1), SquaredLaplacianLoss(), 2.0)
     optimizer = PairOptimizer(objective, LEVELS, 2.0, Displacement(smoothing=2.0, step=0.3))
     data = {key: load_image(path) for key, path in PAIR.items()}
-    found = Registerd("fixed", "moving", optimizer, init="centre")(data)["transform"](points)
+    found = Registerd("fixed", "moving", optimizer, init="center")(data)["transform"](points)
     # The file holds the field on the fixed image's grid, the step on its own of 2 mm: the same at these points.
     torch.testing.assert_close(found, alone(points), atol=1e-3, rtol=0)
     assert (found - points).std(dim=0).max() > 0.1

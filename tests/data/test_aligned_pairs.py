@@ -31,13 +31,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     axes = torch.diag(torch.tensor([2.5, 2.5, 2.5, 1.0], dtype=torch.float64))
     grid = Grid((44, 40, 32), axes)
-    points = grid.coordinates() - grid.centre
+    points = grid.coordinates() - grid.center
     radii = torch.tensor([44.0, 40.0, 32.0], dtype=torch.float64)
     body = (points / radii).norm(dim=-1) < 1
     organs = {1: ([-14.0, 6.0, 0.0], 11.0), 2: ([14.0, -8.0, 4.0], 13.0), 3: ([4.0, 18.0, -8.0], 9.0)}
     label = torch.zeros(grid.shape, dtype=torch.int32)
-    for value, (centre, radius) in organs.items():
-        label[(points - torch.tensor(centre, dtype=torch.float64)).norm(dim=-1) < radius] = value
+    for value, (center, radius) in organs.items():
+        label[(points - torch.tensor(center, dtype=torch.float64)).norm(dim=-1) < radius] = value
     texture = torch.sin(points / 9.0).sum(dim=-1).float()
     contrasts = {
         "ct": torch.tensor([0.4, 0.8, 0.6, 0.5]),

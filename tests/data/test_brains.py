@@ -31,10 +31,10 @@ from tests.itk_truth import array_of, make_grid, rotation, write_image
 from tests.prealign.heads import motion
 
 HALF_AXES = torch.tensor([30.0, 36.0, 27.0], dtype=torch.float64)
-CENTRE = torch.tensor([6.0, -9.0, 12.0], dtype=torch.float64)
+CENTER = torch.tensor([6.0, -9.0, 12.0], dtype=torch.float64)
 # Crooked sizes, so that no voxel of a 2 mm grid falls half-way between two of these.
 SIZES = (2.9, 3.1, 3.3)
-# Intensities of fluid, grey and white matter.
+# Intensities of fluid, gray and white matter.
 CONTRASTS = {
     "t1": (200, 550, 900),
     "t1c": (250, 600, 950),
@@ -43,18 +43,18 @@ CONTRASTS = {
     "pd": (950, 800, 600),
     "ct": (12, 40, 28),
 }
-FLUID, GREY, WHITE = 1, 2, 3
+FLUID, GRAY, WHITE = 1, 2, 3
 FOLLOWUP = {"BraTSReg_002_00", "BraTSReg_002_01"}
 STRONG_SECTIONS = ("strong", "slices", "strong_validation", "slices_validation", "slices_t1_t2")
 
 
 def fractions(points: Tensor) -> Tensor:
-    """(..., 3) of fluid, grey and white matter at points of the templates' world; together 1 within the brain."""
-    places = (points - CENTRE) / HALF_AXES
+    """(..., 3) of fluid, gray and white matter at points of the templates' world; together 1 within the brain."""
+    places = (points - CENTER) / HALF_AXES
     random = np.random.default_rng(8)
     radius, texture = places.norm(dim=-1), torch.zeros(points.shape[:-1], dtype=torch.float64)
-    for centre in random.uniform(-0.8, 0.8, (14, 3)):
-        away = (places - torch.from_numpy(centre)).norm(dim=-1)
+    for center in random.uniform(-0.8, 0.8, (14, 3)):
+        away = (places - torch.from_numpy(center)).norm(dim=-1)
         texture += float(random.choice([-1, 1])) * torch.exp(-((away / random.uniform(0.2, 0.35)) ** 2) / 2)
     inside = torch.sigmoid(40 * (1 - radius))
     ventricle = torch.sigmoid(25 * (0.4 - (places - torch.tensor([0.1, 0.2, 0.0])).norm(dim=-1)))
@@ -68,15 +68,15 @@ def contrast(sequence: str, points: Tensor) -> Tensor:
 
 
 def in_brain(points: Tensor) -> Tensor:
-    return ((points - CENTRE) / HALF_AXES).norm(dim=-1) < 1
+    return ((points - CENTER) / HALF_AXES).norm(dim=-1) < 1
 
 
 def in_tumour(points: Tensor) -> Tensor:
-    return (points - CENTRE - torch.tensor([-12.0, -10.0, 4.0])).norm(dim=-1) < 7
+    return (points - CENTER - torch.tensor([-12.0, -10.0, 4.0])).norm(dim=-1) < 7
 
 
 def in_skull(points: Tensor) -> Tensor:
-    return (((points - CENTRE) / HALF_AXES).norm(dim=-1) - 1.15).abs() < 0.08
+    return (((points - CENTER) / HALF_AXES).norm(dim=-1) - 1.15).abs() < 0.08
 
 
 class Patient:
@@ -85,8 +85,8 @@ class Patient:
     def __init__(self, moved: Tensor, directions: np.ndarray, scale: float = 1.0, tumour: bool = False) -> None:
         self.moved, self.back = moved, torch.linalg.inv(moved)
         self.scale, self.tumour = scale, tumour
-        centre = (moved[:3, :3] @ CENTRE + moved[:3, 3]).numpy()
-        self.grid = make_grid((27, 29, 25), directions, SIZES, tuple(centre + np.array([0.3, -0.2, 0.4])))
+        center = (moved[:3, :3] @ CENTER + moved[:3, 3]).numpy()
+        self.grid = make_grid((27, 29, 25), directions, SIZES, tuple(center + np.array([0.3, -0.2, 0.4])))
 
     def home(self, points: Tensor) -> Tensor:
         """Where points of the patient's world lie in the templates'."""
@@ -122,13 +122,13 @@ PATIENTS = {
 }
 ALL = ("t1", "t1c", "t2", "flair")
 HAVE = {name: ("t1c", "flair") for name in PATIENTS} | dict.fromkeys(FOLLOWUP, ALL) | {"TCGA-DU-7294": ("t1", "t2")}
-LABELLED = {
+LABELED = {
     "1004": Patient(motion(4, (-5, 2, 3)), LAS),
     "1005": Patient(motion(-5, (6, 4, -2), 0.05), LAS),
     "1010": Patient(motion(3, (1, -7, 2), -0.06), LAS),
 }
 # Of Neuromorphometrics' protocol: right (x grows to the right) and left.
-NUMBERS = {FLUID: (46, 46), GREY: (104, 207), WHITE: (44, 45)}
+NUMBERS = {FLUID: (46, 46), GRAY: (104, 207), WHITE: (44, 45)}
 GROUPS = {46: 0, 104: 1, 207: 1, 44: 2, 45: 2, 51: 3, 52: 3, 59: 5, 60: 5, 0: 0}
 LANDMARKS = {
     "BraTSReg_002_00": [[-3.5, 10.0, 21.0], [4.0, 5.5, -6.0]],
@@ -138,13 +138,13 @@ LANDMARKS = {
 
 def neuromorphometrics(patient: Patient) -> Tensor:
     points = patient.home(patient.grid.coordinates())
-    tissue, left = fractions(points).argmax(dim=-1) + 1, points[..., 0] < CENTRE[0]
+    tissue, left = fractions(points).argmax(dim=-1) + 1, points[..., 0] < CENTER[0]
     labels = torch.zeros(patient.grid.shape, dtype=torch.int16)
     for number, (right_label, left_label) in NUMBERS.items():
         labels[tissue == number] = right_label
         labels[(tissue == number) & left] = left_label
     for right_label, place in ((51, (3.6, 7.2, 0.0)), (59, (-10.0, 4.0, -8.0))):
-        near = (points - CENTRE - torch.tensor(place)).norm(dim=-1) < 6
+        near = (points - CENTER - torch.tensor(place)).norm(dim=-1) < 6
         labels[near] = right_label
         labels[near & left] = right_label + 1
     return labels * in_brain(points)
@@ -154,13 +154,13 @@ def write_source(folder: Path) -> None:
     """What ``prepare_brains`` says it reads."""
     for name in ("templates", "brain_t1_labels", *(f"brain_multiseq/{case}" for case in PATIENTS)):
         (folder / name).mkdir(parents=True)
-    template = make_grid((27, 29, 25), LAS, SIZES, tuple(CENTRE.tolist()))
+    template = make_grid((27, 29, 25), LAS, SIZES, tuple(CENTER.tolist()))
     points = template.coordinates()
     for name in CONTRASTS:
         image = contrast(name, points) + in_skull(points) * (1000 if name != "ct" else 0)
         file = "ct_stripped" if name == "ct" else name
         write_image(image.float(), template, folder / "templates" / f"{file}.nii.gz")
-    for k, name in enumerate(("csf", "grey", "white")):
+    for k, name in enumerate(("csf", "gray", "white")):
         write_image((1000 * fractions(points)[..., k]).float(), template, folder / "templates" / f"{name}.nii.gz")
     for case, patient in PATIENTS.items():
         own = folder / "brain_multiseq" / case
@@ -171,7 +171,7 @@ def write_source(folder: Path) -> None:
         if case in LANDMARKS:
             rows = "\n".join(",".join(map(str, point)) for point in LANDMARKS[case])
             (own / "landmarks_lps.csv").write_text(f"x,y,z\n{rows}\n")
-    for case, patient in LABELLED.items():
+    for case, patient in LABELED.items():
         write_image(patient.image("t1"), patient.grid, folder / "brain_t1_labels" / f"{case}_t1.nii.gz")
         write_image(neuromorphometrics(patient), patient.grid, folder / "brain_t1_labels" / f"{case}_labels.nii.gz")
 
@@ -180,12 +180,12 @@ def write_source(folder: Path) -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The source, and the datalist that was made of it.
 
-    Patients are aligned by mutual information; to save time, one of them and the labelled cases, of which there are but
+    Patients are aligned by mutual information; to save time, one of them and the labeled cases, of which there are but
     three, by the formulas.
     """
     folder = tmp_path_factory.mktemp("brains")
     write_source(folder / "source")
-    align, everyone, known = brain_pairs._affine, PATIENTS | LABELLED, {"BraTSReg_002_01", *LABELLED}
+    align, everyone, known = brain_pairs._affine, PATIENTS | LABELED, {"BraTSReg_002_01", *LABELED}
 
     def name_of(image: MetaTensor) -> str:
         grid = Grid.from_image(image)
@@ -198,7 +198,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         return align(fixed, moving)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(brain_pairs, "LABELLED_TEST_CASES", tuple(LABELLED))
+        patch.setattr(brain_pairs, "LABELED_TEST_CASES", tuple(LABELED))
         patch.setattr(brain_pairs, "_affine", align_some)
         return folder / "source", prepare_brains(folder / "source", folder / "new" / "target")
 
@@ -234,14 +234,14 @@ def known_of_patients(prepared: tuple[Path, Path]) -> list[tuple[dict[str, str],
 class TestSections:
     def test_every_section_names_files_that_are_there(self, prepared):
         sections = json.loads(prepared[1].read_text())
-        pairs = {"validation", "test", "between", "followup", "remapped", "labelled", *STRONG_SECTIONS}
+        pairs = {"validation", "test", "between", "followup", "remapped", "labeled", *STRONG_SECTIONS}
         assert set(sections) == {"training", "validation_images"} | pairs
         for section in sections:
             records = records_of(prepared, section)
             for record in records:
                 files = [Path(value) for key, value in record.items() if key not in ("name", "subject", "sequence")]
                 assert len(files) >= 1 and all(file.is_file() for file in files)
-                home = prepared[0] if section == "labelled" else prepared[1].parent
+                home = prepared[0] if section == "labeled" else prepared[1].parent
                 assert all(file.is_relative_to(home) for file in files)
                 assert section not in pairs or set(record) <= set(RECORD_KEYS)
             if section in pairs:
@@ -257,7 +257,7 @@ class TestSections:
             "between": images | {"fixed_label", "moving_label"},
             "followup": images | {"fixed_landmarks", "moving_landmarks"},
             "remapped": images | {"fixed_label", "moving_label"},
-            "labelled": images | {"fixed_label", "moving_label"},
+            "labeled": images | {"fixed_label", "moving_label"},
         }
         strong = images | {"truth", "fixed_mask", "fixed_label", "moving_label"}
         kinds |= dict.fromkeys(STRONG_SECTIONS, strong)
@@ -278,7 +278,7 @@ class TestSections:
         assert len(choosing) == 2
         for case in ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1"):
             assert not any(case in json.dumps(record) for record in training + validation + choosing)
-        for section in ("test", "between", "followup", "remapped", "labelled", *STRONG_SECTIONS[:2], "slices_t1_t2"):
+        for section in ("test", "between", "followup", "remapped", "labeled", *STRONG_SECTIONS[:2], "slices_t1_t2"):
             for case in ("brats_2013_pat0004_1", "brats_2013_pat0001_1", "TCGA-DU-7294"):
                 assert not any(case in json.dumps(record) for record in records_of(prepared, section))
 
@@ -317,13 +317,13 @@ class TestTraining:
             affines.append(image.affine)
         assert all(np.array_equal(affine, affines[0]) for affine in affines)
         middle = affines[0] @ [39.5, 47.5, 39.5, 1]
-        np.testing.assert_allclose(middle[:3], CENTRE, atol=1e-3)
+        np.testing.assert_allclose(middle[:3], CENTER, atol=1e-3)
 
     def test_images_show_the_templates_anatomy_without_a_skull(self, prepared):
         records = records_of(prepared, "training")
         points = grid_of(records[0]["image"]).coordinates()[::2, ::2, ::2]
         tissues, usual = fractions(points), in_brain(points) & ~in_tumour(points)
-        outside = ~in_brain(CENTRE + (points - CENTRE) / 1.2).numpy()
+        outside = ~in_brain(CENTER + (points - CENTER) / 1.2).numpy()
         for record in records:
             values = values_of(record["image"])[::2, ::2, ::2]
             expected = tissues @ torch.tensor(CONTRASTS[record["sequence"]], dtype=torch.float64)
@@ -382,13 +382,13 @@ class TestKnownTruth:
             assert correlation(values_of(record["moving"]), contrast(moving, points), in_brain(points)) > 0.9
 
     def test_maps_are_those_stated_and_no_two_alike(self, prepared):
-        """As RandomWarp's defaults: up to 6 degrees, 4 mm, 5 % and 8 mm, about the image's centre; none folds."""
+        """As RandomWarp's defaults: up to 6 degrees, 4 mm, 5 % and 8 mm, about the image's center; none folds."""
         found = []
         for record in records_of(prepared, "validation") + records_of(prepared, "test"):
             vectors = values_of(record["truth"])[..., 0, :]
             grid = grid_of(record["fixed"])
             np.testing.assert_allclose(nib.load(record["truth"]).affine, grid.affine, atol=1e-4)
-            away = (grid.coordinates() - grid.centre).norm(dim=-1).numpy()
+            away = (grid.coordinates() - grid.center).norm(dim=-1).numpy()
             # A turn by an angle moves a point by 2 sin(angle / 2) of its distance.
             limit = 8 + 4 * 3**0.5 + (2 * np.sin(np.deg2rad(3)) + 0.05) * (away + 8)
             length = np.linalg.norm(vectors, axis=-1)
@@ -496,9 +496,9 @@ class TestBetween:
             for key in ("fixed_label", "moving_label"):
                 label = values_of(record[key])
                 assert label.dtype == np.uint8
-                assert set(np.unique(label)) == {0, FLUID, GREY, WHITE}
+                assert set(np.unique(label)) == {0, FLUID, GRAY, WHITE}
                 # The moving ones came by an alignment, and lack what they have for a tumour.
-                for tissue in (GREY, WHITE):
+                for tissue in (GRAY, WHITE):
                     voxels = sure[..., tissue - 1] & brain
                     right = (label[voxels.numpy()] == tissue).mean()
                     assert right > (0.9 if key == "fixed_label" else 0.75), (record["name"], key, tissue)
@@ -515,7 +515,7 @@ class TestBetween:
 
 
 class TestTissueClasses:
-    def test_fluid_grey_and_white_by_rising_intensity(self):
+    def test_fluid_gray_and_white_by_rising_intensity(self):
         patient = Patient(motion(5, (2, 3, 4)), LPS)
         images = patient.images("t1c", "flair")
         classes = tissue_classes(images)
@@ -523,11 +523,11 @@ class TestTissueClasses:
         np.testing.assert_array_equal(classes.affine, images["t1c"].affine)
         brain = images["brainmask"][0] > 0
         assert not classes[0][~brain].any()
-        assert set(classes[0][brain].unique().tolist()) == {FLUID, GREY, WHITE}
-        means = [float(images["t1c"][0][classes[0] == tissue].mean()) for tissue in (FLUID, GREY, WHITE)]
+        assert set(classes[0][brain].unique().tolist()) == {FLUID, GRAY, WHITE}
+        means = [float(images["t1c"][0][classes[0] == tissue].mean()) for tissue in (FLUID, GRAY, WHITE)]
         assert means == sorted(means)
         tissue = fractions(patient.home(patient.grid.coordinates()))
-        for k, name in enumerate(("fluid", "grey", "white")):
+        for k, name in enumerate(("fluid", "gray", "white")):
             sure = (tissue[..., k] > 0.9) & brain
             assert sure.sum() > 50
             assert (classes[0][sure] == k + 1).float().mean() > 0.9, name
@@ -581,9 +581,9 @@ class TestRemapped:
         ]
 
     def test_the_scans_themselves_are_paired_alike(self, prepared):
-        remapped, labelled = (records_of(prepared, section) for section in ("remapped", "labelled"))
-        assert len(remapped) == len(labelled)
-        for own, files in zip(remapped, labelled, strict=True):
+        remapped, labeled = (records_of(prepared, section) for section in ("remapped", "labeled"))
+        assert len(remapped) == len(labeled)
+        for own, files in zip(remapped, labeled, strict=True):
             fixed, moving = own["name"].split("_t1_")
             moving = moving.removesuffix("_remapped")
             assert [Path(files[key]).name for key in ("fixed", "fixed_label", "moving", "moving_label")] == [
@@ -593,7 +593,7 @@ class TestRemapped:
 
     def test_labels_are_grouped_and_nothing_else_about_them_changes(self, prepared):
         for record in records_of(prepared, "remapped"):
-            patient = LABELLED[record["name"][:4]]
+            patient = LABELED[record["name"][:4]]
             grouped = np.vectorize(GROUPS.get)(neuromorphometrics(patient).numpy())
             grid = grid_of(record["fixed_label"])
             index = patient.grid.world_to_index(grid.coordinates()).movedim(-1, 0).numpy()
@@ -614,13 +614,13 @@ class TestRemapped:
 
     def test_moving_image_is_bright_where_a_t1_is_dark(self, prepared):
         for record in records_of(prepared, "remapped"):
-            places = LABELLED[record["name"][:4]].home(grid_of(record["fixed"]).coordinates())
+            places = LABELED[record["name"][:4]].home(grid_of(record["fixed"]).coordinates())
             tissue = fractions(places)
             for key, falls in (("fixed", False), ("moving", True)):
                 values = values_of(record[key])
                 means = [values[(tissue[..., k] > 0.9).numpy()].mean() for k in range(3)]
                 assert means == sorted(means, reverse=falls)
-            outside = ~in_brain(CENTRE + (places - CENTRE) / 1.25)
+            outside = ~in_brain(CENTER + (places - CENTER) / 1.25)
             assert values_of(record["moving"])[outside.numpy()].max() < 0.05
 
     def test_remapping_rises_through_partial_fluid_and_falls_from_there(self):
@@ -638,7 +638,7 @@ class TestRemapped:
         assert found.min() >= 0 and found.max() <= 1
         torch.testing.assert_close(remap(7.5 * image)[0, 0], found)
 
-    def test_without_labelled_brains_there_is_no_such_section(self, prepared, tmp_path, monkeypatch):
+    def test_without_labeled_brains_there_is_no_such_section(self, prepared, tmp_path, monkeypatch):
         for name in ("known_pairs", "strong_volumes", "strong_slices", "pairs_between", "training_images"):
             monkeypatch.setattr(brains, name, lambda *arguments: [])
         source = tmp_path / "source"
@@ -661,7 +661,7 @@ class TestTemplates:
                 assert (image[0].as_tensor().bool() != brain).float().mean() < 0.01
                 continue
             assert image.min() == 0
-            assert not image[0].as_tensor()[~in_brain(CENTRE + (points - CENTRE) / 1.05)].any()
+            assert not image[0].as_tensor()[~in_brain(CENTER + (points - CENTER) / 1.05)].any()
             assert correlation(image[0].as_tensor(), contrast(name, points), brain) > 0.98
 
 
@@ -683,7 +683,7 @@ class TestMissing:
             prepare_brains(source, tmp_path / "target")
         assert not (tmp_path / "target").exists()
 
-    @pytest.mark.parametrize("name", ["grey", "pd", "ct_stripped"])
+    @pytest.mark.parametrize("name", ["gray", "pd", "ct_stripped"])
     def test_template(self, name, source, tmp_path):
         (source / "templates" / f"{name}.nii.gz").unlink()
         with pytest.raises(FileNotFoundError, match=rf"templates/{name}\.nii\.gz"):

@@ -16,7 +16,7 @@ from regplugins.data.made_heads import (
     AIR,
     BONE,
     FLUID,
-    GREY,
+    GRAY,
     MARROW,
     SCALP,
     SOFT,
@@ -40,10 +40,10 @@ def ball(radius: float) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def tissues() -> torch.Tensor:
-    """A head of shells: scalp, soft tissue, bone, grey, white matter, and fluid in the middle."""
+    """A head of shells: scalp, soft tissue, bone, gray, white matter, and fluid in the middle."""
     skull = ball(14) & ~ball(12)
     ct = MetaTensor(torch.where(skull, 1000.0, 40.0) * ball(19), affine=torch.eye(4))
-    brain = {GREY: ball(12) & ~ball(9), WHITE: ball(9) & ~ball(4), FLUID: ball(4)}
+    brain = {GRAY: ball(12) & ~ball(9), WHITE: ball(9) & ~ball(4), FLUID: ball(4)}
     return tissue_map(ct, ball(19).int(), 500.0, brain)
 
 
@@ -57,11 +57,11 @@ def made(tissues, tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
 def test_a_map_has_every_tissue_where_it_is(tissues):
     middle = tissues[0, SIZE // 2, SIZE // 2, SIZE // 2 :].tolist()
     found = [tissue for tissue, before in zip(middle, [None, *middle], strict=False) if tissue != before]
-    assert found == [FLUID, WHITE, GREY, BONE, SOFT, SCALP, AIR]
+    assert found == [FLUID, WHITE, GRAY, BONE, SOFT, SCALP, AIR]
 
 
 def shells(image: np.ndarray, radii: list[float]) -> list[float]:
-    """Medians between two radii, mm; the shapes are within a few millimetres of the map's."""
+    """Medians between two radii, mm; the shapes are within a few millimeters of the map's."""
     place = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in image.shape), indexing="ij"))
     distance = 3.0 * np.linalg.norm(place, axis=0)
     return [float(np.median(image[(distance >= a) & (distance < b)])) for a, b in itertools.pairwise(radii)]
@@ -92,7 +92,7 @@ def test_bone_of_blocks_is_the_brightest_in_a_ct_and_as_dark_as_air_in_an_mr():
     for seed in range(12):
         random = np.random.default_rng(seed)
         tissues = random_block(random)
-        kinds = [kind for kind in (SCALP, SOFT, FLUID, GREY, WHITE, MARROW) if (tissues == kind).sum() > 100]
+        kinds = [kind for kind in (SCALP, SOFT, FLUID, GRAY, WHITE, MARROW) if (tissues == kind).sum() > 100]
         assert len(kinds) > 1
         assert 0.05 < (tissues > AIR).mean() < 0.6
         ct, mr = (random_contrast(tissues, modality, random) for modality in ("CT", "MR"))
@@ -103,7 +103,7 @@ def test_bone_of_blocks_is_the_brightest_in_a_ct_and_as_dark_as_air_in_an_mr():
             dark.append(np.median(mr[bone]) / np.median(mr[(tissues > MARROW) & (tissues < TABLE)]))
         table = tissues == TABLE
         assert not table.any() or np.median(mr[table]) < 0.03 < np.median(ct[table]) < 0.45
-    # Thin bone takes of its neighbours' brightness.
+    # Thin bone takes of its neighbors' brightness.
     assert max(dark) < 1
     assert np.median(dark) < 0.5
 

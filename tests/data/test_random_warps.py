@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random warps: their sizes in millimetres, their smoothness, and that they do not fold, on grids of every kind."""
+"""Random warps: their sizes in millimeters, their smoothness, and that they do not fold, on grids of every kind."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_smooth_part_has_no_direction_of_its_own(name):
     ],
     ids=["3-D", "2-D"],
 )
-def test_smooth_part_is_a_cubic_spline_whose_knots_are_millimetres_apart(grid):
+def test_smooth_part_is_a_cubic_spline_whose_knots_are_millimeters_apart(grid):
     field = RandomWarp(control_spacing=(9.0, 9.0)).set_random_state(seed=0).smooth(grid)
     for axis, size in enumerate(grid.spacing.tolist()):
         assert unlike_a_spline(field.vectors.numpy(), axis + 1, size, 9.0) < 1e-4
@@ -138,7 +138,7 @@ def test_control_points_lie_as_far_apart_as_stated():
 
 
 @grids
-def test_affine_part_stays_within_its_bounds_about_the_centre(grid):
+def test_affine_part_stays_within_its_bounds_about_the_center(grid):
     n = grid.ndim
     warp = RandomWarp(rotation=12.0, translation=5.0, scaling=0.2).set_random_state(seed=3)
     angles, sizes, shifts = [], [], []
@@ -151,7 +151,7 @@ def test_affine_part_stays_within_its_bounds_about_the_centre(grid):
         assert np.linalg.det(turn) > 0
         angles.append(math.degrees(math.acos(min(1.0, (np.trace(turn) - (n - 2)) / 2))))
         sizes += scales.tolist()
-        shifts += (affine(grid.centre) - grid.centre).tolist()
+        shifts += (affine(grid.center) - grid.center).tolist()
     assert 10.0 < max(angles) <= 12 + 1e-6
     assert 0.8 <= min(sizes) < 0.83 and 1.17 < max(sizes) <= 1.2
     assert -5 <= min(shifts) < -4.5 and 4.5 < max(shifts) <= 5

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One optimiser stepping group by group does what several would."""
+"""One optimizer stepping group by group does what several would."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's field as the start of an optimisation."""
+"""A network's field as the start of an optimization."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ def displaced(spacing: tuple[float, float, float], times: int = 1) -> np.ndarray
     angles, shift = PARAMETERS[:3], np.array(PARAMETERS[3:])
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()  # lower case: axes that stay
     index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
-    centre = (np.array(SHAPE) - 1) / 2 * spacing
+    center = (np.array(SHAPE) - 1) / 2 * spacing
     points = index * spacing
     for _ in range(times):
-        points = (points - centre) @ rotation.T + centre + shift
+        points = (points - center) @ rotation.T + center + shift
     return np.moveaxis(points / spacing - index, -1, 0)
 
 

@@ -44,7 +44,7 @@ def test_round_trip(suffix: str, ndim: int, tmp_path: Path) -> None:
 
 @suffixes
 @dimensions
-def test_files_by_itk_with_a_centre_are_read(suffix: str, ndim: int, tmp_path: Path) -> None:
+def test_files_by_itk_with_a_center_are_read(suffix: str, ndim: int, tmp_path: Path) -> None:
     itk = sitk.AffineTransform(ndim)
     itk.SetMatrix(random_affine(ndim)[:ndim, :ndim].ravel().tolist())
     itk.SetTranslation(torch.randn(ndim).tolist())
@@ -59,12 +59,12 @@ def test_files_by_itk_with_a_centre_are_read(suffix: str, ndim: int, tmp_path: P
 def test_file_as_ants_writes_it_is_read(tmp_path: Path) -> None:
     """ANTs writes single-precision MatrixOffsetTransformBase, too."""
     matrix = np.array([[1.1, 0.2, 0.0], [-0.1, 0.9, 0.3], [0.0, 0.1, 1.2]])
-    translation, centre = np.array([3.0, -4.0, 5.0]), np.array([10.0, 20.0, -30.0])
+    translation, center = np.array([3.0, -4.0, 5.0]), np.array([10.0, 20.0, -30.0])
     parameters = np.concatenate([matrix.ravel(), translation]).astype(np.float32)
-    variables = {"MatrixOffsetTransformBase_float_3_3": parameters, "fixed": centre.astype(np.float32)}
+    variables = {"MatrixOffsetTransformBase_float_3_3": parameters, "fixed": center.astype(np.float32)}
     savemat(tmp_path / "ants.mat", variables, format="4", oned_as="column")
     lps = np.array([1.0, 2.0, 3.0])
-    expected = (matrix @ (lps - centre) + centre + translation) * [-1, -1, 1]
+    expected = (matrix @ (lps - center) + center + translation) * [-1, -1, 1]
     mapped = read_transform(tmp_path / "ants.mat")(torch.from_numpy(lps * [-1, -1, 1]))
     np.testing.assert_allclose(mapped, expected, atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_other_files_are_refused(suffix: str, content: bytes, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("parameters", "fixed"),
     [("1 0 0 1 0", "0 0"), ("1 0 0 1 0 zero", "0 0"), ("1 0 0 1 0 nan", "0 0"), ("1 0 0 1 0 0", "0")],
-    ids=["one too few", "a word", "not a number", "half a centre"],
+    ids=["one too few", "a word", "not a number", "half a center"],
 )
 def test_wrong_parameters_are_refused(parameters: str, fixed: str, tmp_path: Path) -> None:
     lines = f"Transform: AffineTransform_double_2_2\nParameters: {parameters}\nFixedParameters: {fixed}\n"

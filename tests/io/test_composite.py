@@ -22,16 +22,16 @@ grids = pytest.mark.parametrize("grid", [GRIDS["oblique"], GRIDS["las"], GRIDS["
 
 def linear_transforms() -> dict[str, sitk.Transform]:
     """A transform of every kind that a rigid, similarity or affine registration with ITK writes."""
-    centre, shift = (10.0, -20.0, 30.0), (3.0, 4.0, -5.0)
+    center, shift = (10.0, -20.0, 30.0), (3.0, 4.0, -5.0)
     axis = (1 / math.sqrt(3),) * 3
     return {
         "translation": sitk.TranslationTransform(3, shift),
-        "euler": sitk.Euler3DTransform(centre, 0.1, -0.2, 0.3, shift),
-        "versor": sitk.VersorRigid3DTransform(axis, 0.4, shift, centre),
-        "rotation": sitk.VersorTransform(axis, 0.3, centre),
-        "similarity": sitk.Similarity3DTransform(1.2, axis, -0.3, shift, centre),
+        "euler": sitk.Euler3DTransform(center, 0.1, -0.2, 0.3, shift),
+        "versor": sitk.VersorRigid3DTransform(axis, 0.4, shift, center),
+        "rotation": sitk.VersorTransform(axis, 0.3, center),
+        "similarity": sitk.Similarity3DTransform(1.2, axis, -0.3, shift, center),
         "scale": sitk.ScaleTransform(3, (1.1, 0.9, 1.2)),
-        "affine": sitk.AffineTransform((1.1, 0.1, 0.2, -0.1, 0.9, 0.3, 0, 0.1, 1.2), shift, centre),
+        "affine": sitk.AffineTransform((1.1, 0.1, 0.2, -0.1, 0.9, 0.3, 0, 0.1, 1.2), shift, center),
         "rigid 2-D": sitk.Euler2DTransform((10.0, -20.0), 0.3, (4.0, 5.0)),
         "similarity 2-D": sitk.Similarity2DTransform(0.8, -0.2, (4.0, 5.0), (10.0, -20.0)),
     }

@@ -44,7 +44,7 @@ def infer(bundle: Path, image: Path, **request: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hippocampus bundle laid out with its own sample as the atlas."""
     sample = HIPPOCAMPUS / "sample"
     names = {"anterior": 1, "posterior": 2}
@@ -69,14 +69,14 @@ def test_every_bundle_gives_a_label_of_the_opened_image(case: BundleCase, tmp_pa
     assert set(found.unique().tolist()) == set(load_label(label).unique().tolist())
 
 
-def test_the_label_is_nearer_the_true_one_than_before(labelled, tmp_path):
+def test_the_label_is_nearer_the_true_one_than_before(labeled, tmp_path):
     sample = HIPPOCAMPUS / "sample"
     image, label = load_image(sample / "moving.nii.gz"), load_label(sample / "moving_label.nii.gz")
     grid = Grid.from_image(image)
     warp = RandomWarp(6.0, (16.0, 24.0)).set_random_state(seed=1)(grid)
     write_image(resample(image.as_tensor(), grid, grid, warp), grid, tmp_path / "opened.nii.gz")
     truth = resample_labels(label.as_tensor(), grid, grid, warp)
-    result = infer(labelled, tmp_path / "opened.nii.gz")
+    result = infer(labeled, tmp_path / "opened.nii.gz")
     dice = [
         mean_overlap(label_overlap(label, truth, [1.0, 1.0, 1.0]))["dice"]
         for label in (result["before_label"], result["pred"].as_tensor().int())
@@ -84,36 +84,36 @@ def test_the_label_is_nearer_the_true_one_than_before(labelled, tmp_path):
     assert dice[1] > dice[0] + 0.1
 
 
-def test_an_image_elsewhere_in_the_world_gets_its_label_there(labelled, tmp_path):
+def test_an_image_elsewhere_in_the_world_gets_its_label_there(labeled, tmp_path):
     """Turned by its header, and with its axes in another order."""
     fixed = load_image(HIPPOCAMPUS / "sample/fixed.nii.gz")
     turn = torch.tensor([[0.0, -1, 0, 30], [1, 0, 0, -20], [0, 0, 1, 5], [0, 0, 0, 1]], dtype=torch.float64)
-    straight = infer(labelled, HIPPOCAMPUS / "sample/fixed.nii.gz")["pred"]
+    straight = infer(labeled, HIPPOCAMPUS / "sample/fixed.nii.gz")["pred"]
     grid = Grid.from_image(fixed)
     flipped = Grid(grid.shape, grid.affine @ torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64)))
     write_image(fixed.as_tensor(), flipped, tmp_path / "mirrored.nii.gz")
-    mirrored = infer(labelled, tmp_path / "mirrored.nii.gz")["pred"]
+    mirrored = infer(labeled, tmp_path / "mirrored.nii.gz")["pred"]
     assert (mirrored != straight).any()  # another head, in truth
     shifted = Grid(grid.shape, turn @ grid.affine)
     write_image(fixed.as_tensor(), shifted, tmp_path / "elsewhere.nii.gz")
-    found = infer(labelled, tmp_path / "elsewhere.nii.gz")["pred"]
+    found = infer(labeled, tmp_path / "elsewhere.nii.gz")["pred"]
     np.testing.assert_allclose(found.affine.numpy(), shifted.affine.numpy(), atol=1e-5)
 
 
-def test_what_a_request_calls_moving_is_not_read(labelled):
+def test_what_a_request_calls_moving_is_not_read(labeled):
     fixed = HIPPOCAMPUS / "sample/fixed.nii.gz"
-    asked = infer(labelled, fixed, moving="/etc/passwd", moving_label="/etc/passwd")["pred"]
-    assert torch.equal(asked, infer(labelled, fixed)["pred"])
+    asked = infer(labeled, fixed, moving="/etc/passwd", moving_label="/etc/passwd")["pred"]
+    assert torch.equal(asked, infer(labeled, fixed)["pred"])
 
 
-def test_the_app_finds_what_it_asks_for(labelled):
+def test_the_app_finds_what_it_asks_for(labeled):
     """Names of the first input and output, those of the labels, and the weights."""
-    formats = json.loads((labelled / "configs/metadata.json").read_text())["network_data_format"]
+    formats = json.loads((labeled / "configs/metadata.json").read_text())["network_data_format"]
     assert next(iter(formats["inputs"])) == "image" and next(iter(formats["outputs"])) == "pred"
     names = {"0": "background", "1": "anterior", "2": "posterior"}
     assert formats["outputs"]["pred"]["channel_def"] == names
-    assert (labelled / "models/model.pt").is_file()
-    assert not {"detection", "classification", "deepedit", "deepgrow"} & set(labelled.name.split("_"))
+    assert (labeled / "models/model.pt").is_file()
+    assert not {"detection", "classification", "deepedit", "deepgrow"} & set(labeled.name.split("_"))
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,10 @@ def test_by_its_command(tmp_path, capsys):
     assert list(formats["outputs"]["pred"]["channel_def"].values()) == ["background", "anterior", "posterior"]
 
 
-def test_a_folder_that_is_there_is_left_alone(labelled):
+def test_a_folder_that_is_there_is_left_alone(labeled):
     sample = HIPPOCAMPUS / "sample"
     with pytest.raises(FileExistsError, match="is there already"):
-        lay_out(HIPPOCAMPUS, labelled.parent, sample / "moving.nii.gz", sample / "moving_label.nii.gz")
+        lay_out(HIPPOCAMPUS, labeled.parent, sample / "moving.nii.gz", sample / "moving_label.nii.gz")
 
 
 def test_weights_that_metadata_do_not_name_stay_at_home(tmp_path):

@@ -146,7 +146,7 @@ class TestPropagation:
 class TestRequests:
     def test_warped_image_and_transform_come_along(self, store, tmp_path):
         """The transform in SimpleITK: it makes the warped image."""
-        asked = {"moving": "case_b", "return_transform": True, "return_warped": True, "init": "centre"}
+        asked = {"moving": "case_b", "return_transform": True, "return_warped": True, "init": "center"}
         label, known = answer(BUNDLE, store, store.get_image_uri(NEW), asked)
         Path(label).unlink()
         (case,) = known["cases"]

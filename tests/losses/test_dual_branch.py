@@ -72,15 +72,15 @@ def test_what_is_compared_are_images_and_their_gradients_each_through_its_field(
     target = a_target(8, 9)
     # Along the first axis everything moves by two voxels; the edges along the second by one.
     fields = [shift(2.0, 0.0, shape=(8, 9)), shift(0.0, -1.0, shape=(8, 9))]
-    similarity, regularisation = Told(0, 0), Told(0, 0)
-    DualBranchLoss(similarity, regularisation)(fields, target)
+    similarity, regularization = Told(0, 0), Told(0, 0)
+    DualBranchLoss(similarity, regularization)(fields, target)
     (warped, fixed, no_mask), (warped_edges, fixed_edges, _) = similarity.calls
     torch.testing.assert_close(warped[:, :, :-2], target["moving"][:, :, 2:])
     assert fixed is target["fixed"]
     assert no_mask is None
     torch.testing.assert_close(warped_edges[..., 1:], numpys_gradient(target["moving"])[..., :-1])
     torch.testing.assert_close(fixed_edges, numpys_gradient(target["fixed"]))
-    for (field,), own in zip(regularisation.calls, fields, strict=True):
+    for (field,), own in zip(regularization.calls, fields, strict=True):
         assert field is own
 
 
@@ -96,10 +96,10 @@ def test_edges_are_those_of_the_image_before_it_is_warped():
 
 
 def test_one_field_leaves_out_the_terms_of_the_gradient_branch():
-    similarity, regularisation = Told(2), Told(5)
-    value = DualBranchLoss(similarity, regularisation, 10.0, 3.0, 10.0)([torch.zeros(2, 2, 6, 7)], a_target(6, 7))
+    similarity, regularization = Told(2), Told(5)
+    value = DualBranchLoss(similarity, regularization, 10.0, 3.0, 10.0)([torch.zeros(2, 2, 6, 7)], a_target(6, 7))
     assert float(value) == 2 + 3 * 5
-    assert len(similarity.calls) == len(regularisation.calls) == 1
+    assert len(similarity.calls) == len(regularization.calls) == 1
 
 
 def test_mask_is_handed_on_to_both_similarities():
@@ -115,7 +115,7 @@ def test_masked_voxels_do_not_count():
     spoilt = {**target, "moving": target["moving"].clone()}
     spoilt["moving"][:, :, 10:] = 9
     mask = torch.ones(2, 1, 16, 14)
-    mask[:, :, 9:] = 0  # a voxel more, since a gradient looks at its neighbours
+    mask[:, :, 9:] = 0  # a voxel more, since a gradient looks at its neighbors
     loss = DualBranchLoss(NCCLoss(), SquaredGradientLoss())
     fields = [torch.zeros(2, 2, 16, 14)] * 2
 

@@ -14,9 +14,9 @@ from regplugins.losses.fire import TERMS
 from regplugins.networks import Fire
 from regplugins.spatial import compose, warp
 
-IMAGES = ("image", "warped", "affine", "cycled", "restored", "synthesised", "synthesised_warped", "synthesised_affine")
+IMAGES = ("image", "warped", "affine", "cycled", "restored", "synthesized", "synthesized_warped", "synthesized_affine")
 IMAGES += ("registered", "registered_affine")
-FEATURES = ("features", "features_warped", "features_affine", "features_synthesised")
+FEATURES = ("features", "features_warped", "features_affine", "features_synthesized")
 
 
 def alike(value: float = 0.5) -> dict[str, Tensor]:
@@ -29,13 +29,13 @@ def alike(value: float = 0.5) -> dict[str, Tensor]:
 
 # What each term compares, by direction: changing it by d makes the term d.
 PARTS = {
-    "synthesis_accuracy": ("synthesised_warped_a", "synthesised_warped_b"),
+    "synthesis_accuracy": ("synthesized_warped_a", "synthesized_warped_b"),
     "synthesis_feature": ("features_warped_a", "features_warped_b"),
     "synthesis_cycle": ("restored_a", "restored_b"),
-    "synthesis_alignment": ("features_synthesised_a", "features_synthesised_b"),
+    "synthesis_alignment": ("features_synthesized_a", "features_synthesized_b"),
     "registration_accuracy": ("registered_a", "registered_b"),
     "inverse_consistency": ("cycled_a", "cycled_b"),
-    "affine_synthesis": ("synthesised_affine_a", "synthesised_affine_b"),
+    "affine_synthesis": ("synthesized_affine_a", "synthesized_affine_b"),
     "affine_registration": ("registered_affine_a", "registered_affine_b"),
 }
 

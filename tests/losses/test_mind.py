@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regplugins.losses import MIND, MINDLoss, mind
 
-NEIGHBOURHOODS = ["mind", "ssc"]
+NEIGHBORHOODS = ["mind", "ssc"]
 NORMS = ["l1", "l2"]
 
 
@@ -32,16 +32,16 @@ def pair(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Te
     return 1 - 0.5 * target - 0.5 * torch.rand(shape, dtype=dtype), target
 
 
-def edges(neighbourhood: str, ndim: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def edges(neighborhood: str, ndim: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     unit = np.eye(ndim, dtype=np.int64)
-    if neighbourhood == "mind":
+    if neighborhood == "mind":
         return [(0 * unit[k], sign * unit[k]) for k in range(ndim) for sign in (1, -1)]
     signs = [(1, 1), (-1, -1), (-1, 1), (1, -1)]
     return [(s * unit[j], t * unit[k]) for j, k in itertools.combinations(range(ndim), 2) for s, t in signs]
 
 
 def from_the_formula(
-    image: NDArray[np.float64], neighbourhood: str, radius: int, dilation: int, weighting: str
+    image: NDArray[np.float64], neighborhood: str, radius: int, dilation: int, weighting: str
 ) -> NDArray[np.float64]:
     """Return the descriptors (edges, *spatial) of an image (*spatial), a voxel and an edge at a time."""
     steps = np.arange(-radius, radius + 1)
@@ -50,11 +50,11 @@ def from_the_formula(
     for _ in image.shape:
         weights = np.multiply.outer(weights, line / line.sum())
 
-    def patch(centre: NDArray[np.int64]) -> NDArray[np.float64]:
-        lines = zip(centre, image.shape, strict=True)
+    def patch(center: NDArray[np.int64]) -> NDArray[np.float64]:
+        lines = zip(center, image.shape, strict=True)
         return image[np.ix_(*(np.clip(middle + steps, 0, size - 1) for middle, size in lines))]
 
-    pairs = edges(neighbourhood, image.ndim)
+    pairs = edges(neighborhood, image.ndim)
     distances = np.empty((len(pairs), *image.shape))
     for voxel in np.ndindex(image.shape):
         for index, (a, b) in enumerate(pairs):
@@ -66,15 +66,15 @@ def from_the_formula(
     return features / features.max(0)
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize("size", [(4, 2, 5), (6, 5), (3, 1, 4)])
-def test_descriptors_are_those_of_the_formula(size: tuple[int, ...], neighbourhood: str) -> None:
+def test_descriptors_are_those_of_the_formula(size: tuple[int, ...], neighborhood: str) -> None:
     image = torch.rand(size, dtype=torch.float64)
     # Where variances lie below their limit.
     image[..., -2:] *= 1e-3
     for radius, dilation, weighting in itertools.product((0, 1, 2), (1, 2), ("box", "gaussian")):
-        expected = from_the_formula(image.numpy(), neighbourhood, radius, dilation, weighting)
-        actual = MIND(neighbourhood, radius, dilation, weighting)(image[None, None])
+        expected = from_the_formula(image.numpy(), neighborhood, radius, dilation, weighting)
+        actual = MIND(neighborhood, radius, dilation, weighting)(image[None, None])
         torch.testing.assert_close(actual, torch.from_numpy(expected[None]))
 
 
@@ -86,7 +86,7 @@ def test_samples_and_channels_are_described_one_by_one() -> None:
 
 
 def test_one_bright_voxel() -> None:
-    # By hand: the voxel and its four neighbours have variances of 1 and 1/4 amid 10000 voxels, so that the upper limit
+    # By hand: the voxel and its four neighbors have variances of 1 and 1/4 amid 10000 voxels, so that the upper limit
     # is 1000 * 2 / 10000 = 0.2. From the voxel itself all directions look alike.
     image = torch.zeros(1, 1, 100, 100)
     image[..., 40, 60] = 1
@@ -97,20 +97,20 @@ def test_one_bright_voxel() -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_loss_is_the_mean_difference_of_descriptors(neighbourhood: str, norm: str, weighted: bool, slabs: None) -> None:
+def test_loss_is_the_mean_difference_of_descriptors(neighborhood: str, norm: str, weighted: bool, slabs: None) -> None:
     arguments = ({"radius": 1}, {"radius": 2, "weighting": "gaussian"}, {"radius": 0, "dilation": 2})
     for size, options in itertools.product([(7, 5, 6), (9, 8), (3, 1, 12)], arguments):
         images = [image.requires_grad_() for image in pair((2, 2, *size))]
         with torch.no_grad():
             images[0][..., -3:] *= 1e-3
         mask = torch.rand(2, 1, *size, dtype=torch.float64) if weighted else None
-        descriptors = [MIND(neighbourhood, **options)(image) for image in images]
+        descriptors = [MIND(neighborhood, **options)(image) for image in images]
         difference = (descriptors[0] - descriptors[1]).abs() ** (1 if norm == "l1" else 2)
         weight = torch.ones(2, 1, *size) if mask is None else mask
         expected = (difference.mean(1, keepdim=True) * weight).sum() / weight.sum()
-        actual = MINDLoss(neighbourhood, norm=norm, **options)(*images, mask)
+        actual = MINDLoss(neighborhood, norm=norm, **options)(*images, mask)
         torch.testing.assert_close(actual, expected)
         for ours, autograd in zip(
             torch.autograd.grad(actual, images), torch.autograd.grad(expected, images), strict=True
@@ -119,69 +119,69 @@ def test_loss_is_the_mean_difference_of_descriptors(neighbourhood: str, norm: st
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize("size", [(4, 2, 3), (5, 4)])
-def test_gradient_is_that_of_finite_differences(size: tuple[int, ...], neighbourhood: str, norm: str) -> None:
+def test_gradient_is_that_of_finite_differences(size: tuple[int, ...], neighborhood: str, norm: str) -> None:
     images = [image.requires_grad_() for image in pair((2, 1, *size))]
     for options in ({}, {"radius": 2, "weighting": "gaussian"}, {"radius": 0, "dilation": 2}):
-        loss = MINDLoss(neighbourhood, norm=norm, **options)
+        loss = MINDLoss(neighborhood, norm=norm, **options)
         for mask in (None, torch.rand(2, 1, *size)):
             assert torch.autograd.gradcheck(lambda a, b, loss=loss, mask=mask: loss(a, b, mask), images, fast_mode=True)
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
-def test_descriptors_are_differentiable(neighbourhood: str) -> None:
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+def test_descriptors_are_differentiable(neighborhood: str) -> None:
     image = torch.rand(1, 2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(MIND(neighbourhood), image, fast_mode=True)
+    assert torch.autograd.gradcheck(MIND(neighborhood), image, fast_mode=True)
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize(("scale", "offset"), [(0.01, 0.0), (300.0, -4.0), (-1.0, 1.0), (-7.0, 20.0)])
-def test_intensities_may_be_scaled_negated_and_shifted(neighbourhood: str, scale: float, offset: float) -> None:
+def test_intensities_may_be_scaled_negated_and_shifted(neighborhood: str, scale: float, offset: float) -> None:
     image = torch.rand(2, 1, 9, 8, 7, dtype=torch.float64)
     image[0] *= 100
-    torch.testing.assert_close(MIND(neighbourhood)(scale * image + offset), MIND(neighbourhood)(image))
+    torch.testing.assert_close(MIND(neighborhood)(scale * image + offset), MIND(neighborhood)(image))
     pred, target = pair((2, 1, 9, 8, 7), torch.float32)
-    loss = MINDLoss(neighbourhood)
+    loss = MINDLoss(neighborhood)
     torch.testing.assert_close(loss(scale * pred + offset, target), loss(pred, target), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
-def test_identical_images_do_not_differ(neighbourhood: str, norm: str) -> None:
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+def test_identical_images_do_not_differ(neighborhood: str, norm: str) -> None:
     image = torch.rand(1, 1, 8, 8, 8, requires_grad=True)
-    value = MINDLoss(neighbourhood, norm=norm)(image, image.detach().clone())
+    value = MINDLoss(neighborhood, norm=norm)(image, image.detach().clone())
     value.backward()
     assert value == 0
     assert torch.count_nonzero(image.grad) == 0
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
-def test_the_least_is_where_images_are_aligned(neighbourhood: str) -> None:
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+def test_the_least_is_where_images_are_aligned(neighborhood: str) -> None:
     volume = F.avg_pool3d(torch.rand(1, 1, 22, 22, 22), 3, 1)
     fixed = (1 - volume[..., 4:16]).square()
-    losses = [MINDLoss(neighbourhood)(volume[..., shift : shift + 12], fixed).item() for shift in range(9)]
+    losses = [MINDLoss(neighborhood)(volume[..., shift : shift + 12], fixed).item() for shift in range(9)]
     assert min(losses) == losses[4] < 0.7 * sorted(losses)[1]
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize(("radius", "dilation"), [(1, 1), (2, 1), (0, 2), (1, 3)])
-def test_the_image_continues_from_its_border(neighbourhood: str, radius: int, dilation: int) -> None:
+def test_the_image_continues_from_its_border(neighborhood: str, radius: int, dilation: int) -> None:
     image = torch.rand(1, 1, 6, 5, 4)
     margin = 2 * (radius + dilation)
-    continued = MIND(neighbourhood, radius, dilation)(F.pad(image, [margin] * 6, mode="replicate"))
+    continued = MIND(neighborhood, radius, dilation)(F.pad(image, [margin] * 6, mode="replicate"))
     inner = continued[(..., *(slice(margin, -margin) for _ in range(3)))]
     # Beyond the margin's middle the image is constant; with few such voxels the limits would depend on the margin.
-    expected = MIND(neighbourhood, radius, dilation)(image)
+    expected = MIND(neighborhood, radius, dilation)(image)
     torch.testing.assert_close(inner, expected)
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
-def test_flipped_and_turned_images_have_flipped_and_turned_descriptors(neighbourhood: str) -> None:
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
+def test_flipped_and_turned_images_have_flipped_and_turned_descriptors(neighborhood: str) -> None:
     image = torch.rand(1, 1, 7, 6, 5, dtype=torch.float64)
     describe, features = (
-        MIND(neighbourhood, 2, weighting="gaussian"),
-        MIND(neighbourhood, 2, weighting="gaussian")(image),
+        MIND(neighborhood, 2, weighting="gaussian"),
+        MIND(neighborhood, 2, weighting="gaussian")(image),
     )
     for axis in (2, 3, 4):
         flipped = describe(image.flip(axis)).flip(axis)
@@ -192,44 +192,44 @@ def test_flipped_and_turned_images_have_flipped_and_turned_descriptors(neighbour
         torch.testing.assert_close(turned.sort(1).values, features.permute(0, 1, *order).sort(1).values)
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize("level", [0.0, 0.1, -1234.567, 1e-12])
-def test_constant_images_say_nothing(neighbourhood: str, level: float) -> None:
+def test_constant_images_say_nothing(neighborhood: str, level: float) -> None:
     # What resampling leaves of a constant is one but for rounding.
     constant = torch.full((1, 1, 9, 10, 11), level)
     rounded = constant * (1 + torch.finfo(torch.float32).eps * torch.randint(-1, 2, constant.shape))
     varied = torch.rand_like(constant)
     for image in (constant, rounded):
-        features = MIND(neighbourhood)(image.requires_grad_())
+        features = MIND(neighborhood)(image.requires_grad_())
         assert torch.equal(features, torch.ones_like(features))
         features.square().sum().backward()
         assert torch.count_nonzero(image.grad) == 0
         for images in ((image, varied), (varied, image)):
             pred, target = (image.detach().clone().requires_grad_() for image in images)
-            value = MINDLoss(neighbourhood)(pred, target)
+            value = MINDLoss(neighborhood)(pred, target)
             value.backward()
             flat, other = (pred, target) if images[0] is image else (target, pred)
             assert torch.count_nonzero(flat.grad) == 0
             assert torch.count_nonzero(other.grad) > 0
-            torch.testing.assert_close(value, 1 - MIND(neighbourhood)(varied).mean())
+            torch.testing.assert_close(value, 1 - MIND(neighborhood)(varied).mean())
 
 
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+@pytest.mark.parametrize("neighborhood", NEIGHBORHOODS)
 @pytest.mark.parametrize("levels", [(0.0, 0.7), (0.3, 1.0), (1000.3, 1311.7), (-3.1e4, 7.7)])
-def test_constant_parts_say_nothing(levels: tuple[float, float], neighbourhood: str) -> None:
+def test_constant_parts_say_nothing(levels: tuple[float, float], neighborhood: str) -> None:
     steps = torch.full((1, 1, 8, 9, 24), levels[0])
     steps[..., 12:] = levels[1]
     far = torch.ones(24, dtype=torch.bool)
     far[7:17] = False
     for other in (steps.flip(-1), torch.rand_like(steps)):
         image = steps.clone().requires_grad_()
-        features = MIND(neighbourhood)(image)
+        features = MIND(neighborhood)(image)
         features[..., far].sum().backward()
         assert torch.all(features[..., far] == 1)
         assert torch.count_nonzero(image.grad) == 0
         assert features.min() < 0.9
         image.grad = None
-        MINDLoss(neighbourhood)(image, other).backward()
+        MINDLoss(neighborhood)(image, other).backward()
         assert image.grad.isfinite().all()
         assert torch.count_nonzero(image.grad[..., far]) == 0
 
@@ -353,7 +353,7 @@ def test_unfit_images_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("neighbourhood", "cross"),
+        ("neighborhood", "cross"),
         ("radius", -1),
         ("radius", 1.5),
         ("dilation", 0),

@@ -27,20 +27,20 @@ def ramp(*shape: int) -> Tensor:
 def test_scales_are_weighed_as_in_the_paper():
     moving, fixed = torch.full((1, 1, 16, 16), 3.0), torch.ones(1, 1, 16, 16)
     fields = [torch.zeros(1, 2, 16 // step, 16 // step) for step in (1, 2, 4)]
-    loss = MultiResolutionLoss(MeanOf(), TotalVariationLoss(), regularisation_weight=5.0)
+    loss = MultiResolutionLoss(MeanOf(), TotalVariationLoss(), regularization_weight=5.0)
     # Moving less fixed is 2 at every scale, and the fields are flat.
     torch.testing.assert_close(loss(fields, {"moving": moving, "fixed": fixed}), torch.tensor(2 * (1 + 0.6 + 0.3)))
 
 
-def test_regularisation_counts_at_each_scale():
+def test_regularization_counts_at_each_scale():
     image = torch.ones(1, 1, 16, 16)
     # Each field grows by one voxel a voxel: total variation 1 but for the last of n rows, which has no next one.
     fields = [
         ramp(16 // step, 16 // step).repeat(1, 2, 1, 1) * torch.tensor([1.0, 0]).view(1, 2, 1, 1) for step in (1, 2, 4)
     ]
-    regularisation = TotalVariationLoss()
-    loss = MultiResolutionLoss(MeanOf(), regularisation, regularisation_weight=0.5)
-    expected = sum(w * 0.5 * float(regularisation(f)) for w, f in zip((1, 0.6, 0.3), fields, strict=True))
+    regularization = TotalVariationLoss()
+    loss = MultiResolutionLoss(MeanOf(), regularization, regularization_weight=0.5)
+    expected = sum(w * 0.5 * float(regularization(f)) for w, f in zip((1, 0.6, 0.3), fields, strict=True))
     assert float(loss(fields, {"moving": image, "fixed": image})) == pytest.approx(expected)
     assert expected > 0.5
 
@@ -48,7 +48,7 @@ def test_regularisation_counts_at_each_scale():
 def test_one_full_resolution_field_is_the_ablations_objective():
     torch.manual_seed(1)
     moving, fixed, ddf = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8), torch.zeros(2, 2, 8, 8)
-    loss = MultiResolutionLoss(NCCLoss(), TotalVariationLoss(), regularisation_weight=0.1)
+    loss = MultiResolutionLoss(NCCLoss(), TotalVariationLoss(), regularization_weight=0.1)
     torch.testing.assert_close(loss([ddf], {"moving": moving, "fixed": fixed}), NCCLoss()(moving, fixed))
 
 
@@ -56,7 +56,7 @@ def test_field_that_aligns_scores_best():
     torch.manual_seed(0)
     fixed = nn.functional.avg_pool2d(torch.rand(1, 1, 40, 40), 5, 1, 2)
     moving = torch.roll(fixed, 3, dims=2)
-    loss = MultiResolutionLoss(NCCLoss(), TotalVariationLoss(), regularisation_weight=0.1)
+    loss = MultiResolutionLoss(NCCLoss(), TotalVariationLoss(), regularization_weight=0.1)
 
     def shifted(voxels: float) -> float:
         ddf = torch.zeros(1, 2, 40, 40)

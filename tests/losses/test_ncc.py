@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The normalised cross-correlations against MONAI, NumPy, finite differences and their own invariances."""
+"""The normalized cross-correlations against MONAI, NumPy, finite differences and their own invariances."""
 
 from __future__ import annotations
 

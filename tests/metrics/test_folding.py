@@ -54,7 +54,7 @@ def test_one_folded_voxel_of_a_large_volume_is_seen() -> None:
     assert folding_percent(determinant).item() == pytest.approx(100 / 300**3, rel=1e-5)
 
 
-def test_agrees_with_itk_in_millimetres() -> None:
+def test_agrees_with_itk_in_millimeters() -> None:
     rng = np.random.default_rng(0)
     shape, spacing = (14, 12, 10), (1.0, 2.0, 1.5)
     vectors = np.stack([gaussian_filter(rng.standard_normal(shape), 1.5) for _ in range(3)]) * 16

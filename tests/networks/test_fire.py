@@ -55,11 +55,11 @@ def test_shapes(spatial_dims, shape):
             assert fields[name].shape == (2, n, *shape)
         assert fields[f"nonrigid_{a}{b}"].shape == (2, n, *quarter)
         assert fields[f"affine_{a}{b}"].shape == (2, n, n + 1)
-        for name in ("features", "features_warped", "features_affine", "features_synthesised"):
+        for name in ("features", "features_warped", "features_affine", "features_synthesized"):
             assert fields[f"{name}_{a}"].shape == (2, 16, *quarter)
         for name in ("image", "warped", "affine", "cycled", "restored", "registered", "registered_affine"):
             assert fields[f"{name}_{a}"].shape == (2, 1, *shape)
-        for name in ("synthesised", "synthesised_warped", "synthesised_affine"):
+        for name in ("synthesized", "synthesized_warped", "synthesized_affine"):
             assert fields[f"{name}_{a}"].shape == (2, 1, *shape)
 
 
@@ -80,12 +80,12 @@ def test_every_field_is_what_its_name_says(spatial_dims, shape):
                 f"features_{own}": encode(image),
                 f"warped_{own}": warp(image, ddf),
                 f"affine_{own}": warp(image, affine_ddf),
-                f"synthesised_{other}": decode(encode(image)),
-                f"synthesised_warped_{other}": decode(fields[f"features_warped_{own}"]),
-                f"synthesised_affine_{other}": decode(fields[f"features_affine_{own}"]),
+                f"synthesized_{other}": decode(encode(image)),
+                f"synthesized_warped_{other}": decode(fields[f"features_warped_{own}"]),
+                f"synthesized_affine_{other}": decode(fields[f"features_affine_{own}"]),
                 f"registered_{other}": decode(encode(warp(image, ddf))),
                 f"registered_affine_{other}": decode(encode(warp(image, affine_ddf))),
-                f"features_synthesised_{other}": encode(decode(encode(image))),
+                f"features_synthesized_{other}": encode(decode(encode(image))),
                 f"restored_{own}": back(encode(decode(encode(image)))),
                 f"cycled_{own}": warp(image, compose(ddf, fields[f"ddf_{other}{own}"])),
             }
@@ -123,13 +123,13 @@ def test_forward_gives_the_affine_part_alone(spatial_dims, shape):
 
 
 @shapes
-def test_synthesised_images_lie_between_0_and_1(spatial_dims, shape):
+def test_synthesized_images_lie_between_0_and_1(spatial_dims, shape):
     network = lively(small(spatial_dims))
     pair = torch.rand(2, 2, *shape)
     fields = network.fields(pair)
-    of_moving, of_fixed = network.synthesise(pair)
-    torch.testing.assert_close(2 * of_moving - 1, fields["synthesised_b"])
-    torch.testing.assert_close(2 * of_fixed - 1, fields["synthesised_a"])
+    of_moving, of_fixed = network.synthesize(pair)
+    torch.testing.assert_close(2 * of_moving - 1, fields["synthesized_b"])
+    torch.testing.assert_close(2 * of_fixed - 1, fields["synthesized_a"])
 
 
 def test_the_directions_have_networks_of_their_own():
@@ -139,9 +139,9 @@ def test_the_directions_have_networks_of_their_own():
     nn.init.zeros_(network.transform_ba.affine.sharpness)
     nn.init.zeros_(network.decoder_ba[-2].conv.weight)
     after = network.fields(pair)
-    for name in ("ddf_ab", "synthesised_b", "registered_b"):
+    for name in ("ddf_ab", "synthesized_b", "registered_b"):
         assert torch.equal(before[name], after[name])
-    for name in ("ddf_ba", "synthesised_a", "registered_a"):
+    for name in ("ddf_ba", "synthesized_a", "registered_a"):
         assert not torch.equal(before[name], after[name])
 
 
@@ -175,22 +175,22 @@ class TestKeypoints:
     @staticmethod
     def network(spatial_dims: int, ridge: float) -> AffineKeypoints:
         network = AffineKeypoints(spatial_dims, 12)
-        network.localisation = nn.Identity()
+        network.localization = nn.Identity()
         network.ridge, network.window = ridge, float("inf")
         nn.init.constant_(network.sharpness, 1 / network.scale)
         return network
 
     @staticmethod
     def pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Points of the fixed image, matrix and shift about the image's centre in units of its size, points moved."""
+        """Points of the fixed image, matrix and shift about the image's center in units of its size, points moved."""
         torch.manual_seed(1)
         n = len(shape)
         sizes = torch.tensor(shape, dtype=torch.float64)
-        centre = (4 * sizes - 1) / 8
-        points = centre + (torch.rand(12, n, dtype=torch.float64) - 0.5) * sizes / 2
+        center = (4 * sizes - 1) / 8
+        points = center + (torch.rand(12, n, dtype=torch.float64) - 0.5) * sizes / 2
         matrix = torch.eye(n, dtype=torch.float64) + 0.2 * (torch.rand(n, n, dtype=torch.float64) - 0.5)
         shift = torch.linspace(-0.06, 0.05, n, dtype=torch.float64)
-        return points, matrix, shift, centre + (points - centre) @ matrix.T + shift * sizes.max()
+        return points, matrix, shift, center + (points - center) @ matrix.T + shift * sizes.max()
 
     @pytest.mark.parametrize("shape", [(28, 24), (24, 28, 20)])
     def test_finds_the_map(self, shape):
@@ -248,7 +248,7 @@ class TestAffine:
         """The same features elsewhere, which points would tell, are the same."""
         torch.manual_seed(0)
         network = AffineRegression(2, 4)
-        network.localisation = nn.Identity()
+        network.localization = nn.Identity()
         nn.init.normal_(network.parameters_of.weight)
         network.hidden = nn.Linear(8, 4)
         features = torch.rand(1, 4, 8, 8)
@@ -256,15 +256,15 @@ class TestAffine:
         torch.testing.assert_close(network(features.roll(3, 2), features.roll(1, 3)), found)
         assert (found - torch.eye(2, 3)).abs().max() > 1e-2
 
-    def test_about_the_centre_in_units_of_the_largest_size(self):
+    def test_about_the_center_in_units_of_the_largest_size(self):
         """SciPy resamples through the same map."""
         angle = 0.2
         matrix = torch.tensor([[np.cos(angle), -np.sin(angle)], [1.1 * np.sin(angle), np.cos(angle)]])
         affine = torch.cat([matrix, torch.tensor([[0.05], [-0.1]])], dim=1)[None].float()
         image = torch.rand(1, 1, 20, 32)
         ours = warp(image, after_affine(affine, torch.zeros(1, 2, 20, 32)), padding="zeros")
-        centre = np.array([9.5, 15.5])
-        offset = centre + 32 * np.array([0.05, -0.1]) - matrix.numpy() @ centre
+        center = np.array([9.5, 15.5])
+        offset = center + 32 * np.array([0.05, -0.1]) - matrix.numpy() @ center
         theirs = affine_transform(image[0, 0].numpy(), matrix.numpy(), offset, order=1, mode="grid-constant")
         np.testing.assert_allclose(ours[0, 0], theirs, atol=1e-4)
 
@@ -314,7 +314,7 @@ def test_scripts(keypoints):
     pair = torch.rand(1, 2, 12, 8, 16)
     script = torch.jit.script(network)
     torch.testing.assert_close(script(pair), network(pair))
-    for way in ("both_ways", "synthesise"):  # what inference asks of an exported file too
+    for way in ("both_ways", "synthesize"):  # what inference asks of an exported file too
         torch.testing.assert_close(getattr(script, way)(pair), getattr(network, way)(pair))
 
 

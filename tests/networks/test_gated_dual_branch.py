@@ -61,7 +61,7 @@ class TestBranch:
         )
         ours = Branch(spatial_dims, 2, SMALL, norm)
         unet, last = theirs.net
-        del last[2].adn  # displacements are not normalised
+        del last[2].adn  # displacements are not normalized
         ours.unet.load_state_dict(unet.state_dict())
         ours.refinement.load_state_dict(last[:2].state_dict())
         ours.regression.conv.load_state_dict(last[2].conv.state_dict())
@@ -156,7 +156,7 @@ def test_gated_is_the_formula_of_its_parts():
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("instance", nn.InstanceNorm2d)])
-def test_every_convolution_of_a_branch_but_the_last_is_normalised(norm, kind):
+def test_every_convolution_of_a_branch_but_the_last_is_normalized(norm, kind):
     network = GatedDualBranch(2, channels=SMALL, norm=norm)
     for branch in network.branches:
         layers = [m for m in branch.modules() if isinstance(m, kind | nn.Conv2d)]

@@ -83,8 +83,8 @@ def test_voxel_i_of_a_coarser_grid_lies_on_voxel_two_i():
     pair = torch.zeros(1, 2, 32, 32)
     pair[:, :, 16, 16] = 1
     for step, field in zip((1, 2, 4), network.fields(pair), strict=True):
-        centre, radius = 16 // step, 12 // step
-        window = field[..., centre - radius : centre + radius + 1, centre - radius : centre + radius + 1]
+        center, radius = 16 // step, 12 // step
+        window = field[..., center - radius : center + radius + 1, center - radius : center + radius + 1]
         torch.testing.assert_close(window, window.flip(-1).flip(-2), rtol=1e-4, atol=1e-6)
         assert window.std() > 0
 

@@ -78,7 +78,7 @@ def test_padded_it_gives_the_same_field_of_an_image_whose_border_is_background(e
     assert expected[inside].std() > 0.01
 
 
-def test_what_learnt_on_edges_is_not_taken_for_what_learnt_on_intensities():
+def test_what_learned_on_edges_is_not_taken_for_what_learned_on_intensities():
     seeing, blind = (ValidUNet(2, channels=(2, 2, 2), edges=edges) for edges in (True, False))
     with pytest.raises(RuntimeError, match="edges"):
         blind.load_state_dict(seeing.state_dict())

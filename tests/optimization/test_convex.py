@@ -31,7 +31,7 @@ def test_a_large_shift_is_found(shift):
     assert out_of_reach.abs().max() <= 2
 
 
-def test_millimetres():
+def test_millimeters():
     pair, _ = warped_pair(33, 36)
     ways = [(8.0, 2.0, 1.0), (16.0, 4.0, 2.0), (16.0, 4.0, [2.0, 5.0])]
     first, *others = [ConvexStart(*arguments)(scene_of(pair)) for arguments in ways]
@@ -48,7 +48,7 @@ def test_of_two_pairs_each_is_found_and_nothing_folds():
     assert jacobian_determinant(found).min() > 0
 
 
-def test_optimiser_starts_from_it_and_from_a_start_given_before():
+def test_optimizer_starts_from_it_and_from_a_start_given_before():
     """A shift that the cost alone, which sees a few voxels around, cannot find."""
     moving = textured(72, 68)
     pair = torch.cat([moving, moving.roll((-7, 5), (2, 3))], dim=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimiser of a pair finds a known warp, whatever changes the field, and betters what it starts from."""
+"""The optimizer of a pair finds a known warp, whatever changes the field, and betters what it starts from."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_one_image_twice_stays_where_it_is(symmetric):
 
 
 class Pointwise(nn.Module):
-    """An objective that looks at no voxel's neighbours."""
+    """An objective that looks at no voxel's neighbors."""
 
     def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
         difference = (warp(target["moving"], fields[0]) - target["fixed"]).square()
@@ -169,7 +169,7 @@ def mirror(ddf: Tensor) -> Tensor:
     return ddf.flip(2) * ddf.new_tensor([-1, 1]).view(1, 2, 1, 1)
 
 
-def test_levels_are_millimetres():
+def test_levels_are_millimeters():
     pair, truth = warped_pair(33, 36)
     start = torch.zeros_like(truth)
     ways = [([(2, 5), (1, 5)], 1.0), ([(8, 5), (4, 5)], 4.0), ([(0.9, 5), (0.5, 5)], [0.5, 2.0])]

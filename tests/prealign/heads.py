@@ -15,26 +15,26 @@ from regplugins.spatial import Grid
 
 # Intensities at world points (..., n).
 Contrast = Callable[[Tensor], Tensor]
-# Half axes of the head and its centre in the world, mm.
+# Half axes of the head and its center in the world, mm.
 _AXES = {2: (60.0, 72.0), 3: (58.0, 70.0, 52.0)}
-_CENTRE = (6.0, -9.0, 12.0)
+_CENTER = (6.0, -9.0, 12.0)
 
 
 @cache
 def _blobs(ndim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres (in half axes), widths and heights of the structures within the brain."""
+    """Centers (in half axes), widths and heights of the structures within the brain."""
     random = np.random.default_rng(5)
-    centres = random.uniform(-0.7, 0.7, (30, ndim))
-    return tuple(map(torch.from_numpy, (centres, random.uniform(0.08, 0.22, 30), random.choice([-1.0, 1.0], 30))))
+    centers = random.uniform(-0.7, 0.7, (30, ndim))
+    return tuple(map(torch.from_numpy, (centers, random.uniform(0.08, 0.22, 30), random.choice([-1.0, 1.0], 30))))
 
 
 def _tissue(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Of world points (..., n): distance from the centre, 1 at the skin, and texture of the brain, 0 to 1."""
+    """Of world points (..., n): distance from the center, 1 at the skin, and texture of the brain, 0 to 1."""
     n = points.shape[-1]
-    places = (points.to(torch.float32) - torch.tensor(_CENTRE[:n])) / torch.tensor(_AXES[n])
+    places = (points.to(torch.float32) - torch.tensor(_CENTER[:n])) / torch.tensor(_AXES[n])
     texture = torch.zeros(points.shape[:-1])
-    for centre, width, height in zip(*_blobs(n), strict=True):
-        texture += height * torch.exp(-((places - centre.float()) / width).square().sum(dim=-1) / 2)
+    for center, width, height in zip(*_blobs(n), strict=True):
+        texture += height * torch.exp(-((places - center.float()) / width).square().sum(dim=-1) / 2)
     # A nose, a chin and the back of the head: a plain ellipsoid looks much the same after a turn.
     outline = torch.ones(points.shape[:-1])
     for direction, height in (((0.1, 1.0, -0.1), 0.15), ((-0.2, 0.7, -0.8), 0.2), ((0.6, -0.7, 0.5), 0.15)):
@@ -73,21 +73,21 @@ def head_points(ndim: int) -> Tensor:
     """World points (number, n), mm, all over the head."""
     cube = torch.cartesian_prod(*[torch.linspace(-1, 1, 9, dtype=torch.float64)] * ndim)
     inside = cube[cube.norm(dim=-1) <= 1]
-    return inside * torch.tensor(_AXES[ndim], dtype=torch.float64) + torch.tensor(_CENTRE[:ndim], dtype=torch.float64)
+    return inside * torch.tensor(_AXES[ndim], dtype=torch.float64) + torch.tensor(_CENTER[:ndim], dtype=torch.float64)
 
 
 def motion(degrees: float, shift: tuple[float, ...], stretch: float = 0.0) -> Tensor:
-    """Homogeneous matrix: a turn about the head's centre and an oblique axis, then stretch and shear, then shift."""
+    """Homogeneous matrix: a turn about the head's center and an oblique axis, then stretch and shear, then shift."""
     n = len(shift)
     axis = np.array([0.5, -0.3, 0.81]) if n == 3 else np.array([0.0, 0.0, 1.0])
     cross = np.cross(np.eye(3), axis / np.linalg.norm(axis))
     angle = math.radians(degrees)
     turn = (np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross)[:n, :n]
     change = np.eye(n) + stretch * np.array([[1.0, 0.4, -0.3], [-0.2, -0.8, 0.3], [0.1, 0.4, 0.7]])[:n, :n]
-    centre = np.array(_CENTRE[:n])
+    center = np.array(_CENTER[:n])
     matrix = np.eye(n + 1)
     matrix[:n, :n] = change @ turn
-    matrix[:n, n] = centre + shift - matrix[:n, :n] @ centre
+    matrix[:n, n] = center + shift - matrix[:n, :n] @ center
     return torch.from_numpy(matrix)
 
 

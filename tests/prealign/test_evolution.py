@@ -30,13 +30,13 @@ def error(found: AffineTransform, truth: Tensor) -> float:
 
 
 def quarter_turn(axis: int, sign: float) -> Tensor:
-    """About the head's centre: its columns are where the axes go."""
+    """About the head's center: its columns are where the axes go."""
     turn = torch.eye(4, dtype=torch.float64)
     a, b = [k for k in range(3) if k != axis]
     turn[a, a] = turn[b, b] = 0.0
     turn[a, b], turn[b, a] = -sign, sign
-    centre = head_points(3).mean(dim=0)
-    turn[:3, 3] = centre - turn[:3, :3] @ centre
+    center = head_points(3).mean(dim=0)
+    turn[:3, 3] = center - turn[:3, :3] @ center
     return turn
 
 

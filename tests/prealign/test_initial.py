@@ -26,14 +26,14 @@ def test_none_is_the_identity() -> None:
 def test_fov_needs_no_contents() -> None:
     blank = (torch.zeros(1, *FIXED.shape), FIXED, torch.zeros(1, *MOVING.shape), MOVING)
     transform = initial_transform("fov", *blank)
-    torch.testing.assert_close(transform(FIXED.centre), MOVING.centre)
+    torch.testing.assert_close(transform(FIXED.center), MOVING.center)
     assert torch.equal(transform.matrix[:3, :3], torch.eye(3, dtype=torch.float64))
 
 
-def test_centre_of_monai_images() -> None:
+def test_center_of_monai_images() -> None:
     fixed, moving = torch.zeros(1, *FIXED.shape), torch.full((1, *MOVING.shape), -1024.0)
     fixed[0, 5:8, 9:12, 3:6], moving[0, 11:14, 2:5, 8:11] = 700.0, 60.0
-    transform = initial_transform("centre", MetaTensor(fixed), FIXED, MetaTensor(moving), MOVING)
+    transform = initial_transform("center", MetaTensor(fixed), FIXED, MetaTensor(moving), MOVING)
     start, end = torch.tensor([6.0, 10.0, 4.0]).double(), torch.tensor([12.0, 3.0, 9.0]).double()
     torch.testing.assert_close(transform(FIXED.index_to_world(start)), MOVING.index_to_world(end))
 
@@ -61,7 +61,7 @@ def test_file_of_another_dimension(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("init", ["center", "missing.mat", "Rigid", ""])
 def test_unknown_word(init: str) -> None:
-    with pytest.raises(ValueError, match=f"none, fov, centre, rigid, affine or a transform file, got '{init}'"):
+    with pytest.raises(ValueError, match=f"none, fov, center, rigid, affine or a transform file, got '{init}'"):
         initial_transform(init, *IMAGES)
 
 
@@ -77,7 +77,7 @@ def test_images_of_different_dimension() -> None:
         initial_transform("fov", torch.rand(1, *flat.shape), flat, *IMAGES[2:])
 
 
-@pytest.mark.parametrize("init", ["centre", "rigid", "affine"])
+@pytest.mark.parametrize("init", ["center", "rigid", "affine"])
 @pytest.mark.parametrize("blank", ["fixed", "moving"])
 def test_constant_image_is_named(init: str, blank: str) -> None:
     fixed, moving = (

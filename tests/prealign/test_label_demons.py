@@ -24,13 +24,13 @@ def tilted_grid(shape: tuple[int, ...], spacing: tuple[float, ...]) -> Grid:
     return Grid(shape, affine)
 
 
-def balls(grid: Grid, *centres_and_radii: tuple[list[float], float]) -> Tensor:
+def balls(grid: Grid, *centers_and_radii: tuple[list[float], float]) -> Tensor:
     """Labels 1, 2, ... of balls given in mm along the grid's axes."""
     points = torch.stack(torch.meshgrid(*[torch.arange(size) for size in grid.shape], indexing="ij"), dim=-1)
     points = points * grid.spacing
     labels = torch.zeros(grid.shape, dtype=torch.int32)
-    for value, (centre, radius) in enumerate(centres_and_radii, start=1):
-        labels[(points - torch.tensor(centre)).norm(dim=-1) < radius] = value
+    for value, (center, radius) in enumerate(centers_and_radii, start=1):
+        labels[(points - torch.tensor(center)).norm(dim=-1) < radius] = value
     return labels[None]
 
 

@@ -72,7 +72,7 @@ def test_rigid(
 def test_affine(fixed: Grid, moving: Grid, shift: tuple[float, ...]) -> None:
     truth = motion(10.0, shift, stretch=0.1)
     images = head(mr, fixed), head(t2, moving, truth)
-    assert largest_error(initial_transform("centre", images[0], fixed, images[1], moving), truth) > 5
+    assert largest_error(initial_transform("center", images[0], fixed, images[1], moving), truth) > 5
     assert largest_error(initial_transform("affine", images[0], fixed, images[1], moving), truth) < 1
 
 
@@ -112,7 +112,7 @@ def test_fields_of_view_that_overlap_by_half() -> None:
     truth = motion(14.0, (12.0, -9.0, 15.0))
     upper = make_grid((64, 64, 40), np.eye(3), (2.6, 2.9, 2.5), (2.1, -4.2, 30.0))
     lower = make_grid((64, 64, 40), np.eye(3), (2.6, 2.9, 2.5), (14.1, -13.2, -2.0))
-    shared = upper.shape[2] * 2.5 - (upper.centre - lower.centre)[2] - 15.0
+    shared = upper.shape[2] * 2.5 - (upper.center - lower.center)[2] - 15.0
     assert 0.4 < shared / (upper.shape[2] * 2.5) < 0.6
     found = initial_transform("rigid", head(mr, upper), upper, head(t2, lower, truth), lower)
     assert largest_error(found, truth) < 1.5

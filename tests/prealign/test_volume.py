@@ -17,7 +17,7 @@ FINE = make_grid((150, 140, 131), rotation(3, 20) @ np.diag([1.0, 1, -1]), (0.9,
 
 
 def test_shrinking_keeps_places() -> None:
-    # A function linear in the world is its own mean over any block of voxels, taken at the block's centre.
+    # A function linear in the world is its own mean over any block of voxels, taken at the block's center.
     slope = torch.tensor([1.5, -0.7, 0.4], dtype=torch.float64)
     for size in (50_000, 3_000, 1):
         volume = Volume("fixed", (FINE.coordinates() @ slope).float(), FINE).shrunk(size)

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import least_squares as scipy_least_squares
 from torch import Tensor
 
-from regplugins.regressors import MLP, maximise_evidence, train_mlp
+from regplugins.regressors import MLP, maximize_evidence, train_mlp
 from regplugins.regressors.bayesian_mlp import _residuals, _start
 from regplugins.regressors.least_squares import least_squares
 from regplugins.regressors.scaled_conjugate_gradient import scaled_conjugate_gradient
@@ -38,7 +38,7 @@ class TestEvidence:
     def test_of_a_linear_model(self):
         """At the maximum MacKay's conditions hold, and the weights are the mean of the posterior: ridge regression."""
         design, data, truth = line(400, noise=0.5)
-        weights, evidence = maximise_evidence(lambda w: (design @ w - data, design), torch.zeros(6))
+        weights, evidence = maximize_evidence(lambda w: (design @ w - data, design), torch.zeros(6))
         ridge = torch.linalg.solve(
             design.T @ design + evidence.alpha / evidence.beta * torch.eye(6, dtype=torch.float64), design.T @ data
         )
@@ -57,15 +57,15 @@ class TestEvidence:
         """Data without noise determine all weights, data that are noise alone next to none."""
         design, data, _ = line(60, noise=1e-3)
         noise = torch.randn(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        _, told = maximise_evidence(lambda w: (design @ w - data, design), torch.ones(6))
-        weights, untold = maximise_evidence(lambda w: (design @ w - noise, design), torch.ones(6))
+        _, told = maximize_evidence(lambda w: (design @ w - data, design), torch.ones(6))
+        weights, untold = maximize_evidence(lambda w: (design @ w - noise, design), torch.ones(6))
         assert told.effective > 5.99
         assert untold.effective < 3
         assert weights.norm() < torch.linalg.lstsq(design, noise).solution.norm()
 
     def test_not_finite(self):
         with pytest.raises(ValueError, match="not finite"):
-            maximise_evidence(lambda w: (w / 0, torch.eye(2)), torch.ones(2))
+            maximize_evidence(lambda w: (w / 0, torch.eye(2)), torch.ones(2))
 
 
 def test_levenberg_marquardt_is_scipys():
@@ -128,8 +128,8 @@ class TestMLP:
         left = (network(features) - truth).square().sum(dim=0) / (truth - truth.mean(dim=0)).square().sum(dim=0)
         assert (1 - left).min() > 0.98  # R²
 
-    def test_regularised_by_what_the_data_tell(self):
-        """With few noisy examples it does better on others than what is not regularised, which fits the noise."""
+    def test_regularized_by_what_the_data_tell(self):
+        """With few noisy examples it does better on others than what is not regularized, which fits the noise."""
         data = smooth(40, 0.3)
         features, truth = smooth(500, 0.0, seed=1)
         errors = {

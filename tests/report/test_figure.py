@@ -85,7 +85,7 @@ def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
     planes = display_planes(Grid(shape, torch.eye(4)), tuple(size // 2 for size in shape))
     layout = Layout(planes, 7, "long " * 60, "figures " * 60, ["something is wrong " * 20, "so is this"])
     places = [layout.panel(row, column) for row in range(len(layout.planes)) for column in range(7)]
-    places += [layout.colour_bar(5), layout.colour_bar(6)]
+    places += [layout.color_bar(5), layout.color_bar(6)]
     for k, (x, y, width, height) in enumerate(places):
         assert min(x, y) >= 0 and max(x + width, y + height) <= 1
         for other_x, other_y, other_width, other_height in places[:k]:

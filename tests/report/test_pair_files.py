@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from regplugins.io import read_transform, write_transform
 from regplugins.report import MeasurePaird, SummaryTable, WritePaird, closeness, correlation, folding, mean_dice
 from regplugins.report.files import OUTPUTS
-from regplugins.report.table import summarise
+from regplugins.report.table import summarize
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid
 from regplugins.transforms import CarryPaird, ReturnPaird, ReversePaird
 from tests.itk_truth import GRIDS, transform_points
@@ -124,7 +124,7 @@ def test_mean_jacobian_of_an_affine_field_is_its_determinant(home):
 
 
 def test_the_largest_error_of_the_inverse_and_its_place_are_found(home):
-    """One voxel of the inverse is off by 4 mm; the field carries the point three millimetres before there."""
+    """One voxel of the inverse is off by 4 mm; the field carries the point three millimeters before there."""
     inverse = DisplacementField(home["inverse"].vectors.clone(), home["grid"])
     inverse.vectors[1, 12, 7, 9] += 4
     found = MeasurePaird()({**home, "inverse": inverse})["measures"]["inverse_consistency_mm"]
@@ -139,7 +139,7 @@ def test_coarser_fields_warp_as_the_full_ones_up_to_the_border(name, tmp_path):
     grid = GRIDS[name]
     n = grid.ndim
     network = grid.canonical().resized([3.0] * n)
-    u = (network.coordinates() - grid.centre) / 40
+    u = (network.coordinates() - grid.center) / 40
     vectors = torch.stack([2 + torch.sin(u.sum(dim=-1) + k) for k in range(n)])
     field = DisplacementField(vectors, network)
     image = MetaTensor(torch.rand(1, *grid.shape), affine=grid.affine)
@@ -216,9 +216,9 @@ def endpoint_errors(pair, truth, mask=None):
     return MeasurePaird()({**pair, **more})["measures"]["endpoint_error_mm"]
 
 
-def translation(*millimetres):
+def translation(*millimeters):
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, 3] = torch.tensor(millimetres)
+    matrix[:3, 3] = torch.tensor(millimeters)
     return AffineTransform(matrix)
 
 
@@ -234,7 +234,7 @@ def test_distance_from_the_truth(home):
 
 
 def test_distance_from_the_truth_where_the_mask_is_set(home):
-    """The truth moves a voxel along z by a tenth of a millimetre for each that lies below it."""
+    """The truth moves a voxel along z by a tenth of a millimeter for each that lies below it."""
     grid = home["grid"]
     vectors = torch.zeros(3, *SHAPE)
     vectors[0] = SHIFT * 1.5
@@ -317,13 +317,13 @@ def test_failure_leaves_no_report(home, tmp_path):
 
 
 def test_nothing_of_an_earlier_run_stays(home, tmp_path):
-    synthesised = {"moving": torch.rand(1, *SHAPE), "fixed": torch.rand(1, *SHAPE)}
-    WritePaird(tmp_path)({**home, "synthesised": synthesised})
+    synthesized = {"moving": torch.rand(1, *SHAPE), "fixed": torch.rand(1, *SHAPE)}
+    WritePaird(tmp_path)({**home, "synthesized": synthesized})
     assert {path.name for path in (tmp_path / "shifted").iterdir()} == set(OUTPUTS)
     bare = {key: value for key, value in home.items() if key not in ("warped_label", "warped_landmarks")}
     WritePaird(tmp_path)(bare)
     left = {path.name for path in (tmp_path / "shifted").iterdir()}
-    optional = {"warped_label.nii.gz", "warped_landmarks.csv", "synthesised_moving.nii.gz", "synthesised_fixed.nii.gz"}
+    optional = {"warped_label.nii.gz", "warped_landmarks.csv", "synthesized_moving.nii.gz", "synthesized_fixed.nii.gz"}
     assert left == set(OUTPUTS) - optional
 
 
@@ -355,7 +355,7 @@ def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(home, tmp_path):
 
 def test_summary_is_the_mean_and_spread_of_the_rows():
     rows = [{"name": "a", "dice": 0.5, "hd95": math.nan}, {"name": "b", "dice": 0.7, "hd95": 2.0}]
-    summary = summarise(rows)
+    summary = summarize(rows)
     assert set(summary) == {"dice", "hd95"}
     assert summary["dice"] == {"n": 2, "mean": pytest.approx(0.6), "sd": pytest.approx(np.std([0.5, 0.7], ddof=1))}
     assert summary["hd95"] == {"n": 1, "mean": 2.0, "sd": 0.0}

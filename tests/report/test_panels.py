@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from regplugins.report.panels import checkerboard, deformation, grey, grid_lines, outline, window
+from regplugins.report.panels import checkerboard, deformation, gray, grid_lines, outline, window
 from regplugins.report.planes import Plane, display_planes
 from regplugins.spatial import DisplacementField, Grid
 
@@ -33,19 +33,19 @@ def test_window_leaves_out_extremes() -> None:
 def test_window_is_never_empty(values: np.ndarray) -> None:
     low, high = window([values])
     assert low < high
-    shades = grey(values, (low, high))
+    shades = gray(values, (low, high))
     assert np.isfinite(shades).all() and (shades >= 0).all() and (shades <= 1).all()
 
 
 def test_few_bright_voxels_are_seen() -> None:
     image = np.zeros((40, 40))
     image[3, 4] = 7
-    shades = grey(image, window([image]))
+    shades = gray(image, window([image]))
     assert shades[3, 4] == 1
     assert shades.sum() == 1
 
 
-def test_checkerboard_tiles_are_square_in_millimetres(plane: Plane) -> None:
+def test_checkerboard_tiles_are_square_in_millimeters(plane: Plane) -> None:
     board = checkerboard(np.zeros(plane.size), np.ones(plane.size), plane, tile=6)
     rows, columns = np.indices(plane.size)
     np.testing.assert_array_equal(board, (np.floor(rows * 3 / 6) + np.floor(columns * 1 / 6)) % 2)

@@ -19,7 +19,7 @@ from regplugins.transforms import CarryPaird
 SHAPE = (40, 36, 32)
 SPACING = 4.0
 GRID = Grid(SHAPE, torch.diag(torch.tensor([SPACING, SPACING, SPACING, 1.0])))
-MIDDLE = GRID.centre
+MIDDLE = GRID.center
 
 
 def about_the_middle(scale: float = 1.0, degrees: float = 0.0, shift: float = 0.0) -> AffineTransform:
@@ -104,7 +104,7 @@ def test_voxels_a_hundred_times_too_large(pair: dict[str, Any]) -> None:
     affine = torch.diag(torch.tensor([100 * SPACING, 100 * SPACING, 100 * SPACING, 1.0]))
     pair["moving"] = MetaTensor(pair["moving"].as_tensor(), affine=affine)
     center = torch.eye(4, dtype=torch.float64)
-    center[:3, 3] = Grid.from_image(pair["moving"]).centre - MIDDLE
+    center[:3, 3] = Grid.from_image(pair["moving"]).center - MIDDLE
     messages = said(pair, AffineTransform(center))
     assert any("only 0.0001 % of its field of view lies in the fixed image" in message for message in messages)
 

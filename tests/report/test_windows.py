@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regplugins.report.panels import grey
+from regplugins.report.panels import gray
 from regplugins.report.windows import image_windows
 
 
@@ -20,7 +20,7 @@ AIR = (-1000, 15, 20_000)
 THORAX = mixture(air=AIR, lung=(-820, 60, 9000), soft=(40, 40, 14_000), fat=(-100, 20, 6000), bone=(500, 200, 1500))
 ABDOMEN = mixture(air=AIR, soft=(50, 40, 20_000), fat=(-100, 20, 8000), bone=(500, 200, 1500))
 HEAD = mixture(air=AIR, brain=(35, 10, 12_000), fat=(-100, 20, 2000), skull=(1000, 300, 4000))
-T1 = mixture(noise=(5, 3, 20_000), csf=(60, 10, 3000), grey=(180, 15, 8000), white=(260, 15, 8000)).clip(0)
+T1 = mixture(noise=(5, 3, 20_000), csf=(60, 10, 3000), gray=(180, 15, 8000), white=(260, 15, 8000)).clip(0)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_two_cts_share_a_window_whatever_surrounds_the_patient() -> None:
     padded = np.r_[THORAX, np.full(60_000, -3024.0), np.full(2000, 3000.0)]
     fixed, moving = image_windows(THORAX, padded)
     assert fixed == moving
-    lung, muscle = (grey(np.array([value]), fixed)[0] for value in (-850.0, 50.0))
+    lung, muscle = (gray(np.array([value]), fixed)[0] for value in (-850.0, 50.0))
     assert 0.1 < lung < 0.4 and 0.7 < muscle < 1
 
 

@@ -34,7 +34,7 @@ class TestChecks:
             checks.test_metadata_is_consistent,
             checks.test_name_follows_the_model_zoo,
             checks.test_holds_no_code_and_no_large_file,
-            checks.test_licence_is_the_projects,
+            checks.test_license_is_the_projects,
             checks.test_weights_are_those_of_the_metadata,
             checks.test_weights_are_a_plain_state_dict,
             checks.test_logging_uses_the_standard_library_alone,

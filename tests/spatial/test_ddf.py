@@ -14,10 +14,10 @@ from regplugins.spatial import compose, enlarge, exponentiate, identity_grid, in
 
 
 def affine_ddf(matrix: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """x -> A (x - c) + c, about the grid's centre c."""
+    """x -> A (x - c) + c, about the grid's center c."""
     grid = identity_grid(list(shape), dtype=torch.float64).flatten(1)
-    centre = (torch.tensor(shape, dtype=torch.float64)[:, None] - 1) / 2
-    return ((matrix - torch.eye(len(shape))) @ (grid - centre)).view(1, len(shape), *shape)
+    center = (torch.tensor(shape, dtype=torch.float64)[:, None] - 1) / 2
+    return ((matrix - torch.eye(len(shape))) @ (grid - center)).view(1, len(shape), *shape)
 
 
 def smooth_ddf(shape: tuple[int, ...], amplitude: float) -> torch.Tensor:
@@ -86,7 +86,7 @@ def test_fields_of_a_batch_and_voxels_are_inverted_one_by_one(monkeypatch):
 
 @pytest.mark.parametrize("degrees", [60.0, -90.0, 150.0])
 def test_a_field_that_turns_everything_is_inverted(degrees):
-    # About the grid's centre; the plain fixed-point iteration runs away.
+    # About the grid's center; the plain fixed-point iteration runs away.
     angle = torch.tensor(degrees).deg2rad().double()
     matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
     places = torch.stack(torch.meshgrid(*[torch.arange(-20.0, 21.0, dtype=torch.float64)] * 2, indexing="ij"))

@@ -31,7 +31,7 @@ def test_geometry_is_that_of_simpleitk(grid: Grid) -> None:
     np.testing.assert_allclose(grid.world_to_index(torch.from_numpy(theirs)), index, atol=1e-9)
     np.testing.assert_allclose(grid.spacing, image.GetSpacing(), atol=1e-12)
     middle = image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in grid.shape])
-    np.testing.assert_allclose(grid.centre, middle * signs, atol=1e-9)
+    np.testing.assert_allclose(grid.center, middle * signs, atol=1e-9)
 
 
 @all_grids
@@ -52,7 +52,7 @@ def test_points_keep_their_type(dtype: torch.dtype) -> None:
 
 
 @all_grids
-def test_field_of_view_reaches_half_a_voxel_beyond_the_centres(grid: Grid) -> None:
+def test_field_of_view_reaches_half_a_voxel_beyond_the_centers(grid: Grid) -> None:
     index = torch.rand(500, grid.ndim, dtype=torch.float64) * (torch.tensor(grid.shape) + 2) - 1.5
     inside = np.all((index.numpy() > -0.5) & (index.numpy() < np.array(grid.shape) - 0.5), axis=-1)
     assert 0 < inside.sum() < 500
@@ -77,12 +77,12 @@ def test_canonical_is_nibabels(grid: Grid) -> None:
 
 
 @all_grids
-def test_resized_covers_the_field_of_view_about_the_same_centre(grid: Grid) -> None:
+def test_resized_covers_the_field_of_view_about_the_same_center(grid: Grid) -> None:
     spacing = [1.3, 2.6, 0.9][: grid.ndim]
     resized = grid.resized(spacing)
     n = grid.ndim
     np.testing.assert_allclose(resized.spacing, spacing, atol=1e-12)
-    np.testing.assert_allclose(resized.centre, grid.centre, atol=1e-9)
+    np.testing.assert_allclose(resized.center, grid.center, atol=1e-9)
     np.testing.assert_allclose(resized.affine[:n, :n] / resized.spacing, grid.affine[:n, :n] / grid.spacing, atol=1e-12)
     index = resized.world_to_index(grid.index_to_world(corners(grid)))
     overhang = torch.stack([-0.5 - index, index - (torch.tensor(resized.shape) - 0.5)])
@@ -94,7 +94,7 @@ def test_resized_to_a_given_shape_and_to_itself() -> None:
     grid = GRIDS["anisotropic"]
     resized = grid.resized([2.0, 2.0, 2.0], shape=[5, 6, 7])
     assert resized.shape == (5, 6, 7)
-    np.testing.assert_allclose(resized.centre, grid.centre, atol=1e-9)
+    np.testing.assert_allclose(resized.center, grid.center, atol=1e-9)
     assert grid.resized(grid.spacing.float()).matches(grid, tolerance=1e-5)
     with pytest.raises(ValueError, match="positive voxel sizes"):
         grid.resized([1.0, -1.0, 1.0])

@@ -58,7 +58,7 @@ def test_field_of_a_single_slice_moves_what_lies_beside_it_too() -> None:
 
 
 @grids
-def test_voxel_displacements_mean_the_same_as_millimetres(grid: Grid) -> None:
+def test_voxel_displacements_mean_the_same_as_millimeters(grid: Grid) -> None:
     ddf = torch.randn(grid.ndim, *grid.shape)
     field = DisplacementField.from_ddf(ddf, grid)
     index = torch.from_numpy(np.indices(grid.shape)).double()
@@ -93,7 +93,7 @@ def test_field_and_inverse_undo_each_other(grid: Grid) -> None:
 
 
 @grids
-def test_residual_is_what_the_inverse_leaves_in_millimetres(grid: Grid) -> None:
+def test_residual_is_what_the_inverse_leaves_in_millimeters(grid: Grid) -> None:
     field = random_field(grid, size=6.0)
     inverse = field.inverse()
     left = (field @ inverse).map_grid(grid) - grid.coordinates()
@@ -142,7 +142,7 @@ def test_composite_and_inverse_undo_each_other(grid: Grid) -> None:
     # The affine takes the field's grid into itself, so that the inverse field is not asked beyond its border.
     matrix = torch.eye(grid.ndim + 1, dtype=torch.float64)
     matrix[: grid.ndim, : grid.ndim] = 0.7 * torch.eye(grid.ndim)
-    matrix[: grid.ndim, grid.ndim] = 0.3 * grid.centre
+    matrix[: grid.ndim, grid.ndim] = 0.3 * grid.center
     inner = AffineTransform(matrix)
     transform = AffineTransform(random_affine(grid.ndim)) @ random_field(grid, 0.5) @ inner
     points = points_in(grid)

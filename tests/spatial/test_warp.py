@@ -72,7 +72,7 @@ def test_identity_grid_counts_along_its_axes():
 
 def test_gradients():
     image, ddf = random_pair(4, 5, 3)
-    # Away from the kinks at voxel centres, where linear interpolation has no derivative.
+    # Away from the kinks at voxel centers, where linear interpolation has no derivative.
     ddf = ddf.round() / 2 + 0.25
     assert torch.autograd.gradcheck(warp, (image[:1, :1].requires_grad_(), ddf[:1].requires_grad_()))
 

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from regplugins.data import pair_records
 from regplugins.spatial import AffineTransform, Grid, onto_grid
 from regplugins.transforms import CarryPaird, LoadPaird, MeetPaird, OntoNetworkGridd, ReturnPaird
-from regplugins.transforms.pair import network_grid, normalise
+from regplugins.transforms.pair import network_grid, normalize
 from tests.itk_truth import GRIDS
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
@@ -45,17 +45,17 @@ def pair(fixed: MetaTensor, moving: MetaTensor, **more: object) -> dict[str, obj
     return {"fixed": fixed, "moving": moving, "paths": {"fixed": "f", "moving": "m"}, "seconds": {}, **more}
 
 
-def test_network_grid_has_axes_nearest_ras_and_the_same_centre():
+def test_network_grid_has_axes_nearest_ras_and_the_same_center():
     grid = Grid((20, 30, 10), torch.from_numpy(oblique((1, 0.5, 3), 170, (5, 6, 7))))
     net = network_grid(grid, 1.0)
     assert torch.diagonal(net.affine)[:3].min() > 0.9
-    torch.testing.assert_close(net.centre, grid.centre)
+    torch.testing.assert_close(net.center, grid.center)
     torch.testing.assert_close(net.spacing, torch.ones(3, dtype=torch.float64))
     assert net.shape == (20, 15, 30)
     assert network_grid(grid, (2, 2, 2), (4, 5, 6)).shape == (4, 5, 6)
 
 
-def test_meet_normalises_and_keeps_the_originals():
+def test_meet_normalizes_and_keeps_the_originals():
     fixed, moving = image(100 + 1000 * blobs((12, 14, 10))), image(3 * blobs((9, 11, 13), 1))
     met = MeetPaird(1.0, "fov")(pair(fixed, moving))
     assert met["pair"].shape == (2, 12, 14, 10)
@@ -63,22 +63,22 @@ def test_meet_normalises_and_keeps_the_originals():
     assert met["pair"].amax(dim=(1, 2, 3)).tolist() == [1, 1]
     assert met["fixed"] is fixed
     assert met["moving"] is moving
-    torch.testing.assert_close(met["initial"](Grid.from_image(fixed).centre), Grid.from_image(moving).centre)
+    torch.testing.assert_close(met["initial"](Grid.from_image(fixed).center), Grid.from_image(moving).center)
 
 
-def test_a_grid_of_given_size_about_the_fixed_images_centre():
+def test_a_grid_of_given_size_about_the_fixed_images_center():
     fixed, moving = image(blobs((12, 14, 10))), image(blobs((9, 11, 13), 1))
     met = MeetPaird(2.0, "fov", shape=(8, 4, 16))(pair(fixed, moving))
     assert met["pair"].shape == (2, 8, 4, 16)
-    torch.testing.assert_close(met["grid"].centre, Grid.from_image(fixed).centre)
+    torch.testing.assert_close(met["grid"].center, Grid.from_image(fixed).center)
     torch.testing.assert_close(met["grid"].spacing, torch.full((3,), 2.0, dtype=torch.float64))
 
 
-def test_nearly_empty_images_are_normalised_too():
+def test_nearly_empty_images_are_normalized_too():
     image = torch.zeros(1, 20, 20, 20)
     image[0, 3, 4, 5:9] = torch.tensor([1000.0, 2000, 3000, 4000])
-    torch.testing.assert_close(normalise(image), image / 4000)
-    assert not normalise(torch.full((1, 4, 4, 4), 7.0)).any()
+    torch.testing.assert_close(normalize(image), image / 4000)
+    assert not normalize(torch.full((1, 4, 4, 4), 7.0)).any()
 
 
 def test_images_that_do_not_overlap_are_refused():
@@ -91,22 +91,22 @@ def test_images_that_do_not_overlap_are_refused():
 @pytest.mark.parametrize(
     "fixed_affine", [RAS, LPS, oblique((1, 1.5, 2), 15, (4, -3, 8))], ids=["ras", "lps", "oblique"]
 )
-def test_shift_found_by_the_network_comes_home_in_millimetres(fixed_affine):
-    """The network's field says 2 voxels (of 1 mm) towards anterior: moving points lie 2 mm more anterior, whatever the
+def test_shift_found_by_the_network_comes_home_in_millimeters(fixed_affine):
+    """The network's field says 2 voxels (of 1 mm) toward anterior: moving points lie 2 mm more anterior, whatever the
     axes.
     """
     fixed, moving = (
         image(blobs((16, 14, 12)), fixed_affine),
         image(blobs((30, 30, 30), 1), oblique((1, 1, 1), 0, (-15, -15, -15))),
     )
-    landmarks = Grid.from_image(fixed).centre[None]
+    landmarks = Grid.from_image(fixed).center[None]
     met = MeetPaird(1.0, "fov")(pair(fixed, moving, fixed_landmarks=landmarks))
     ddf = torch.zeros(1, 3, *met["pair"].shape[1:])
     axis = int(met["grid"].affine[1, :3].abs().argmax())
     direction = met["grid"].affine[:3, axis]
     ddf[:, axis] = 2
     home = ReturnPaird()({**met, "pred": ddf})
-    torch.testing.assert_close(home["warped_landmarks"], Grid.from_image(moving).centre[None] + 2 * direction)
+    torch.testing.assert_close(home["warped_landmarks"], Grid.from_image(moving).center[None] + 2 * direction)
     torch.testing.assert_close(
         home["displacement"].vectors.double(),
         (2 * direction).view(3, 1, 1, 1).expand(3, *fixed.shape[1:]),
@@ -188,7 +188,7 @@ def test_a_file_of_an_initial_transform_is_named_first(fault, tmp_path):
         MeetPaird(1.0, str(path))(pair(image(blobs((8, 8, 8))), image(blobs((8, 8, 8), 1))))
     # Where the images are at fault they are.
     with pytest.raises(ValueError, match=r"^f and m: the fixed image is constant"):
-        MeetPaird(1.0, "centre")(pair(image(np.ones((8, 8, 8), np.float32)), image(blobs((8, 8, 8), 1))))
+        MeetPaird(1.0, "center")(pair(image(np.ones((8, 8, 8), np.float32)), image(blobs((8, 8, 8), 1))))
 
 
 def test_two_dimensions():
@@ -237,7 +237,7 @@ class TestTrainingGrid:
         images = [image(1000 * blobs(shape, seed)) for seed, shape in enumerate(shapes)]
         alone = [OntoNetworkGridd(1.0, (10, 12, 10))({"image": one})["image"] for one in images]
         met = MeetPaird(1.0, "fov")(pair(*images))
-        # The middle of the pair's grid, odd sizes apart; normalised over other voxels, so alike but for scale.
+        # The middle of the pair's grid, odd sizes apart; normalized over other voxels, so alike but for scale.
         grid = met["grid"].resized([1.0] * 3, (10, 12, 10))
         fixed = onto_grid(images[0], grid).flatten()
         assert torch.corrcoef(torch.stack([fixed, alone[0].flatten()]))[0, 1] > 0.95
@@ -253,7 +253,7 @@ class TestTrainingGrid:
         label = np.zeros((20, 20, 20), np.int32)
         label[0, 0, 0] = 2
         label[10, 10, 10] = 1
-        with pytest.raises(ValueError, match="1 labelled voxels lie outside"):
+        with pytest.raises(ValueError, match="1 labeled voxels lie outside"):
             OntoNetworkGridd(1.0, (8, 8, 8))({"image": image(blobs((20, 20, 20))), "label": image(label)})
 
 

@@ -97,7 +97,7 @@ def test_what_was_done_is_on_record():
     assert record["class"] == "Registerd"
     said = record["extra_info"]
     assert (said["init"], said["spacing"], said["fixed_mask"], said["moving_mask"]) == ("none", 2.0, "seen", "None")
-    for part in ("_Unlike", "regularisation_weight=0.25", "levels=[(8.0, 3)]", "reach=8.0, image_spacing=4.0"):
+    for part in ("_Unlike", "regularization_weight=0.25", "levels=[(8.0, 3)]", "reach=8.0, image_spacing=4.0"):
         assert part in said["optimizer"]
 
 

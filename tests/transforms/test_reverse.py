@@ -41,7 +41,7 @@ def pair() -> dict[str, object]:
     for key in ("fixed", "moving"):
         label = torch.from_numpy(rng.integers(0, 3, (1, *SHAPE)).astype(np.int32))
         images[f"{key}_label"] = MetaTensor(label, affine=images[key].affine)
-        images[f"{key}_landmarks"] = Grid.from_image(images[key]).centre + torch.from_numpy(rng.normal(size=(5, 3)))
+        images[f"{key}_landmarks"] = Grid.from_image(images[key]).center + torch.from_numpy(rng.normal(size=(5, 3)))
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, 3] = torch.tensor([2.0, 1.0, -1.5])
     smooth = [gaussian_filter(rng.normal(size=(3, *SHAPE)), (0, 3, 3, 3)) for _ in range(2)]

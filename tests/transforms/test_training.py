@@ -23,7 +23,7 @@ from regplugins.transforms import (
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
-# Affine maps about the centre that do not take much of the image out of it.
+# Affine maps about the center that do not take much of the image out of it.
 MODEST = {"rotation": 5.0, "translation": 2.0, "scaling": 0.05}
 
 
@@ -77,9 +77,9 @@ def far_inside(grid: Grid, *places: Tensor) -> Tensor:
     return known
 
 
-def shift(*millimetres: float) -> AffineTransform:
-    matrix = torch.eye(len(millimetres) + 1, dtype=torch.float64)
-    matrix[:-1, -1] = torch.tensor(millimetres, dtype=torch.float64)
+def shift(*millimeters: float) -> AffineTransform:
+    matrix = torch.eye(len(millimeters) + 1, dtype=torch.float64)
+    matrix[:-1, -1] = torch.tensor(millimeters, dtype=torch.float64)
     return AffineTransform(matrix)
 
 
@@ -114,7 +114,7 @@ def test_warping_by_the_map_between_brings_moving_to_fixed(shape, spacing):
     assert (pair["moving"] - pair["fixed"])[0][known].abs().mean() > 0.05
 
 
-def test_shifts_in_millimetres_are_voxels_of_the_spacing():
+def test_shifts_in_millimeters_are_voxels_of_the_spacing():
     """3 mm are three voxels of the first axis, two of the second: whole ones need no interpolation."""
     images = {"moving": torch.rand(1, 12, 10, 9), "fixed": torch.rand(1, 12, 10, 9)}
     transform = RandWarpPaird((1.0, 1.5, 2.0), Known(shift(0.0, 3.0, -2.0)), Known(shift(3.0, 0.0, 4.0)))
@@ -362,7 +362,7 @@ class TestMotion:
         grid = grid_of(self.SHAPE, self.SPACING)
         for seed in range(4):
             item = self.moved(Known(AffineTransform.identity(3)), seed, rotation=20.0, translation=3.0)
-            truth = rigid_transform(item["motion"], grid.centre)
+            truth = rigid_transform(item["motion"], grid.center)
             expected = valleys(truth.inverse()(grid.coordinates()))[None]
             middle = (slice(None), *[slice(12, -12)] * 3)  # the border continues
             torch.testing.assert_close(item["moving"][middle], expected[middle], atol=0.03, rtol=0)
@@ -381,7 +381,7 @@ class TestMotion:
         source = RandMotionPaird(2.4, (16, 14, 18), Known(AffineTransform.identity(3)), 20.0, 3.0)
         item = source.set_random_state(0)(pair)
         grid = fine.resized([2.4] * 3, (16, 14, 18))
-        truth = rigid_transform(item["motion"], grid.centre)
+        truth = rigid_transform(item["motion"], grid.center)
         inside = (slice(None), *[slice(4, -4)] * 3)
         for key, expected in (
             ("fixed", hills(grid.coordinates())),
@@ -394,7 +394,7 @@ class TestMotion:
         grid = grid_of(self.SHAPE, self.SPACING)
         common = Noted(3.0, **MODEST)
         item = self.moved(common, 3, rotation=10.0, translation=2.0)
-        field = rigid_transform(item["motion"], grid.centre).sample(grid).to_ddf()[None]
+        field = rigid_transform(item["motion"], grid.center).sample(grid).to_ddf()[None]
         back = warp(item["moving"][None], field)[0]
         expected = valleys(common.drawn(grid.coordinates()))[None]
         middle = (slice(None), *[slice(12, -12)] * 3)

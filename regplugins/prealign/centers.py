@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translations that lay one image's centre onto the other's."""
+"""Translations that lay one image's center onto the other's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _BINS = 256
 
 
 def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:
-    """The translation that takes the centre of the fixed field of view to that of the moving one, RAS+ mm."""
-    return _translation(moving.centre - fixed.centre)
+    """The translation that takes the center of the fixed field of view to that of the moving one, RAS+ mm."""
+    return _translation(moving.center - fixed.center)
 
 
-def align_centres_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
-    """The translation that takes the fixed image's centre of mass to that of the moving one, RAS+ mm."""
-    return _translation(centre_of_mass(moving) - centre_of_mass(fixed))
+def align_centers_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
+    """The translation that takes the fixed image's center of mass to that of the moving one, RAS+ mm."""
+    return _translation(center_of_mass(moving) - center_of_mass(fixed))
 
 
-def centre_of_mass(volume: Volume) -> Tensor:
-    """Centre of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
+def center_of_mass(volume: Volume) -> Tensor:
+    """Center of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
     points, weights = weighted_foreground(volume)
     return weights @ points / weights.sum()
 
@@ -61,10 +61,10 @@ def otsu_threshold(values: Tensor) -> float:
     low, high = values.min().item(), values.max().item()
     counts = torch.histc(values, _BINS, low, high).to(torch.float64)
     edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     below = counts.cumsum(0)[:-1]
     above = counts.sum() - below
-    mass = (counts * centres).cumsum(0)
+    mass = (counts * centers).cumsum(0)
     between = below * above * (mass[:-1] / below - (mass[-1] - mass[:-1]) / above).square()
     return edges[1 + int(between.argmax())].item()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The regularisers against closed forms, NumPy, SciPy and finite differences."""
+"""The regularizers against closed forms, NumPy, SciPy and finite differences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from regplugins.losses import MagnitudeLoss, SquaredGradientLoss, SquaredLaplacianLoss, TotalVariationLoss
 
 LOSSES = [TotalVariationLoss, SquaredGradientLoss, SquaredLaplacianLoss, MagnitudeLoss]
-# Grids over the same 12 x 24 x 6 mm between the centres of their outermost voxels.
+# Grids over the same 12 x 24 x 6 mm between the centers of their outermost voxels.
 EXTENT = (12.0, 24.0, 6.0)
 GRIDS = [(13, 25, 7), (9, 31, 13), (5, 7, 4), (25, 9, 5)]
 SLOPE = torch.tensor([[0.1, -0.2, 0.3], [0.0, 0.25, -0.15], [-0.05, 0.4, 0.2]], dtype=torch.float64)
@@ -58,8 +58,8 @@ def test_quadratic_field(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", GRIDS)
 def test_translation(shape: tuple[int, ...]) -> None:
-    millimetres, spacing = torch.tensor([1.5, -2.0, 4.0]), spacing_of(shape)
-    ddf = (millimetres / torch.tensor(spacing)).reshape(1, 3, 1, 1, 1).expand(2, 3, *shape)
+    millimeters, spacing = torch.tensor([1.5, -2.0, 4.0]), spacing_of(shape)
+    ddf = (millimeters / torch.tensor(spacing)).reshape(1, 3, 1, 1, 1).expand(2, 3, *shape)
     assert MagnitudeLoss(spacing)(ddf).item() == pytest.approx(1.5**2 + 2.0**2 + 4.0**2, rel=1e-6)
     for loss in LOSSES[:3]:
         assert loss(spacing)(ddf).item() == pytest.approx(0, abs=1e-10)

@@ -62,8 +62,8 @@ class TotalVariationLoss(_DisplacementLoss):
 
     Eq. 2 of Li and Fan, *Non-rigid image registration using self-supervised fully convolutional networks without
     training data*, ISBI 2018, as a mean rather than a sum over the voxels. For each axis, the absolute differences
-    between neighbours along it are summed over the displacement's components and averaged over the batch and over all
-    pairs of neighbours; the axes' averages are then summed. An axis of one voxel has no neighbours and adds nothing. A
+    between neighbors along it are summed over the displacement's components and averaged over the batch and over all
+    pairs of neighbors; the axes' averages are then summed. An axis of one voxel has no neighbors and adds nothing. A
     dimensionless number.
 
     Args:
@@ -83,11 +83,11 @@ class TotalVariationLoss(_DisplacementLoss):
 
 
 class SquaredGradientLoss(_DisplacementLoss):
-    """The squared forward differences (diffusion regularisation).
+    """The squared forward differences (diffusion regularization).
 
-    For each axis, the squared differences between neighbours along it are summed over the displacement's components and
-    averaged over the batch and over all pairs of neighbours; the axes' averages are then summed. An axis of one voxel
-    has no neighbours and adds nothing. A dimensionless number, without a second derivative.
+    For each axis, the squared differences between neighbors along it are summed over the displacement's components and
+    averaged over the batch and over all pairs of neighbors; the axes' averages are then summed. An axis of one voxel
+    has no neighbors and adds nothing. A dimensionless number, without a second derivative.
 
     Args:
         spacing: the voxels' size in mm along each axis. With it, the differences are those of the displacement in mm,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Centres against closed forms, the threshold against SimpleITK."""
+"""Centers against closed forms, the threshold against SimpleITK."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from regplugins.prealign import Volume, align_centres_of_mass, align_fields_of_view, centre_of_mass, otsu_threshold
+from regplugins.prealign import Volume, align_centers_of_mass, align_fields_of_view, center_of_mass, otsu_threshold
 from tests.itk_truth import GRIDS
 
 everywhere = pytest.mark.parametrize("name", GRIDS)
 
 
 def boxed(name: str, inside: float, outside: float) -> tuple[Volume, torch.Tensor]:
-    """A box of one value in another, and its centre in the world."""
+    """A box of one value in another, and its center in the world."""
     grid = GRIDS[name]
     values = torch.full(grid.shape, outside)
     low, high = [size // 4 for size in grid.shape], [size // 2 + 1 for size in grid.shape]
@@ -25,37 +25,37 @@ def boxed(name: str, inside: float, outside: float) -> tuple[Volume, torch.Tenso
 
 @everywhere
 @pytest.mark.parametrize(("inside", "outside"), [(300.0, 0.0), (40.0, -1024.0), (-500.0, -1024.0)])
-def test_centre_of_a_box(name: str, inside: float, outside: float) -> None:
-    volume, centre = boxed(name, inside, outside)
-    torch.testing.assert_close(centre_of_mass(volume), centre, atol=1e-6, rtol=0)
+def test_center_of_a_box(name: str, inside: float, outside: float) -> None:
+    volume, center = boxed(name, inside, outside)
+    torch.testing.assert_close(center_of_mass(volume), center, atol=1e-6, rtol=0)
 
 
 def test_what_is_brighter_weighs_more() -> None:
     values = torch.full((11, 4), -1000.0)
     values[2], values[8] = 0.0, 1000.0  # 1000 and 2000 above the background
     grid = GRIDS["2-D oblique"].resized([1.7, 1.4], (11, 4))
-    centre = grid.index_to_world(torch.tensor([(2 + 2 * 8) / 3, 1.5], dtype=torch.float64))
-    torch.testing.assert_close(centre_of_mass(Volume("fixed", values, grid)), centre, atol=1e-6, rtol=0)
+    center = grid.index_to_world(torch.tensor([(2 + 2 * 8) / 3, 1.5], dtype=torch.float64))
+    torch.testing.assert_close(center_of_mass(Volume("fixed", values, grid)), center, atol=1e-6, rtol=0)
 
 
-def test_mask_bounds_the_centre() -> None:
-    volume, centre = boxed("oblique", 300.0, 0.0)
+def test_mask_bounds_the_center() -> None:
+    volume, center = boxed("oblique", 300.0, 0.0)
     distracted = volume.values.clone()
     distracted[-3:] = 500
     mask = torch.ones_like(distracted, dtype=torch.bool)
     mask[-3:] = False
     masked = Volume("fixed", distracted, volume.grid, mask)
-    torch.testing.assert_close(centre_of_mass(masked), centre, atol=1e-6, rtol=0)
+    torch.testing.assert_close(center_of_mass(masked), center, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("fixed", "moving"), [("oblique", "left-handed oblique"), ("2-D", "2-D oblique")])
-def test_alignments_are_the_translations_between_the_centres(fixed: str, moving: str) -> None:
-    (a, a_centre), (b, b_centre) = boxed(fixed, 900.0, 10.0), boxed(moving, 50.0, -1000.0)
-    transform = align_centres_of_mass(a, b)
-    torch.testing.assert_close(transform(a_centre), b_centre, atol=1e-6, rtol=0)
-    torch.testing.assert_close(transform(a_centre + 5), b_centre + 5, atol=1e-6, rtol=0)
+def test_alignments_are_the_translations_between_the_centers(fixed: str, moving: str) -> None:
+    (a, a_center), (b, b_center) = boxed(fixed, 900.0, 10.0), boxed(moving, 50.0, -1000.0)
+    transform = align_centers_of_mass(a, b)
+    torch.testing.assert_close(transform(a_center), b_center, atol=1e-6, rtol=0)
+    torch.testing.assert_close(transform(a_center + 5), b_center + 5, atol=1e-6, rtol=0)
     views = align_fields_of_view(a.grid, b.grid)
-    torch.testing.assert_close(views(a.grid.centre - 3), b.grid.centre - 3, atol=1e-9, rtol=0)
+    torch.testing.assert_close(views(a.grid.center - 3), b.grid.center - 3, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
