@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import boolean, choice
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.synthesis import SynthesisDecoder, SynthesizEncoder
+from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
 from regplugins.spatial import compose, enlarge, warp
 
@@ -50,7 +50,7 @@ class Fire(RegistrationNetwork):
         super().__init__(spatial_dims, stride=4)
         self.reverse = boolean("reverse", reverse)
         self.affine_alone = choice("part", part, {"both": False, "affine": True})
-        self.encoder = SynthesizEncoder(spatial_dims, channels, blocks)
+        self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
         self.transform_ab = TransformationNetwork(spatial_dims, 4 * channels, keypoints)

@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
         return features + self.block(features)
 
 
-class SynthesizEncoder(nn.Sequential):
+class SynthesisEncoder(nn.Sequential):
     """``G``: an image ``(B, 1, *spatial)`` to features ``(B, 4 channels, *spatial / 4)`` that do not tell its modality.
 
     Args:
