@@ -70,15 +70,15 @@ def not_negative(name: str, value: Any) -> float:
     return result
 
 
-def whole(name: str, value: Any, least: int = 1) -> int:
+def whole(name: str, value: Any, minimum: int = 1) -> int:
     """``value`` as a whole number: an integer, or a text of digits.
 
     Raises:
         ValueError: it is none, or too small.
     """
     digits = isinstance(value, str) and value.isdecimal()
-    if not (digits or (isinstance(value, int) and not isinstance(value, bool))) or int(value) < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if not (digits or (isinstance(value, int) and not isinstance(value, bool))) or int(value) < minimum:
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
     return int(value)
 
 

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.__main__ import main
-from regplugins.data.hippocampus import TEST_CASES, VALIDATION_CASES
+from regplugins.datasets.hippocampus import TEST_CASES, VALIDATION_CASES
 from regplugins.io import folder_lock, read_transform, write_landmarks, write_transform
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
 from tests.full_disk import full_disk

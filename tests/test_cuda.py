@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.losses import LocalNCCLoss, MINDLoss, MultiResolutionLoss, NCCLoss
-from regplugins.optimization import (
-    BSpline,
-    ConvexStart,
-    DeformationModel,
-    Displacement,
-    LinearOptimizer,
-    LinearStart,
-    PairOptimizer,
-    Velocity,
+from regplugins.registration import (
+    AffineInitializer,
+    AffineRegistration,
+    BSplineField,
+    CompositiveField,
+    ConvexInitializer,
+    DeformableRegistration,
+    Parametrization,
+    StationaryVelocityField,
 )
-from regplugins.spatial import compose, invert, jacobian_determinant, warp
+from regplugins.spatial import compose_ddf, invert_ddf, jacobian_determinant, warp
 from tests.bundles.cases import TRAINED, TrainedCase
-from tests.optimization.pairs import OBJECTIVE, warped_pair
+from tests.registration.pairs import OBJECTIVE, warped_pair
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -62,28 +62,28 @@ def test_fields():
     pair, truth = warped_pair(*SHAPE)
 
     def all_of(pair: Tensor, ddf: Tensor) -> list[Tensor]:
-        moved = [warp(pair[:, :1], ddf), warp(pair[:, :1], ddf, "nearest"), compose(ddf, ddf), invert(ddf)[0]]
+        moved = [warp(pair[:, :1], ddf), warp(pair[:, :1], ddf, "nearest"), compose_ddf(ddf, ddf), invert_ddf(ddf)[0]]
         return [*moved, jacobian_determinant(ddf)]
 
     for found, expected in zip(all_of(pair.cuda(), truth.cuda()), all_of(pair, truth), strict=True):
         torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("model", [Displacement(), Velocity(), BSpline()], ids=repr)
-def test_optimization(model: DeformationModel):
+@pytest.mark.parametrize("model", [CompositiveField(), StationaryVelocityField(), BSplineField()], ids=repr)
+def test_optimization(model: Parametrization):
     """Rounding decides where Adam goes: the truth is found as well."""
     pair, truth = warped_pair(*SHAPE)
-    optimizer = PairOptimizer(OBJECTIVE, [(2.0, 20), (1.0, 20)], model=model)
+    optimizer = DeformableRegistration(OBJECTIVE, [(2.0, 20), (1.0, 20)], parametrization=model)
     errors = [(optimizer(pair.to(device)).cpu() - truth).norm(dim=1).mean() for device in ("cpu", "cuda")]
     assert errors[1] < 1.1 * errors[0] + 0.02
 
 
 def test_starts():
     pair, _ = warped_pair(48, 56, 40)
-    linear = LinearOptimizer(LocalNCCLoss(5), "affine", [(2.0, 10)])
+    linear = AffineRegistration(LocalNCCLoss(5), "affine", [(2.0, 10)])
     torch.testing.assert_close(linear(pair.cuda()).cpu(), linear(pair), atol=0.02, rtol=0)
-    for first in (ConvexStart(8.0, 2.0), LinearStart(linear)):
-        optimizer = PairOptimizer(OBJECTIVE, [(2.0, 1)], first=first)
+    for first in (ConvexInitializer(8.0, 2.0), AffineInitializer(linear)):
+        optimizer = DeformableRegistration(OBJECTIVE, [(2.0, 1)], initializer=first)
         found, expected = optimizer(pair.cuda()).cpu(), optimizer(pair)
         assert (found - expected).norm(dim=1).mean() < 0.1
 

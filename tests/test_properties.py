@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from regplugins.data import load_image
 from regplugins.inferers import WholeVolumeInferer
-from regplugins.io import read_transform, write_transform
+from regplugins.io import load_image, read_transform, write_transform
 from regplugins.networks import MultiResolutionFCN
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
-from regplugins.transforms import CarryPaird, LoadPaird, MeetPaird, ReturnPaird
+from regplugins.transforms import ApplyDDFPaird, ApplyTransformPaird, LoadPaird, ResamplePaird
 
 TYPES = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64]
 
@@ -80,7 +79,7 @@ def test_images_go_through_any_affine_transform_as_scipy_has_it(data: st.DataObj
         ]
         matrix[:ndim, ndim] = centers[1] - matrix[:ndim, :ndim] @ centers[0]
         pair = LoadPaird()({"fixed": str(paths[0]), "moving": str(paths[1])})
-        warped = CarryPaird(AffineTransform(torch.from_numpy(matrix)), fill=-1e4)(pair)["warped"][0].numpy()
+        warped = ApplyTransformPaird(AffineTransform(torch.from_numpy(matrix)), fill=-1e4)(pair)["warped"][0].numpy()
         values = np.asarray(moving.get_fdata())
     index = np.stack([*np.meshgrid(*[np.arange(size) for size in fixed.shape], indexing="ij"), np.ones(fixed.shape)])
     places = np.tensordot(np.linalg.inv(moving_affine) @ matrix @ fixed_affine, index, axes=1)[:ndim]
@@ -124,10 +123,10 @@ def test_a_network_takes_pairs_of_any_size(data: st.DataObject, ndim: int) -> No
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: str(data.draw(image_files(Path(folder), name, ndim))) for name in ("fixed", "moving")}
         spacing = load_image(paths["fixed"]).pixdim.max().item()
-        pair = MeetPaird(spacing, init="fov")(LoadPaird()(paths))
+        pair = ResamplePaird(spacing, init="fov")(LoadPaird()(paths))
         with torch.no_grad():
             pair["pred"] = WholeVolumeInferer(divisor=network.stride)(pair["pair"][None], network)
-        pair = ReturnPaird()(pair)
+        pair = ApplyDDFPaird()(pair)
     fixed = pair["fixed"]
     assert pair["warped"].shape == fixed.shape
     assert pair["displacement"].vectors.shape == (ndim, *fixed.shape[1:])

@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from regplugins.checks import choice
-from regplugins.data import load_image, load_label, read_datalist
-from regplugins.io import atomic, read_chain, read_displacement
+from regplugins.data import read_datalist
+from regplugins.io import atomic, load_image, load_label, read_chain, read_displacement
 from regplugins.report.panels import gray, window
 from regplugins.report.planes import display_planes
-from regplugins.spatial import Grid, Transform
+from regplugins.spatial import Grid, SpatialTransform
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 
@@ -120,7 +120,7 @@ def _register(compared: Comparison, network: str, record: dict[str, str], runs: 
     )
 
 
-def _error(found: Transform, truth: Transform, grid: Grid) -> Tensor:
+def _error(found: SpatialTransform, truth: SpatialTransform, grid: Grid) -> Tensor:
     """``(1, *spatial)``: mm between where the two transforms take each voxel."""
     return (found.map_grid(grid) - truth.map_grid(grid)).norm(dim=-1)[None].to(torch.float32)
 

@@ -15,8 +15,8 @@ import fire
 import monai.bundle
 from matplotlib.figure import Figure
 
-from regplugins.data import load_image, read_datalist
-from regplugins.io import atomic
+from regplugins.data import read_datalist
+from regplugins.io import atomic, load_image
 from regplugins.report.panels import gray, window
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid
@@ -37,10 +37,10 @@ def main(
         _register(record, affine, overlay, **{"network_def#part": "affine"})
         rows = [
             [record["moving"], record["fixed"], whole / "synthesized_moving.nii.gz", affine / "warped.nii.gz"],
-            [record["fixed"], record["moving"], whole / "synthesized_fixed.nii.gz", affine / "reverse/warped.nii.gz"],
+            [record["fixed"], record["moving"], whole / "synthesized_fixed.nii.gz", affine / "backward/warped.nii.gz"],
         ]
         rows[0].append(whole / "warped.nii.gz")
-        rows[1].append(whole / "reverse/warped.nii.gz")
+        rows[1].append(whole / "backward/warped.nii.gz")
         figure = Figure(figsize=(2 * len(COLUMNS), 4.6), dpi=150, layout="constrained")
         panels = figure.subplots(2, len(COLUMNS))
         for paths, row, titles in zip(rows, panels, (COLUMNS, [""] * len(COLUMNS)), strict=True):

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from regplugins.data import load_image, read_datalist
-from regplugins.io import atomic, read_chain
+from regplugins.data import read_datalist
+from regplugins.io import atomic, load_image, read_chain
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid, resample
-from regplugins.transforms.pair import normalize
+from regplugins.transforms.resample import normalize
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/hippocampus_mr_multires_fcn"
 MODELS = ("multires", "no_pooling", "coarse")

@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from regplugins.data import load_image, load_label
-from regplugins.data.brain_pairs import SPACING, remap
-from regplugins.io import write_image
-from regplugins.spatial import Grid, onto_grid, resample_labels
+from regplugins.datasets.brain_pairs import SPACING, remap
+from regplugins.io import load_image, load_label, write_image
+from regplugins.spatial import Grid, resample_labels, resample_to_grid
 
 # How the second scan lies in its scanner: turned about an oblique axis (rotation vector, degrees) and shifted (mm).
 TURN, SHIFT = (4.0, -3.0, 8.0), (6.0, -9.0, 5.0)
@@ -57,11 +56,11 @@ def main() -> None:
     )
     grid = around(fixed.as_tensor(), Grid.from_image(fixed))
     if args.flair:
-        parts = [(onto_grid(tissue, grid) / tissue.max()) for tissue in (gray, white)]
+        parts = [(resample_to_grid(tissue, grid) / tissue.max()) for tissue in (gray, white)]
         fluid = (1 - parts[0] - parts[1]).clamp(min=0)
-        values = 250 * (GRAY * parts[0] + WHITE * parts[1] + FLUID * fluid) * (onto_grid(fixed, grid) > 0)
+        values = 250 * (GRAY * parts[0] + WHITE * parts[1] + FLUID * fluid) * (resample_to_grid(fixed, grid) > 0)
     else:
-        values = onto_grid(fixed, grid)
+        values = resample_to_grid(fixed, grid)
     write_image(values.round(), grid, args.sample / "fixed.nii.gz", np.uint8)
 
     moving = load_image(args.mricron / "ch2bet.nii.gz")
@@ -71,7 +70,7 @@ def main() -> None:
     pose[:3, :3] = torch.from_numpy(Rotation.from_rotvec(TURN, degrees=True).as_matrix())
     pose[:3, 3] = torch.tensor(SHIFT)
     turned = Grid(grid.shape, pose @ grid.affine)
-    values = onto_grid(moving, grid) if args.flair else 1000 * remap(onto_grid(moving, grid))
+    values = resample_to_grid(moving, grid) if args.flair else 1000 * remap(resample_to_grid(moving, grid))
     write_image(values.round(), turned, args.sample / "moving.nii.gz", np.int16)
     regions = resample_labels(label.as_tensor(), Grid.from_image(label), grid)
     write_image(regions, turned, args.sample / "moving_label.nii.gz", np.uint8)

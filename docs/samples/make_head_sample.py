@@ -21,9 +21,8 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from regplugins.data import load_image
-from regplugins.io import write_image
-from regplugins.spatial import Grid, onto_grid
+from regplugins.io import load_image, write_image
+from regplugins.spatial import Grid, resample_to_grid
 
 SPACING = 2.5
 # Of main.plist beside the matrix: slices, rows and columns, mm. Axes run to the patient's SHAPE_AXES.
@@ -40,13 +39,13 @@ def main() -> None:
     args = parser.parse_args()
     t1 = load_image(args.t1)
     grid = Grid.from_image(t1).resized([SPACING] * 3)
-    write_image(onto_grid(t1, grid).round(), grid, args.sample / "fixed.nii.gz", np.uint8)
+    write_image(resample_to_grid(t1, grid).round(), grid, args.sample / "fixed.nii.gz", np.uint8)
 
     values = np.fromfile(args.ct, np.int16).reshape(SHAPE).transpose(2, 1, 0).astype(np.float32)
     affine = torch.diag(torch.tensor([*STEPS, 1.0], dtype=torch.float64))
     ct = MetaTensor(torch.from_numpy(values.copy())[None], affine=affine)
     grid = Grid.from_image(ct).resized([SPACING] * 3)
-    hounsfield = onto_grid(ct, grid)
+    hounsfield = resample_to_grid(ct, grid)
     hounsfield = torch.where(hounsfield < TISSUE, AIR, hounsfield)
     write_image(hounsfield.round(), grid, args.sample / "moving.nii.gz", np.int16)
     write_image(hounsfield > BONE, grid, args.sample / "moving_label.nii.gz", np.uint8)

@@ -14,11 +14,11 @@ def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
 
     Args:
         dataset: "hippocampus", Task04 of the Medical Segmentation Decathlon (monai.apps.DecathlonDataset has it), or
-            "brains", patients of BraTS and head templates (regplugins.data.prepare_brains says which, and where).
+            "brains", patients of BraTS and head templates (regplugins.datasets.prepare_brains says which, and where).
         source: the data set's folder.
         target: folder in which datalist.json is written: the dataset_dir of the bundle.
     """
-    prepare_dataset = regplugins.checks.choice("dataset", dataset, regplugins.data.DATASETS)
+    prepare_dataset = regplugins.checks.choice("dataset", dataset, regplugins.datasets.DATASETS)
     return {"datalist": str(prepare_dataset(source, target))}
 
 
@@ -35,7 +35,7 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
         try:
             for name, entry in metadata.get("weights", {}).items():
                 file = root / name
-                same = file.is_file() and regplugins.report.sha256(file) == entry["sha256"]
+                same = file.is_file() and regplugins.io.sha256(file) == entry["sha256"]
                 weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
             found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
         except (KeyError, TypeError, AttributeError) as error:

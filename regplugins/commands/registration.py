@@ -115,7 +115,7 @@ def align(
         moving_mask: the same for the moving scan.
         seed: of the sampling.
     """
-    kinds = [choice for choice in regplugins.prealign.CHOICES if choice != "none"]
+    kinds = [choice for choice in regplugins.registration.CHOICES if choice != "none"]
     if kind not in kinds:
         raise ValueError(f"kind must be one of {kinds}, got '{kind}'")
     folder = regplugins.io.output_folder(output_dir)

@@ -58,7 +58,7 @@ def evaluate(
 
 def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> dict[str, Any]:
     """``overlap`` by label with its means, and ``labels``: which ones these are over, and which are missing where."""
-    warped, fixed = (regplugins.data.load_label(path) for path in (warped_label, fixed_label))
+    warped, fixed = (regplugins.io.load_label(path) for path in (warped_label, fixed_label))
     grid = regplugins.spatial.Grid.from_image(fixed)
     if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
         raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
@@ -76,7 +76,7 @@ def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> d
                 fixed_label,
             )
     else:
-        moving = regplugins.data.load_label(moving_label)
+        moving = regplugins.io.load_label(moving_label)
         judged, only_fixed, only_moving = regplugins.metrics.compare_label_sets(fixed, moving)
         if not judged:
             raise ValueError(f"{moving_label}: no label in common with {fixed_label}")
@@ -131,14 +131,14 @@ def report(
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
     logger.info("carrying, measuring and drawing %s", moving)
-    pair = regplugins.transforms.CarryPaird(regplugins.io.read_chain(transforms), fill=fill)(
+    pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(
         regplugins.transforms.LoadPaird(landmark_space)(record)
     )
-    measured = regplugins.report.MeasurePaird()(pair)
+    measured = regplugins.transforms.EvaluatePaird()(pair)
     with regplugins.io.folder_lock(Path(output_dir)) as is_held:
         if not is_held:
             raise RuntimeError(f"{output_dir}: a run writes into this folder; wait for it, or choose another one")
-        regplugins.report.WritePaird(output_dir)(measured)
+        regplugins.transforms.SavePaird(output_dir)(measured)
     return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 
 

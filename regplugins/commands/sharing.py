@@ -30,7 +30,7 @@ def pack(bundle: str, output_dir: str, weights_url: str | None = None) -> dict[s
             them, for monai.bundle download_large_files.
     """
     archive = regplugins.sharing.pack(bundle, output_dir, weights_url)
-    return {"archive": str(archive), "sha256": regplugins.report.sha256(archive), "bytes": archive.stat().st_size}
+    return {"archive": str(archive), "sha256": regplugins.io.sha256(archive), "bytes": archive.stat().st_size}
 
 
 def unpack(archive: str, output_dir: str, sha256: str | None = None) -> dict[str, Any]:

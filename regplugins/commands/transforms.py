@@ -12,7 +12,7 @@ import regplugins  # its parts, and MONAI with them, are loaded when a command n
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from regplugins.spatial import DisplacementField, Transform
+    from regplugins.spatial import DisplacementField, SpatialTransform
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def _write(files: Sequence[str], output: str, reference: str | None, inverse: bo
     regplugins.io.keep_inputs(output, [*names, reference])
     by_name = [regplugins.io.may_hold_field(name) for name in names]
     regplugins.io.check_output(output, by_name[::-1] if inverse else by_name, reference is not None)
-    grid = None if reference is None else regplugins.data.load_grid(reference)
+    grid = None if reference is None else regplugins.io.load_grid(reference)
     chain = regplugins.io.read_chain(files)
     if grid is not None and grid.ndim != chain.ndim:
         raise ValueError(f"{reference}: {grid.ndim}-D, the transform is {chain.ndim}-D")
@@ -138,7 +138,7 @@ def _write(files: Sequence[str], output: str, reference: str | None, inverse: bo
     return {"transform": output, **result}
 
 
-def _inverted(chain: Transform) -> tuple[Transform, dict[str, Any]]:
+def _inverted(chain: SpatialTransform) -> tuple[SpatialTransform, dict[str, Any]]:
     """The inverse, and of its displacement fields how far, in mm, and where they are from being inverses."""
     logger.info("inverting")
     inverse = ~chain
@@ -162,7 +162,7 @@ def _inverted(chain: Transform) -> tuple[Transform, dict[str, Any]]:
     }
 
 
-def _fields(transform: Transform) -> list[DisplacementField]:
+def _fields(transform: SpatialTransform) -> list[DisplacementField]:
     parts = regplugins.spatial.CompositeTransform([transform]).transforms
     return [part for part in parts if isinstance(part, regplugins.spatial.DisplacementField)]
 
@@ -179,7 +179,7 @@ def _check_applied(kind: str, output: str, reference: str | None) -> None:
     regplugins.io.in_existing_folder(output)
 
 
-def _carry_landmarks(transform: Transform, path: str, output: str, space: str) -> None:
+def _carry_landmarks(transform: SpatialTransform, path: str, output: str, space: str) -> None:
     points = regplugins.io.read_landmarks(path, space)
     if points.shape[1] != transform.ndim:
         raise ValueError(f"{path}: {points.shape[1]}-D points, the transform is {transform.ndim}-D")
@@ -187,9 +187,9 @@ def _carry_landmarks(transform: Transform, path: str, output: str, space: str) -
     regplugins.io.write_landmarks(transform(points), output, space, regplugins.io.read_landmark_names(path))
 
 
-def _warn_outside(transform: Transform, points: Tensor, path: str, space: str) -> None:
+def _warn_outside(transform: SpatialTransform, points: Tensor, path: str, space: str) -> None:
     """Warn of points outside the displacement field that is applied first: it continues from its border there."""
-    inner: Transform = regplugins.spatial.AffineTransform.identity(transform.ndim)
+    inner: SpatialTransform = regplugins.spatial.AffineTransform.identity(transform.ndim)
     for part in reversed(regplugins.spatial.CompositeTransform([transform]).transforms):
         if isinstance(part, regplugins.spatial.DisplacementField):
             names = path, "the grid of the displacement field that is applied first"
@@ -201,10 +201,16 @@ def _warn_outside(transform: Transform, points: Tensor, path: str, space: str) -
 
 
 def _resample_file(
-    transform: Transform, kind: str, path: str, output: str, reference: str | None, interpolation: str, fill: float
+    transform: SpatialTransform,
+    kind: str,
+    path: str,
+    output: str,
+    reference: str | None,
+    interpolation: str,
+    fill: float,
 ) -> None:
-    target = regplugins.data.load_grid(reference)
-    volume = regplugins.data.load_label(path) if kind == "label" else regplugins.data.load_image(path)
+    target = regplugins.io.load_grid(reference)
+    volume = regplugins.io.load_label(path) if kind == "label" else regplugins.io.load_image(path)
     source = regplugins.spatial.Grid.from_image(volume)
     for name, grid in ((reference, target), (path, source)):
         if grid.ndim != transform.ndim:

@@ -11,13 +11,13 @@ from typing import Any
 from regplugins.checks import boolean, whole
 
 
-def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> list[tuple[int, int]]:
+def multimodal_pairs(records: Sequence[Mapping[str, Any]], intra_subject_repeats: int = 1) -> list[tuple[int, int]]:
     """Every ordered pair of images of different sequences, of one subject and of two.
 
     Args:
         records: each with ``subject`` and ``sequence``.
-        within: how many times a pair of one subject is listed; those of two subjects, of which there are many more, are
-            once.
+        intra_subject_repeats: how many times a pair of one subject is listed; a pair of two subjects, of which there
+            are many more, is listed once.
 
     Returns:
         Indices of fixed and moving record.
@@ -29,7 +29,7 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], within: int = 1) -> l
     pairs = []
     for (fixed, a), (moving, b) in permutations(enumerate(records), 2):
         if a["sequence"] != b["sequence"]:
-            pairs += [(fixed, moving)] * (within if a["subject"] == b["subject"] else 1)
+            pairs += [(fixed, moving)] * (intra_subject_repeats if a["subject"] == b["subject"] else 1)
     if not pairs:
         raise ValueError("no two images of different sequences")
     return pairs
@@ -65,11 +65,11 @@ def sequence_pairs(
 
 def paired_modalities(
     records: Sequence[Mapping[str, Any]],
-    within: int = 1,
+    intra_subject_repeats: int = 1,
     fixed: str | None = None,
     moving: str | None = None,
     between_patients: bool = True,
-    motionless: bool = True,
+    include_identity_pairs: bool = True,
 ) -> list[tuple[int, int, int, int]]:
     """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
 
@@ -79,25 +79,24 @@ def paired_modalities(
     Args:
         records: each with ``subject`` and ``sequence``; all images of a subject are aligned. Where one patient is there
             as several subjects, aligned in different shapes (``prepare_aligned_pairs``), with ``patient``.
-        within: how many times a pair of one patient is listed; those of two patients are once.
+        intra_subject_repeats: how many times a pair of one patient is listed; a pair of two patients is listed once.
         fixed: sequence that fixed images must have; default: any.
         moving: sequence that moving images must have; default: any.
         between_patients: False: no pairs of two patients.
-        motionless: False: no pairs of a subject with itself, for trainings that do not warp them: as they lie they are
-            aligned, and what they teach is not to move.
+        include_identity_pairs: list pairs of a subject with itself. Without random warps they are aligned already.
 
     Returns:
         Indices of fixed, moving, and the fixed and the moving one's paired record.
 
     Raises:
-        TypeError: ``between_patients`` or ``motionless`` is no boolean.
-        ValueError: there is no such pair, ``within`` is no number of pairs, a record lacks a key, or a subject has a
-            sequence twice.
+        TypeError: ``between_patients`` or ``include_identity_pairs`` is no boolean.
+        ValueError: if there is no such pair, ``intra_subject_repeats`` is not a whole number of at least 1, a record
+            lacks a key, or a subject has a sequence twice.
     """
     _check_keys(records)
-    within = whole("within", within)
+    intra_subject_repeats = whole("intra_subject_repeats", intra_subject_repeats)
     boolean("between_patients", between_patients)
-    boolean("motionless", motionless)
+    boolean("include_identity_pairs", include_identity_pairs)
     subjects: dict[str, dict[str, int]] = {}
     patients: dict[str, str] = {}
     for index, record in enumerate(records):
@@ -108,15 +107,15 @@ def paired_modalities(
     pairs = []
     for (name, own), (other_name, other) in product(subjects.items(), repeat=2):
         same = patients[name] == patients[other_name]
-        if not (same or between_patients) or (name == other_name and not motionless):
+        if not (same or between_patients) or (name == other_name and not include_identity_pairs):
             continue
         shared = [sequence for sequence in own if sequence in other]
         for a, b in permutations(shared, 2):
             if fixed in (None, a) and moving in (None, b):
-                pairs += [(own[a], other[b], own[b], other[a])] * (within if same else 1)
+                pairs += [(own[a], other[b], own[b], other[a])] * (intra_subject_repeats if same else 1)
     if not pairs:
         there = sorted({record["sequence"] for record in records})
-        what = "subject with two sequences" if motionless else "patient in two shapes with two sequences"
+        what = "subject with two sequences" if include_identity_pairs else "patient in two shapes with two sequences"
         raise ValueError(
             f"no {what} (fixed: {fixed or 'any'}, moving: {moving or 'any'}) among "
             f"{len(records)} images of the sequences {there}"
@@ -124,7 +123,7 @@ def paired_modalities(
     return pairs
 
 
-def balanced(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
+def balance_by(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
     """The records, those of rarer classes several times, so that every class comes about as often.
 
     Args:
@@ -137,7 +136,7 @@ def balanced(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[s
     return [record for record, name in zip(records, classes, strict=True) for _ in range(round(most / counts[name]))]
 
 
-def spread(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
+def subsample(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
     """As many of the pairs, at even distances in their order; where they are fewer, all, some once more than others.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from monai.transforms import Randomizable
 from scipy.spatial.transform import Rotation
 
-from regplugins.spatial import AffineTransform, DisplacementField, Grid, Transform, spline_basis, spline_values
+from regplugins.spatial import AffineTransform, DisplacementField, Grid, SpatialTransform, spline_basis, spline_values
 
 # A cubic B-spline lattice of spacing h does not fold while its coefficients along the lattice's axes stay below h / K
 # (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, Graphical Models 62 (2000)
@@ -59,7 +59,7 @@ class RandomWarp(Randomizable):
         self.translation = translation
         self.scaling = scaling
 
-    def __call__(self, grid: Grid) -> Transform:
+    def __call__(self, grid: Grid) -> SpatialTransform:
         """Draw a map.
 
         Args:

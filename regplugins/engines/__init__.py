@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+from regplugins.engines.alternating import AlternatingOptimizer, parameter_groups
 from regplugins.engines.begin import begin_run
-from regplugins.engines.in_turn import InTurn, parameter_groups
+from regplugins.engines.folders import PairFolders
 from regplugins.engines.pairs import PairEvaluator
-from regplugins.engines.processes import SharedLoss, process_device, share_of, start_processes, synchronized
+from regplugins.engines.processes import (
+    SharedLoss,
+    convert_sync_batchnorm,
+    init_distributed,
+    per_rank_batch_size,
+    process_device,
+)
 from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
-    least,
+    batch_minimum,
     loss_terms,
     negative_loss,
     prepare_pair,
@@ -19,21 +26,22 @@ from regplugins.engines.training import (
 )
 
 __all__ = [
+    "AlternatingOptimizer",
     "FieldsModule",
-    "InTurn",
     "PairEvaluator",
+    "PairFolders",
     "SharedLoss",
+    "batch_minimum",
     "begin_run",
+    "convert_sync_batchnorm",
     "fit_regressor",
-    "least",
+    "init_distributed",
     "loss_terms",
     "negative_loss",
     "parameter_groups",
+    "per_rank_batch_size",
     "prepare_pair",
     "prepare_training_batch",
     "process_device",
-    "share_of",
     "single_pair",
-    "start_processes",
-    "synchronized",
 ]

@@ -15,7 +15,7 @@ from monai.engines import SupervisedEvaluator
 from regplugins.checks import choice, error_line
 
 if TYPE_CHECKING:
-    from regplugins.report import PairFolders
+    from regplugins.engines import PairFolders
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ def process_device() -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def start_processes() -> None:
+def init_distributed() -> None:
     """Join the other processes: NCCL between GPUs, gloo between CPUs. Only the first one goes on logging.
 
     Raises:
@@ -43,7 +43,7 @@ def start_processes() -> None:
         logging.disable(logging.INFO)
 
 
-def share_of(batch_size: int) -> int:
+def per_rank_batch_size(batch_size: int) -> int:
     """How much of a batch each process takes.
 
     Raises:
@@ -74,7 +74,7 @@ class SharedLoss(nn.Module):
         return loss + (mean / dist.get_world_size() - loss.detach())
 
 
-def synchronized(network: nn.Module, device: torch.device) -> nn.Module:
+def convert_sync_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
     """Let a network's batch normalizations share their statistics over all processes.
 
     PyTorch has that on GPUs only: on CPUs each process normalizes by its own part of the batch, and training differs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second half of Islam et al. 2021: a small network fitted to the features of a trained one, and its rivals."""
+"""The second half of Islam et al. 2021: a small network fitted to the features of a trained one, and its baselines."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from regplugins.baselines import MLP, train_mlp
 from regplugins.checks import choice, whole
 from regplugins.io import atomic, output_folder
 from regplugins.networks import RigidCNN
-from regplugins.regressors import MLP, train_mlp
 
 gaussian_process, _ = optional_import("sklearn.gaussian_process")
 multioutput, _ = optional_import("sklearn.multioutput")
@@ -41,9 +41,9 @@ def fit_regressor(
     dataset: Dataset,
     output_dir: str | Path,
     pairs: int,
-    unseen: int,
+    held_out: int,
     method: str = "bayesian",
-    rivals: Sequence[str] = (),
+    baselines: Sequence[str] = (),
     hidden: int = 10,
     iterations: int = 60,
     seed: int = 0,
@@ -59,9 +59,9 @@ def fit_regressor(
         dataset: items with ``moving`` and ``fixed`` ``(1, *spatial)`` and ``motion`` ``(6,)``; as many as wanted.
         output_dir: folder.
         pairs: how many items, from the first on, are fitted.
-        unseen: how many after them judge.
+        held_out: how many after them judge.
         method: one of ``MLP_METHODS``.
-        rivals: further ones, "svr" and "gaussian_process" (scikit-learn) among them.
+        baselines: further ones, "svr" and "gaussian_process" (scikit-learn) among them.
         hidden: neurons of the small network.
         iterations: of its training, at most; of conjugate gradients, whose steps cost a fraction, twenty times as many.
         seed: of its weights.
@@ -71,21 +71,21 @@ def fit_regressor(
         ValueError: unknown method or rival, or too few items.
     """
     choice("method", method, dict.fromkeys(MLP_METHODS))
-    for rival in rivals:
-        choice("rivals", rival, dict.fromkeys([*MLP_METHODS, *_SCIKIT]))
-    if set(rivals) & set(_SCIKIT) and not _has_scikit:  # said before the fit, which takes minutes
-        raise ImportError(f"{sorted(set(rivals) & set(_SCIKIT))} are scikit-learn's, which is not installed")
-    pairs, unseen = whole("pairs", pairs, least=2), whole("unseen", unseen, least=2)
+    for rival in baselines:
+        choice("baselines", rival, dict.fromkeys([*MLP_METHODS, *_SCIKIT]))
+    if set(baselines) & set(_SCIKIT) and not _has_scikit:  # said before the fit, which takes minutes
+        raise ImportError(f"{sorted(set(baselines) & set(_SCIKIT))} are scikit-learn's, which is not installed")
+    pairs, held_out = whole("pairs", pairs, minimum=2), whole("held_out", held_out, minimum=2)
     folder = output_folder(output_dir)
     features, targets = pair_features(network, dataset, range(pairs))
-    new_features, new_targets = pair_features(network, dataset, range(pairs, pairs + unseen))
+    new_features, new_targets = pair_features(network, dataset, range(pairs, pairs + held_out))
     methods: dict[str, Callable[[], Regressor]] = {
         name: partial(train_mlp, features, targets, name, hidden, iterations * (20 if name in _CHEAP else 1), seed)
         for name in MLP_METHODS
     }
     methods |= {name: partial(_scikit, name, features, targets) for name in _SCIKIT}
     rows = [_row("head", network.cpu().linear, 0.0, new_features, new_targets)]
-    for name in tqdm(dict.fromkeys([method, *rivals]), desc="fitting"):
+    for name in tqdm(dict.fromkeys([method, *baselines]), desc="fitting"):
         start = time.perf_counter()
         regressor = methods[name]()
         rows.append(_row(name, regressor, time.perf_counter() - start, new_features, new_targets))

@@ -90,7 +90,7 @@ def loss_terms(objective: HasTerms) -> Callable[[Mapping[str, Any]], dict[str, f
     return terms
 
 
-def least(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+def batch_minimum(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, float]]:
     """The least values of a batch, of a trainer's output: whether determinants collapse, say.
 
     Args:
@@ -110,7 +110,7 @@ def prepare_pair(
     """MONAI ``prepare_batch`` of an evaluator that registers one pair at a time.
 
     Args:
-        batch: what ``MeetPaird`` made of a record.
+        batch: what ``ResamplePaird`` made of a record.
         device: where to compute.
         non_blocking: of the copy.
 

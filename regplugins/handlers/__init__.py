@@ -1,9 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handlers for MONAI's engines."""
+"""Handlers for MONAI's engines, and the scores that they validate by."""
 
 from __future__ import annotations
 
 from regplugins.handlers.checkpoints import TrainingCheckpoints
+from regplugins.handlers.scores import correlation, folding_percent, mean_dice, negative_endpoint_error
 from regplugins.handlers.stopping import EarlyStopping
+from regplugins.handlers.tables import ClassTable, SummaryTable
 
-__all__ = ["EarlyStopping", "TrainingCheckpoints"]
+__all__ = [
+    "ClassTable",
+    "EarlyStopping",
+    "SummaryTable",
+    "TrainingCheckpoints",
+    "correlation",
+    "folding_percent",
+    "mean_dice",
+    "negative_endpoint_error",
+]

@@ -22,16 +22,16 @@ class EarlyStopping:
     Args:
         patience: number of validations.
         validator: evaluator whose key metric says what is better (larger is).
-        least: gain that counts as better.
+        min_delta: gain that counts as better.
 
     Raises:
         ValueError: ``patience`` is no whole number of at least one.
     """
 
-    def __init__(self, patience: int, validator: Engine, least: float = 0.0) -> None:
+    def __init__(self, patience: int, validator: Engine, min_delta: float = 0.0) -> None:
         self.patience = whole("patience", patience)
         self.validator = validator
-        self.least = least
+        self.min_delta = min_delta
         self.best = float("-inf")
         self.waited = 0
 
@@ -44,7 +44,7 @@ class EarlyStopping:
         if state.epoch != engine.state.epoch:  # not validated in this epoch
             return
         score = state.metrics[state.key_metric_name]
-        if score > self.best + self.least:
+        if score > self.best + self.min_delta:
             self.best, self.waited = float(score), 0
             return
         self.waited += 1

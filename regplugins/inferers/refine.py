@@ -14,11 +14,11 @@ _OTHER = {"fixed_mask": "moving_mask", "moving_mask": "fixed_mask"}
 
 
 class RefineInferer(Inferer):
-    """Start from what another inferer gives, and optimize: one field, or that of either direction (``both_ways``).
+    """Start from what another inferer gives, and optimize: one field, or that of either direction (``bidirectional``).
 
     Args:
         inferer: gives the start.
-        optimizer: ``(pair, start) -> field``, one of ``regplugins.optimization``; it gets what else the inferer does,
+        optimizer: ``(pair, start) -> field``, one of ``regplugins.registration``; it gets what else the inferer does,
             masks say.
     """
 
@@ -36,9 +36,9 @@ class RefineInferer(Inferer):
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels, or ``(B, 2 n, *spatial)``.
         """
-        forward, *reverse = self.inferer(inputs, network).split(inputs.dim() - 2, dim=1)
+        forward, *backward = self.inferer(inputs, network).split(inputs.dim() - 2, dim=1)
         there = self.optimizer(inputs, forward, *args, **kwargs)
-        if not reverse:
+        if not backward:
             return there
-        exchanged = {_OTHER.get(name, name): value for name, value in kwargs.items()}
-        return torch.cat([there, self.optimizer(inputs.flip(1), *reverse, *args, **exchanged)], dim=1)
+        swapped = {_OTHER.get(name, name): value for name, value in kwargs.items()}
+        return torch.cat([there, self.optimizer(inputs.flip(1), *backward, *args, **swapped)], dim=1)

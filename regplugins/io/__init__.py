@@ -15,7 +15,7 @@ from regplugins.io.files import (
     remove_temporaries,
     sha256,
 )
-from regplugins.io.images import write_image
+from regplugins.io.images import load_grid, load_image, load_label, load_mask, write_image
 from regplugins.io.landmarks import landmarks_outside, read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.locks import FolderLock, folder_lock
 from regplugins.io.transform_files import may_hold_field, read_transform, write_transform
@@ -31,6 +31,10 @@ __all__ = [
     "in_existing_folder",
     "keep_inputs",
     "landmarks_outside",
+    "load_grid",
+    "load_image",
+    "load_label",
+    "load_mask",
     "may_hold_field",
     "output_folder",
     "read_chain",

@@ -18,12 +18,12 @@ from scipy.io import loadmat, savemat
 from regplugins.io.composite import read_with_itk
 from regplugins.io.files import PathLike, atomic, existing
 from regplugins.io.lps import flip_matrix
-from regplugins.spatial.transforms import AffineTransform, Transform
+from regplugins.spatial.transforms import AffineTransform, SpatialTransform
 
 _KIND = re.compile(r"(?:AffineTransform|MatrixOffsetTransformBase)_(?:double|float)_([23])_\1")
 
 
-def read_affine(path: PathLike) -> Transform:
+def read_affine(path: PathLike) -> SpatialTransform:
     """Read a transform file that ITK, ANTs or Slicer wrote.
 
     Linear transforms of every kind (translation, rigid, similarity, affine) become an ``AffineTransform``.
@@ -56,7 +56,7 @@ def read_affine(path: PathLike) -> Transform:
     return read_with_itk(path)
 
 
-def write_affine(transform: Transform, path: PathLike) -> None:
+def write_affine(transform: SpatialTransform, path: PathLike) -> None:
     """Write an ``AffineTransform`` about the center 0, in float64.
 
     Args:

@@ -9,10 +9,10 @@ from typing import Any
 
 from regplugins.io.files import PathLike, in_existing_folder
 from regplugins.io.transform_files import is_field_file, may_hold_field, read_transform, write_transform
-from regplugins.spatial import CompositeTransform, DisplacementField, Grid, Transform
+from regplugins.spatial import CompositeTransform, DisplacementField, Grid, SpatialTransform
 
 
-def read_chain(files: Sequence[Any]) -> Transform:
+def read_chain(files: Sequence[Any]) -> SpatialTransform:
     """Read the transform that files make together.
 
     Args:
@@ -74,12 +74,12 @@ def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) 
         raise ValueError(f"{path}: such a file holds an affine transform, got a displacement field; choose .h5")
 
 
-def are_fields(transform: Transform) -> list[bool | None]:
+def are_fields(transform: SpatialTransform) -> list[bool | None]:
     """Tell of each part of a transform, in the order of application, whether it is a displacement field."""
     return [isinstance(part, DisplacementField) for part in reversed(CompositeTransform([transform]).transforms)]
 
 
-def write_chain(transform: Transform, path: PathLike, grid: Grid | None = None) -> None:
+def write_chain(transform: SpatialTransform, path: PathLike, grid: Grid | None = None) -> None:
     """Write any transform in the form that the path's ending says.
 
     Args:

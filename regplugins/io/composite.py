@@ -16,10 +16,10 @@ import torch
 from regplugins.io.files import PathLike, atomic, existing
 from regplugins.io.lps import flip_affine, flip_matrix, flip_points
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
+from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform
 
 
-def read_with_itk(path: PathLike) -> Transform:
+def read_with_itk(path: PathLike) -> SpatialTransform:
     """Read a transform through ITK: linear ones of every kind, displacement fields, and composites of these.
 
     Args:
@@ -42,7 +42,7 @@ def read_with_itk(path: PathLike) -> Transform:
         raise ValueError(f"{path}: {error}") from error
 
 
-def write_composite(transform: Transform, path: PathLike) -> None:
+def write_composite(transform: SpatialTransform, path: PathLike) -> None:
     """Write any transform as a composite; a single one as a composite of one.
 
     Args:
@@ -56,7 +56,7 @@ def write_composite(transform: Transform, path: PathLike) -> None:
         itk.transformwrite([composite], str(temporary), compression=False)  # half the size, 20 times the time
 
 
-def _from_itk(transform: Any) -> Transform:
+def _from_itk(transform: Any) -> SpatialTransform:
     transform = itk.down_cast(transform)
     n = transform.GetInputSpaceDimension()
     if isinstance(transform, itk.CompositeTransform[itk.D, n]):
@@ -82,7 +82,7 @@ def _from_itk(transform: Any) -> Transform:
     raise ValueError(f"a {transform.GetNameOfClass()} is not among the transforms that can be read")
 
 
-def _to_itk(transform: Transform) -> Any:
+def _to_itk(transform: SpatialTransform) -> Any:
     n = transform.ndim
     if isinstance(transform, AffineTransform):
         matrix = flip_matrix(transform.matrix.detach().cpu()).numpy()

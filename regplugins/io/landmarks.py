@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regplugins.io.files import PathLike, atomic, existing
 from regplugins.io.lps import flip_points
-from regplugins.spatial import AffineTransform, Grid, Transform
+from regplugins.spatial import AffineTransform, Grid, SpatialTransform
 
 _AXES = ["x", "y", "z"]
 
@@ -79,7 +79,7 @@ def write_landmarks(points: Tensor, path: PathLike, space: str = "RAS", names: S
 
 
 def landmarks_outside(
-    points: Tensor, grid: Grid, names: tuple[PathLike, PathLike], space: str, inner: Transform | None = None
+    points: Tensor, grid: Grid, names: tuple[PathLike, PathLike], space: str, inner: SpatialTransform | None = None
 ) -> tuple[int, str]:
     """Count landmarks that lie in a grid's field of view or less than a voxel beyond it, and describe the others.
 

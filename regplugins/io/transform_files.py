@@ -9,14 +9,14 @@ from regplugins.io.affine import read_affine, write_affine
 from regplugins.io.composite import read_with_itk, write_composite
 from regplugins.io.displacement import read_displacement, write_displacement
 from regplugins.io.files import PathLike
-from regplugins.spatial.transforms import DisplacementField, Transform
+from regplugins.spatial.transforms import DisplacementField, SpatialTransform
 
 _AFFINE = (".mat", ".tfm", ".txt")
 _COMPOSITE = (".h5",)
 _FIELD = (".nii", ".nii.gz")
 
 
-def read_transform(path: PathLike) -> Transform:
+def read_transform(path: PathLike) -> SpatialTransform:
     """Read a transform of any supported format.
 
     Args:
@@ -35,7 +35,7 @@ def read_transform(path: PathLike) -> Transform:
     raise _unknown(path)
 
 
-def write_transform(transform: Transform, path: PathLike) -> None:
+def write_transform(transform: SpatialTransform, path: PathLike) -> None:
     """Write a transform in the format that the path's ending says.
 
     Args:

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from monai.data import MetaTensor
 
-from regplugins.data import load_image
+from regplugins.io import load_image
 from regplugins.metrics import mutual_information
-from regplugins.prealign import initial_transform
-from regplugins.spatial import Grid, onto_grid
+from regplugins.registration import initial_transform
+from regplugins.spatial import Grid, resample_to_grid
 
 # Voxels along the longest side of what is compared.
 _COARSE = 48
@@ -82,12 +82,12 @@ def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
     fixed = _coarse_image(image)
     grid = Grid.from_image(fixed)
 
-    def likeness(case: Case) -> float:
+    def local_similarity(case: Case) -> float:
         moving = _coarse_image(case.image)
         place = initial_transform("center", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
-        return mutual_information(fixed.as_tensor(), onto_grid(moving, grid, place))
+        return mutual_information(fixed.as_tensor(), resample_to_grid(moving, grid, place))
 
-    return sorted(cases, key=likeness, reverse=True)[:count]
+    return sorted(cases, key=local_similarity, reverse=True)[:count]
 
 
 def _coarse_image(path: str) -> MetaTensor:
@@ -101,4 +101,4 @@ def _read_coarse(path: str, changed: int) -> MetaTensor:
     fine = Grid.from_image(image)
     extent = max(size * step for size, step in zip(fine.shape, fine.spacing.tolist(), strict=True))
     grid = fine.resized([extent / _COARSE] * fine.ndim)
-    return MetaTensor(onto_grid(image, grid), affine=grid.affine)
+    return MetaTensor(resample_to_grid(image, grid), affine=grid.affine)

@@ -13,7 +13,7 @@ from torch import Tensor
 # Side of the neighborhood in which images are compared, voxels.
 _WINDOW = 7
 # Where no image tells anything each label has this much of a vote, so that the majority decides.
-_LEAST = 1e-3
+_EPS = 1e-3
 
 
 def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> T
     return best
 
 
-def likeness(fixed: Tensor, warped: Tensor) -> Tensor:
+def local_similarity(fixed: Tensor, warped: Tensor) -> Tensor:
     """How alike two images are at each voxel: their squared correlation nearby, whatever the sign, so that images of
     two contrasts compare too; the weight of a vote by image similarity.
 
@@ -61,4 +61,4 @@ def likeness(fixed: Tensor, warped: Tensor) -> Tensor:
     first, second = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2
     flat = (first <= 1e-9 * a.var()) | (second <= 1e-9 * b.var())
     correlation = np.where(flat, 0, covariance**2 / np.where(flat, 1, first * second))
-    return torch.from_numpy(correlation + _LEAST)[None].float()
+    return torch.from_numpy(correlation + _EPS)[None].float()

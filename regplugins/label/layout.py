@@ -12,13 +12,12 @@ import torch
 from monai.bundle import ConfigParser
 
 from regplugins.checks import whole
-from regplugins.data import load_image, load_label
-from regplugins.io import atomic, atomic_folder, output_folder, read_json, write_image
+from regplugins.io import atomic, atomic_folder, load_image, load_label, output_folder, read_json, write_image
 from regplugins.sharing import bundle_files
 from regplugins.spatial import Grid
 
 # Values that are named by number; an image taken for a label map has more.
-_MANY = 256
+_MAX_NAMED_LABELS = 256
 OVERLAY = Path(__file__).with_name("overlay.json")
 
 
@@ -88,7 +87,7 @@ def _names(label: torch.Tensor, path: str | Path, given: Mapping[str, int] | Non
     values = [value for value in label.unique().tolist() if value != 0]
     if not values:
         raise ValueError(f"{path}: only background, nothing to propagate")
-    if given is None and len(values) > _MANY:
+    if given is None and len(values) > _MAX_NAMED_LABELS:
         raise ValueError(f"{path}: has {len(values)} values; if it is a label map and no image, give them names")
     names = {value: f"label {value}" for value in values}
     if given is not None:

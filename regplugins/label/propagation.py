@@ -13,10 +13,9 @@ import monai.bundle
 import numpy as np
 
 from regplugins.checks import choice
-from regplugins.data import load_image, load_label
-from regplugins.io import read_json, write_image
+from regplugins.io import load_image, load_label, read_json, write_image
 from regplugins.label.cases import Case
-from regplugins.label.fusion import likeness, vote
+from regplugins.label.fusion import local_similarity, vote
 from regplugins.metrics import normalized_correlation
 from regplugins.spatial import Grid
 
@@ -82,7 +81,7 @@ def propagate(
         warped = load_image(folder / "warped.nii.gz").as_tensor()
         labels.append(load_label(folder / "warped_label.nii.gz").as_tensor())
         if weighted and len(cases) > 1:
-            weights.append(likeness(fixed.as_tensor(), warped))
+            weights.append(local_similarity(fixed.as_tensor(), warped))
         correlation = normalized_correlation(fixed.as_tensor(), warped)
         known = round(correlation, 4) if isfinite(correlation) else None  # JSON has no NaN
         found.append({"name": case.name, "folder": str(folder), "correlation": known})

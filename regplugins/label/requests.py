@@ -16,7 +16,7 @@ from regplugins.checks import boolean, choice, whole
 from regplugins.io import read_chain, write_chain
 from regplugins.label.cases import Case, Datastore, annotated, named, nearest
 from regplugins.label.propagation import FUSIONS, propagate
-from regplugins.prealign import CHOICES
+from regplugins.registration import CHOICES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 # The tag of labels that somebody has looked at; others hold what models propose.

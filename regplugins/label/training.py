@@ -26,12 +26,12 @@ OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "val_interval": whole,
     "batch_size": whole,
     "learning_rate": positive,
-    "seed": partial(whole, least=0),
+    "seed": partial(whole, minimum=0),
     "device": lambda _, value: device(value),
 }
 # In metadata.json: such a bundle learns from images of one kind, as a datastore has them.
 TRAINS_ON = "images"
-_FEWEST = 2
+_MIN_IMAGES = 2
 
 
 def trainable(bundle: Path) -> bool:
@@ -60,11 +60,11 @@ def train(
     options = {key: plain(key, request[key]) for key, plain in OPTIONS.items() if key in request}
     options.setdefault("device", device("cuda"))
     cases, names = annotated(datastore), sorted(datastore.list_images())
-    count = max(_FEWEST, round(held_out * len(cases)))
-    if len(cases) < count or len(names) - count < _FEWEST:
+    count = max(_MIN_IMAGES, round(held_out * len(cases)))
+    if len(cases) < count or len(names) - count < _MIN_IMAGES:
         raise ValueError(
-            f"training wants at least {_FEWEST} annotated images to validate on and {_FEWEST} others, the datastore "
-            f"has {len(names)} images, {len(cases)} of them annotated"
+            f"training needs at least {_MIN_IMAGES} annotated images to validate on and {_MIN_IMAGES} others, the "
+            f"datastore has {len(names)} images, {len(cases)} of them annotated"
         )
     order = np.random.default_rng(0).permutation(len(cases))
     validation = [cases[i] for i in sorted(order[:count])]

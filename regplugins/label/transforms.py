@@ -37,9 +37,7 @@ class FromAtlasd(Transform):
 
 
 class OpenedImaged(Transform):
-    """After ``MeetPaird``: ``image`` is what the network sees, ``(2, *spatial)``, and knows size and place of the one
-    that is open.
-    """
+    """Add ``image`` after ``ResamplePaird``: the network's input ``(2, *spatial)``, placed as the open image."""
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         fixed = data["fixed"]
@@ -49,14 +47,14 @@ class OpenedImaged(Transform):
 
 
 class BatchOfOned(Transform):
-    """Before ``ReturnPaird``: ``pred`` ``(n, *spatial)``, as the app hands it over, to ``(1, n, *spatial)``."""
+    """Before ``ApplyDDFPaird``: ``pred`` ``(n, *spatial)``, as the app hands it over, to ``(1, n, *spatial)``."""
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         return {**data, "pred": data["pred"][None]}
 
 
 class PropagatedLabeld(Transform):
-    """After ``ReturnPaird``: ``pred`` is the warped label on the grid of the image that is open, ``(1, *spatial)``,
+    """After ``ApplyDDFPaird``: ``pred`` is the warped label on the grid of the image that is open, ``(1, *spatial)``,
     uint8, or int32 if there are labels of more than 255.
     """
 

@@ -10,7 +10,7 @@ from regplugins.losses.mind import MIND, MINDLoss
 from regplugins.losses.motion import MotionLoss
 from regplugins.losses.multiresolution import MultiResolutionLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
-from regplugins.losses.pair import PairLoss, compared
+from regplugins.losses.pair import PairLoss, masked_similarity
 from regplugins.losses.regularization import (
     MagnitudeLoss,
     SquaredGradientLoss,
@@ -35,5 +35,5 @@ __all__ = [
     "SquaredLaplacianLoss",
     "TotalVariationLoss",
     "WeaklySupervisedLoss",
-    "compared",
+    "masked_similarity",
 ]

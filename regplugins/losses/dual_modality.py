@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice
 from regplugins.losses.regularization import MagnitudeLoss, SquaredLaplacianLoss
-from regplugins.spatial import center, warp_middle
+from regplugins.spatial import center_crop_or_pad, warp_middle
 
 # Which images are compared, the first of them warped: of the fixed image's modality, of the moving one's, of both.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
 _COMPARED = {"dual": (_FIXED, _MOVING), "fixed": (_FIXED,), "moving": (_MOVING,)}
 REGIONS = ("patch", "field")
-_LEAST = 1e-12
+_EPS = 1e-12
 
 
 class DualModalityLoss(nn.Module):
@@ -35,9 +35,9 @@ class DualModalityLoss(nn.Module):
             image.
         laplacian_weight: λ1.
         magnitude_weight: λ2.
-        region: compare the whole "patch", moved by the field padded with zeros, as in the paper, or where there is
-            a "field" only.
-        norms: "squared", means of squares, or "root", the roots of these.
+        similarity_region: compare the whole "patch", moved by the field padded with zeros, as in the paper, or only
+            where there is a "field".
+        penalty_norm: "squared", means of squares, or "root", the roots of these.
 
     Raises:
         ValueError: unknown supervision, region or norms.
@@ -49,19 +49,19 @@ class DualModalityLoss(nn.Module):
         supervision: str = "dual",
         laplacian_weight: float = 0.5,
         magnitude_weight: float = 0.01,
-        region: str = "patch",
-        norms: str = "squared",
+        similarity_region: str = "patch",
+        penalty_norm: str = "squared",
     ) -> None:
         super().__init__()
-        choice("region", region, dict.fromkeys(REGIONS))
+        choice("similarity_region", similarity_region, dict.fromkeys(REGIONS))
         self.similarity = similarity
         self.compared = choice("supervision", supervision, _COMPARED)
         self.laplacian = SquaredLaplacianLoss()
         self.magnitude = MagnitudeLoss()
         self.laplacian_weight = laplacian_weight
         self.magnitude_weight = magnitude_weight
-        self.region = region
-        self.exponent = choice("norms", norms, {"squared": 1.0, "root": 0.5})
+        self.similarity_region = similarity_region
+        self.exponent = choice("penalty_norm", penalty_norm, {"squared": 1.0, "root": 0.5})
 
     def forward(self, ddf: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """
@@ -78,13 +78,13 @@ class DualModalityLoss(nn.Module):
         for weight, norm in penalties:
             squares = torch.stack([norm(one) for one in ddf.split(1)])
             # so little, for the derivative of a root where nothing moves
-            total = total + weight * ((squares + _LEAST) ** self.exponent).mean()
+            total = total + weight * ((squares + _EPS) ** self.exponent).mean()
         field = ddf
-        if self.region == "patch":
+        if self.similarity_region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
         moved = warp_middle(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
         for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
-            reference = center(target[fixed], list(field.shape[2:]))
+            reference = center_crop_or_pad(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.compared)
         return total

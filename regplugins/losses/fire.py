@@ -25,7 +25,7 @@ _SMOOTHNESS = "smoothness"
 TERMS = (*_COMPARED, _SMOOTHNESS)
 
 # Keeps the derivative of a root finite where two images are equal.
-_LEAST = 1e-12
+_EPS = 1e-12
 
 
 class FireLoss(nn.Module):
@@ -84,4 +84,4 @@ class FireLoss(nn.Module):
 
 def _rms(first: Tensor, second: Tensor) -> Tensor:
     squares = (first.float() - second.float()).square().flatten(1)
-    return (squares.mean(dim=1) + _LEAST).sqrt().mean()
+    return (squares.mean(dim=1) + _EPS).sqrt().mean()

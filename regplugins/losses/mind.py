@@ -17,7 +17,7 @@ from regplugins.losses._patches import Buffers, PatchLayout
 __all__ = ["MIND", "MINDLoss"]
 
 # The limits on the variance at a voxel, as multiples of its mean over the image: those of the authors' own programs.
-_LEAST, _MOST = 1e-3, 1e3
+_MIN_VARIANCE, _MAX_VARIANCE = 1e-3, 1e3
 
 # Voxels to work on at a time. What there is of them for all edges should stay in the cache of a processor, yet overlaps
 # with the neighbors and the start of each operation should take little of the time.
@@ -259,7 +259,9 @@ def _limits(mean: Tensor, intensity: Tensor, layout: PatchLayout) -> tuple[Tenso
     rounding = ROUNDING_ERRORS * torch.finfo(mean.dtype).eps * intensity
     # The variance of a constant image is taken to be infinite, which makes all features 1 and all gradients 0.
     constant = mean <= layout.patch * rounding.square()
-    return (_LEAST * mean).masked_fill(constant, math.inf), (_MOST * mean).masked_fill(constant, math.inf)
+    return (_MIN_VARIANCE * mean).masked_fill(constant, math.inf), (_MAX_VARIANCE * mean).masked_fill(
+        constant, math.inf
+    )
 
 
 class _Slab:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from regplugins.spatial import half_resolution, warp
+from regplugins.spatial import downsample, warp
 
 
 class MultiResolutionLoss(nn.Module):
@@ -56,8 +56,8 @@ class MultiResolutionLoss(nn.Module):
         total = moving.new_zeros(())
         for level, (ddf, weight) in enumerate(zip(fields, self.scale_weights, strict=False)):
             if level:
-                moving, fixed = half_resolution(moving), half_resolution(fixed)
-                mask = None if mask is None else half_resolution(mask)
+                moving, fixed = downsample(moving), downsample(fixed)
+                mask = None if mask is None else downsample(mask)
             similarity = self.similarity(warp(moving, ddf), fixed, mask)
             total = total + weight * (similarity + self.regularization_weight * self.regularization(ddf))
         return total

@@ -76,7 +76,7 @@ class PairLoss(nn.Module):
         warped = warp(target["moving"], ddf)
         total: Tensor = self.regularization_weight * self.regularization(ddf)
         for weight, similarity in zip(self.weights, self.similarities, strict=True):
-            value = compared(similarity, warped, target["fixed"], mask)
+            value = masked_similarity(similarity, warped, target["fixed"], mask)
             # A mean over what the mask leaves, beside one over the whole grid: without the mask's share a field would
             # be the freer the smaller the mask. MONAI's wrapper takes the mean over the whole grid itself.
             if mask is not None and not isinstance(similarity, MaskedLoss):
@@ -85,7 +85,7 @@ class PairLoss(nn.Module):
         return total
 
 
-def compared(similarity: nn.Module, warped: Tensor, fixed: Tensor, mask: Tensor | None) -> Tensor:
+def masked_similarity(similarity: nn.Module, warped: Tensor, fixed: Tensor, mask: Tensor | None) -> Tensor:
     """What a loss makes of two images ``(B, 1, *spatial)``, under a mask if there is one.
 
     Raises:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from regplugins.metrics.agreement import warped_agreement
+from regplugins.metrics.classification import classification_scores
 from regplugins.metrics.consistency import inverse_consistency_error, sample_points
 from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
@@ -12,6 +13,7 @@ from regplugins.metrics.similarity import mutual_information, normalized_correla
 
 __all__ = [
     "FoldingMetric",
+    "classification_scores",
     "compare_label_sets",
     "folding_percent",
     "inverse_consistency_error",

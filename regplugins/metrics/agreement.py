@@ -10,7 +10,7 @@ from monai.metrics import compute_surface_dice
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-from regplugins.prealign.centers import otsu_threshold
+from regplugins.registration.centers import otsu_threshold
 
 _WINDOW = 7
 

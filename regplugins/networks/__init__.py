@@ -6,10 +6,10 @@ needs.
 from __future__ import annotations
 
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.fire import Fire, both_ways
+from regplugins.networks.fire import Fire, bidirectional
 from regplugins.networks.gated_dual_branch import GatedDualBranch
+from regplugins.networks.identity import IdentityNetwork
 from regplugins.networks.multires_fcn import MultiResolutionFCN
-from regplugins.networks.no_deformation import NoDeformation
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import listed_sha256, load_weights, weights_file
@@ -17,13 +17,13 @@ from regplugins.networks.weights import listed_sha256, load_weights, weights_fil
 __all__ = [
     "Fire",
     "GatedDualBranch",
+    "IdentityNetwork",
     "ModalityCNN",
     "MultiResolutionFCN",
-    "NoDeformation",
     "RegistrationNetwork",
     "RigidCNN",
     "ValidUNet",
-    "both_ways",
+    "bidirectional",
     "listed_sha256",
     "load_weights",
     "weights_file",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from regplugins.spatial import center, gradient_magnitude
+from regplugins.spatial import center_crop_or_pad, gradient_magnitude
 
 
 class Regression(nn.Module):
@@ -51,17 +51,17 @@ class RelativeGradient(nn.Module):
     Args:
         radius: of the box over which the mean is taken, voxels. The result at a voxel depends on what lies within
             ``radius + 1``.
-        least: added to the mean, intensity per voxel: differences well below it, noise in images from 0 to 1, count as
+        eps: added to the mean, intensity per voxel: differences well below it, noise in images from 0 to 1, count as
             no edges. It is among the weights, so that a network that was trained on edges is not loaded into one that
             sees intensities.
         cut: voxels to leave out at each face. Where fewer than ``radius + 1``, the image continues from its border.
     """
 
-    def __init__(self, radius: int = 2, least: float = 0.01, cut: int = 0) -> None:
+    def __init__(self, radius: int = 2, eps: float = 0.01, cut: int = 0) -> None:
         super().__init__()
         self.radius = radius
         self.cut = cut
-        self.register_buffer("least", torch.tensor(least))
+        self.register_buffer("eps", torch.tensor(eps))
 
     def forward(self, image: Tensor) -> Tensor:
         """
@@ -77,8 +77,8 @@ class RelativeGradient(nn.Module):
         size = 2 * self.radius + 1
         mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
         # A buffer is a "Tensor | Module" to type checkers, and a script takes no annotation of it.
-        relative = magnitude / (mean + self.least)  # type: ignore[operator]
-        return center(relative, [size - 2 * self.cut for size in image.shape[2:]])
+        relative = magnitude / (mean + self.eps)  # type: ignore[operator]
+        return center_crop_or_pad(relative, [size - 2 * self.cut for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):

@@ -15,7 +15,7 @@ from regplugins.checks import boolean, choice
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
-from regplugins.spatial import compose, enlarge, warp
+from regplugins.spatial import compose_ddf, upsample_ddf, warp
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +29,12 @@ class Fire(RegistrationNetwork):
         spatial_dims: 2 or 3.
         channels: kernels of encoder and decoders at full resolution; features have four times as many.
         blocks: residual blocks of encoder and decoders.
-        reverse: ``forward`` gives ``φ_BA``, which brings the fixed image onto the moving one's grid.
+        backward: ``forward`` gives ``φ_BA``, which brings the fixed image onto the moving one's grid.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
         keypoints: the affine parts are of ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
 
     Raises:
-        TypeError: ``reverse`` or ``keypoints`` is no boolean.
+        TypeError: ``backward`` or ``keypoints`` is no boolean.
         ValueError: unknown part.
     """
 
@@ -43,12 +43,12 @@ class Fire(RegistrationNetwork):
         spatial_dims: int = 3,
         channels: int = 16,
         blocks: int = 4,
-        reverse: bool = False,
+        backward: bool = False,
         part: str = "both",
         keypoints: bool = True,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
-        self.reverse = boolean("reverse", reverse)
+        self.is_backward = boolean("backward", backward)
         self.affine_alone = choice("part", part, {"both": False, "affine": True})
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
@@ -68,10 +68,10 @@ class Fire(RegistrationNetwork):
             ValueError: not two channels, or a size that is no multiple of 4.
         """
         a, b = self._encoded(pair)
-        return self._ba(a, b) if self.reverse else self._ab(a, b)
+        return self._ba(a, b) if self.is_backward else self._ab(a, b)
 
     @torch.jit.export
-    def both_ways(self, pair: Tensor) -> tuple[Tensor, Tensor]:
+    def bidirectional(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             pair: as for ``forward``.
@@ -91,13 +91,13 @@ class Fire(RegistrationNetwork):
         if self.affine_alone:
             return self._straight(self.transform_ab.affine(a, b), a)
         affine, nonrigid, _ = self.transform_ab(a, b)
-        return after_affine(affine, enlarge(nonrigid, 4))
+        return after_affine(affine, upsample_ddf(nonrigid, 4))
 
     def _ba(self, a: Tensor, b: Tensor) -> Tensor:
         if self.affine_alone:
             return self._straight(self.transform_ba.affine(b, a), b)
         affine, nonrigid, _ = self.transform_ba(b, a)
-        return after_affine(affine, enlarge(nonrigid, 4))
+        return after_affine(affine, upsample_ddf(nonrigid, 4))
 
     def _straight(self, affine: Tensor, features: Tensor) -> Tensor:
         """Displacement of an affine map on the grid of the image that features were made of."""
@@ -143,7 +143,7 @@ class Fire(RegistrationNetwork):
         for own, other in ("ab", "ba"):
             network = self.transform_ab if own == "a" else self.transform_ba
             affine, nonrigid, through_affine = network(features[own], features[other])
-            full = enlarge(nonrigid, 4)
+            full = upsample_ddf(nonrigid, 4)
             ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
             moved[own] = [warp(images[own], field) for field in (ddf, affine_ddf)]
             result |= {
@@ -166,7 +166,7 @@ class Fire(RegistrationNetwork):
             names = ["synthesized", "synthesized_warped", "synthesized_affine", "registered", "registered_affine"]
             made = self._each(decoder, *sources, *encoded)
             result |= {f"{name}_{other}": image for name, image in zip(names, made, strict=True)}
-            cycle = compose(result[f"ddf_{own}{other}"], result[f"ddf_{other}{own}"])
+            cycle = compose_ddf(result[f"ddf_{own}{other}"], result[f"ddf_{other}{own}"])
             result[f"cycled_{own}"] = warp(images[own], cycle)
         made_b, made_a = self._each(self.encoder, result["synthesized_b"], result["synthesized_a"])
         result |= {"features_synthesized_b": made_b, "features_synthesized_a": made_a}
@@ -179,20 +179,20 @@ class Fire(RegistrationNetwork):
         return chunks
 
 
-def both_ways(network: nn.Module) -> nn.Module:
+def bidirectional(network: nn.Module) -> nn.Module:
     """A network whose ``forward`` gives the fields of both directions: what an inferer runs to have them at once.
 
     Args:
         network: ``Fire``, or one that was exported. One that gives a single direction, as an ONNX file does, is left
             as it is, with a warning.
     """
-    if hasattr(network, "both_ways"):
-        return _BothWays(network)
+    if hasattr(network, "bidirectional"):
+        return _Bidirectional(network)
     logger.warning("%s: gives one direction alone", getattr(network, "path", type(network).__name__))
     return network
 
 
-class _BothWays(nn.Module):
+class _Bidirectional(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
@@ -200,4 +200,4 @@ class _BothWays(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         """``(B, 2 n, *spatial)`` displacement in voxels, moving to fixed image and back."""
-        return torch.cat(self.network.both_ways(pair), dim=1)
+        return torch.cat(self.network.bidirectional(pair), dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regplugins.checks import boolean, choice
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression
-from regplugins.spatial import exponentiate, gradient_magnitude
+from regplugins.spatial import gradient_magnitude, integrate_velocity
 
 FUSIONS = ("gated", "average", "concat", "none")
 
@@ -125,4 +125,4 @@ class GatedDualBranch(RegistrationNetwork):
             fields.append(branch(inputs[k]))
         for fuse in self.fuse:
             fields[0] = fuse(fields[0], fields[1])
-        return [exponentiate(field, 7) for field in fields] if self.diffeomorphic else fields
+        return [integrate_velocity(field, 7) for field in fields] if self.diffeomorphic else fields

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.blocks import Regression
-from regplugins.spatial import enlarge
+from regplugins.spatial import upsample_ddf
 
 VARIANTS = ("multires", "no_pooling", "coarse")
 
@@ -115,4 +115,4 @@ class MultiResolutionFCN(RegistrationNetwork):
         return [self._full_size(fields[0]), *fields[1:]]
 
     def _full_size(self, ddf: Tensor) -> Tensor:
-        return enlarge(ddf, 4) if self.variant == "coarse" else ddf
+        return upsample_ddf(ddf, 4) if self.variant == "coarse" else ddf

@@ -13,7 +13,7 @@ from regplugins.spatial import identity_grid, warp
 
 # The rows of a matrix less the identity sum up to less than one: it is diagonally dominant, its determinant positive.
 # In 3-D that is 17 degrees, 0.7 to 1.3 times along an axis.
-_MOST = 0.9
+_MAX_DERIVATIVE = 0.9
 
 
 class AffineKeypoints(nn.Module):
@@ -49,7 +49,7 @@ class AffineKeypoints(nn.Module):
         self.window = 0.1
         # Of least squares, in squares of the image's largest size, for points that lie together.
         self.ridge = 1e-3
-        self.most = _MOST / spatial_dims
+        self.max_derivative = _MAX_DERIVATIVE / spatial_dims
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """
@@ -74,7 +74,7 @@ class AffineKeypoints(nn.Module):
         for axis in range(n):  # Gauss and Jordan; positive definite, hence without a search for pivots
             pivot = system[:, axis : axis + 1] / system[:, axis : axis + 1, axis : axis + 1]
             system = system - (system[:, :, axis : axis + 1] - identity[:, axis : axis + 1]) * pivot
-        change = system[:, :, n:].transpose(1, 2).clamp(-self.most, self.most)
+        change = system[:, :, n:].transpose(1, 2).clamp(-self.max_derivative, self.max_derivative)
         shift = targets.mean(dim=1) - middle.squeeze(1) - (change * middle).sum(dim=2)
         return torch.cat([identity + change, shift.unsqueeze(2)], dim=2)
 
@@ -120,7 +120,7 @@ class AffineRegression(nn.Module):
         nn.init.zeros_(self.parameters_of.bias)
         # How far the image is shifted at most, in units of its largest size.
         self.shift = 0.25
-        self.most = _MOST / spatial_dims
+        self.max_derivative = _MAX_DERIVATIVE / spatial_dims
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """
@@ -134,7 +134,7 @@ class AffineRegression(nn.Module):
         n = self.spatial_dims
         averages = self.localization(torch.cat([moving, fixed], dim=1)).float().flatten(2).mean(dim=2)
         bounded = torch.tanh(self.parameters_of(torch.relu(self.hidden(averages)))).view(-1, n, n + 1)
-        matrix = torch.eye(n, device=bounded.device) + self.most * bounded[:, :, :n]
+        matrix = torch.eye(n, device=bounded.device) + self.max_derivative * bounded[:, :, :n]
         return torch.cat([matrix, self.shift * bounded[:, :, n:]], dim=2)
 
 

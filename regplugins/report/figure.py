@@ -16,7 +16,7 @@ from torch import Tensor
 
 from regplugins.io import atomic
 from regplugins.metrics import thinned
-from regplugins.prealign.centers import otsu_threshold
+from regplugins.registration.centers import otsu_threshold
 from regplugins.report.canvas import Canvas
 from regplugins.report.fields import draw_folding, draw_grids, draw_volumes
 from regplugins.report.layout import Layout

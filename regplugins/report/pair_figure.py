@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regplugins.io.nifti import NIFTI_SUFFIXES
 from regplugins.report.figure import registration_figure
-from regplugins.report.summary import headline
+from regplugins.report.summary import headline_metrics
 from regplugins.spatial import Grid
 
 
@@ -22,7 +22,7 @@ def pair_figure(path: str | Path, pair: Mapping[str, Any]) -> None:
 
     Args:
         path: of the picture.
-        pair: as ``MeasurePaird`` leaves it.
+        pair: as ``EvaluatePaird`` leaves it.
     """
     grid = Grid.from_image(pair["fixed"])
     registration_figure(
@@ -41,7 +41,7 @@ def pair_figure(path: str | Path, pair: Mapping[str, Any]) -> None:
         folding_percent=pair["measures"]["folding_percent"],
         anatomical=grid.ndim == 3 or str(pair["paths"]["fixed"]).endswith(NIFTI_SUFFIXES),
         title=pair.get("name", ""),
-        subtitle=headline(pair["measures"]),
+        subtitle=headline_metrics(pair["measures"]),
         warnings=[_with_file_names(message, pair["paths"]) for message in pair.get("warnings", [])],
     )
 

@@ -46,7 +46,7 @@ def pair_report(
 
     Args:
         name: of the pair.
-        measures: what :class:`regplugins.report.measure.MeasurePaird` found.
+        measures: what :class:`regplugins.transforms.evaluate.EvaluatePaird` found.
         seconds: by stage.
         inputs: path of each file (or DICOM folder) that was read, by its key ("fixed", "moving", ...).
         weights: file of the network's weights; None for a method without.
@@ -110,17 +110,17 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     row |= {measure: report.get(measure) for measure in _OF_THE_FIELD}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
-        row[f"both_ways_{statistic}"] = _look_up(report, "both_ways_mm", statistic)
+        row[f"cycle_consistency_{statistic}"] = _look_up(report, "cycle_consistency_mm", statistic)
     for when, scores in report.get("motion", {}).items():
         row |= {f"{score}_{when}": value for score, value in scores.items()}
     return row | {"seconds": _look_up(report, "seconds", "total")}
 
 
-def headline(measures: Mapping[str, Any]) -> str:
+def headline_metrics(measures: Mapping[str, Any]) -> str:
     """The key figures of a pair in a line, for the head of its picture.
 
     Args:
-        measures: of :class:`regplugins.report.measure.MeasurePaird`, or a report that holds them.
+        measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`, or a report that holds them.
     """
     row = _finite(summary_row(measures))
     parts = []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from regplugins.prealign.centers import otsu_threshold
+from regplugins.registration.centers import otsu_threshold
 from regplugins.report.panels import window
 
 Window = tuple[float, float]

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from monai.apps import download_url
 
+from regplugins.io import sha256
 from regplugins.io.files import PathLike, atomic, existing, output_folder, read_json
-from regplugins.report import sha256
 from regplugins.sharing.contents import LARGE_FILES, archive_fault, belongs, part_of, size_fault
 
 _METADATA = "configs/metadata.json"

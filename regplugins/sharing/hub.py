@@ -11,8 +11,8 @@ from typing import Any
 
 from monai.utils import optional_import
 
+from regplugins.io import sha256
 from regplugins.io.files import PathLike, read_json
-from regplugins.report import sha256
 from regplugins.sharing.archive import pack, unpack
 
 huggingface_hub, _has_hub = optional_import("huggingface_hub")

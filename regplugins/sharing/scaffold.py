@@ -16,9 +16,8 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from regplugins.data import RandomWarp
-from regplugins.io import atomic, atomic_folder, output_folder, read_json, write_image
+from regplugins.io import atomic, atomic_folder, output_folder, read_json, sha256, write_image
 from regplugins.io.files import PathLike
-from regplugins.report import sha256
 from regplugins.spatial import Grid, resample, resample_labels
 
 TEMPLATE = "bundles/hippocampus_mr_multires_fcn"

@@ -8,16 +8,16 @@ World coordinates are RAS+ millimeters. Displacement fields in voxels ("DDF") ar
 from __future__ import annotations
 
 from regplugins.spatial.coarsening import coarsened, coarsening_error
-from regplugins.spatial.ddf import compose, enlarge, exponentiate, jacobian_determinant
+from regplugins.spatial.ddf import compose_ddf, integrate_velocity, jacobian_determinant, upsample_ddf
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.inversion import invert
-from regplugins.spatial.padding import center, crop, pad_to_multiple
-from regplugins.spatial.pyramid import half_resolution
-from regplugins.spatial.resample import averaged, onto_grid, overlap, resample, resample_labels
+from regplugins.spatial.inversion import invert_ddf
+from regplugins.spatial.padding import center_crop_or_pad, crop, pad_to_multiple
+from regplugins.spatial.pyramid import downsample
+from regplugins.spatial.resample import block_mean, overlap, resample, resample_labels, resample_to_grid
 from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
-from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
+from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform
 from regplugins.spatial.warp import identity_grid, warp, warp_middle
 
 __all__ = [
@@ -25,29 +25,29 @@ __all__ = [
     "CompositeTransform",
     "DisplacementField",
     "Grid",
-    "Transform",
-    "averaged",
-    "center",
+    "SpatialTransform",
+    "block_mean",
+    "center_crop_or_pad",
     "coarsened",
     "coarsening_error",
-    "compose",
+    "compose_ddf",
     "crop",
-    "enlarge",
-    "exponentiate",
+    "downsample",
     "gradient_magnitude",
-    "half_resolution",
     "identity_grid",
-    "invert",
+    "integrate_velocity",
+    "invert_ddf",
     "jacobian_determinant",
-    "onto_grid",
     "overlap",
     "pad_to_multiple",
     "resample",
     "resample_labels",
+    "resample_to_grid",
     "rigid_parameters",
     "rigid_transform",
     "spline_basis",
     "spline_values",
+    "upsample_ddf",
     "warp",
     "warp_middle",
 ]

@@ -15,7 +15,7 @@ from regplugins.spatial.padding import crop
 from regplugins.spatial.warp import warp
 
 
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
+def compose_ddf(outer: Tensor, inner: Tensor) -> Tensor:
     """Displacement of the map that applies ``inner`` first, then ``outer``: ``inner(x) + outer(x + inner(x))``.
 
     Args:
@@ -28,7 +28,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return inner + warp(outer, inner)
 
 
-def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
+def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
     """Integrate a stationary velocity field over unit time by scaling and squaring (Arsigny et al., MICCAI 2006).
 
     Args:
@@ -45,11 +45,11 @@ def exponentiate(velocity: Tensor, steps: int = 7) -> Tensor:
         raise ValueError(f"steps must not be negative, got {steps}")
     ddf = velocity / 2**steps
     for _ in range(steps):
-        ddf = compose(ddf, ddf)
+        ddf = compose_ddf(ddf, ddf)
     return ddf
 
 
-def enlarge(ddf: Tensor, factor: int) -> Tensor:
+def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
     """Interpolate a field linearly onto a finer grid: voxel ``i`` of the coarse one lies on voxel ``factor * i``.
 
     Args:

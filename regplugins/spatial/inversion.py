@@ -26,7 +26,7 @@ _DAMPING = 1e-2
 _DAMPING_FACTOR = 10.0
 
 
-def invert(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
+def invert_ddf(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
     """Invert a displacement field by fixed-point iteration (Chen et al., Medical Physics 2008) and Newton steps.
 
     The fixed-point step is ``v <- v - (v + u(x + v))``, the last term divided by the field's mean Jacobian, so that a

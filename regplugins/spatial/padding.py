@@ -29,7 +29,7 @@ def crop(image: Tensor, shape: list[int]) -> Tensor:
     return image
 
 
-def center(image: Tensor, shape: list[int]) -> Tensor:
+def center_crop_or_pad(image: Tensor, shape: list[int]) -> Tensor:
     """The middle of an image ``(B, C, *spatial)``, of a shape that leaves as much on either side."""
     for axis, size in enumerate(shape):
         image = image.narrow(axis + 2, (image.shape[axis + 2] - size) // 2, size)

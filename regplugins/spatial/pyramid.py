@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def half_resolution(image: Tensor) -> Tensor:
+def downsample(image: Tensor) -> Tensor:
     """Average over 3 voxels an axis, every second voxel kept: voxel ``i`` of the result lies on voxel ``2 i``, as max
-    pooling and ``enlarge`` have it.
+    pooling and ``upsample_ddf`` have it.
 
     Args:
         image: ``(B, C, *spatial)``, 2-D or 3-D.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.interpolation import interpolate_labels, interpolate_linear, interpolate_nearest
-from regplugins.spatial.transforms import AffineTransform, Transform, slabs
+from regplugins.spatial.transforms import AffineTransform, SpatialTransform, slabs
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -27,7 +27,7 @@ def resample(
     image: Tensor,
     source: Grid,
     target: Grid,
-    transform: Transform | None = None,
+    transform: SpatialTransform | None = None,
     mode: str = "linear",
     fill: float | None = 0.0,
 ) -> Tensor:
@@ -59,7 +59,7 @@ def resample(
     raise ValueError(f"mode must be 'linear' or 'nearest', got {mode!r}")
 
 
-def onto_grid(image: MetaTensor, target: Grid, transform: Transform | None = None) -> Tensor:
+def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
     """Resample an image for a network: averaged first where the target is much coarser, continued from its border
     outside.
 
@@ -71,7 +71,7 @@ def onto_grid(image: MetaTensor, target: Grid, transform: Transform | None = Non
     Returns:
         ``(1, *target.shape)`` float32.
     """
-    values, source = averaged(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
+    values, source = block_mean(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
     return resample(values, source, target, transform, fill=None)
 
 
@@ -79,7 +79,7 @@ def _real(image: Tensor) -> Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def averaged(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
+def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
     """Average an image in blocks of as many voxels as fit into one of a given size. Without it a 0.5 mm scan would be
     sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
 
@@ -103,13 +103,13 @@ def averaged(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
     return values, Grid(tuple(values.shape[1:]), grid.affine @ step)
 
 
-def overlap(target: Grid, source: Grid, transform: Transform) -> bool:
+def overlap(target: Grid, source: Grid, transform: SpatialTransform) -> bool:
     """Whether any voxel of ``target`` lands in the field of view of ``source``: if none does, nothing is resampled."""
     return any(bool(source.contains(transform.map_grid(target, rows)).any()) for rows in slabs(target.shape))
 
 
 def resample_labels(
-    label: Tensor, source: Grid, target: Grid, transform: Transform | None = None, mode: str = "nearest"
+    label: Tensor, source: Grid, target: Grid, transform: SpatialTransform | None = None, mode: str = "nearest"
 ) -> Tensor:
     """Resample a label map onto a grid; what lies outside it becomes 0.
 
@@ -140,7 +140,7 @@ def _resample(
     image: Tensor,
     source: Grid,
     target: Grid,
-    transform: Transform | None,
+    transform: SpatialTransform | None,
     fill: float | None,
     interpolate: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from regplugins.spatial.ddf import compose
+from regplugins.spatial.ddf import compose_ddf
 from regplugins.spatial.grid import Grid, apply_affine, lattice
 from regplugins.spatial.interpolation import interpolate_along_axes, interpolate_linear
-from regplugins.spatial.inversion import invert
+from regplugins.spatial.inversion import invert_ddf
 
 _SLAB_POINTS = 2**18
 
@@ -29,7 +29,7 @@ def slabs(shape: Sequence[int]) -> Iterator[slice]:
         yield slice(start, min(start + rows, shape[0]))
 
 
-class Transform(ABC):
+class SpatialTransform(ABC):
     """A map of points ``(..., n)``, RAS+ mm, of an ``n``-dimensional world."""
 
     @property
@@ -42,13 +42,13 @@ class Transform(ABC):
         """Map points ``(..., n)``, RAS+ mm; their type and device are kept."""
 
     @abstractmethod
-    def inverse(self) -> Transform:
+    def inverse(self) -> SpatialTransform:
         """The transform that undoes this one."""
 
-    def __invert__(self) -> Transform:
+    def __invert__(self) -> SpatialTransform:
         return self.inverse()
 
-    def __matmul__(self, inner: Transform) -> Transform:
+    def __matmul__(self, inner: SpatialTransform) -> SpatialTransform:
         parts = CompositeTransform([self, inner])
         return parts.transforms[0] if len(parts.transforms) == 1 else parts
 
@@ -65,7 +65,7 @@ class Transform(ABC):
         return DisplacementField(vectors, grid)
 
 
-class AffineTransform(Transform):
+class AffineTransform(SpatialTransform):
     """``p -> A p + t``.
 
     Args:
@@ -89,7 +89,7 @@ class AffineTransform(Transform):
         return cls(torch.eye(ndim + 1, dtype=torch.float64))
 
     @classmethod
-    def fitted(cls, transform: Transform, grid: Grid) -> AffineTransform:
+    def fitted(cls, transform: SpatialTransform, grid: Grid) -> AffineTransform:
         """The affine transform nearest to another one in the corners of a grid: itself, if that is affine."""
         ends = [torch.tensor([0.0, size - 1.0], dtype=torch.float64) for size in grid.shape]
         corners = grid.index_to_world(torch.cartesian_prod(*ends))
@@ -112,7 +112,7 @@ class AffineTransform(Transform):
         return lattice(grid.shape, self.matrix @ grid.affine, rows, device)
 
 
-class DisplacementField(Transform):
+class DisplacementField(SpatialTransform):
     """``p -> p + u(p)``; ``u`` is linearly interpolated between a grid's voxels and continues from its border outside.
 
     Args:
@@ -183,12 +183,12 @@ class DisplacementField(Transform):
         """
         forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
         target = grid or self.grid
-        inverse, _ = invert(forward)
-        left = _apply_linear(target.affine, compose(forward, inverse)[0])
+        inverse, _ = invert_ddf(forward)
+        left = _apply_linear(target.affine, compose_ddf(forward, inverse)[0])
         return DisplacementField(_apply_linear(target.affine, inverse[0]), target, left.norm(dim=0))
 
 
-class CompositeTransform(Transform):
+class CompositeTransform(SpatialTransform):
     """Several transforms one after the other, the first listed outermost: ``CompositeTransform([A, B])(p) = A(B(p))``.
 
     Args:
@@ -198,18 +198,18 @@ class CompositeTransform(Transform):
         ValueError: none are given, or they are of different dimension.
     """
 
-    def __init__(self, transforms: Sequence[Transform]) -> None:
+    def __init__(self, transforms: Sequence[SpatialTransform]) -> None:
         dimensions = [transform.ndim for transform in transforms]
         if len(set(dimensions)) != 1:
             raise ValueError(f"expected transforms of one dimension, got dimensions {dimensions}")
-        flat: list[Transform] = []
+        flat: list[SpatialTransform] = []
         for transform in transforms:
             for part in transform.transforms if isinstance(transform, CompositeTransform) else [transform]:
                 if flat and isinstance(flat[-1], AffineTransform) and isinstance(part, AffineTransform):
                     flat[-1] = AffineTransform(flat[-1].matrix @ part.matrix)
                 else:
                     flat.append(part)
-        self.transforms: tuple[Transform, ...] = tuple(flat)
+        self.transforms: tuple[SpatialTransform, ...] = tuple(flat)
 
     @property
     def ndim(self) -> int:

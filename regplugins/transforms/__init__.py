@@ -3,44 +3,44 @@
 
 from __future__ import annotations
 
-from regplugins.transforms.carry import CarryPaird, ReturnPaird, ReturnRigidPaird
-from regplugins.transforms.load import LoadPaird, LoadVolumesd
-from regplugins.transforms.modality import (
-    MODALITIES,
-    Identifier,
-    OntoModalityGridd,
-    OrderPaird,
-    RandIntensitiesd,
-    RandTissuesd,
-)
-from regplugins.transforms.pair import MeetPaird, initial_of
-from regplugins.transforms.register import ApplyRegistrationd, Registerd
-from regplugins.transforms.reverse import ReversePaird
-from regplugins.transforms.synthesis import SynthesizePaird
-from regplugins.transforms.training import (
-    AverageVolumed,
-    LabelChannelsd,
-    OntoNetworkGridd,
+from regplugins.transforms.apply import ApplyDDFPaird, ApplyRigidPaird, ApplyTransformPaird
+from regplugins.transforms.augment import (
     RandFieldOfViewd,
+    RandIntensitiesd,
     RandMotionPaird,
     RandPatchPaird,
     RandSlicePaird,
+    RandTissuesd,
     RandWarpPaird,
 )
+from regplugins.transforms.evaluate import EvaluatePaird
+from regplugins.transforms.load import LoadPaird, LoadVolumesd
+from regplugins.transforms.modality import (
+    MODALITIES,
+    ModalityClassifier,
+    OrderModalitiesd,
+    ResampleToModalityGridd,
+)
+from regplugins.transforms.registerd import ApplyRegistrationd, Registerd
+from regplugins.transforms.resample import ResamplePaird, initial_of
+from regplugins.transforms.save import SavePaird
+from regplugins.transforms.swap import SwapPaird
+from regplugins.transforms.synthesis import SynthesizePaird
+from regplugins.transforms.volumes import AverageVolumed, LabelChannelsd, ResampleToGridd
 
 __all__ = [
     "MODALITIES",
+    "ApplyDDFPaird",
     "ApplyRegistrationd",
+    "ApplyRigidPaird",
+    "ApplyTransformPaird",
     "AverageVolumed",
-    "CarryPaird",
-    "Identifier",
+    "EvaluatePaird",
     "LabelChannelsd",
     "LoadPaird",
     "LoadVolumesd",
-    "MeetPaird",
-    "OntoModalityGridd",
-    "OntoNetworkGridd",
-    "OrderPaird",
+    "ModalityClassifier",
+    "OrderModalitiesd",
     "RandFieldOfViewd",
     "RandIntensitiesd",
     "RandMotionPaird",
@@ -49,9 +49,11 @@ __all__ = [
     "RandTissuesd",
     "RandWarpPaird",
     "Registerd",
-    "ReturnPaird",
-    "ReturnRigidPaird",
-    "ReversePaird",
+    "ResamplePaird",
+    "ResampleToGridd",
+    "ResampleToModalityGridd",
+    "SavePaird",
+    "SwapPaird",
     "SynthesizePaird",
     "initial_of",
 ]

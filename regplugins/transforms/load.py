@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from monai.transforms import Transform
 
-from regplugins.data.volumes import load_image, load_label, load_mask
 from regplugins.io import landmarks_outside, read_landmarks, read_transform
+from regplugins.io.images import load_image, load_label, load_mask
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn

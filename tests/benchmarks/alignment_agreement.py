@@ -20,12 +20,11 @@ from pathlib import Path
 
 import fire
 import torch
-from peers_prealign import METHODS
+from peers_alignment import METHODS
 
-from regplugins.data import load_image
-from regplugins.io import read_transform, write_image, write_transform
-from regplugins.prealign import Volume, initial_transform
-from regplugins.prealign.centers import weighted_foreground
+from regplugins.io import load_image, read_transform, write_image, write_transform
+from regplugins.registration import Volume, initial_transform
+from regplugins.registration.centers import weighted_foreground
 from regplugins.spatial import AffineTransform, Grid
 
 

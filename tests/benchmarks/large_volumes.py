@@ -20,8 +20,7 @@ import fire
 import numpy as np
 import torch
 
-from regplugins.data import load_image
-from regplugins.io import write_image
+from regplugins.io import load_image, write_image
 from regplugins.spatial import Grid, resample
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -26,18 +26,19 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
-from peers_prealign import METHODS as RIGID  # beside this script
+from peers_alignment import METHODS as RIGID  # beside this script
 from torch import Tensor
 
 from regplugins.data import ordered_pairs, read_datalist
+from regplugins.handlers import SummaryTable
 from regplugins.io import read_chain, read_displacement, write_image, write_transform
 from regplugins.metrics import inverse_consistency_error, sample_points
-from regplugins.report import MeasurePaird, SummaryTable, json_text
+from regplugins.report import json_text
 from regplugins.report.table import summarize
-from regplugins.spatial import DisplacementField, Grid, Transform, onto_grid, pad_to_multiple
-from regplugins.transforms import CarryPaird, LoadPaird, Registerd
-from regplugins.transforms.pair import initial_of, normalize
-from regplugins.transforms.reverse import exchange
+from regplugins.spatial import DisplacementField, Grid, SpatialTransform, pad_to_multiple, resample_to_grid
+from regplugins.transforms import ApplyTransformPaird, EvaluatePaird, LoadPaird, Registerd
+from regplugins.transforms.resample import initial_of, normalize
+from regplugins.transforms.swap import swap_pair
 from regplugins.transforms.timing import stage
 
 _THREADS = 2
@@ -62,7 +63,7 @@ class Run:
         return [round(self.effort * count) for count in iterations]
 
 
-Method = Callable[[dict[str, Any], Run], Transform]
+Method = Callable[[dict[str, Any], Run], SpatialTransform]
 
 
 def main(
@@ -74,7 +75,7 @@ def main(
     pairs: int = 200,
     first: int | None = None,
     motion: bool = False,
-    both_ways: bool = False,
+    bidirectional: bool = False,
     effort: float = 1.0,
     device: str = "cpu",
 ) -> None:
@@ -89,8 +90,7 @@ def main(
         pairs: how many are made of images.
         first: only so many of them.
         motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.
-        both_ways: register with fixed and moving exchanged, too, and measure that way and how far a point is from home
-            after the way there and back.
+        bidirectional: register with fixed and moving swapped, too, and measure that and the cycle consistency.
         effort: factor of every method's numbers of iterations, but for those of the affine step of ``same_modality``.
         device: where those that can (this package's, ConvexAdam, FireANTs) compute; the others use the CPU.
     """
@@ -99,9 +99,9 @@ def main(
     records = read_datalist(Path(dataset_dir) / "datalist.json", section)
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
-    measure = MeasurePaird(motion)
+    measure = EvaluatePaird(motion)
     settings = Run(effort, device)
-    engine = Engine(lambda _, record: judged(record, METHODS[method], init, settings, measure, both_ways))
+    engine = Engine(lambda _, record: judged(record, METHODS[method], init, settings, measure, bidirectional))
     table = SummaryTable(Path(output_dir) / "metrics.csv", Path(output_dir) / "summary.json", by_label=True)
     table.attach(engine)
     ProgressBar(persist=True).attach(engine)
@@ -111,26 +111,26 @@ def main(
 
 
 def judged(
-    record: dict[str, str], method: Method, init: str, run: Run, measure: MeasurePaird, both_ways: bool
+    record: dict[str, str], method: Method, init: str, run: Run, measure: EvaluatePaird, bidirectional: bool
 ) -> dict[str, Any]:
     """Register one pair and measure it as evaluate.json does."""
     pair = LoadPaird()(record)
     with stage(pair, "init"):
         pair["initial"] = initial_of(pair, init)
     there = method(pair, run)
-    found = CarryPaird(there, start=pair["initial"])(pair)
-    if both_ways:
-        other = exchange(pair) | {"initial": pair["initial"].inverse(), "seconds": {}}
+    found = ApplyTransformPaird(there, start=pair["initial"])(pair)
+    if bidirectional:
+        other = swap_pair(pair) | {"initial": pair["initial"].inverse(), "seconds": {}}
         back = method(other, run)
-        found["reverse"] = measure(CarryPaird(back, start=other["initial"])(other))
+        found["backward"] = measure(ApplyTransformPaird(back, start=other["initial"])(other))
         mask = pair["fixed_mask"].as_tensor() if "fixed_mask" in pair else None
         points = sample_points(Grid.from_image(pair["fixed"]), mask=mask)
-        found["both_ways"] = inverse_consistency_error(there, back, points, Grid.from_image(pair["moving"]))
+        found["cycle_error"] = inverse_consistency_error(there, back, points, Grid.from_image(pair["moving"]))
     return measure(found)
 
 
 def _regplugins(preset: str) -> Method:
-    def register(pair: dict[str, Any], run: Run) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         parser = ConfigParser()
         parser.read_config([_BUNDLE / "inference.json", _BUNDLE / f"{preset}.json"])
         parser["spacing"] = spacing = float(min(Grid.from_image(pair["fixed"]).spacing))
@@ -142,14 +142,14 @@ def _regplugins(preset: str) -> Method:
             write_transform(pair["initial"], start)
             step = Registerd("fixed", "moving", optimizer, spacing=spacing, init=str(start), device=run.device)
             with stage(pair, "network"):
-                found: Transform = step(pair)["transform"]
+                found: SpatialTransform = step(pair)["transform"]
         return found
 
     return register
 
 
-def _rigid(register: Callable[[str, str], Transform]) -> Method:
-    def registered(pair: dict[str, Any], run: Run) -> Transform:
+def _rigid(register: Callable[[str, str], SpatialTransform]) -> Method:
+    def registered(pair: dict[str, Any], run: Run) -> SpatialTransform:
         with stage(pair, "network"):
             return register(pair["paths"]["fixed"], pair["paths"]["moving"])
 
@@ -162,11 +162,15 @@ def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor
     # By an even number more, so that the voxels stay where they are.
     shape = [size if size >= least else least + (size - least) % 2 for size in grid.shape]
     grid = grid.resized(grid.spacing.tolist(), shape)
-    return normalize(onto_grid(pair["fixed"], grid)), normalize(onto_grid(pair["moving"], grid, pair["initial"])), grid
+    return (
+        normalize(resample_to_grid(pair["fixed"], grid)),
+        normalize(resample_to_grid(pair["moving"], grid, pair["initial"])),
+        grid,
+    )
 
 
 def _ants(kind: str = "SyN", matched: bool = False, **options: Any) -> Method:
-    def register(pair: dict[str, Any], run: Run) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         import ants
 
         fixed, moving = (ants.image_read(pair["paths"][side]) for side in ("fixed", "moving"))
@@ -191,7 +195,7 @@ def _ants(kind: str = "SyN", matched: bool = False, **options: Any) -> Method:
     return register
 
 
-def _convexadam(pair: dict[str, Any], run: Run) -> Transform:
+def _convexadam(pair: dict[str, Any], run: Run) -> SpatialTransform:
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
     fixed, moving, grid = _on_fixed_grid(pair)
@@ -218,7 +222,7 @@ def _itk_images(pair: dict[str, Any], folder: str, least: int = 1) -> list[Any]:
 
 
 def _greedy(metric: str) -> Method:
-    def register(pair: dict[str, Any], run: Run) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         import SimpleITK as sitk
         from picsl_greedy import Greedy3D
 
@@ -238,7 +242,7 @@ def _greedy(metric: str) -> Method:
 
 
 def _dipy(metric: str) -> Method:
-    def register(pair: dict[str, Any], run: Run) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         from dipy.align import imwarp, metrics
 
         fixed, moving, grid = _on_fixed_grid(pair)
@@ -255,7 +259,7 @@ def _dipy(metric: str) -> Method:
 
 
 def _fireants(metric: str) -> Method:
-    def register(pair: dict[str, Any], run: Run) -> Transform:
+    def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         from fireants.io.image import BatchedImages, Image
         from fireants.registration.greedy import GreedyRegistration
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import fire
 
-from regplugins.data import RandomWarp, load_image, load_label, read_datalist
-from regplugins.data.brain_pairs import write_warped
-from regplugins.data.pair_writer import PairWriter
-from regplugins.io import write_image
-from regplugins.spatial import Grid, onto_grid
+from regplugins.data import RandomWarp, read_datalist
+from regplugins.datasets.brain_pairs import write_warped
+from regplugins.datasets.pair_writer import PairWriter
+from regplugins.io import load_image, load_label, write_image
+from regplugins.spatial import Grid, resample_to_grid
 
 MOTION = RandomWarp(8.0, (24.0, 48.0), rotation=0.0, translation=0.0, scaling=0.0)
 
@@ -38,7 +38,7 @@ def main(source: str, output_dir: str) -> None:
         image = load_image(record["image"])
         grid = Grid.from_image(image)
         moved = target / f"{record['subject']}_ES.nii.gz"
-        write_image(onto_grid(image, grid, MOTION.set_random_state(number)(grid)), grid, moved)
+        write_image(resample_to_grid(image, grid, MOTION.set_random_state(number)(grid)), grid, moved)
         for phase, path in (("ED", record["image"]), ("ES", str(moved))):
             training.append({"image": path, "subject": record["subject"], "sequence": phase})
     sections = {"training": training}

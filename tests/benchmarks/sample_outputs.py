@@ -35,11 +35,14 @@ VARIANTS: dict[str, dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
         "default": ((), {}),
         "average": ((), {"weights": "average", "network_def#fusion": "average"}),
         "refine_field": (("refine",), {}),
-        "refine_weights": (("refine",), {"refine": "weights"}),
     },
     "brain_mr_dual_supervision": {"default": ((), {}), "refine_field": (("refine",), {})},
     "brain_mr_fire": {"default": ((), {}), "refine_field": (("refine",), {})},
-    "head_ct_mr_rigid": {"default": ((), {}), "network": ((), {"polish": False}), "auto": ((), {"order": "auto"})},
+    "head_ct_mr_rigid": {
+        "default": ((), {}),
+        "network": ((), {"refine_rigid": False}),
+        "auto": ((), {"order": "auto"}),
+    },
     "any_modality_optimization": {
         "default": ((), {}),
         "symmetric": ((), {"symmetric": True}),

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from regplugins.data.brain_pairs import STRONG
+from regplugins.datasets.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import Fire, GatedDualBranch, MultiResolutionFCN, NoDeformation, RigidCNN, ValidUNet
+from regplugins.networks import Fire, GatedDualBranch, IdentityNetwork, MultiResolutionFCN, RigidCNN, ValidUNet
 from tests.bundles.datasets import brain_sequences, labeled_warps, moved_heads
 
 
@@ -173,15 +173,15 @@ HEADS = TrainedCase(
     similarity="mutual_information",
     gain=0.02,
     # The exact answer would hide what the network's is; but where a start is good, the network alone may lose it.
-    quick={"polish": False},
-    careful={"polish": True},
+    quick={"refine_rigid": False},
+    careful={"refine_rigid": True},
     kept=0.95,
     sample_init="fov",
 )
 
 ANY_MODALITY = BundleCase(
     name="any_modality_optimization",
-    network=NoDeformation,
+    network=IdentityNetwork,
     stride=1,
     similarity="mutual_information",
     gain=0.08,

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regplugins.data import RandomWarp, load_image, load_label
-from regplugins.io import write_displacement, write_image, write_transform
-from regplugins.spatial import DisplacementField, Grid, onto_grid, resample, resample_labels
+from regplugins.data import RandomWarp
+from regplugins.io import load_image, load_label, write_displacement, write_image, write_transform
+from regplugins.spatial import DisplacementField, Grid, resample, resample_labels, resample_to_grid
 
 
 def labeled_warps(bundle: Path, folder: Path) -> None:
@@ -45,7 +45,7 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     for subject, sequence, other in (("fixed", "t1", "t2"), ("moving", "t2", "t1")):
         image = load_image(bundle / f"sample/{subject}.nii.gz")
         grid = Grid.from_image(image).canonical().resized([4.0] * 3)
-        values = onto_grid(image, grid)
+        values = resample_to_grid(image, grid)
         brain = {sequence: values, other: _other_contrast(values)}
         paths = {key: folder / f"{subject}_{key}.nii.gz" for key in brain}
         for key, path in paths.items():
@@ -75,7 +75,7 @@ def moved_heads(bundle: Path, folder: Path) -> None:
     """The sample's T1 at 4 mm, and the same in another contrast in the place of a CT, turned and shifted."""
     image = load_image(bundle / "sample/fixed.nii.gz")
     grid = Grid.from_image(image).canonical().resized([4.0] * 3)
-    head = {"t1": onto_grid(image, grid)}
+    head = {"t1": resample_to_grid(image, grid)}
     head["ct"] = _other_contrast(head["t1"])
     sections: dict[str, list[dict[str, str]]] = {"training": []}
     for key, values in head.items():
@@ -88,7 +88,9 @@ def moved_heads(bundle: Path, folder: Path) -> None:
         for number in range(2):
             name, truth = f"{section}_{number}", motions.affine(grid)
             write_image(
-                onto_grid(load_image(folder / "ct.nii.gz"), grid, truth.inverse()), grid, folder / f"{name}.nii.gz"
+                resample_to_grid(load_image(folder / "ct.nii.gz"), grid, truth.inverse()),
+                grid,
+                folder / f"{name}.nii.gz",
             )
             write_transform(truth, folder / f"{name}.mat")
             pair = {

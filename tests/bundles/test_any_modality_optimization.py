@@ -65,8 +65,8 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
             {"regularization": {"_target_": f"{LOSSES}.SquaredGradientLoss"}, "regularization_weight": 0.15},
             {"regularization": "SquaredGradientLoss()"},
         ),
-        ({"model": {"_target_": "regplugins.optimization.Velocity"}}, {"model": "Velocity("}),
-        ({"model": {"_target_": "regplugins.optimization.BSpline", "distance": 4}}, {"model": "distance=4)"}),
+        ({"model": {"_target_": "regplugins.registration.Velocity"}}, {"model": "Velocity("}),
+        ({"model": {"_target_": "regplugins.registration.BSplineField", "distance": 4}}, {"model": "distance=4)"}),
         (
             {
                 "similarity": [

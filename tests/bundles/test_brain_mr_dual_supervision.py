@@ -104,7 +104,7 @@ class TestTraining:
         assert group["lr"] == pytest.approx(0.01 / 4)
 
     def test_similarity_where_there_is_a_field_only(self, train, tmp_path):
-        assert train(tmp_path, max_epochs=1, region="field")["iteration"] == 2
+        assert train(tmp_path, max_epochs=1, similarity_region="field")["iteration"] == 2
 
     def test_stops_early(self, train, tmp_path):
         """Without learning no validation is better than the first."""

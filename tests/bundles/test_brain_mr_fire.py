@@ -16,8 +16,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from regplugins.checks import first_cause
-from regplugins.data import RandomWarp, load_image, read_datalist
-from regplugins.io import write_image
+from regplugins.data import RandomWarp, read_datalist
+from regplugins.io import load_image, write_image
 from regplugins.losses.fire import TERMS
 from regplugins.spatial import Grid, resample
 from tests.bundles.cases import FIRE, TrainedCase
@@ -84,7 +84,7 @@ class TestTraining:
         output = tmp_path / "pair"
         run("inference", "slices", output_dir=str(output), init="none", **shown, **SLICES, channels=4, **evaluation)
         assert nib.load(output / "transform_1Warp.nii.gz").shape[-1] == 2
-        assert (output / "reverse/transform_1Warp.nii.gz").exists()
+        assert (output / "backward/transform_1Warp.nii.gz").exists()
 
     def test_phases_of_a_heart_cycle_in_one_modality(self, slices, run, tmp_path):
         """Warped slices stand for the phases: one contrast, and a smooth warp between them."""
@@ -127,14 +127,14 @@ class TestEvaluation:
     def test_both_directions_start_at_the_same_distance(self, rows):
         """The warps are small: their inverses are about as long."""
         for row in rows["both"]:
-            there, back = (float(row[f"{way}endpoint_error_mean_before"]) for way in ("", "reverse_"))
+            there, back = (float(row[f"{way}endpoint_error_mean_before"]) for way in ("", "backward_"))
             assert there == pytest.approx(back, rel=0.1)
-            assert row["both_ways_mean"] != ""
+            assert row["cycle_consistency_mean"] != ""
 
     def test_the_affine_part_alone_does_not_bend(self, rows):
         for row in rows["affine"]:
             assert float(row["sd_log_jacobian"]) == pytest.approx(0, abs=1e-3)
-            there, back = (float(row[f"{way}mean_jacobian"]) for way in ("", "reverse_"))
+            there, back = (float(row[f"{way}mean_jacobian"]) for way in ("", "backward_"))
             assert there > 0
             # What the shipped network finds there and back are nearly inverses.
             assert there * back == pytest.approx(1, abs=0.1)
@@ -144,7 +144,7 @@ class TestEvaluation:
 class TestInference:
     def test_both_directions_are_written(self, bundle, registered):
         """ITK makes of the other direction's transforms what lies beside them."""
-        folder = registered / "reverse"
+        folder = registered / "backward"
         fixed, moving = (
             sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz"), sitk.sitkFloat32) for n in ("moving", "fixed")
         )
@@ -155,10 +155,10 @@ class TestInference:
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
         assert (np.abs(itk - ours) < 0.05 * ours.max()).mean() > 0.995
         report = json.loads((registered / "report.json").read_text())
-        assert report["both_ways_mm"]["mean"] < 3
-        reverse = json.loads((folder / "report.json").read_text())
-        assert reverse["inputs"]["fixed"]["path"] == report["inputs"]["moving"]["path"]
-        assert report["reverse"]["similarity"] == reverse["similarity"]
+        assert report["cycle_consistency_mm"]["mean"] < 3
+        backward = json.loads((folder / "report.json").read_text())
+        assert backward["inputs"]["fixed"]["path"] == report["inputs"]["moving"]["path"]
+        assert report["backward"]["similarity"] == backward["similarity"]
 
     def test_an_exported_network_gives_the_part_that_it_was_exported_with(self, bundle, aligned, run, tmp_path):
         monai.bundle.ckpt_export(

@@ -23,8 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from regplugins.__main__ import main
 from regplugins.checks import first_cause
-from regplugins.data import load_image
-from regplugins.io import read_chain
+from regplugins.io import load_image, read_chain
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
 from tests.bundles.cases import FIRE, REFINED, TRAINED, TrainedCase

@@ -37,12 +37,14 @@ class TestTransform:
 
     def test_polish_is_reported_beside_the_networks_answer(self, bundle, run, tmp_path):
         reports = {}
-        for polish in (True, False):
-            run("inference", output_dir=str(tmp_path / str(polish)), polish=polish)
-            reports[polish] = json.loads((tmp_path / str(polish) / "report.json").read_text())
-        assert reports[False]["polish_mm"] == {"mean": 0, "p95": 0}
-        assert reports[True]["polish_mm"]["mean"] > 0
-        information = {polish: report["similarity"]["mutual_information"] for polish, report in reports.items()}
+        for refine_rigid in (True, False):
+            run("inference", output_dir=str(tmp_path / str(refine_rigid)), refine_rigid=refine_rigid)
+            reports[refine_rigid] = json.loads((tmp_path / str(refine_rigid) / "report.json").read_text())
+        assert reports[False]["refine_rigid_mm"] == {"mean": 0, "p95": 0}
+        assert reports[True]["refine_rigid_mm"]["mean"] > 0
+        information = {
+            refine_rigid: report["similarity"]["mutual_information"] for refine_rigid, report in reports.items()
+        }
         assert information[True]["network"] == pytest.approx(information[False]["after"])
         assert information[True]["after"] > information[True]["network"] > information[True]["before"]
 
@@ -57,7 +59,7 @@ class TestTransform:
         motion[:3, 3] += center - motion[:3, :3] @ center
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), motion @ image.affine), tmp_path / "turned.nii.gz")
         pair = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "turned.nii.gz")}
-        run("inference", output_dir=str(tmp_path / "out"), polish=True, **pair)
+        run("inference", output_dir=str(tmp_path / "out"), refine_rigid=True, **pair)
         first = read_transform(registered / "transform_0GenericAffine.mat").matrix
         turned = read_transform(tmp_path / "out/transform_0GenericAffine.mat").matrix
         corners = torch.tensor([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)]).double()
@@ -75,8 +77,8 @@ class TestTransform:
 class TestOrder:
     def test_either_order_gives_one_result(self, bundle, registered, run, tmp_path):
         paths = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving", "moving_label")}
-        exchanged = {"fixed": paths["moving"], "moving": paths["fixed"], "fixed_label": paths["moving_label"]}
-        run("inference", output_dir=str(tmp_path), order="auto", polish=True, **exchanged)
+        swapped = {"fixed": paths["moving"], "moving": paths["fixed"], "fixed_label": paths["moving_label"]}
+        run("inference", output_dir=str(tmp_path), order="auto", refine_rigid=True, **swapped)
         found, expected = (read_transform(folder / "transform_0GenericAffine.mat") for folder in (tmp_path, registered))
         torch.testing.assert_close(found.matrix, expected.matrix, atol=1e-6, rtol=0)
         labels = [np.asarray(nib.load(f / "warped_label.nii.gz").dataobj) for f in (tmp_path, registered)]
@@ -93,7 +95,7 @@ class TestOrder:
             write_transform(transform, tmp_path / f"{name}.mat")
             images = {"fixed": str(bundle / f"sample/{one}.nii.gz"), "moving": str(bundle / f"sample/{other}.nii.gz")}
             names[name] = tmp_path / name
-            options = {"order": "auto", "init": str(tmp_path / f"{name}.mat"), "polish": False}
+            options = {"order": "auto", "init": str(tmp_path / f"{name}.mat"), "refine_rigid": False}
             run("inference", output_dir=str(names[name]), **options, **images)
         found = [read_transform(folder / "transform_0GenericAffine.mat").matrix for folder in names.values()]
         torch.testing.assert_close(*found, atol=1e-6, rtol=0)
@@ -119,15 +121,15 @@ class TestOrder:
 
 class TestRegressor:
     def test_is_fitted_to_the_features_of_the_trunk(self, bundle, data, run, tmp_path):
-        options = {"dataset_dir": str(data), "fixed_sequences": ["t1"], "rivals": ["svr"]}
-        run("train", "fit_regressor", output_dir=str(tmp_path), pairs=40, unseen=10, **options)
+        options = {"dataset_dir": str(data), "fixed_sequences": ["t1"], "baselines": ["svr"]}
+        run("train", "fit_regressor", output_dir=str(tmp_path), pairs=40, held_out=10, **options)
         rows = list(csv.DictReader((tmp_path / "regression.csv").open()))
         assert [row["regressor"] for row in rows] == ["head", "bayesian", "svr"]
         fitted, shipped = (load_weights(HEADS.network(), folder) for folder in (tmp_path, bundle / "models"))
         for name, value in shipped.state_dict().items():
             same = torch.equal(fitted.state_dict()[name], value)
             assert same != name.startswith("mlp."), name
-        run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), polish=False)
+        run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), refine_rigid=False)
         assert (tmp_path / "out/warped.nii.gz").exists()
 
     def test_weights_without_one_are_refused(self, bundle, run, tmp_path):
@@ -135,20 +137,26 @@ class TestRegressor:
         fresh = HEADS.network().state_dict()
         torch.save(state | {name: fresh[name] for name in state if name.startswith("mlp.")}, tmp_path / "model.pt")
         with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), polish=False)
+            run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), refine_rigid=False)
         assert "its mlp has not been fitted" in str(first_cause(error.value))
-        run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), polish=False, regressor="head")
+        run(
+            "inference",
+            output_dir=str(tmp_path / "out"),
+            models_dir=str(tmp_path),
+            refine_rigid=False,
+            regressor="head",
+        )
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"rivals": ["svm"]}, "rivals must be one of"),
+            ({"baselines": ["svm"]}, "rivals must be one of"),
             ({"pairs": 0}, "pairs must be a whole number of at least 2, got 0"),
             ({"method": "svr"}, "method must be one of"),
         ],
     )
     def test_wrong_options(self, data, run, tmp_path, options, message):
-        small = {"fixed_sequences": ["t1"], "pairs": 4, "unseen": 2} | options
+        small = {"fixed_sequences": ["t1"], "pairs": 4, "held_out": 2} | options
         with pytest.raises(RuntimeError) as error:
             run("train", "fit_regressor", dataset_dir=str(data), output_dir=str(tmp_path / "o"), **small)
         assert message in str(first_cause(error.value))

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from regplugins.checks import first_cause
-from regplugins.data import load_image
+from regplugins.io import load_image
 from regplugins.losses import LocalNCCLoss
 from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 
@@ -48,7 +48,7 @@ class TestTraining:
         with pytest.raises(RuntimeError) as error:
             train(tmp_path / "output", dataset_dir=str(tmp_path), max_epochs=1)
         assert "--validation_score" in str(first_cause(error.value))
-        score = "$regplugins.report.correlation"
+        score = "$regplugins.handlers.correlation"
         best = train(tmp_path / "output", dataset_dir=str(tmp_path), max_epochs=1, validation_score=score)["best"]
         assert -1 < best < 1
 

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from regplugins.__main__ import main
-from regplugins.data import load_image
-from regplugins.io import read_chain
+from regplugins.io import load_image, read_chain
 from regplugins.losses import MINDLoss, PairLoss, SquaredLaplacianLoss
-from regplugins.optimization import Displacement, PairOptimizer
-from regplugins.spatial import Grid, Transform
+from regplugins.registration import CompositiveField, DeformableRegistration
+from regplugins.spatial import Grid, SpatialTransform
 from regplugins.transforms import Registerd
 
 pytestmark = pytest.mark.slow
@@ -27,7 +26,7 @@ PAIR = {key: str(SAMPLE / f"{key}.nii.gz") for key in ("fixed", "moving")}
 LEVELS = [[4.0, 5], [2.0, 5]]
 
 
-def register(folder: Path, pair: str = "", **options: object) -> Transform:
+def register(folder: Path, pair: str = "", **options: object) -> SpatialTransform:
     given = {"init": "center", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
     words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     main(["register", str(ROOT / "bundles/any_modality_optimization"), str(folder), *words])
@@ -35,7 +34,7 @@ def register(folder: Path, pair: str = "", **options: object) -> Transform:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Transform:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> SpatialTransform:
     return register(tmp_path_factory.mktemp("alone"), **PAIR)
 
 
@@ -64,7 +63,7 @@ def test_masks_of_everything_are_no_masks(alone, points, tmp_path):
 
 def test_a_step_of_a_pipeline_does_as_the_bundle(alone, points):
     objective = PairLoss(MINDLoss("ssc", radius=1, dilation=1), SquaredLaplacianLoss(), 2.0)
-    optimizer = PairOptimizer(objective, LEVELS, 2.0, Displacement(smoothing=2.0, step=0.3))
+    optimizer = DeformableRegistration(objective, LEVELS, 2.0, CompositiveField(smoothing=2.0, step=0.3))
     data = {key: load_image(path) for key, path in PAIR.items()}
     found = Registerd("fixed", "moving", optimizer, init="center")(data)["transform"](points)
     # The file holds the field on the fixed image's grid, the step on its own of 2 mm: the same at these points.

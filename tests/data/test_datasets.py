@@ -11,12 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
-from regplugins.data import (
-    ClassDataset,
-    PairDataset,
-    PairSampler,
-    paired_modalities,
-)
+from regplugins.data import ClassDataset, PairDataset, PairSampler, paired_modalities
 
 
 def images(n: int) -> list[dict[str, float]]:

@@ -7,13 +7,7 @@ from collections import Counter
 
 import pytest
 
-from regplugins.data import (
-    balanced,
-    multimodal_pairs,
-    paired_modalities,
-    sequence_pairs,
-    spread,
-)
+from regplugins.data import balance_by, multimodal_pairs, paired_modalities, sequence_pairs, subsample
 
 RECORDS = [
     {"image": "a1", "subject": "a", "sequence": "t1"},
@@ -30,14 +24,14 @@ def test_multimodal_pairs_are_of_different_sequences_in_either_order():
     assert multimodal_pairs(RECORDS) == multimodal_pairs(RECORDS)
 
 
-@pytest.mark.parametrize("within", [0, 1, 4])
-def test_pairs_of_one_subject_are_listed_so_many_times(within):
-    found = multimodal_pairs(RECORDS, within)
+@pytest.mark.parametrize("intra_subject_repeats", [0, 1, 4])
+def test_pairs_of_one_subject_are_listed_so_many_times(intra_subject_repeats):
+    found = multimodal_pairs(RECORDS, intra_subject_repeats)
     for fixed in range(4):
         for moving in range(4):
             differ = RECORDS[fixed]["sequence"] != RECORDS[moving]["sequence"]
             same = RECORDS[fixed]["subject"] == RECORDS[moving]["subject"]
-            assert found.count((fixed, moving)) == differ * (within if same else 1)
+            assert found.count((fixed, moving)) == differ * (intra_subject_repeats if same else 1)
 
 
 @pytest.mark.parametrize("key", ["subject", "sequence"])
@@ -58,7 +52,7 @@ SUBJECTS = [("a", "ct"), ("a", "mr"), ("b", "mr"), ("b", "ct"), ("c", "mr"), ("c
 
 def test_paired_modalities_hold_both_sides_partners():
     records = [{"subject": subject, "sequence": sequence} for subject, sequence in SUBJECTS]
-    quadruples = paired_modalities(records, within=3)
+    quadruples = paired_modalities(records, intra_subject_repeats=3)
     for fixed, moving, fixed_paired, moving_paired in quadruples:
         assert records[fixed]["subject"] == records[fixed_paired]["subject"]
         assert records[moving]["subject"] == records[moving_paired]["subject"]
@@ -98,31 +92,31 @@ def test_a_patient_in_two_shapes():
 
 def test_without_those_that_lie_on_each_other():
     records = [{"subject": s, "patient": "p", "sequence": m} for s in ("p", "p_moving") for m in ("ct", "mr")]
-    found = paired_modalities(records, fixed="ct", moving="mr", motionless=False)
+    found = paired_modalities(records, fixed="ct", moving="mr", include_identity_pairs=False)
     assert found == [(0, 3, 1, 2), (2, 1, 3, 0)]  # as scanned, and the other way round
     with pytest.raises(ValueError, match="no patient in two shapes with two sequences"):
-        paired_modalities(records[:2], between_patients=False, motionless=False)
-    with pytest.raises(TypeError, match="motionless"):
-        paired_modalities(records, motionless="no")
+        paired_modalities(records[:2], between_patients=False, include_identity_pairs=False)
+    with pytest.raises(TypeError, match="include_identity_pairs"):
+        paired_modalities(records, include_identity_pairs="no")
 
 
-@pytest.mark.parametrize("within", [0, "x", 1.5])
-def test_how_often_is_a_number(within):
+@pytest.mark.parametrize("intra_subject_repeats", [0, "x", 1.5])
+def test_how_often_is_a_number(intra_subject_repeats):
     records = [{"subject": "p", "sequence": m} for m in ("ct", "mr")]
-    with pytest.raises(ValueError, match="within must be a whole number of at least 1"):
-        paired_modalities(records, within)
+    with pytest.raises(ValueError, match="intra_subject_repeats must be a whole number of at least 1"):
+        paired_modalities(records, intra_subject_repeats)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0]), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (10, list(range(10)))])
 def test_spread_takes_of_everywhere(count, expected):
-    assert spread([(k, k) for k in range(10)], count) == [(k, k) for k in expected]
+    assert subsample([(k, k) for k in range(10)], count) == [(k, k) for k in expected]
 
 
 def test_spread_of_few_takes_all_alike():
-    found = spread([(0, 1), (1, 0), (2, 0)], 9)
+    found = subsample([(0, 1), (1, 0), (2, 0)], 9)
     assert sorted(found) == sorted([(0, 1), (1, 0), (2, 0)] * 3)
     with pytest.raises(ValueError, match="expected one pair or more, got 0"):
-        spread([(0, 1)], 0)
+        subsample([(0, 1)], 0)
 
 
 def test_sequence_pairs_are_of_one_subject():
@@ -156,7 +150,7 @@ def heads(*modalities: str) -> list[dict[str, object]]:
 
 
 def test_balanced():
-    records = balanced(heads("CT", "MR", "MR", "MR", "MR"), "modality")
+    records = balance_by(heads("CT", "MR", "MR", "MR", "MR"), "modality")
     assert [record["modality"] for record in records].count("CT") == 4
     assert len(records) == 8
 
@@ -164,5 +158,5 @@ def test_balanced():
 def test_balanced_by_two_keys():
     made = [{**record, "kind": "made"} for record in heads(*["CT"] * 6, *["MR"] * 6)]
     scans = [{**record, "kind": "scan"} for record in heads("CT", "CT", "MR")]
-    counts = Counter((record["modality"], record["kind"]) for record in balanced(made + scans, "modality", "kind"))
+    counts = Counter((record["modality"], record["kind"]) for record in balance_by(made + scans, "modality", "kind"))
     assert counts == dict.fromkeys([("CT", "made"), ("MR", "made"), ("CT", "scan"), ("MR", "scan")], 6)

@@ -42,12 +42,12 @@ def network() -> RigidCNN:
 
 
 def test_every_way_finds_the_map(network, tmp_path):
-    rivals = ["levenberg_marquardt", "scaled_conjugate_gradient", "svr", "gaussian_process"]
-    fit_regressor(network.eval(), Pairs(), tmp_path, pairs=150, unseen=40, rivals=rivals, iterations=30)
+    baselines = ["levenberg_marquardt", "scaled_conjugate_gradient", "svr", "gaussian_process"]
+    fit_regressor(network.eval(), Pairs(), tmp_path, pairs=150, held_out=40, baselines=baselines, iterations=30)
     rows = {row["regressor"]: row for row in csv.DictReader((tmp_path / "regression.csv").open())}
-    assert list(rows) == ["head", "bayesian", *rivals]
+    assert list(rows) == ["head", "bayesian", *baselines]
     assert float(rows["head"]["r2"]) < 0.1  # zeros, not trained
-    assert all(float(rows[name]["r2"]) > 0.9 for name in ["bayesian", *rivals])
+    assert all(float(rows[name]["r2"]) > 0.9 for name in ["bayesian", *baselines])
     assert float(rows["bayesian"]["r2"]) > 0.999
     loaded = RigidCNN(Corners(), features=4, regressor="mlp")
     loaded.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
@@ -68,11 +68,11 @@ def test_r_squared_is_scikits():
     ("wrong", "message"),
     [
         ({"method": "svr"}, "method"),
-        ({"unseen": 1}, "unseen must be a whole number"),
-        ({"rivals": ["tree"]}, "tree"),
+        ({"held_out": 1}, "held_out must be a whole number"),
+        ({"baselines": ["tree"]}, "tree"),
     ],
 )
 def test_wrong_options(network, tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        fit_regressor(network, Pairs(), tmp_path / "new", **({"pairs": 20, "unseen": 5} | wrong))
+        fit_regressor(network, Pairs(), tmp_path / "new", **({"pairs": 20, "held_out": 5} | wrong))
     assert not (tmp_path / "new/model.pt").exists()

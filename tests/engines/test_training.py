@@ -9,13 +9,13 @@ import torch
 
 from regplugins.engines import (
     FieldsModule,
-    least,
+    batch_minimum,
+    init_distributed,
     loss_terms,
     negative_loss,
     prepare_pair,
     prepare_training_batch,
     single_pair,
-    start_processes,
 )
 from regplugins.losses import FireLoss
 from regplugins.networks import Fire, MultiResolutionFCN
@@ -59,7 +59,7 @@ def test_curves_of_every_term_and_of_the_determinants() -> None:
     terms = loss_terms(objective)({"pred": fields})
     weighted = sum(objective.weights[name] * value for name, value in terms.items())
     assert weighted == pytest.approx(float(objective(fields, {})), rel=1e-5)
-    found = least(["determinant_ab", "determinant_ba"])({"pred": fields})
+    found = batch_minimum(["determinant_ab", "determinant_ba"])({"pred": fields})
     expected = min(float(np.linalg.det(affine[:, :2].detach().numpy())) for affine in fields["affine_ab"])
     assert found == {"determinant_ab": pytest.approx(expected, rel=1e-5), "determinant_ba": 1.0}
     assert expected != pytest.approx(1, abs=0.01)
@@ -77,4 +77,4 @@ def test_one_pair_at_a_time() -> None:
 def test_several_processes_want_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(RuntimeError, match="torchrun"):
-        start_processes()
+        init_distributed()

@@ -39,7 +39,7 @@ def epochs_run(scores: list[float], stopping: dict, every: int = 1, first: int =
         ([1, 2, 3, 4, 5], {"patience": 1}, 1, 5),
         ([1, 2, 2, 2, 5], {"patience": 2}, 1, 4),  # equal is not better
         ([3, 2, 2, 4, 1, 1, 1, 9], {"patience": 3}, 1, 7),  # what is better begins anew
-        ([1, 1.05, 1.1, 1.15], {"patience": 2, "least": 0.1}, 1, 3),
+        ([1, 1.05, 1.1, 1.15], {"patience": 2, "min_delta": 0.1}, 1, 3),
         ([0, 5, 0, 4, 9, 3, 9, 9], {"patience": 2}, 2, 6),  # epochs that are not validated do not count
         ([-3, -2, -1], {"patience": 1}, 1, 3),
     ],

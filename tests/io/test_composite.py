@@ -14,13 +14,13 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.io import read_transform, write_transform
-from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
 from tests.itk_truth import GRIDS, points_in, random_affine, random_field, sitk_image, transform_points
 
 grids = pytest.mark.parametrize("grid", [GRIDS["oblique"], GRIDS["las"], GRIDS["2-D oblique"]])
 
 
-def linear_transforms() -> dict[str, sitk.Transform]:
+def linear_transforms() -> dict[str, sitk.SpatialTransform]:
     """A transform of every kind that a rigid, similarity or affine registration with ITK writes."""
     center, shift = (10.0, -20.0, 30.0), (3.0, 4.0, -5.0)
     axis = (1 / math.sqrt(3),) * 3
@@ -85,7 +85,7 @@ def test_round_trip(grid: Grid, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "transform", [AffineTransform(random_affine(3)), random_field(GRIDS["las"])], ids=["affine", "field"]
 )
-def test_single_transforms_are_written_too(transform: Transform, tmp_path: Path) -> None:
+def test_single_transforms_are_written_too(transform: SpatialTransform, tmp_path: Path) -> None:
     write_transform(transform, tmp_path / "single.h5")
     points = points_in(GRIDS["las"])
     read = read_transform(tmp_path / "single.h5")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from regplugins.data import RandomWarp, load_image, load_label, read_datalist
-from regplugins.io import write_image
+from regplugins.data import RandomWarp, read_datalist
+from regplugins.io import load_image, load_label, write_image
 from regplugins.metrics import label_overlap, mean_overlap
 from regplugins.spatial import Grid, resample, resample_labels
 

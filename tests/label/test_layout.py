@@ -15,8 +15,8 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from regplugins.__main__ import main
-from regplugins.data import RandomWarp, load_image, load_label
-from regplugins.io import write_image
+from regplugins.data import RandomWarp
+from regplugins.io import load_image, load_label, write_image
 from regplugins.label import lay_out
 from regplugins.metrics import label_overlap, mean_overlap
 from regplugins.spatial import Grid, resample, resample_labels

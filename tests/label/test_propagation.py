@@ -15,10 +15,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from regplugins.data import load_image, load_label
-from regplugins.io import write_image
+from regplugins.io import load_image, load_label, write_image
 from regplugins.label.cases import annotated, nearest
-from regplugins.label.fusion import likeness, vote
+from regplugins.label.fusion import local_similarity, vote
 from regplugins.label.propagation import propagate, registering
 from regplugins.label.requests import CONFIG, answer, kept, opened
 from regplugins.label.training import OPTIONS, train, trainable
@@ -114,11 +113,11 @@ class TestFusion:
         inner = torch.zeros(1, 1, 20, 18, 16)
         inner[..., 3:-3, 3:-3, 3:-3] = 1
         loss = LocalNCCLoss(7)(warped[None], fixed[None], inner)
-        found = (likeness(fixed, warped)[None] * inner).sum() / inner.sum() - 1e-3
+        found = (local_similarity(fixed, warped)[None] * inner).sum() / inner.sum() - 1e-3
         torch.testing.assert_close(found, -loss, atol=1e-4, rtol=1e-4)
 
     def test_where_nothing_is_shown_all_are_alike(self):
-        found = likeness(torch.full((1, 9, 9, 9), 7.0), torch.rand(1, 9, 9, 9))
+        found = local_similarity(torch.full((1, 9, 9, 9), 7.0), torch.rand(1, 9, 9, 9))
         torch.testing.assert_close(found, torch.full_like(found, 1e-3))
 
 

@@ -60,10 +60,10 @@ def test_norms_that_are_not_squared():
     shift = torch.tensor([1.0, 8**0.5]).view(1, 2, 1, 1).expand(1, 2, 8, 9)
     bend = torch.zeros(1, 2, 8, 9)
     bend[:, 0] = (2 * torch.arange(8.0) ** 2)[:, None]
-    for norms, length, bending in (("squared", 9.0, 16.0), ("root", 3.0, 4.0)):
-        loss = DualModalityLoss(Distance(), laplacian_weight=1.0, magnitude_weight=0.5, norms=norms)
+    for penalty_norm, length, bending in (("squared", 9.0, 16.0), ("root", 3.0, 4.0)):
+        loss = DualModalityLoss(Distance(), laplacian_weight=1.0, magnitude_weight=0.5, penalty_norm=penalty_norm)
         torch.testing.assert_close(loss(shift, target), torch.tensor(0.5 * length))
-        loss = DualModalityLoss(Distance(), laplacian_weight=1.0, magnitude_weight=0.0, norms=norms)
+        loss = DualModalityLoss(Distance(), laplacian_weight=1.0, magnitude_weight=0.0, penalty_norm=penalty_norm)
         torch.testing.assert_close(loss(bend, target), torch.tensor(bending))
 
 
@@ -72,14 +72,14 @@ def test_roots_are_of_each_patch():
     shifts = torch.zeros(2, 2, 8, 9)
     shifts[:, 0] = torch.tensor([1.0, 3.0]).view(2, 1, 1)
     target = {key: torch.zeros(2, 1, 8, 9) for key in a_target(1)}
-    for norms, expected in (("root", (1 + 3) / 2), ("squared", (1 + 9) / 2)):
-        loss = DualModalityLoss(Distance(), laplacian_weight=0.0, magnitude_weight=1.0, norms=norms)
+    for penalty_norm, expected in (("root", (1 + 3) / 2), ("squared", (1 + 9) / 2)):
+        loss = DualModalityLoss(Distance(), laplacian_weight=0.0, magnitude_weight=1.0, penalty_norm=penalty_norm)
         torch.testing.assert_close(loss(shifts, target), torch.tensor(expected))
 
 
 def test_the_root_of_nothing_has_a_derivative():
     still = torch.zeros(2, 2, 8, 9, requires_grad=True)
-    DualModalityLoss(Distance(), norms="root")(still, a_target(8, 9)).backward()
+    DualModalityLoss(Distance(), penalty_norm="root")(still, a_target(8, 9)).backward()
     assert still.grad is not None and still.grad.isfinite().all()
 
 
@@ -97,7 +97,7 @@ def test_the_field_is_padded_with_zeros_and_moves_the_whole_patch(spatial_dims):
 def test_or_only_where_there_is_a_field():
     target, ddf = a_target(18, 16), 3 * torch.randn(2, 2, 10, 8)
     distance = Distance()
-    loss = DualModalityLoss(distance, "fixed", laplacian_weight=0, magnitude_weight=0, region="field")
+    loss = DualModalityLoss(distance, "fixed", laplacian_weight=0, magnitude_weight=0, similarity_region="field")
     value = loss(ddf, target)
     assert distance.shapes == [(10, 8)]
     inner = (..., slice(4, -4), slice(4, -4))
@@ -117,9 +117,9 @@ def test_gradient():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"norms": "summed"}, r"norms must be one of \['root', 'squared'\], got 'summed'"),
+        ({"penalty_norm": "summed"}, r"penalty_norm must be one of \['root', 'squared'\], got 'summed'"),
         ({"supervision": "ct"}, r"supervision must be one of \['dual', 'fixed', 'moving'\], got 'ct'"),
-        ({"region": "inner"}, r"region must be one of \['field', 'patch'\], got 'inner'"),
+        ({"similarity_region": "inner"}, r"similarity_region must be one of \['field', 'patch'\], got 'inner'"),
     ],
 )
 def test_unknown_options(arguments, message):

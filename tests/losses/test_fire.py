@@ -12,7 +12,7 @@ from torch import Tensor
 from regplugins.losses import FireLoss
 from regplugins.losses.fire import TERMS
 from regplugins.networks import Fire
-from regplugins.spatial import compose, warp
+from regplugins.spatial import compose_ddf, warp
 
 IMAGES = ("image", "warped", "affine", "cycled", "restored", "synthesized", "synthesized_warped", "synthesized_affine")
 IMAGES += ("registered", "registered_affine")
@@ -94,7 +94,7 @@ def test_exact_inverses_are_consistent():
     fields = alike() | {"image_a": image, "image_b": image}
     inner = (..., slice(4, -4), slice(4, -4))
     for way, error in ((-there, 0.0), (there, None)):
-        cycled = warp(image, compose(there, way))
+        cycled = warp(image, compose_ddf(there, way))
         fields |= {
             f"{name}_{side}": value[inner] for side in "ab" for name, value in (("image", image), ("cycled", cycled))
         }

@@ -62,7 +62,7 @@ class TestRelativeGradient:
 
     def test_does_not_see_how_strong_edges_are_nor_which_side_is_dark(self):
         image = torch.rand(1, 1, 9, 9, 9)
-        edges = RelativeGradient(least=0.0)
+        edges = RelativeGradient(eps=0.0)
         torch.testing.assert_close(edges(0.3 - 0.2 * image), edges(image), rtol=1e-4, atol=1e-4)
 
     @dimensions

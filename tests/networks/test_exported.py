@@ -4,16 +4,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regplugins.networks import MultiResolutionFCN, NoDeformation, load_weights
+from regplugins.networks import IdentityNetwork, MultiResolutionFCN, load_weights
 
 
 @pytest.mark.parametrize("name", ["model.ts", "model.onnx"])
 def test_no_such_file_and_a_damaged_one(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=name):
-        load_weights(NoDeformation(), tmp_path, str(tmp_path / name))
+        load_weights(IdentityNetwork(), tmp_path, str(tmp_path / name))
     (tmp_path / name).write_bytes(b"PK, but not for long")
     with pytest.raises(ValueError, match=f"{name}: no exported network, or damaged"):
-        load_weights(NoDeformation(), tmp_path, str(tmp_path / name))
+        load_weights(IdentityNetwork(), tmp_path, str(tmp_path / name))
 
 
 def test_a_file_without_the_networks_numbers_gets_those_of_the_definition(tmp_path):

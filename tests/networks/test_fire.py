@@ -9,9 +9,9 @@ import torch
 from scipy.ndimage import affine_transform
 from torch import Tensor, nn
 
-from regplugins.networks import Fire, NoDeformation, both_ways
+from regplugins.networks import Fire, IdentityNetwork, bidirectional
 from regplugins.networks.transformation import AffineKeypoints, AffineRegression, NonRigidNetwork, after_affine
-from regplugins.spatial import compose, enlarge, identity_grid, warp
+from regplugins.spatial import compose_ddf, identity_grid, upsample_ddf, warp
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -87,7 +87,7 @@ def test_every_field_is_what_its_name_says(spatial_dims, shape):
                 f"registered_affine_{other}": decode(encode(warp(image, affine_ddf))),
                 f"features_synthesized_{other}": encode(decode(encode(image))),
                 f"restored_{own}": back(encode(decode(encode(image)))),
-                f"cycled_{own}": warp(image, compose(ddf, fields[f"ddf_{other}{own}"])),
+                f"cycled_{own}": warp(image, compose_ddf(ddf, fields[f"ddf_{other}{own}"])),
             }
             for name, value in expected.items():
                 torch.testing.assert_close(
@@ -95,7 +95,7 @@ def test_every_field_is_what_its_name_says(spatial_dims, shape):
                 )
             still = torch.zeros_like(ddf)
             torch.testing.assert_close(affine_ddf, after_affine(fields[f"affine_{own}{other}"], still))
-            nonrigid = enlarge(fields[f"nonrigid_{own}{other}"], 4)
+            nonrigid = upsample_ddf(fields[f"nonrigid_{own}{other}"], 4)
             torch.testing.assert_close(ddf, after_affine(fields[f"affine_{own}{other}"], nonrigid))
 
 
@@ -105,9 +105,9 @@ def test_forward_gives_either_direction(spatial_dims, shape):
     pair = torch.rand(2, 2, *shape)
     fields = network.fields(pair)
     torch.testing.assert_close(network(pair), fields["ddf_ab"])
-    ways = both_ways(network)(pair)
+    ways = bidirectional(network)(pair)
     torch.testing.assert_close(ways, torch.cat([fields["ddf_ab"], fields["ddf_ba"]], dim=1))
-    network.reverse = True
+    network.is_backward = True
     torch.testing.assert_close(network(pair), fields["ddf_ba"])
     assert (fields["ddf_ab"] - fields["ddf_ba"]).abs().max() > 0.1
 
@@ -118,7 +118,7 @@ def test_forward_gives_the_affine_part_alone(spatial_dims, shape):
     alone = lively(small(spatial_dims, part="affine"))
     fields = alone.fields(pair)
     torch.testing.assert_close(alone(pair), fields["affine_ddf_ab"])
-    torch.testing.assert_close(both_ways(alone)(pair)[:, spatial_dims:], fields["affine_ddf_ba"])
+    torch.testing.assert_close(bidirectional(alone)(pair)[:, spatial_dims:], fields["affine_ddf_ba"])
     assert (fields["ddf_ab"] - fields["affine_ddf_ab"]).abs().max() > 0.1
 
 
@@ -303,9 +303,9 @@ class TestAffine:
 
 
 def test_a_network_of_one_direction_is_left_as_it_is(caplog):
-    network = NoDeformation()
-    assert both_ways(network) is network
-    assert "NoDeformation: gives one direction alone" in caplog.text
+    network = IdentityNetwork()
+    assert bidirectional(network) is network
+    assert "IdentityNetwork: gives one direction alone" in caplog.text
 
 
 @pytest.mark.parametrize("keypoints", [True, False])
@@ -314,7 +314,7 @@ def test_scripts(keypoints):
     pair = torch.rand(1, 2, 12, 8, 16)
     script = torch.jit.script(network)
     torch.testing.assert_close(script(pair), network(pair))
-    for way in ("both_ways", "synthesize"):  # what inference asks of an exported file too
+    for way in ("bidirectional", "synthesize"):  # what inference asks of an exported file too
         torch.testing.assert_close(getattr(script, way)(pair), getattr(network, way)(pair))
 
 
@@ -330,8 +330,8 @@ def test_every_parameter_learns(keypoints):
 def test_bad_input():
     with pytest.raises(ValueError, match="multiples of 4"):
         small()(torch.rand(1, 2, 16, 18))
-    with pytest.raises(TypeError, match="reverse must be True or False"):
-        small(reverse="true")
+    with pytest.raises(TypeError, match="backward must be True or False"):
+        small(backward="true")
     with pytest.raises(TypeError, match="keypoints must be True or False"):
         small(keypoints="true")
     with pytest.raises(ValueError, match=r"part must be one of \['affine', 'both'\], got 'rigid'"):

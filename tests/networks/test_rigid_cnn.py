@@ -24,8 +24,8 @@ def test_one_trunk_sees_both_images():
     network = RigidCNN(Trunk((4, 8)), features=8).eval()
     pair = torch.rand(2, 2, 16, 16, 8)
     moving, fixed = network.features(pair).split(8, dim=1)
-    exchanged = network.features(pair.flip(1))
-    torch.testing.assert_close(exchanged, torch.cat([fixed, moving], dim=1))
+    swapped = network.features(pair.flip(1))
+    torch.testing.assert_close(swapped, torch.cat([fixed, moving], dim=1))
 
 
 def test_no_motion_before_training_and_every_parameter_learns():

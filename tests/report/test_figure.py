@@ -25,7 +25,7 @@ SHAPE = (16, 20, 12)
 GRID = Grid(SHAPE, torch.diag(torch.tensor([1.0, 1.5, 3.0, 1.0])))
 
 
-def scene(shape: tuple[int, ...] = SHAPE) -> dict[str, Tensor]:
+def image_pair(shape: tuple[int, ...] = SHAPE) -> dict[str, Tensor]:
     """Three different images and a displacement field."""
     fixed, before, warped = torch.rand(3, 1, *shape)
     return {"fixed": fixed, "before": before, "warped": warped, "displacement": 0.3 * torch.randn(len(shape), *shape)}
@@ -59,7 +59,7 @@ def layout_of(grid: Grid, columns: int = 7, title: str = "", subtitle: str = "")
 
 @pytest.mark.parametrize("columns", [5, 7])
 def test_a_row_a_plane_and_a_panel_a_column(tmp_path: Path, columns: int) -> None:
-    arguments = scene()
+    arguments = image_pair()
     if columns == 5:
         del arguments["displacement"]
     pixels = drawn(tmp_path, **arguments)
@@ -99,7 +99,7 @@ def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
 
 
 def test_the_patients_right_front_is_top_left(tmp_path: Path) -> None:
-    arguments = scene()
+    arguments = image_pair()
     fixed = torch.zeros(1, *SHAPE)
     fixed[0, 12:, 15:, 6] = 1  # RAS+: high indices are right and front
     axial = panel(drawn(tmp_path, **{**arguments, "fixed": fixed}), layout_of(GRID), 0, 0).mean(axis=-1)
@@ -111,7 +111,7 @@ def test_the_patients_right_front_is_top_left(tmp_path: Path) -> None:
 
 
 def test_other_images_make_another_picture_and_the_same_the_same(tmp_path: Path) -> None:
-    arguments = scene()
+    arguments = image_pair()
     layout = layout_of(GRID)
     pictures = []
     other = arguments["warped"].clone()  # two blocks of every axial plane change places
@@ -124,7 +124,7 @@ def test_other_images_make_another_picture_and_the_same_the_same(tmp_path: Path)
 
 
 def test_folds_are_marked(tmp_path: Path) -> None:
-    arguments = scene()
+    arguments = image_pair()
     x = GRID.coordinates()[..., 0]
     away = {"smooth": torch.zeros_like(x), "folded": 4 * torch.sin(x)}
     marked = {}
@@ -138,7 +138,7 @@ def test_folds_are_marked(tmp_path: Path) -> None:
 
 
 def test_labels_steer_the_planes_and_are_outlined(tmp_path: Path) -> None:
-    arguments = scene()
+    arguments = image_pair()
     label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
     label[0, 3:9, 4:12, 1:4] = 1
     arguments["fixed"] = torch.zeros(1, *SHAPE)
@@ -158,7 +158,7 @@ def test_labels_steer_the_planes_and_are_outlined(tmp_path: Path) -> None:
 def test_a_moving_label_alone_is_outlined(tmp_path: Path) -> None:
     label = torch.zeros(1, *SHAPE, dtype=torch.int16)
     label[0, 3:9, 4:12, 1:6] = 1
-    pixels = drawn(tmp_path, **scene(), before_label=label, warped_label=label)
+    pixels = drawn(tmp_path, **image_pair(), before_label=label, warped_label=label)
     blue = [panel(pixels, layout_of(GRID), 0, column).astype(int) for column in (0, 1, 2)]
     assert [bool((shown[..., 2] - shown[..., 0] > 150).any()) for shown in blue] == [False, True, True]
 
@@ -175,7 +175,7 @@ def test_what_lies_outside_the_moving_image_is_tinted(tmp_path: Path) -> None:
     covered = torch.ones(1, *SHAPE, dtype=torch.bool)
     covered[0, :4] = False  # the patient's left quarter: the right of the picture
     everywhere = torch.ones_like(covered)
-    pixels = drawn(tmp_path, **scene(), before_covered=everywhere, warped_covered=covered)
+    pixels = drawn(tmp_path, **image_pair(), before_covered=everywhere, warped_covered=covered)
     tinted = [colored(panel(pixels, layout_of(GRID), 0, column), OUTSIDE) for column in range(5)]
     assert [part.any() for part in tinted] == [False, False, True, False, True]
     width = tinted[2].shape[1]
@@ -184,7 +184,7 @@ def test_what_lies_outside_the_moving_image_is_tinted(tmp_path: Path) -> None:
     assert 0.3 < tinted[4][:, round(0.76 * width) :].mean() < 0.7  # the moving image's tiles
     bottom = pixels[-round(0.6 * 150) :]
     assert colored(bottom, OUTSIDE).sum() > 100  # the key
-    all_seen = drawn(tmp_path, **scene(), before_covered=everywhere, warped_covered=everywhere)
+    all_seen = drawn(tmp_path, **image_pair(), before_covered=everywhere, warped_covered=everywhere)
     assert not colored(all_seen, OUTSIDE).any()
 
 
@@ -194,14 +194,14 @@ def test_what_was_filled_in_does_not_set_the_window(tmp_path: Path) -> None:
     pictures = []
     for fill in (0.0, -3000.0):
         torch.manual_seed(0)
-        arguments = scene()
+        arguments = image_pair()
         arguments["warped"][0, :4] = fill
         pictures.append(drawn(tmp_path, **arguments, warped_covered=covered))
     assert np.array_equal(*pictures)
 
 
 def test_planes_go_through_what_is_bright_where_the_moving_image_covers_it(tmp_path: Path) -> None:
-    arguments = scene()
+    arguments = image_pair()
     fixed = torch.zeros(1, *SHAPE)
     fixed[0, 4:10, 5:15, 1:4] = 1
     fixed[0, 4:10, 5:15, 9:11] = 1
@@ -213,7 +213,7 @@ def test_planes_go_through_what_is_bright_where_the_moving_image_covers_it(tmp_p
 
 
 def test_landmarks_near_the_plane_are_shown_and_their_errors(tmp_path: Path) -> None:
-    arguments = scene() | {"fixed": torch.zeros(1, *SHAPE)}
+    arguments = image_pair() | {"fixed": torch.zeros(1, *SHAPE)}
     label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
     label[0, 7:9, 9:11, 6] = 1
     index = torch.tensor([[12.0, 15, 6], [4, 4, 11]])  # the second is 15 mm from the plane
@@ -236,7 +236,7 @@ def test_landmarks_near_the_plane_are_shown_and_their_errors(tmp_path: Path) -> 
 
 def test_a_picture_that_is_no_body_has_no_letters(tmp_path: Path) -> None:
     grid = Grid((40, 30), torch.eye(3))
-    arguments = scene((40, 30)) | {"fixed": torch.zeros(1, 40, 30)}
+    arguments = image_pair((40, 30)) | {"fixed": torch.zeros(1, 40, 30)}
     named, bare = (
         panel(drawn(tmp_path, grid, **arguments, anatomical=a), layout_of(grid), 0, 0) for a in (True, False)
     )
@@ -248,14 +248,14 @@ def test_letters_that_would_overlap_are_left_out(tmp_path: Path) -> None:
     """Of a volume that is a needle: A, P and S, I have room, R and L have not."""
     shape = (6, 6, 120)
     grid = Grid(shape, torch.eye(4))
-    pixels = drawn(tmp_path, grid, **scene(shape) | {"fixed": torch.zeros(1, *shape)})
+    pixels = drawn(tmp_path, grid, **image_pair(shape) | {"fixed": torch.zeros(1, *shape)})
     for row, letters in enumerate((0, 2, 2)):
         rows = (panel(pixels, layout_of(grid), row, 0) > 200).all(axis=-1).any(axis=1)
         assert np.count_nonzero(np.diff(np.r_[0, rows.astype(int), 0]) == 1) == letters
 
 
 def test_warnings_are_red_and_above_the_panels(tmp_path: Path) -> None:
-    quiet, loud = (drawn(tmp_path, **scene(), warnings=given) for given in ([], ["covers $3 % of _it_"]))
+    quiet, loud = (drawn(tmp_path, **image_pair(), warnings=given) for given in ([], ["covers $3 % of _it_"]))
     assert loud.shape[0] > quiet.shape[0]
     assert not colored(quiet, (176, 0, 32)).any()
     rows = np.nonzero(colored(loud, (176, 0, 32)))[0]
@@ -266,7 +266,7 @@ def test_moving_outlines_are_left_out_in_a_crowd(tmp_path: Path) -> None:
     blue = []
     for structures in (2, 40):
         label = torch.arange(16)[:, None, None].expand(SHAPE)[None] * structures // 16
-        pixels = drawn(tmp_path, **scene(), fixed_label=label, before_label=label.roll(1, 1), warped_label=label)
+        pixels = drawn(tmp_path, **image_pair(), fixed_label=label, before_label=label.roll(1, 1), warped_label=label)
         shown = panel(pixels, layout_of(GRID), 0, 1).astype(int)
         blue.append((shown[..., 2] - shown[..., 0] > 150).any())
     assert blue == [True, False]
@@ -275,7 +275,7 @@ def test_moving_outlines_are_left_out_in_a_crowd(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(24, 15), (1, 1), (9, 8, 1), (1, 7, 9), (2, 2, 2), (1, 1, 5)])
 def test_small_and_flat_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
     grid = Grid(shape, torch.eye(len(shape) + 1))
-    pixels = drawn(tmp_path, grid, **scene(shape), title="flat")
+    pixels = drawn(tmp_path, grid, **image_pair(shape), title="flat")
     layout = layout_of(grid, title="flat")
     assert len(layout.planes) == (3 if min(shape) > 1 and len(shape) == 3 else 1)
     assert pixels.shape[:2] == pytest.approx((150 * layout.height, 150 * layout.width), abs=1)
@@ -289,11 +289,11 @@ def test_constant_images(tmp_path: Path, value: float) -> None:
 
 
 def test_a_title_is_text_whatever_it_holds(tmp_path: Path) -> None:
-    drawn(tmp_path, **scene(), title=r"a$\x$_b^{", subtitle="$ 3 → 4 % · <&>", folding_percent=1e-7)
+    drawn(tmp_path, **image_pair(), title=r"a$\x$_b^{", subtitle="$ 3 → 4 % · <&>", folding_percent=1e-7)
 
 
 def test_a_tensor_off_the_grid_leaves_no_file(tmp_path: Path) -> None:
-    arguments = scene()
+    arguments = image_pair()
     arguments["warped"] = arguments["warped"][:, :-1]
     with pytest.raises(ValueError, match=r"warped must be of the shape \(1, 16, 20, 12\).*got \(1, 15, 20, 12\)"):
         registration_figure(tmp_path / "report.png", grid=GRID, **arguments)

@@ -12,10 +12,9 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from regplugins.report import MeasurePaird
 from regplugins.report.pair_figure import pair_figure
 from regplugins.spatial import AffineTransform
-from regplugins.transforms import CarryPaird
+from regplugins.transforms import ApplyTransformPaird, EvaluatePaird
 from tests.report.test_figure import FIXED, MOVING, colored
 
 SHAPE = (40, 30)
@@ -37,7 +36,7 @@ def pair() -> dict[str, Any]:
         "paths": {"fixed": "scans/a/fixed.nii.gz", "moving": "scans/b/moving.png"},
         "seconds": {},
     }
-    return MeasurePaird()(CarryPaird(AffineTransform(matrix))(loaded))
+    return EvaluatePaird()(ApplyTransformPaird(AffineTransform(matrix))(loaded))
 
 
 def pixels(folder: Path, pair: dict[str, Any]) -> np.ndarray:

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import regplugins
-from regplugins.report import headline, pair_report, sha256, summary_row, versions, write_json
+from regplugins.io import sha256
+from regplugins.report import headline_metrics, pair_report, summary_row, versions, write_json
 
 MEASURES: dict[str, Any] = {
     "similarity": {
@@ -35,7 +36,7 @@ MEASURES: dict[str, Any] = {
     "sd_log_jacobian_learn2reg": 0.03,
     "mean_jacobian": 1.03,
     "inverse_consistency_mm": {"mean": 0.05, "p95": 0.11},
-    "both_ways_mm": {"mean": 0.4, "p95": 0.9},
+    "cycle_consistency_mm": {"mean": 0.4, "p95": 0.9},
 }
 
 
@@ -145,16 +146,16 @@ def test_row_has_the_key_figures_and_always_the_same_columns(report: dict[str, A
         "mean_jacobian": 1.03,
         "inverse_consistency_mean": 0.05,
         "inverse_consistency_p95": 0.11,
-        "both_ways_mean": 0.4,
-        "both_ways_p95": 0.9,
+        "cycle_consistency_mean": 0.4,
+        "cycle_consistency_p95": 0.9,
         "seconds": 1.75,
     }
     assert summary_row({}) == dict.fromkeys(summary_row(report))
 
 
 def test_headline_names_what_was_measured(report: dict[str, Any]) -> None:
-    line = headline(report)
-    assert line == headline(MEASURES)
+    line = headline_metrics(report)
+    assert line == headline_metrics(MEASURES)
     assert line.split(" · ") == [
         "NCC 0.410 → 0.830",
         "Dice 0.500 → 0.750",
@@ -162,4 +163,4 @@ def test_headline_names_what_was_measured(report: dict[str, Any]) -> None:
         "SD log J 0.120",
         "inverse consistency 0.11 mm (95th percentile)",
     ]
-    assert headline({}) == ""
+    assert headline_metrics({}) == ""

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regplugins.report import sha256
+from regplugins.io import sha256
 from regplugins.sharing import publish
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from regplugins.io import write_transform
-from regplugins.spatial import AffineTransform, Grid, onto_grid, resample, resample_labels
+from regplugins.spatial import AffineTransform, Grid, resample, resample_labels, resample_to_grid
 from tests.itk_truth import GRIDS, array_of, random_affine, random_field, sitk_image, write_image
 
 PAIRS = [
@@ -199,7 +199,7 @@ class TestOntoGrid:
         ramp = MetaTensor(grid.coordinates()[..., 1].float()[None], affine=four_by_four(grid))
         for size in (0.7, 2.0, 4.1):  # finer, alike, and averaged over two or more voxels an axis
             target = grid.canonical().resized([size] * grid.ndim, [4] * grid.ndim)
-            found = onto_grid(ramp, target)
+            found = resample_to_grid(ramp, target)
             assert found.dtype == torch.float32
             torch.testing.assert_close(found[0], target.coordinates()[..., 1].float(), atol=1e-3, rtol=0)
 
@@ -210,11 +210,11 @@ class TestOntoGrid:
         transform = AffineTransform(random_affine(3))
         points = target.coordinates()
         expected = (points @ transform.matrix[:3, :3].T + transform.matrix[:3, 3])[..., 0]
-        torch.testing.assert_close(onto_grid(ramp, target, transform)[0], expected.float(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(resample_to_grid(ramp, target, transform)[0], expected.float(), atol=1e-3, rtol=0)
 
     def test_coarse_grids_average_instead_of_picking(self) -> None:
         noise = MetaTensor(torch.randn(1, 48, 48, 48), affine=torch.eye(4))
-        coarse = onto_grid(noise, Grid.from_image(noise).resized([4.0] * 3))
+        coarse = resample_to_grid(noise, Grid.from_image(noise).resized([4.0] * 3))
         assert coarse.shape == (1, 12, 12, 12)
         blocks = noise.as_tensor().view(12, 4, 12, 4, 12, 4).mean(dim=(1, 3, 5))  # the voxels each covers
         torch.testing.assert_close(coarse[0], blocks, atol=1e-5, rtol=0)
@@ -222,7 +222,7 @@ class TestOntoGrid:
     def test_rounding_in_a_header_does_not_decide_whether_it_averages(self) -> None:
         noise = torch.randn(1, 24, 24, 24)
         one, other = (
-            onto_grid(
+            resample_to_grid(
                 MetaTensor(noise, affine=torch.diag(torch.tensor([size] * 3 + [1.0], dtype=torch.float64))),
                 Grid((6, 6, 6), torch.diag(torch.tensor([4.0, 4.0, 4.0, 1.0], dtype=torch.float64))),
             )
@@ -232,13 +232,13 @@ class TestOntoGrid:
 
     def test_an_axis_thinner_than_a_coarse_voxel_is_averaged_whole(self) -> None:
         slab = MetaTensor(torch.rand(1, 12, 12, 2), affine=torch.eye(4))
-        coarse = onto_grid(slab, Grid.from_image(slab).resized([3.0] * 3))
+        coarse = resample_to_grid(slab, Grid.from_image(slab).resized([3.0] * 3))
         expected = slab.as_tensor().view(4, 3, 4, 3, 2).mean(dim=(1, 3, 4))
         torch.testing.assert_close(coarse[0, ..., 0], expected, atol=1e-5, rtol=0)
 
     def test_outside_the_image_its_border_goes_on(self) -> None:
         image = MetaTensor(torch.rand(1, 4, 4, 4), affine=torch.eye(4))
-        far = onto_grid(image, Grid((10, 10, 10), torch.eye(4)))[0]
+        far = resample_to_grid(image, Grid((10, 10, 10), torch.eye(4)))[0]
         torch.testing.assert_close(far[:4, :4, :4], image.as_tensor()[0])
         torch.testing.assert_close(far[9, 9], far[3, 3])
         torch.testing.assert_close(far[3:, 2, 1], far[3, 2, 1].expand(7))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
 from tests.itk_truth import GRIDS, points_in, random_affine, random_field
 
 grids = pytest.mark.parametrize("grid", [GRIDS[k] for k in ("las", "oblique", "anisotropic", "2-D oblique")])
@@ -153,7 +153,13 @@ def test_composite_and_inverse_undo_each_other(grid: Grid) -> None:
 def test_mapping_a_grid_is_mapping_its_points(grid: Grid) -> None:
     other = grid.resized(grid.spacing * 1.3)
     affine, field = AffineTransform(random_affine(grid.ndim)), random_field(grid)
-    transforms: list[Transform] = [affine, field, affine @ field, field @ affine, affine @ random_field(other) @ field]
+    transforms: list[SpatialTransform] = [
+        affine,
+        field,
+        affine @ field,
+        field @ affine,
+        affine @ random_field(other) @ field,
+    ]
     for transform in transforms:
         for target in (grid, other):
             expected = transform(target.coordinates(slice(1, 4)))

@@ -10,7 +10,14 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from regplugins.transforms import MODALITIES, Identifier, OntoModalityGridd, OrderPaird, RandIntensitiesd, RandTissuesd
+from regplugins.transforms import (
+    MODALITIES,
+    ModalityClassifier,
+    OrderModalitiesd,
+    RandIntensitiesd,
+    RandTissuesd,
+    ResampleToModalityGridd,
+)
 
 
 class Brightness(nn.Module):
@@ -39,8 +46,8 @@ def pair(fixed: float, moving: float) -> dict[str, object]:
     return {**images, "moving_label": label, "paths": paths, "landmark_space": "RAS", "seconds": {}, "name": "x"}
 
 
-def identifier(**options: float) -> Identifier:
-    return Identifier(Brightness(**options), 2.0, (20, 20, 20))
+def identifier(**options: float) -> ModalityClassifier:
+    return ModalityClassifier(Brightness(**options), 2.0, (20, 20, 20))
 
 
 def test_modality_and_its_probability():
@@ -54,13 +61,13 @@ def test_modality_and_its_probability():
 class TestOrder:
     def test_as_it_should_be(self):
         given = pair(0.1, 0.9)
-        ordered = OrderPaird("auto", identifier())(given)
+        ordered = OrderModalitiesd("auto", identifier())(given)
         assert ordered["fixed"] is given["fixed"]
         assert ordered["paths"] == given["paths"]
 
     def test_exchanged_with_all_that_belongs_to_it(self):
         given = pair(0.9, 0.1)
-        ordered = OrderPaird("auto", identifier())(given)
+        ordered = OrderModalitiesd("auto", identifier())(given)
         assert ordered["fixed"] is given["moving"]
         assert ordered["moving"] is given["fixed"]
         assert ordered["fixed_label"] is given["moving_label"]
@@ -71,20 +78,20 @@ class TestOrder:
 
     def test_left_alone(self):
         given = pair(0.9, 0.1)
-        assert OrderPaird("given", identifier())(given)["fixed"] is given["fixed"]
+        assert OrderModalitiesd("given", identifier())(given)["fixed"] is given["fixed"]
 
     @pytest.mark.parametrize(("bright", "name"), [(0.9, "CT"), (0.1, "MR")])
     def test_two_of_one_modality(self, bright, name):
         with pytest.raises(ValueError, match=rf"a.nii.gz is {name} .* and b.nii.gz is {name} .*one CT and one MR"):
-            OrderPaird("auto", identifier())(pair(bright, bright))
+            OrderModalitiesd("auto", identifier())(pair(bright, bright))
 
     def test_unsure(self):
         with pytest.raises(ValueError, match="too unsure to tell fixed from moving"):
-            OrderPaird("auto", identifier(steepness=1.0))(pair(0.9, 0.1))
+            OrderModalitiesd("auto", identifier(steepness=1.0))(pair(0.9, 0.1))
 
     def test_unknown_order(self):
         with pytest.raises(ValueError, match="order"):
-            OrderPaird("any", identifier())
+            OrderModalitiesd("any", identifier())
 
 
 class TestIntensities:
@@ -157,4 +164,4 @@ def test_flat_image(tmp_path):
     path = tmp_path / "flat.nii.gz"
     nib.save(nib.Nifti1Image(np.arange(16.0).reshape(4, 4), np.eye(4)), path)
     with pytest.raises(ValueError, match=r"flat.nii.gz: 2-D, expected a 3-D image"):
-        OntoModalityGridd(2.0, (8, 8, 8))({"image": str(path)})
+        ResampleToModalityGridd(2.0, (8, 8, 8))({"image": str(path)})

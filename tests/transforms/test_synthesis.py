@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regplugins.networks import Fire, NoDeformation
+from regplugins.networks import Fire, IdentityNetwork
 from regplugins.transforms import SynthesizePaird
 
 
@@ -28,5 +28,5 @@ def test_not_asked_for():
 
 
 def test_a_network_that_makes_none():
-    with pytest.raises(TypeError, match="synthesized: NoDeformation makes no images of the other modality"):
-        SynthesizePaird(NoDeformation())
+    with pytest.raises(TypeError, match="synthesized: IdentityNetwork makes no images of the other modality"):
+        SynthesizePaird(IdentityNetwork())

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brains in several sequences, skull-stripped: training images on one grid, and pairs to test on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+from tqdm import tqdm
+
+from regplugins.datasets.brain_pairs import (
+    SPACING,
+    known_pairs,
+    labeled_pairs,
+    pairs_between,
+    pairs_with_landmarks,
+    remapped_pairs,
+    strong_slices,
+    strong_volumes,
+    tissue_classes,
+)
+from regplugins.io import atomic, write_image
+from regplugins.io.images import load_image, load_label
+from regplugins.registration import initial_transform
+from regplugins.spatial import Grid, resample_to_grid
+
+# Voxels of the grid on which the training images lie, in the templates' world: a brain and some room.
+TRAINING_SHAPE = (80, 96, 80)
+
+# Patients that the shipped weights have never seen, and one that chose among training runs; all others train. The two
+# scans of BraTSReg_002 are of one patient.
+TEST_CASES = ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1")
+VALIDATION_CASES = ("brats_2013_pat0004_1",)
+
+MASKS = ("brainmask", "tumour")
+SEQUENCES = ("t1", "t1c", "t2", "flair")
+TEMPLATES = {"t1": "t1", "t2": "t2", "pd": "pd", "flair": "flair", "ct": "ct_stripped"}
+_TISSUES = ("gray", "white", "csf")
+
+
+def prepare_brains(source: str | Path, target: str | Path) -> Path:
+    """Write training images, pairs to validate and test on, and ``datalist.json``.
+
+    Args:
+        source: folder with ``brain_multiseq/<case>/`` (each with ``brainmask``, two or more of ``t1``, ``t1c``, ``t2``
+            and ``flair`` and perhaps ``tumour``, on one grid, ``.nii.gz``; ``landmarks_lps.csv`` in ``BraTSReg_002_00``
+            and ``_01``), ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct_stripped`` and the probabilities times
+            1000 of ``gray``, ``white`` and ``csf``, on one grid) and, if there is one, ``brain_t1_labels/``
+            (``<id>_t1`` and ``<id>_labels``, numbered as Neuromorphometrics does).
+        target: folder for what is written, made if need be.
+
+    Returns:
+        The datalist. ``training`` and ``validation_images``: records with ``image``, ``subject`` and ``sequence``,
+        images on one grid of 2 mm, patients brought to the templates by an affine transform. All others are pairs, see
+        ``regplugins.datasets.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
+        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labeled`` are the source's own files;
+        ``strong`` and ``slices``, of test patients, and ``strong_validation`` and ``slices_validation`` have a known
+        truth with a large affine part, and tissue classes, T1c to FLAIR; ``slices_t1_t2`` likewise, T1 to T2.
+
+    Raises:
+        FileNotFoundError: a folder or image is missing.
+    """
+    source, target = Path(source), Path(target).resolve()
+    for name in ("brain_multiseq", "templates", *(f"brain_multiseq/{case}" for case in TEST_CASES + VALIDATION_CASES)):
+        if not (source / name).is_dir():
+            raise FileNotFoundError(f"{source / name}: no such folder")
+    templates = load_templates(source / "templates")
+    common = Grid.from_image(templates["t1"]).canonical().resized([SPACING] * 3, TRAINING_SHAPE)
+    (target / "images").mkdir(parents=True, exist_ok=True)
+    training, tests = training_images("template", templates, templates, common, target), {}
+    sections: dict[str, list[dict[str, str]]] = {
+        "training": training,
+        "validation_images": [],
+        "validation": [],
+        "test": [],
+    }
+    folders = sorted(folder for folder in (source / "brain_multiseq").iterdir() if folder.is_dir())
+    for folder in tqdm(folders, desc="patients"):
+        patient, name = load_patient(folder), folder.name
+        if name in TEST_CASES:
+            sections["test"] += known_pairs(name, patient, target)
+            tests[name], suffix = patient, ""
+        elif name in VALIDATION_CASES:
+            sections["validation"] += known_pairs(name, patient, target)
+            sections["validation_images"] += training_images(name, patient, templates, common, target)
+            suffix = "_validation"
+        else:
+            training += training_images(name, patient, templates, common, target)
+            continue
+        classes = tissue_classes(patient)
+        for kind, records in (
+            ("strong", strong_volumes(name, patient, classes, target)),
+            ("slices", strong_slices(name, patient, classes, target)),
+        ):
+            sections.setdefault(kind + suffix, []).extend(records)
+        if not suffix and {"t1", "t2"} <= patient.keys():
+            records = strong_slices(name, patient, classes, target, ("t2", "t1"))
+            sections.setdefault("slices_t1_t2", []).extend(records)
+    ct_and_t1 = {key: templates[key] for key in ("t1", "ct", "brainmask")}
+    for section in ("validation", "test"):
+        sections[section] += known_pairs(f"template_{section}", ct_and_t1, target)
+    sections["between"] = pairs_between(tests, target)
+    sections["followup"] = pairs_with_landmarks(source / "brain_multiseq", tests, target)
+    if (source / "brain_t1_labels").is_dir():
+        folder = (source / "brain_t1_labels").resolve()
+        sections |= {"remapped": remapped_pairs(folder, target), "labeled": labeled_pairs(folder)}
+    with atomic(target / "datalist.json") as temporary:
+        temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
+    return target / "datalist.json"
+
+
+def load_patient(folder: Path) -> dict[str, MetaTensor]:
+    """The sequences that a patient has, ``brainmask`` and, where there is one, ``tumour``.
+
+    Raises:
+        FileNotFoundError: there are less than two, or no mask.
+    """
+    paths = {name: folder / f"{name}.nii.gz" for name in SEQUENCES if (folder / f"{name}.nii.gz").is_file()}
+    if len(paths) < 2:
+        raise FileNotFoundError(f"{folder}: two of {SEQUENCES} expected, found {sorted(paths)}")
+    images = {name: load_image(path) for name, path in paths.items()}
+    masks = [name for name in MASKS if name == "brainmask" or (folder / f"{name}.nii.gz").is_file()]
+    return images | {name: load_label(folder / f"{name}.nii.gz") for name in masks}
+
+
+def load_templates(folder: Path) -> dict[str, MetaTensor]:
+    """The templates without their skulls, and ``brainmask``: where gray, white matter or fluid is more likely than not.
+
+    Raises:
+        FileNotFoundError: one is missing.
+    """
+    mask = sum(load_image(folder / f"{name}.nii.gz") for name in _TISSUES) > 500
+    images = {name: load_image(folder / f"{file}.nii.gz") for name, file in TEMPLATES.items()}
+    # The darkest tissue becomes as dark as the background, as in patients: of the CT's range tissue is but a tenth.
+    stripped = {name: (image - image[mask].quantile(0.01)).clamp(min=0) * mask for name, image in images.items()}
+    return stripped | {"brainmask": mask.to(torch.int32)}
+
+
+def training_images(
+    subject: str,
+    images: Mapping[str, MetaTensor],
+    templates: Mapping[str, MetaTensor],
+    common: Grid,
+    target: Path,
+) -> list[dict[str, str]]:
+    """Bring a subject's sequences onto the common grid, by an affine transform to the templates' T1; records."""
+    sequences = [name for name in images if name not in MASKS]
+    transform = None
+    if images is not templates:
+        reference = images["t1c"] if "t1c" in images else images[sequences[0]]
+        transform = initial_transform(
+            "affine",
+            templates["t1"].as_tensor(),
+            Grid.from_image(templates["t1"]),
+            reference.as_tensor(),
+            Grid.from_image(reference),
+        )
+    records = []
+    for sequence in sequences:
+        path = target / "images" / f"{subject}_{sequence}.nii.gz"
+        write_image(resample_to_grid(images[sequence], common, transform), common, path)
+        records.append({"image": str(path.relative_to(target)), "subject": subject, "sequence": sequence})
+    return records

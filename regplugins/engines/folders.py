@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Output folders of the pairs of a run: which are finished, which failed, which another process registers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from regplugins.checks import boolean, error_line
+from regplugins.io import FolderLock, folder_lock, remove_temporaries
+from regplugins.report.summary import write_json
+from regplugins.report.table import report_row, write_table
+from regplugins.report.terminal import figures_text
+from regplugins.transforms.save import SavePaird
+
+FAILURE = "failed.json"
+REPORT = "report.json"
+SUMMARY = "summary.csv"
+
+
+class PairFolders:
+    """Share the pairs of a list among any number of processes, and keep account of them on disk.
+
+    A pair is done once its ``report.json`` is there, and has failed once its ``failed.json`` is. While it is registered
+    its folder is locked, so that processes of one run, or of several runs with ``resume``, take the next pair that is
+    free. Nothing is lost with a process that dies: the lock goes with it, and ``resume`` does the rest.
+
+    Args:
+        records: of ``regplugins.data.pair_records``; a single one without a name is written into the folder itself.
+        writer: writes the results, and says where.
+        resume: keep results whose inputs, weights, settings and version are the same (by sha256), and register the
+            others; else all are registered anew.
+
+    Raises:
+        TypeError: if ``resume`` is no boolean.
+    """
+
+    def __init__(self, records: Sequence[Mapping[str, str]], writer: SavePaird, resume: bool = False) -> None:
+        self.records = records
+        self.writer = writer
+        self.resume = boolean("resume", resume)
+        self.is_single = len(records) == 1 and "name" not in records[0]
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the output folder for a run; at its end, however it ends, the table says what there is of each pair.
+
+        Raises:
+            RuntimeError: if another run writes into the folder.
+            ValueError: if an input of a pair lies where an output would go.
+        """
+        self.writer.keep_inputs(self.records)
+        lock = FolderLock(self.writer.output_dir, self.writer.purpose)
+        try:
+            if dist.is_initialized() and dist.get_rank() > 0:
+                dist.barrier()
+                self._hold(lock, shared=True)
+            else:
+                self._hold(lock, shared=self.resume and not self.is_single)
+                if not _is_restarted():
+                    self._forget()
+                if not self.is_single:
+                    lock.share()
+                if dist.is_initialized():
+                    dist.barrier()
+            try:
+                yield
+                if dist.is_initialized():
+                    dist.barrier()  # torchrun would end the others at the first process that fails
+            finally:
+                self._write_table()
+        finally:
+            lock.release()
+
+    @contextmanager
+    def claimed(self, record: Mapping[str, str]) -> Iterator[bool]:
+        """Hold the folder of one pair.
+
+        Args:
+            record: one of the records.
+
+        Yields:
+            Whether it is to be registered here; False: it is done, has failed, or another process registers it.
+        """
+        folder = self.writer.folder(record)
+        with ExitStack() as stack:
+            is_held = self.is_single or stack.enter_context(folder_lock(folder))
+            yield is_held and not (folder / REPORT).exists() and not (folder / FAILURE).exists()
+
+    def fail(self, record: Mapping[str, str], error: Exception) -> None:
+        """Record that a pair could not be registered, and why."""
+        folder = self.writer.folder(record)
+        write_json({"name": record["name"], "error": error_line(error), "inputs": dict(record)}, folder / FAILURE)
+
+    @property
+    def table(self) -> Path:
+        """The table of all pairs."""
+        return self.writer.output_dir / SUMMARY
+
+    def announcement(self) -> str:
+        """One line about what a run is going to do."""
+        if self.is_single:
+            return f"registering {self.records[0]['moving']} to {self.records[0]['fixed']}"
+        done = sum((self.writer.folder(record) / REPORT).exists() for record in self.records)
+        finished = f", {done} of them done already" if done else ""
+        return f"registering {len(self.records)} pairs{finished}"
+
+    def results(self) -> str:
+        """The figures of a run as lines for a terminal."""
+        rows = self.rows()
+        lines = [figures_text(rows)]
+        if not self.is_single:
+            counts = Counter(row["status"] for row in rows)
+            counts["done with warnings"] = sum(row.get("warnings", 0) > 0 for row in rows)
+            lines.append(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+        return "\n".join([*filter(None, lines), f"results: {self.writer.output_dir}"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a pair, in the order of the records: ``status`` "done", "failed" (with the ``error``) or "missing"."""
+        return [self._row(record) for record in self.records]
+
+    def _row(self, record: Mapping[str, str]) -> dict[str, Any]:
+        folder = self.writer.folder(record)
+        name = record.get("name", "pair")
+        if (folder / REPORT).exists():
+            report = _read(folder / REPORT)
+            row = {"name": name, "status": "done", "warnings": len(report["warnings"])}
+            return row | {key: value for key, value in report_row(report).items() if key != "name"}
+        if (folder / FAILURE).exists():
+            return {"name": name, "status": "failed", "error": _read(folder / FAILURE)["error"]}
+        return {"name": name, "status": "missing"}
+
+    def _hold(self, lock: FolderLock, shared: bool) -> None:
+        if not lock.acquire(shared, retries=5):
+            raise RuntimeError(
+                f"{self.writer.output_dir}: another run writes into this folder; wait for it, or choose another "
+                "--output_dir (runs with --resume True and the same settings may share the pairs of one datalist)"
+            )
+
+    def _forget(self) -> None:
+        """Remove what would be taken for a result of this run: the table, failures, and reports that do not fit."""
+        if not self.resume:
+            self.table.unlink(missing_ok=True)
+            remove_temporaries(self.writer.output_dir)
+        for record in self.records:
+            folder = self.writer.folder(record)
+            if not folder.is_dir():
+                continue
+            with ExitStack() as stack:
+                # What another run is about to write must not be taken for what it was.
+                if not self.is_single and not stack.enter_context(folder_lock(folder)):
+                    continue
+                remove_temporaries(folder)
+                (folder / FAILURE).unlink(missing_ok=True)
+                if not (self.resume and self.writer.is_complete(record)):
+                    (folder / REPORT).unlink(missing_ok=True)
+
+    def _write_table(self) -> None:
+        if self.is_single and self.rows()[0]["status"] != "done":
+            return
+        written: list[dict[str, Any]] = []
+        # Again if another process has finished a pair in the meantime: its table may just have been replaced.
+        while (rows := self.rows()) != written:
+            write_table(rows, self.table)
+            written = rows
+
+
+def _is_restarted() -> bool:
+    """Tell whether torchrun has restarted the processes of a run after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translations that lay one image's center onto the other's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regplugins.registration.volume import Volume
+from regplugins.spatial import AffineTransform, Grid
+
+_BINS = 256
+
+
+def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:
+    """The translation that takes the center of the fixed field of view to that of the moving one, RAS+ mm."""
+    return _translation(moving.center - fixed.center)
+
+
+def align_centers_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
+    """The translation that takes the fixed image's center of mass to that of the moving one, RAS+ mm."""
+    return _translation(center_of_mass(moving) - center_of_mass(fixed))
+
+
+def center_of_mass(volume: Volume) -> Tensor:
+    """Center of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
+    points, weights = weighted_foreground(volume)
+    return weights @ points / weights.sum()
+
+
+def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
+    """The voxels of the patient, weighted by how much brighter they are than the mean of the background.
+
+    Foreground is what lies above Otsu's threshold: the patient in MR and in CT, where air has -1000.
+
+    Args:
+        volume: image; its mask, if it has one, bounds both.
+
+    Returns:
+        Their places ``(number, n)``, RAS+ mm, and weights ``(number,)``, both float64.
+    """
+    threshold = otsu_threshold(volume.visible)
+    background = volume.visible[volume.visible <= threshold].mean()
+    foreground = volume.values > threshold
+    if volume.mask is not None:
+        foreground &= volume.mask
+    weights = (volume.values[foreground] - background).to(torch.float64)
+    return volume.grid.index_to_world(foreground.nonzero().to(torch.float64)), weights
+
+
+def otsu_threshold(values: Tensor) -> float:
+    """Threshold that parts values into two classes of the largest variance between them.
+
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), with 256 bins. At least
+    the largest value lies above it, at least the smallest does not.
+
+    Args:
+        values: any shape, not all equal.
+    """
+    values = values.flatten()
+    low, high = values.min().item(), values.max().item()
+    counts = torch.histc(values, _BINS, low, high).to(torch.float64)
+    edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
+    centers = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum(0)[:-1]
+    above = counts.sum() - below
+    mass = (counts * centers).cumsum(0)
+    between = below * above * (mass[:-1] / below - (mass[-1] - mass[:-1]) / above).square()
+    return edges[1 + int(between.argmax())].item()
+
+
+def _translation(shift: Tensor) -> AffineTransform:
+    matrix = torch.eye(len(shift) + 1, dtype=torch.float64)
+    matrix[:-1, -1] = shift
+    return AffineTransform(matrix)

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects that reports and metadata can name."""
+
+from __future__ import annotations
+
+
+class ReprMixin:
+    """Its ``repr`` is its class and its public attributes, in one line."""
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
+        return " ".join(f"{type(self).__name__}({values})".split())

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random warps and motions of an aligned pair of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable, Transform
+
+from regplugins.data.datasets import PAIRED
+from regplugins.data.random_warps import RandomWarp
+from regplugins.spatial import (
+    Grid,
+    compose_ddf,
+    resample_to_grid,
+    rigid_parameters,
+    warp,
+)
+from regplugins.transforms.resample import network_grid
+
+
+class RandWarpPaird(Randomizable, Transform):
+    """Warp both images of a pair by one random map and the fixed one by another besides: two images that were aligned
+    then differ by the second map. What is aligned with an image (``PairDataset``'s paired ones) goes along.
+
+    Args:
+        spacing: of the grid, mm.
+        common: of both images, for variety.
+        between: from the fixed image to the moving one.
+    """
+
+    def __init__(self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp) -> None:
+        self.spacing = spacing
+        self.common = common
+        self.between = between
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandWarpPaird:
+        super().set_random_state(seed, state)
+        for source in (self.common, self.between):
+            source.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid, and perhaps the paired ones.
+
+        Returns:
+            The same keys.
+        """
+        grid = _grid_of(data["fixed"], self.spacing)
+        common, between = (source(grid).sample(grid).to_ddf()[None] for source in (self.common, self.between))
+        fields = {"moving": common, "fixed": compose_ddf(common, between)}
+        fields |= {name: fields[name.removesuffix("_paired")] for name in PAIRED if name in data}
+        return {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
+
+
+class RandMotionPaird(Randomizable, Transform):
+    """Bring both images of an aligned pair onto the network's grid, warped by one random map, and the moving one turned
+    and shifted besides, with one interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the
+    center of the grid, what ``regplugins.spatial.rigid_transform`` takes.
+
+    Args:
+        spacing: of the grid, mm.
+        shape: of the grid, voxels, about the center of the fixed image's field of view.
+        common: of both images, for variety.
+        rotation: largest angle about a random axis, degrees.
+        translation: largest shift along each axis, mm.
+    """
+
+    def __init__(
+        self,
+        spacing: Sequence[float] | float,
+        shape: Sequence[int],
+        common: RandomWarp,
+        rotation: float = 15.0,
+        translation: float = 5.0,
+    ) -> None:
+        self.spacing = spacing
+        self.shape = tuple(shape)
+        self.common = common
+        self.motion = RandomWarp(0.0, rotation=rotation, translation=translation, scaling=0.0)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandMotionPaird:
+        super().set_random_state(seed, state)
+        for source in (self.common, self.motion):
+            source.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` with their affines, of one head in one world.
+        """
+        grid = network_grid(Grid.from_image(data["fixed"]), self.spacing, self.shape)
+        common, motion = self.common(grid), self.motion.affine(grid)
+        ways = {"fixed": common, "moving": common @ motion.inverse()}
+        moved = {key: resample_to_grid(data[key], grid, way) for key, way in ways.items()}
+        return {**data, **moved, "motion": rigid_parameters(motion, grid.center).float()}
+
+
+def _grid_of(image: torch.Tensor, spacing: Sequence[float] | float) -> Grid:
+    """Where the voxels of an image ``(1, *spatial)`` lie, in a world of its own."""
+    shape = tuple(image.shape[1:])
+    steps = spacing if isinstance(spacing, (list, tuple)) else [spacing] * len(shape)
+    return Grid(shape, torch.diag(torch.tensor([*steps, 1.0], dtype=torch.float64)))

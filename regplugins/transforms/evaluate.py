@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that judge one registered pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from regplugins.checks import boolean
+from regplugins.metrics import (
+    compare_label_sets,
+    folding_percent,
+    inverse_consistency_error,
+    label_overlap,
+    landmark_statistics,
+    mean_overlap,
+    mutual_information,
+    normalized_correlation,
+    sample_points,
+    sd_log_jacobian,
+    sd_log_jacobian_learn2reg,
+    warped_agreement,
+)
+from regplugins.spatial import AffineTransform, Grid, SpatialTransform, jacobian_determinant, resample
+from regplugins.spatial.transforms import slabs
+from regplugins.transforms.plausibility import landmark_errors, signs_of_failure
+from regplugins.transforms.timing import stage
+from regplugins.transforms.warn import warn
+
+# Mean error of a registration that succeeded.
+_SUCCESS_MM = 2.0
+
+
+class EvaluatePaird(Transform):
+    """Measure a pair that ``ApplyDDFPaird`` brought home, and warn of what is implausible about it.
+
+    Adds ``measures`` (nested, without files or versions), ``warnings``, and ``before_covered`` and ``warped_covered``,
+    ``(1, *spatial)`` bool: the voxels of the fixed grid that the moving image covers before and after.
+
+    ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
+    ``coverage_percent``, the size of that part; ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both
+    labels are given, over the labels that both maps have as they were read; ``labels``: how many these are, and which
+    ones only the fixed map has, only the moving map, and the transform lost, before and after; ``tre_mm``: mean, median
+    and maximum, if both sets of landmarks are given; ``endpoint_error_mm``, if the true transform is known: mean and
+    95th percentile over the fixed image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and,
+    of a rigid network, the first, the second and the last as the ``network`` had it; ``refine_rigid_mm``, the distance
+    between that and the result. ``folding_percent``, ``sd_log_jacobian`` (over the voxels that do not fold),
+    ``sd_log_jacobian_learn2reg`` and ``mean_jacobian``, of an affine one its determinant, of the field on the network's
+    grid; ``inverse_consistency_mm``: mean and 95th percentile, and over the field's voxels the largest (``max``) and
+    the point of the fixed image where it is (``max_at``, RAS+ mm). Of a pair that ``SwapPaird`` took the other way
+    too, ``cycle_consistency_mm``, the like of the network's two fields, and ``backward``, the measures of that way.
+
+    Args:
+        motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
+            of the center of the points that count), whether the mean endpoint error is below 2 mm, and, of the result,
+            how alike the warped image is to the truly moved one (``warped_agreement``).
+        warnings: warn of implausible results. A network in training is expected to have them.
+
+    Raises:
+        TypeError: ``motion`` or ``warnings`` is no boolean.
+    """
+
+    def __init__(self, motion: bool = False, warnings: bool = True) -> None:
+        self.motion = boolean("motion", motion)
+        self.warnings = boolean("warnings", warnings)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: if the fixed label map holds only background.
+        """
+        pair = dict(data)
+        with stage(pair, "measure"):
+            covered = {when: _covered(pair, transform) for when, transform in _transforms(pair).items()}
+            pair |= {"before_covered": covered["before"], "warped_covered": covered["after"]}
+            measures: dict[str, Any] = {"similarity": _similarity(pair, covered)}
+            measures["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
+            if "predicted" in pair:
+                measures["refine_rigid_mm"] = _distances(_apart(pair, "network", "after"))
+            if "fixed_label" in pair and "moving_label" in pair:
+                measures |= _overlap(pair)
+            if "fixed_landmarks" in pair and "moving_landmarks" in pair:
+                errors = landmark_errors(pair)
+                measures["tre_mm"] = {when: landmark_statistics(error) for when, error in errors.items()}
+            if "truth" in pair:
+                measures["endpoint_error_mm"] = _endpoint_errors(pair)
+                if self.motion:
+                    measures["motion"] = _motion_errors(pair, measures["endpoint_error_mm"])
+            measures |= _regularity(pair)
+            measures["inverse_consistency_mm"] = _inverse_consistency(pair)
+            if "backward" in pair:
+                measures["cycle_consistency_mm"] = _distances(pair["cycle_error"])
+                measures["backward"] = pair["backward"]["measures"]
+            for message in signs_of_failure(pair, measures) if self.warnings else ():
+                warn(pair, message)
+        return {**pair, "measures": measures}
+
+
+def _covered(pair: Mapping[str, Any], transform: SpatialTransform) -> Tensor:
+    """Voxels of the fixed grid that the moving image covers through a transform, ``(1, *spatial)`` bool."""
+    grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+    parts = [moving_grid.contains(transform.map_grid(grid, rows)) for rows in slabs(grid.shape)]
+    return torch.cat(parts)[None]
+
+
+def _similarity(pair: Mapping[str, Any], covered: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    fixed, moving = pair["fixed"].as_tensor(), pair["moving"]
+    images = {"before": pair["before"], "after": pair["warped"]}
+    if "predicted" in pair:
+        grids = Grid.from_image(moving), Grid.from_image(pair["fixed"])
+        images["network"] = resample(moving.as_tensor(), *grids, pair["predicted"])
+    return {
+        "ncc": {when: normalized_correlation(fixed, image, covered[when]) for when, image in images.items()},
+        "mutual_information": {when: mutual_information(fixed, image, covered[when]) for when, image in images.items()},
+    }
+
+
+def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
+    reference, moving = pair["fixed_label"].as_tensor(), pair["moving_label"].as_tensor()
+    spacing = Grid.from_image(pair["fixed"]).spacing.tolist()
+    common, only_fixed, only_moving = compare_label_sets(reference, moving)
+    if not common and not only_fixed:
+        raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to judge by")
+    found: dict[str, Any] = {"labels": {"both": len(common), "only_fixed": only_fixed, "only_moving": only_moving}}
+    if common:
+        labels = {"before": pair["before_label"], "after": pair["warped_label"]}
+        scores = {when: label_overlap(label, reference, spacing, common) for when, label in labels.items()}
+        found["labels"]["lost"] = {
+            when: [label for label, score in by_label.items() if math.isnan(score["asd"])]
+            for when, by_label in scores.items()
+        }
+        found["overlap"] = {
+            when: {str(label): score for label, score in by_label.items()} | {"mean": mean_overlap(by_label)}
+            for when, by_label in scores.items()
+        }
+    return found
+
+
+def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:
+    """Folding and volume change of the field on the network's grid."""
+    determinant = jacobian_determinant(pair["field"].to_ddf()[None])
+    return {
+        "folding_percent": float(folding_percent(determinant)),
+        "sd_log_jacobian": float(sd_log_jacobian(determinant)),
+        "sd_log_jacobian_learn2reg": float(sd_log_jacobian_learn2reg(determinant)),
+        "mean_jacobian": float(determinant.mean()),
+    }
+
+
+def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    points = _points_that_count(pair)
+    true = pair["truth"](points)
+    errors = {when: (found(points) - true).norm(dim=1) for when, found in _transforms(pair).items()}
+    return {when: _distances(error) for when, error in errors.items()}
+
+
+def _points_that_count(pair: Mapping[str, Any]) -> Tensor:
+    """The voxels of the fixed image's mask, or all, ``(number, n)``, world mm."""
+    grid = Grid.from_image(pair["fixed"])
+    mask = pair["fixed_mask"].as_tensor() if "fixed_mask" in pair else torch.ones(1, *grid.shape)
+    return grid.index_to_world(mask[0].nonzero().to(torch.float64))
+
+
+def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
+    """Where a pair started, where it ended, and where its network saw it."""
+    transforms = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
+    return transforms | ({"network": pair["predicted"]} if "predicted" in pair else {})
+
+
+def _apart(pair: Mapping[str, Any], one: str, other: str) -> Tensor:
+    """How far two of a pair's transforms take the points that count from each other, mm."""
+    points, transforms = _points_that_count(pair), _transforms(pair)
+    return (transforms[one](points) - transforms[other](points)).norm(dim=1)
+
+
+def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+    center = _points_that_count(pair).mean(dim=0, keepdim=True)
+    true = AffineTransform.fitted(pair["truth"], grid)
+    result = {}
+    for when, transform in _transforms(pair).items():
+        found = AffineTransform.fitted(transform, grid)
+        turn = Rotation.from_matrix((found.matrix[:3, :3] @ torch.linalg.inv(true.matrix[:3, :3])).numpy())
+        result[when] = {
+            "rotation_degrees": math.degrees(turn.magnitude()),
+            "translation_mm": float((found(center) - true(center)).norm()),
+            "success": float(errors[when]["mean"] < _SUCCESS_MM),
+        }
+    expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
+    result["after"] |= warped_agreement(pair["warped"], expected, grid.spacing.tolist())
+    return result
+
+
+def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, Any]:
+    points = sample_points(pair["displacement"].grid)
+    error = inverse_consistency_error(pair["displacement"], pair["inverse"], points, pair["displacement"].grid)
+    return _distances(error) | _largest_inconsistency(pair)
+
+
+def _largest_inconsistency(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """The largest error over the voxels of the field, mm, and the fixed image's point where it is, RAS+ mm."""
+    field, inverse, domain = pair["field"], pair["inverse"], pair["displacement"].grid
+    largest: dict[str, Any] = {"max": float("nan"), "max_at": None}
+    for rows in slabs(field.grid.shape):
+        points = field.grid.coordinates(rows)
+        points = points[domain.contains(points) & domain.contains(field.map_grid(field.grid, rows))]
+        error = inverse_consistency_error(field, inverse, points, domain)
+        if len(error) and not float(error.max()) <= largest["max"]:
+            largest = {"max": float(error.max()), "max_at": points[error.argmax()].tolist()}
+    return largest
+
+
+def _distances(error: Tensor) -> dict[str, float]:
+    """Mean and 95th percentile."""
+    # NumPy's, since PyTorch's quantile ends at 16 million values
+    percentile = float(np.quantile(error.numpy(), 0.95)) if error.numel() else float("nan")
+    return {"mean": float(error.mean()), "p95": percentile}

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signs that a registration failed, as warnings about the pair.
+
+The limits lie well beyond what registrations of real pairs that succeeded show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from scipy.stats import wilcoxon
+from torch import Tensor
+
+from regplugins.metrics import mutual_information, normalized_correlation, target_registration_error, thinned
+from regplugins.registration.centers import otsu_threshold
+from regplugins.spatial import Grid
+
+_SAMPLE_VOXELS, _BINS, _MIN_SAMPLE = 1 << 17, 32, 1000
+# Of CT and MR that match it is at least 0.14 nat, even in small crops; of those laid wrongly mostly below 0.1.
+_MIN_INFORMATION = 0.12
+# Worse than before: share of the mutual information, loss of NCC of images that were alike, factor of the TRE, Dice.
+_MIN_INFORMATION_RATIO, _SIMILAR_NCC, _MAX_LOSS_OF_NCC, _MAX_TRE_RATIO, _MAX_LOSS_OF_DICE = 0.9, 0.5, 0.1, 1.1, 0.05
+# Ranks of identical images share so much that interpolation alone takes a third of it; NCC sees that they still match.
+_MATCHED = 0.98
+# Points and level of the paired test that sees a smaller increase of the TRE.
+_MIN_POINTS, _MAX_P = 10, 0.01
+# Percent of the fixed image; share of what the start covered; share of the moving image's field of view.
+_MIN_COVERAGE, _MIN_COVERAGE_RATIO, _MIN_PART_OF_MOVING = 10.0, 0.5, 1e-3
+_MAX_VOLUME_RATIO, _MAX_FOLDING_PERCENT = 8.0, 5.0
+_NAMED = 8  # labels in a message
+
+
+def signs_of_failure(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is implausible about a registered pair.
+
+    Args:
+        pair: as ``EvaluatePaird`` has it, with ``before_covered`` and ``warped_covered``.
+        measures: of this pair, see :class:`regplugins.transforms.evaluate.EvaluatePaird`.
+
+    Yields:
+        One sentence a sign, which begins with the name of a file; nothing of a plausible pair.
+    """
+    # How much larger a small volume of the fixed image is in the moving one, on average.
+    volume_ratio = float(torch.linalg.det(pair["initial"].matrix)) * measures["mean_jacobian"]
+    yield from _coverage(pair, measures["coverage_percent"], volume_ratio)
+    yield from _similarity(pair)
+    if "tre_mm" in measures:
+        yield from _landmarks(pair, measures["tre_mm"])
+    if "labels" in measures:
+        yield from _labels(pair, measures)
+    yield from _transform(pair, measures["folding_percent"], volume_ratio)
+
+
+def _coverage(pair: Mapping[str, Any], coverage: Mapping[str, float], volume_ratio: float) -> Iterator[str]:
+    path = pair["paths"]["moving"]
+    before, after = coverage["before"], coverage["after"]
+    if max(after, _foreground_coverage(pair)) < _MIN_COVERAGE or after < _MIN_COVERAGE_RATIO * before:
+        yield (
+            f"{path}: covers {after:.3g} % of the fixed image after registration ({before:.3g} % before); "
+            "check the initial transform and the voxel sizes"
+        )
+    grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
+    part = after / 100 * _volume(grid) * volume_ratio / _volume(moving_grid)
+    if 0 < part < _MIN_PART_OF_MOVING:
+        yield (
+            f"{path}: only {100 * part:.2g} % of its field of view lies in the fixed image; "
+            "check the voxel sizes of both images"
+        )
+
+
+def _foreground_coverage(pair: Mapping[str, Any]) -> float:
+    """Percent of the fixed image's bright voxels that the moving image covers: padding should not count."""
+    fixed, covered = (thinned(part, _SAMPLE_VOXELS)[0] for part in (pair["fixed"].as_tensor(), pair["warped_covered"]))
+    if fixed.min() == fixed.max():
+        return 0.0
+    return 100 * float(covered[fixed > otsu_threshold(fixed)].double().mean())
+
+
+def _similarity(pair: Mapping[str, Any]) -> Iterator[str]:
+    """Compare before and after over the voxels that the moving image covers both times."""
+    names = ("before", "warped", "before_covered", "warped_covered")
+    volumes = [pair["fixed"].as_tensor(), *(pair[name] for name in names)]
+    fixed, before, after, *covered = (thinned(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
+    common = covered[0] & covered[1]
+    if "fixed_mask" in pair:
+        common &= thinned(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
+    if common.sum() < _MIN_SAMPLE:
+        return
+    first, second = (_information(fixed, image, common) for image in (before, after))
+    ncc = [normalized_correlation(fixed, image, common) for image in (before, after)]
+    path, changes = pair["paths"]["moving"], []
+    if second < _MIN_INFORMATION_RATIO * first and ncc[1] < _MATCHED:
+        changes.append(f"mutual information {100 * (second / first - 1):.0f} %")
+    if ncc[0] > _SIMILAR_NCC and ncc[1] < ncc[0] - _MAX_LOSS_OF_NCC:
+        changes.append(f"NCC {ncc[0]:.3f} → {ncc[1]:.3f}")
+    if changes:
+        yield (
+            f"{path}: less like the fixed image after registration than before, over what it covers both times "
+            f"({', '.join(changes)}); look at the result before you use it"
+        )
+    if second < _MIN_INFORMATION:
+        yield (
+            f"{path}: hardly like the fixed image after registration (mutual information of ranks {second:.2f} nat, of "
+            "scans that match mostly above 0.2); check the initial transform and that both show the same part of a body"
+        )
+
+
+def _information(fixed: Tensor, image: Tensor, mask: Tensor) -> float:
+    """Mutual information of the ranks of two images within a mask, nats.
+
+    Bins of equal width would put all soft tissue of a CT into one or two, and the figure would hang on their border.
+    What independent images have by chance in a small mask is taken off.
+    """
+    edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)[1:-1]
+    first, second = (
+        torch.bucketize(part.double(), torch.quantile(part[mask].double(), edges)) for part in (fixed, image)
+    )
+    chance = (_BINS - 1) ** 2 / (2 * int(mask.sum()))
+    return max(0.0, mutual_information(first, second, mask, _BINS) - chance)
+
+
+def _landmarks(pair: Mapping[str, Any], tre: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    half_a_voxel = float(Grid.from_image(pair["fixed"]).spacing.mean()) / 2
+    before, after = (tre[when]["mean"] for when in ("before", "after"))
+    evidence = ""
+    if after <= max(_MAX_TRE_RATIO * before, before + half_a_voxel):
+        # What is as near as the voxels allow is good, and a twentieth of a voxel is nothing, however consistent.
+        if after <= max(half_a_voxel, before + half_a_voxel / 10):
+            return
+        errors = landmark_errors(pair)
+        count = len(errors["after"])
+        if count < _MIN_POINTS:
+            return
+        p = wilcoxon((errors["after"] - errors["before"]).numpy(), alternative="greater").pvalue
+        if not p < _MAX_P:
+            return
+        evidence = f", Wilcoxon test over {count} points: p = {p:.1g}"
+    yield (
+        f"{pair['paths']['moving_landmarks']}: farther from the fixed landmarks after registration than before "
+        f"(mean {before:.2f} → {after:.2f} mm{evidence})"
+    )
+
+
+def landmark_errors(pair: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Target registration errors ``before`` and ``after``, ``(points,)`` each, mm.
+
+    Args:
+        pair: with ``start``, both sets of landmarks and ``warped_landmarks``.
+    """
+    moving = pair["moving_landmarks"]
+    places = {"before": pair["start"](pair["fixed_landmarks"]), "after": pair["warped_landmarks"]}
+    return {when: target_registration_error(points, moving) for when, points in places.items()}
+
+
+def _labels(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> Iterator[str]:
+    path, labels = pair["paths"]["moving_label"], measures["labels"]
+    if not labels["both"]:
+        yield f"{path}: no label in common with {pair['paths']['fixed_label']}, so that no overlap is measured"
+        return
+    before, after = (measures["overlap"][when]["mean"]["dice"] for when in ("before", "after"))
+    if after < before - _MAX_LOSS_OF_DICE:
+        yield f"{path}: overlaps less after registration than before (mean Dice {before:.3f} → {after:.3f})"
+    if lost := labels["lost"]["after"]:
+        names = ", ".join(map(str, lost[:_NAMED])) + (f" and {len(lost) - _NAMED} more" if lost[_NAMED:] else "")
+        yield f"{path}: lost by the transform: label {names}; counted as Dice 0, left out of the mean distances"
+
+
+def _transform(pair: Mapping[str, Any], folding: float, volume_ratio: float) -> Iterator[str]:
+    path, field = pair["paths"]["moving"], pair["field"]
+    if not 1 / _MAX_VOLUME_RATIO < volume_ratio < _MAX_VOLUME_RATIO:
+        mirrored = ", so it mirrors the image" if volume_ratio < 0 else ""
+        yield (
+            f"{path}: the transform changes volumes by a factor of {volume_ratio:.3g}{mirrored}; "
+            "check the initial transform"
+        )
+    if folding > _MAX_FOLDING_PERCENT:
+        yield f"{path}: the deformation folds at {folding:.1f} % of the voxels"
+    grid = Grid.from_image(pair["fixed"])
+    diagonal = float((torch.tensor(grid.shape) * grid.spacing).norm())
+    vectors = field.vectors.flatten(1)
+    # A shift of the whole image is how far two scanners' worlds lie apart.
+    longest = float((vectors - vectors.mean(dim=1, keepdim=True)).norm(dim=0).max())
+    if longest > diagonal:
+        yield f"{path}: displacements of {longest:.0f} mm exceed the {diagonal:.0f} mm of the fixed image"
+
+
+def _volume(grid: Grid) -> float:
+    """Volume of the field of view, in mm to the power of its dimension."""
+    return float((torch.tensor(grid.shape) * grid.spacing).prod())

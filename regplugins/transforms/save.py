@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a registered pair leaves on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Transform
+
+from regplugins.checks import positive
+from regplugins.data import PATH_KEYS, swapped_key
+from regplugins.data.records import OUTPUTS
+from regplugins.io import (
+    keep_inputs,
+    output_folder,
+    read_landmark_names,
+    remove_temporaries,
+    write_image,
+    write_landmarks,
+    write_transform,
+)
+from regplugins.report.pair_figure import pair_figure
+from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
+from regplugins.spatial import DisplacementField, Grid, coarsened, coarsening_error
+from regplugins.transforms.timing import stage
+from regplugins.transforms.warn import warn
+
+# Voxels of the fixed image by which a coarser field may differ.
+_MAX_FIELD_ERROR = 0.05
+
+
+class SavePaird(Transform):
+    """Write a pair's images, transforms, landmarks, picture and report; the report comes last and says that all is
+    there.
+
+    What an earlier run left under the same names is replaced or, where this pair has no such output, removed.
+
+    Args:
+        output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
+        weights: file of the network's weights, for the report; None if there are none.
+        settings: what else the report is to say of how the pair was registered: text, numbers, lists and mappings.
+        field_spacing: mm between the voxels of the two written displacement fields, along an axis at least the fixed
+            image's own; they reach a voxel beyond the fixed image. The report has the largest difference from the
+            full fields, and a warning above 0.05 voxel. Default: the fixed image's grid.
+
+    Raises:
+        NotADirectoryError: ``output_dir`` is a file.
+        ValueError: if ``field_spacing`` is not a positive number.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        weights: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        field_spacing: float | None = None,
+    ) -> None:
+        self.output_dir = output_folder(output_dir)
+        self.weights = None if weights is None else Path(weights)
+        self.settings = dict(settings or {})
+        self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
+
+    def folder(self, record: Mapping[str, Any]) -> Path:
+        """Folder of the results of a pair: ``output_dir``, or the folder of its ``name`` in there."""
+        return self.output_dir / record["name"] if "name" in record else self.output_dir
+
+    def keep_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse pairs of which one's input would be overwritten by its own or another one's output.
+
+        Raises:
+            ValueError: if an input lies where an output would go.
+        """
+        inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
+        for folder in map(self.folder, records):
+            for name in OUTPUTS:
+                keep_inputs(folder / name, [inputs.get((folder / name).resolve())])
+
+    @cached_property
+    def purpose(self) -> str:
+        """Settings, weights and version as a sha256: pairs of one purpose are registered alike."""
+        made_with = [self.settings, self._weights_sha256, versions()["regplugins"]]
+        return hashlib.sha256(json_text({"made_with": made_with}).encode()).hexdigest()
+
+    def is_complete(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether all results of a pair are there, from the same inputs, weights, settings and version."""
+        folder = self.folder(record)
+        try:
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            inputs = {swapped_key(k) if report["swapped"] else k: entry for k, entry in report["inputs"].items()}
+            # The only input that no record names is a file for the initial transform.
+            paths = {**record, "init": inputs["init"]["path"]} if "init" in inputs else record
+            if inputs.keys() != paths.keys() - {"name"} or report["settings"] != json.loads(json_text(self.settings)):
+                return False
+            made_with = (report["versions"]["regplugins"], report["weights"] and report["weights"]["sha256"])
+            if made_with != (versions()["regplugins"], self._weights_sha256):
+                return False
+            if any((folder / name).stat().st_size != size for name, size in report["outputs_bytes"].items()):
+                return False
+            return all(sha256(paths[key]) == entry["sha256"] for key, entry in inputs.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a file is gone, or another's report
+            return False
+
+    @cached_property
+    def _weights_sha256(self) -> str | None:
+        return None if self.weights is None else sha256(self.weights)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            ValueError: if an input lies where an output would go.
+        """
+        pair = dict(data)
+        folder = self.folder(pair)
+        for name in OUTPUTS:
+            keep_inputs(folder / name, pair["paths"].values())
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").unlink(missing_ok=True)
+        remove_temporaries(folder)
+        with stage(pair, "write"):
+            self._write_files(pair, folder)
+        name = pair.get("name", "pair")
+        report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)
+        if "grid" in pair:
+            grid = pair["grid"]
+            report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}
+        if "field_spacing_error_voxels" in pair:
+            report["field_spacing_error_voxels"] = pair["field_spacing_error_voxels"]
+        report |= {"warnings": pair.get("warnings", []), "swapped": pair.get("swapped", False)}
+        written = (folder / part for name in OUTPUTS for part in (name, f"backward/{name}"))
+        report["outputs_bytes"] = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in written if path.is_file()
+        }
+        write_json(report, folder / "report.json")
+        return pair
+
+    def _write_files(self, pair: MutableMapping[str, Any], folder: Path) -> None:
+        grid = Grid.from_image(pair["fixed"])
+        fields = self._stored_fields(pair, grid)  # before the picture, which shows the warnings
+        # The picture is drawn by one thread, and compression leaves it time.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            volumes = writer.submit(self._write_volumes, pair, grid, fields, folder)
+            pair_figure(folder / "report.png", pair)
+            volumes.result()
+        write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
+        if "warped_landmarks" in pair:
+            names = read_landmark_names(pair["paths"]["fixed_landmarks"])
+            write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
+        else:
+            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
+
+    def _stored_fields(self, pair: MutableMapping[str, Any], grid: Grid) -> dict[str, DisplacementField]:
+        """The fields as they are written; of coarser ones the error is added to the pair, with a warning if large."""
+        fields = {"forward": pair["displacement"], "inverse": pair["inverse"].sample(grid)}
+        if self.field_spacing is None:
+            return fields
+        stored = {way: coarsened(field, self.field_spacing) for way, field in fields.items()}
+        errors = {way: coarsening_error(field, stored[way]) for way, field in fields.items()}
+        pair["field_spacing_error_voxels"] = errors
+        if max(errors.values()) > _MAX_FIELD_ERROR:
+            losses = ", ".join(f"{way} {error:.2g}" for way, error in errors.items())
+            warn(
+                pair,
+                f"{pair['paths']['moving']}: the displacement fields stored at {self.field_spacing:g} mm differ from "
+                f"the full ones by up to {max(errors.values()):.2g} voxel ({losses}); give a smaller --field_spacing",
+            )
+        return stored
+
+    def _write_volumes(
+        self, pair: Mapping[str, Any], grid: Grid, fields: Mapping[str, DisplacementField], folder: Path
+    ) -> None:
+        write_image(pair["warped"], grid, folder / "warped.nii.gz")
+        if "warped_label" in pair:
+            dtype = pair["moving_label"].meta["stored_dtype"]
+            write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
+        else:
+            (folder / "warped_label.nii.gz").unlink(missing_ok=True)
+        write_transform(fields["forward"], folder / "transform_1Warp.nii.gz")
+        write_transform(fields["inverse"], folder / "transform_1InverseWarp.nii.gz")
+        for key in ("moving", "fixed"):
+            if "synthesized" in pair:
+                write_image(pair["synthesized"][key], pair["grid"], folder / f"synthesized_{key}.nii.gz")
+            else:
+                (folder / f"synthesized_{key}.nii.gz").unlink(missing_ok=True)

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizer of a pair finds a known warp, whatever changes the field, and betters what it starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.losses import MaskedLoss
+from torch import Tensor, nn
+
+from regplugins.losses import LocalNCCLoss, MINDLoss, PairLoss, SquaredGradientLoss
+from regplugins.registration import (
+    AffineInitializer,
+    AffineRegistration,
+    BSplineField,
+    CompositiveField,
+    DeformableRegistration,
+    Parametrization,
+    StationaryVelocityField,
+)
+from regplugins.spatial import compose_ddf, jacobian_determinant, warp
+from tests.registration.pairs import OBJECTIVE, warped_pair, with_a_hole
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    """What is left of a known warp where there is any."""
+    inside = truth.norm(dim=1) > 0.5
+    return float((found - truth).norm(dim=1)[inside].mean() / truth.norm(dim=1)[inside].mean())
+
+
+@pytest.mark.parametrize("shape", [(33, 36), (25, 26, 24)])
+@pytest.mark.parametrize("levels", [[(1, 60)], [(2, 40), (1, 40)], [(64, 40), (1, 40)]])
+def test_pair_finds_a_known_warp(shape, levels):
+    pair, truth = warped_pair(*shape)
+    found = DeformableRegistration(OBJECTIVE, levels)(pair)
+    assert error(found, truth) < 0.3
+    assert jacobian_determinant(found).min() > 0
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("model", [StationaryVelocityField(), BSplineField(), CompositiveField(smoothing=0)])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_every_model_does(model, symmetric):
+    pair, truth = warped_pair(33, 36)
+    found = DeformableRegistration(OBJECTIVE, [(2, 40), (1, 40)], parametrization=model, symmetric=symmetric)(pair)
+    assert error(found, truth) < 0.35
+    assert not found.requires_grad
+
+
+def test_every_pair_of_a_batch_is_registered_as_if_alone():
+    (one, _), (other, _) = warped_pair(24, 25), warped_pair(24, 25)
+    pairs = torch.cat([one, other.flip(1)])
+    optimizer = DeformableRegistration(OBJECTIVE, [(2, 10), (1, 10)])
+    together, alone = optimizer(pairs), torch.cat([optimizer(pair[None]) for pair in pairs])
+    torch.testing.assert_close(together, alone, atol=0.02, rtol=0)
+
+
+def test_symmetric_of_the_images_exchanged_is_the_inverse():
+    pair, truth = warped_pair(33, 36)
+    optimizer = DeformableRegistration(OBJECTIVE, [(2, 30), (1, 30)], symmetric=True)
+    there, back = optimizer(pair), optimizer(pair.flip(1))
+    assert compose_ddf(back, there).norm(dim=1).mean() < 0.02
+    one_way = DeformableRegistration(OBJECTIVE, [(2, 30), (1, 30)])
+    assert compose_ddf(one_way(pair.flip(1)), one_way(pair)).norm(dim=1).mean() > 0.05
+    assert error(there, truth) < 0.35
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_what_is_masked_out_does_not_count(side, symmetric):
+    optimizer = DeformableRegistration(Pointwise(), [(1, 20)], symmetric=symmetric)
+    (first, masks), (second, _) = (with_a_hole(side, content) for content in (0.0, 7.0))
+    found = optimizer(first, **masks)
+    assert torch.equal(found, optimizer(second, **masks))
+    assert not torch.equal(found, optimizer(second))
+    assert found.abs().max() > 0.5
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+@pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
+def test_a_mask_of_all_that_is_there_changes_nothing(side, similarity):
+    """What it hides is empty in both images."""
+    pair, truth = warped_pair(32, 32)
+    pair = nn.functional.pad(pair - pair.mean(), [16] * 4)
+    mask = nn.functional.pad(torch.ones(1, 1, 40, 40), [12] * 4)
+    optimizer = DeformableRegistration(PairLoss(similarity, SquaredGradientLoss(), 0.3), [(1, 30)])
+    plain, masked = optimizer(pair), optimizer(pair, **{f"{side}_mask": mask})
+    there = (slice(None), slice(None), slice(16, 48), slice(16, 48))
+    assert error(plain[there], truth) < 0.5
+    torch.testing.assert_close(masked[there], plain[there], atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("model", [CompositiveField(), StationaryVelocityField(), BSplineField()])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
+def test_masks_of_everything_are_no_masks(model, symmetric, similarity):
+    pair, _ = warped_pair(33, 36)
+    objective = PairLoss(similarity, SquaredGradientLoss(), 0.3)
+    optimizer = DeformableRegistration(objective, [(2, 10), (1, 10)], parametrization=model, symmetric=symmetric)
+    expected, everything = optimizer(pair), torch.ones(1, 1, 33, 36)
+    assert expected.abs().max() > 1
+    for sides in (["fixed_mask"], ["moving_mask"], ["fixed_mask", "moving_mask"]):
+        # Adam enlarges what rounding leaves of a gradient that is zero.
+        torch.testing.assert_close(optimizer(pair, **dict.fromkeys(sides, everything)), expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_one_image_twice_stays_where_it_is(symmetric):
+    pair = warped_pair(33, 36)[0][:, :1].repeat(1, 2, 1, 1)
+    for model in (CompositiveField(), StationaryVelocityField(), BSplineField()):
+        found = DeformableRegistration(OBJECTIVE, [(2, 20), (1, 20)], parametrization=model, symmetric=symmetric)(pair)
+        assert found.norm(dim=1).mean() < 0.1
+
+
+class Pointwise(nn.Module):
+    """An objective that looks at no voxel's neighbors."""
+
+    def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+        difference = (warp(target["moving"], fields[0]) - target["fixed"]).square()
+        return (difference * target.get("mask", torch.ones(1))).mean() + 0.05 * SquaredGradientLoss()(fields[0])
+
+
+def test_a_level_ends_once_its_cost_has_settled():
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+            self.calls += 1
+            return OBJECTIVE(fields, target)
+
+    pair, truth = warped_pair(33, 36)
+    counting = Counting()
+    found = DeformableRegistration(counting, [(1, 1000)], tolerance=0.01)(pair)
+    assert 20 <= counting.calls < 300
+    assert error(found, truth) < 0.35
+
+
+def test_pair_starts_where_it_is_told():
+    pair, truth = warped_pair(32, 32)
+    found = DeformableRegistration(OBJECTIVE, [(1, 3)])(pair, truth)
+    assert (found - truth).norm(dim=1).mean() < 0.25 < truth.norm(dim=1).mean()
+
+
+def test_tensors_with_metadata_are_as_others():
+    """The images, what to start from, and masks."""
+    pair, truth = warped_pair(24, 25)
+    masks = {key: torch.rand(1, 1, 24, 25) for key in ("fixed_mask", "moving_mask")}
+    optimizer = DeformableRegistration(OBJECTIVE, [(2, 5), (1, 5)])
+    expected = optimizer(pair, 0.5 * truth, **masks)
+    given = {key: MetaTensor(mask) for key, mask in masks.items()}
+    found = optimizer(MetaTensor(pair), MetaTensor(0.5 * truth), **given)
+    assert not isinstance(found, MetaTensor) and torch.equal(found, expected)
+
+
+def test_pair_is_mirrored_with_its_images():
+    # Of 2^k + 1 voxels, every second one is the same from either end.
+    pair, truth = warped_pair(33, 17)
+    optimizer = DeformableRegistration(OBJECTIVE, [(2, 10), (1, 10)])
+    found, mirrored = optimizer(pair, truth / 2), optimizer(pair.flip(2), mirror(truth / 2))
+    torch.testing.assert_close(mirror(mirrored), found, atol=1e-3, rtol=0)
+    assert found.abs().max() > 1
+
+
+def mirror(ddf: Tensor) -> Tensor:
+    """Turn a field about along the first axis."""
+    return ddf.flip(2) * ddf.new_tensor([-1, 1]).view(1, 2, 1, 1)
+
+
+def test_levels_are_millimeters():
+    pair, truth = warped_pair(33, 36)
+    start = torch.zeros_like(truth)
+    ways = [([(2, 5), (1, 5)], 1.0), ([(8, 5), (4, 5)], 4.0), ([(0.9, 5), (0.5, 5)], [0.5, 2.0])]
+    first, *others = [DeformableRegistration(OBJECTIVE, levels, spacing)(pair, start) for levels, spacing in ways]
+    assert all(torch.equal(first, other) for other in others)
+    assert not torch.equal(first, DeformableRegistration(OBJECTIVE, [(2, 5), (1, 5)], 4.0)(pair, start))
+
+
+@pytest.mark.parametrize(("size", "same"), [(62, True), (63, False)])
+def test_no_level_of_a_field_has_fewer_than_16_voxels_an_axis(size, same):
+    pair, _ = warped_pair(size, 80)
+    levels = [(4, 3), (2, 5)], [(2, 5)]
+    both, fine_alone = (DeformableRegistration(OBJECTIVE, some)(pair) for some in levels)
+    assert torch.equal(both, fine_alone) == same
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_the_scale_of_the_objective_does_not_matter(factor):
+    class Scaled(nn.Module):
+        def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+            return factor * OBJECTIVE(fields, target)
+
+    pair, truth = warped_pair(33, 36)
+    found = [DeformableRegistration(loss, [(1, 10)])(pair, torch.zeros_like(truth)) for loss in (OBJECTIVE, Scaled())]
+    torch.testing.assert_close(*found, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "spacing", "message"),
+    [
+        ([], 1.0, "got \\[\\]"),
+        ([(2, 0)], 1.0, "the iterations of a level must be a whole number of at least 1, got 0"),
+        ([(1, 5), (2, 5)], 1.0, "coarsest level must come first"),
+        ([(-1, 5)], 1.0, "the spacing of a level must be positive, got -1"),
+        ([(1, 5)], 0.0, "spacing must be positive, got 0.0"),
+        ([[8]], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[\[8\]\]"),
+        ([8, 5], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[8, 5\]"),
+        ([(8, 2.5)], 1.0, "the iterations of a level must be a whole number of at least 1, got 2.5"),
+        ([(float("inf"), 5)], 1.0, "the spacing of a level must be finite, got inf"),
+        ([("wide", 5)], 1.0, "the spacing of a level must be a number, got 'wide'"),
+        ([(1, 5)], "wide", "spacing must be a number, got 'wide'"),
+    ],
+)
+def test_levels_that_are_none(levels, spacing, message):
+    with pytest.raises(ValueError, match=message):
+        DeformableRegistration(OBJECTIVE, levels, spacing)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (CompositiveField, {"step": "wide"}, "step must be a number, got 'wide'"),
+        (CompositiveField, {"step": 0.0}, "step must be positive, got 0.0"),
+        (StationaryVelocityField, {"smoothing": -1.0}, "smoothing must not be negative, got -1.0"),
+        (CompositiveField, {"step": float("nan")}, "step must be finite, got nan"),
+        (StationaryVelocityField, {"squarings": -1}, "squarings must be a whole number of at least 0, got -1"),
+        (BSplineField, {"distance": 0}, "distance must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_models_name_what_they_got(model: type[Parametrization], options, message):
+    with pytest.raises(ValueError, match=message):
+        model(**options)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "message"),
+    [("abc", "tolerance must be a number, got 'abc'"), (-0.1, "tolerance must not be negative")],
+)
+def test_tolerances_that_are_none(tolerance, message):
+    with pytest.raises(ValueError, match=message):
+        DeformableRegistration(OBJECTIVE, [(1, 5)], tolerance=tolerance)
+    with pytest.raises(ValueError, match=message):
+        AffineRegistration(MINDLoss(), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_no_field_gains_by_moving_a_mask(side):
+    """Of two images of one value each there is nothing to align, whatever a mask hides of a difference between them."""
+    pair = torch.stack([torch.zeros(1, 24, 24), torch.ones(1, 24, 24)], dim=1).squeeze(2)
+    mask = torch.zeros(1, 1, 24, 24)
+    mask[..., 8:16, 8:16] = 1
+    optimizer = DeformableRegistration(Masked(), [(1, 5)], symmetric=True)
+    assert optimizer(pair, **{f"{side}_mask": mask}).abs().max() == 0
+
+
+class Masked(nn.Module):
+    """The squared difference over a mask, not divided by how large that is."""
+
+    def forward(self, fields: list[Tensor], target: dict[str, Tensor]) -> Tensor:
+        return (target["mask"] * (warp(target["moving"], fields[0]) - target["fixed"]).square()).sum()
+
+
+def test_a_model_by_its_name_is_none():
+    with pytest.raises(
+        TypeError, match="parametrization must be a Parametrization, such as CompositiveField\\(\\), got 'velocity'"
+    ):
+        DeformableRegistration(OBJECTIVE, [(1, 5)], parametrization="velocity")
+
+
+@pytest.mark.parametrize("objective", [nn.MSELoss(), MINDLoss(), MaskedLoss(nn.L1Loss)])
+def test_a_similarity_alone_is_no_objective(objective):
+    with pytest.raises(TypeError, match=f"objective must take \\(fields, target\\), .* got {type(objective).__name__}"):
+        DeformableRegistration(objective, [(1, 5)])
+
+
+def test_an_objective_may_hide_its_arguments_names():
+    def wrapped(*args: Any) -> Tensor:
+        return OBJECTIVE(*args)
+
+    pair, _ = warped_pair(33, 36)
+    losses = OBJECTIVE, wrapped, torch.compile(OBJECTIVE, backend="eager")
+    found = [DeformableRegistration(loss, [(1, 3)])(pair) for loss in losses]
+    assert torch.equal(*found[:2])
+    torch.testing.assert_close(found[2], found[0], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16])
+def test_images_without_derivatives(dtype):
+    pair = torch.zeros(1, 2, 16, 16)
+    for optimizer in (DeformableRegistration(OBJECTIVE, [(1, 5)]), AffineRegistration(nn.MSELoss())):
+        with pytest.raises(TypeError, match=f"expected images in float32 or float64, got {dtype}"):
+            optimizer(pair.to(dtype))
+        with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad"):
+            optimizer(pair)
+
+
+def test_optimizers_say_what_they_are():
+    optimizer = DeformableRegistration(
+        OBJECTIVE,
+        [(4.0, 5)],
+        2.0,
+        StationaryVelocityField(squarings=4),
+        AffineInitializer(AffineRegistration(Masked())),
+    )
+    for part in (
+        "levels=[(4.0, 5)]",
+        "spacing=2.0",
+        "StationaryVelocityField(smoothing=1.5, step=0.15, squarings=4)",
+        "kind='rigid'",
+    ):
+        assert part in repr(optimizer)
+    assert "\n" not in repr(optimizer)
+
+
+def test_symmetric_is_no_string():
+    with pytest.raises(TypeError, match="symmetric must be True or False, got 'yes'"):
+        DeformableRegistration(OBJECTIVE, [(1, 5)], symmetric="yes")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each value of ``init`` gives."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from regplugins.io import write_transform
+from regplugins.registration import initial_transform
+from regplugins.spatial import AffineTransform
+from tests.itk_truth import GRIDS, random_affine, random_field
+
+FIXED, MOVING = GRIDS["oblique"], GRIDS["left-handed oblique"]
+IMAGES = (torch.rand(1, *FIXED.shape), FIXED, torch.rand(1, *MOVING.shape), MOVING)
+
+
+def test_none_is_the_identity() -> None:
+    assert torch.equal(initial_transform("none", *IMAGES).matrix, torch.eye(4, dtype=torch.float64))
+
+
+def test_fov_needs_no_contents() -> None:
+    blank = (torch.zeros(1, *FIXED.shape), FIXED, torch.zeros(1, *MOVING.shape), MOVING)
+    transform = initial_transform("fov", *blank)
+    torch.testing.assert_close(transform(FIXED.center), MOVING.center)
+    assert torch.equal(transform.matrix[:3, :3], torch.eye(3, dtype=torch.float64))
+
+
+def test_center_of_monai_images() -> None:
+    fixed, moving = torch.zeros(1, *FIXED.shape), torch.full((1, *MOVING.shape), -1024.0)
+    fixed[0, 5:8, 9:12, 3:6], moving[0, 11:14, 2:5, 8:11] = 700.0, 60.0
+    transform = initial_transform("center", MetaTensor(fixed), FIXED, MetaTensor(moving), MOVING)
+    start, end = torch.tensor([6.0, 10.0, 4.0]).double(), torch.tensor([12.0, 3.0, 9.0]).double()
+    torch.testing.assert_close(transform(FIXED.index_to_world(start)), MOVING.index_to_world(end))
+
+
+@pytest.mark.parametrize("name", ["t.mat", "t.txt", "t.h5"])
+def test_affine_of_a_file(name: str, tmp_path: Path) -> None:
+    matrix = random_affine(3)
+    write_transform(AffineTransform(matrix), tmp_path / name)
+    torch.testing.assert_close(initial_transform(str(tmp_path / name), *IMAGES).matrix, matrix)
+
+
+def test_file_of_another_kind(tmp_path: Path) -> None:
+    path = tmp_path / "warp.nii.gz"
+    write_transform(random_field(FIXED), path)
+    with pytest.raises(ValueError, match=r"warp.nii.gz: holds a DisplacementField.*must be affine"):
+        initial_transform(str(path), *IMAGES)
+
+
+def test_file_of_another_dimension(tmp_path: Path) -> None:
+    path = tmp_path / "flat.mat"
+    write_transform(AffineTransform(random_affine(2)), path)
+    with pytest.raises(ValueError, match=r"flat.mat: holds a 2-D transform, the images are 3-D"):
+        initial_transform(str(path), *IMAGES)
+
+
+@pytest.mark.parametrize("init", ["com", "missing.mat", "Rigid", ""])
+def test_unknown_word(init: str) -> None:
+    with pytest.raises(ValueError, match=f"none, fov, center, rigid, affine or a transform file, got '{init}'"):
+        initial_transform(init, *IMAGES)
+
+
+def test_british_spelling_is_answered() -> None:
+    with pytest.raises(ValueError, match=r"^init=centre: use center$"):
+        initial_transform("centre", *IMAGES)
+
+
+@pytest.mark.parametrize("init", [[1], True, None, 3.0, {}])
+def test_what_is_no_word(init: object) -> None:
+    with pytest.raises(ValueError, match=f"affine or a transform file, got {re.escape(repr(init))}$"):
+        initial_transform(init, *IMAGES)  # type: ignore[arg-type]
+
+
+def test_images_of_different_dimension() -> None:
+    flat = GRIDS["2-D"]
+    with pytest.raises(ValueError, match="2-D fixed image and a 3-D moving one"):
+        initial_transform("fov", torch.rand(1, *flat.shape), flat, *IMAGES[2:])
+
+
+@pytest.mark.parametrize("init", ["center", "rigid", "affine"])
+@pytest.mark.parametrize("blank", ["fixed", "moving"])
+def test_constant_image_is_named(init: str, blank: str) -> None:
+    fixed, moving = (
+        torch.zeros_like(IMAGES[k]) if blank == name else IMAGES[k] for k, name in ((0, "fixed"), (2, "moving"))
+    )
+    with pytest.raises(ValueError, match=f"the {blank} image is constant"):
+        initial_transform(init, fixed, FIXED, moving, MOVING)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a registration may start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from regplugins.registration.centers import center_of_mass
+from regplugins.registration.poses import principal_axes, turned_poses
+from regplugins.registration.volume import Volume
+from regplugins.spatial import Grid
+from tests.itk_truth import make_grid, rotation
+
+
+def box(grid: Grid, axes: torch.Tensor, half: tuple[float, ...], center: torch.Tensor) -> Volume:
+    """A bright box with the given axes (columns) and half lengths, mm."""
+    places = (grid.coordinates() - center) @ axes
+    inside = (places.abs() <= torch.tensor(half, dtype=places.dtype)).all(dim=-1)
+    return Volume("box", inside.float() * 100, grid)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_axes_of_a_box(ndim: int) -> None:
+    grid = make_grid((70, 66, 60)[:ndim], rotation(ndim, -15), (1.0, 1.1, 1.2)[:ndim], (5.0, -3.0, 8.0)[:ndim])
+    truth = torch.from_numpy(rotation(ndim, 35))
+    found = principal_axes(box(grid, truth, (25.0, 14.0, 7.0)[:ndim], grid.center))
+    # Longest axis first, each known but for its direction.
+    torch.testing.assert_close((found.T @ truth).abs(), torch.eye(ndim, dtype=torch.float64), atol=0.03, rtol=0)
+    assert torch.linalg.det(found).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
+    grid = make_grid((64, 64, 64)[:ndim], np.eye(ndim), (1.3,) * ndim, (0.0,) * ndim)
+    half, turn = (26.0, 15.0, 8.0)[:ndim], torch.from_numpy(rotation(ndim, 77))
+    fixed = box(grid, torch.eye(ndim, dtype=torch.float64), half, grid.center)
+    moving = box(grid, turn, half, grid.center + 5)
+    poses = turned_poses(fixed, moving)
+    assert min((pose.matrix[:ndim, :ndim] - turn).norm().item() for pose in poses) < 0.05
+    for pose in poses:
+        rotation_part = pose.matrix[:ndim, :ndim]
+        torch.testing.assert_close(rotation_part @ rotation_part.T, torch.eye(ndim, dtype=torch.float64))
+        assert torch.linalg.det(rotation_part) > 0
+        torch.testing.assert_close(pose(center_of_mass(fixed)), center_of_mass(moving))
