@@ -13,8 +13,7 @@ import torch
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from regplugins.data import heads, read_datalist
-from regplugins.datasets import prepare_heads
+from regplugins.datasets import heads, prepare_heads, read_datalist
 from regplugins.io import read_transform, write_image
 from tests.itk_truth import make_grid
 from tests.registration.heads import ct, head
