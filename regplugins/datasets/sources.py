@@ -110,11 +110,8 @@ class DataSet:
             if path.is_file() and sha256(path) == self.checksums[name]:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as temporary, TemporaryDirectory() as scratch:
-                published = Path(scratch, "published") if source.convert else temporary
-                _fetch(source.url, published)
-                if source.convert:
-                    source.convert(published, temporary)
+            with atomic(path) as temporary:
+                _write(source, temporary)
                 found = sha256(temporary)
                 if found != self.checksums[name]:
                     raise ValueError(
@@ -135,6 +132,20 @@ class DataSet:
 
 def _differs(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) != digest
+
+
+def _write(source: Source, path: Path) -> None:
+    """Download a file, and convert it if need be."""
+    if source.convert is None:
+        _fetch(source.url, path)
+        return
+    with TemporaryDirectory() as folder:
+        published = Path(folder, "published")
+        _fetch(source.url, published)
+        try:
+            source.convert(published, path)
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{source.url}: not the expected file ({type(error).__name__}: {error})") from error
 
 
 def _fetch(url: str, path: Path) -> None:

@@ -153,6 +153,11 @@ class TestDownload:
         with pytest.raises(ValueError, match=hashlib.sha256(b"OTHER").hexdigest()):
             data_set(server.url, convert).build(tmp_path / "new")
 
+    def test_a_published_file_that_cannot_be_converted(self, server: Server, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=rf"^{server.url}/a.nii.gz: not the expected file \(JSONDecodeError"):
+            data_set(server.url, mouse_ct.markups_to_csv).build(tmp_path / "target")
+        assert not files_below(tmp_path / "target")
+
     def test_a_set_that_cannot_be_downloaded_says_how_to_get_it(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"^two: cannot be downloaded.*--source FOLDER \(origin: example.org\)$"):
             data_set().build(tmp_path / "target")
