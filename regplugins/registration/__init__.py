@@ -21,6 +21,7 @@ from regplugins.registration.mutual_information import maximize_mutual_informati
 from regplugins.registration.network_weights import WeightsOptimizer
 from regplugins.registration.parametric_fields import BSplineField, StationaryVelocityField
 from regplugins.registration.parametrization import Parametrization
+from regplugins.registration.reprs import one_line
 from regplugins.registration.volume import Volume
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "initial_transform",
     "maximize_mutual_information",
     "min_spacing",
+    "one_line",
     "otsu_threshold",
     "refine_rigid",
 ]
