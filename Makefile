@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 LABEL_VENV ?= .venv-label
 
-.PHONY: demo test test-fast test-label lint format clean
+.PHONY: demo bundles test test-fast test-label lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m monai.bundle run --config_file $(BUNDLE)/configs/inference.json --bundle_root $(BUNDLE) --output_dir "$(DEMO)"
@@ -18,6 +18,10 @@ demo: $(VENV)/.installed
 	@echo "figures     $(DEMO)/report.json"
 	@echo "warped      $(DEMO)/warped.nii.gz"
 	@echo "transform   $(DEMO)/transform_0GenericAffine.mat, $(DEMO)/transform_1Warp.nii.gz"
+
+# The configurations of the bundles, from regplugins/sharing/configs and each bundle's bundle.json.
+bundles: $(VENV)/.installed
+	$(BIN)/python -m regplugins build bundles/*
 
 # Two at a time, each with one thread.
 test: $(VENV)/.installed-test

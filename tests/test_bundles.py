@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import copy
 import hashlib
 import json
 import logging
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from jsonschema import Draft202012Validator
 from monai.bundle import ConfigParser, verify_metadata
 
 from regplugins.data import PATH_KEYS
+from regplugins.sharing.skeleton import configurations
 from tests.bundles.cases import CASES, BundleCase
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +39,7 @@ REQUIRED = [
     "sample/TERMS.txt",
 ]
 OF_PAIRS = ["configs/multi_gpu_inference.json"]
-OF_NETWORKS = ["configs/evaluate.json", "configs/train.json", "models/model.pt"]
+OF_NETWORKS = ["configs/evaluate.json", "configs/paper.json", "configs/train.json", "models/model.pt"]
 OF_PAIR_NETWORKS = ["configs/inference_trt.json", "configs/multi_gpu_train.json"]
 OF_FIELDS = ["configs/refine.json"]
 EVERYTHING = REQUIRED + OF_PAIRS + OF_NETWORKS + OF_PAIR_NETWORKS + OF_FIELDS
@@ -103,6 +106,43 @@ def test_has(bundle: Path, name: str) -> None:
         assert not (bundle / name).exists()
     else:
         assert (bundle / name).stat().st_size > 0
+
+
+@each_bundle
+def test_configurations_are_those_of_the_skeleton(bundle: Path) -> None:
+    for name, text in configurations(bundle).items():
+        assert (bundle / name).read_text(encoding="utf-8") == text, f"{bundle.name}/{name} differs; run make bundles"
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text and every key in a configuration."""
+    if isinstance(value, dict | list):
+        yield from value if isinstance(value, dict) else ()
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(part)
+    elif isinstance(value, str):
+        yield value
+
+
+@each_bundle
+def test_expressions_nest_no_calls(bundle: Path) -> None:
+    for path in sorted(bundle.glob("configs/*.json")):
+        for text in texts_of(json.loads(path.read_text(encoding="utf-8"))):
+            if text.startswith("$") and not text.startswith("$import "):
+                tree = ast.parse(re.sub(r"@[\w#:]+", "reference", text[1:]), mode="eval")
+                calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+                nested = [part for call in calls for part in ast.walk(call) if isinstance(part, ast.Call)]
+                assert len(nested) == len(calls), f"{path}: {text}"
+
+
+@each_bundle
+def test_configurations_can_be_read(bundle: Path) -> None:
+    """Lines that fit a screen, and no element of a list by its position."""
+    for path in sorted(bundle.glob("configs/*.json")):
+        if path.name != "metadata.json":
+            content = path.read_text(encoding="utf-8")
+            assert max(map(len, content.splitlines())) <= 120, path
+            assert not [text for text in texts_of(json.loads(content)) if re.search(r"[#:]\d", text)], path
 
 
 @each_bundle

@@ -6,14 +6,14 @@ from __future__ import annotations
 from regplugins.commands.catalog import bundles, prepare
 from regplugins.commands.registration import align, register
 from regplugins.commands.results import evaluate, report
-from regplugins.commands.sharing import label, new, pack, publish, unpack
+from regplugins.commands.sharing import build, label, new, pack, publish, unpack
 from regplugins.commands.transforms import apply, compose, convert, invert
 
 COMMANDS = {
     command.__name__: command
     for command in (
         *(register, align, apply, compose, invert, convert, evaluate, report),
-        *(prepare, bundles, new, pack, unpack, publish, label),
+        *(prepare, bundles, new, build, pack, unpack, publish, label),
     )
 }
 

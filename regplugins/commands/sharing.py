@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`new`, `pack`, `unpack`, `publish` and `label`: bundles to begin, to share, and to label with."""
+"""`new`, `build`, `pack`, `unpack`, `publish` and `label`: bundles to begin, to share, and to label with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from typing import Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 
-def new(bundle: str, template: str = "bundles/hippocampus_mr_multires_fcn") -> dict[str, Any]:
+def new(bundle: str) -> dict[str, Any]:
     """Lay out a bundle to begin a method with: it runs, trains on made-up images at once, and passes every check.
 
     Args:
         bundle: folder to make, such as bundles/<anatomy>_<modality>_<method>.
-        template: bundle whose configurations are taken; its train.json must take images with labels.
     """
-    return {"bundle": str(regplugins.sharing.new(bundle, template))}
+    return {"bundle": str(regplugins.sharing.new(bundle))}
+
+
+def build(*bundles: str) -> dict[str, Any]:
+    """Write the configurations of bundles: those that all bundles share, with the differences in bundle.json.
+
+    Args:
+        bundles: the bundles' folders.
+    """
+    return {bundle: " ".join(path.name for path in regplugins.sharing.build(bundle)) for bundle in bundles}
 
 
 def pack(bundle: str, output_dir: str, weights_url: str | None = None) -> dict[str, Any]:

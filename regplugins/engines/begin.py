@@ -10,6 +10,8 @@ from monai.utils import set_determinism
 
 from regplugins.checks import boolean, explain_errors, refuse_unknown_options, whole
 from regplugins.checks import device as available_device
+from regplugins.compatibility import check_bundle
+from regplugins.io.files import PathLike
 
 
 class _Format(logging.Formatter):
@@ -20,7 +22,7 @@ class _Format(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
-def begin_run(seed: int, verbose: bool, device: Any = None) -> None:
+def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLike | None = None) -> None:
     """Refuse options that no configuration has, end a failure with one line that says why, set what is random and what
     is logged.
 
@@ -30,13 +32,15 @@ def begin_run(seed: int, verbose: bool, device: Any = None) -> None:
         seed: of all that is random.
         verbose: log what happens; False: warnings and errors alone.
         device: where the network is going to run, to be refused before anything is read; default: not looked at.
+        bundle_root: the bundle's folder. Default: the bundle was made before version 0.2, and is refused.
 
     Raises:
         TypeError: if ``verbose`` is no boolean.
         ValueError: if the command line has an option that no configuration has, the seed is no whole number, or there
-            is no such device.
+            is no such device, or the bundle was made for another minor version of this package.
     """
     explain_errors()
+    check_bundle(bundle_root)
     level = logging.INFO if boolean("verbose", verbose) else logging.WARNING
     refuse_unknown_options()
     if device is not None:

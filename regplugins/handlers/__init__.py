@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 from regplugins.handlers.checkpoints import TrainingCheckpoints
-from regplugins.handlers.scores import correlation, folding_percent, mean_dice, negative_endpoint_error
+from regplugins.handlers.scores import (
+    correlation,
+    folding_percent,
+    mean_dice,
+    mean_true_probability,
+    negative_endpoint_error,
+)
 from regplugins.handlers.stopping import EarlyStopping
 from regplugins.handlers.tables import ClassTable, SummaryTable
 
@@ -16,5 +22,6 @@ __all__ = [
     "correlation",
     "folding_percent",
     "mean_dice",
+    "mean_true_probability",
     "negative_endpoint_error",
 ]

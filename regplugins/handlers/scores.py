@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -39,6 +39,15 @@ def negative_endpoint_error(output: Mapping[str, Any]) -> float:
             "--validation_score '$regplugins.handlers.mean_dice' or '$regplugins.handlers.correlation'"
         )
     return -float(output["measures"]["endpoint_error_mm"]["after"]["mean"])
+
+
+def mean_true_probability(output: Sequence[Mapping[str, Any]]) -> float:
+    """Mean probability of the true class, of an evaluator's decollated output.
+
+    Args:
+        output: of each image ``pred`` ``(classes,)``, probabilities, and ``label``, the number of its class.
+    """
+    return sum(float(image["pred"][int(image["label"])]) for image in output) / len(output)
 
 
 def folding_percent(output: Mapping[str, Any]) -> float:

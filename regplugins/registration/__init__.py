@@ -22,6 +22,7 @@ from regplugins.registration.network_weights import WeightsOptimizer
 from regplugins.registration.optimize import optimize_pair
 from regplugins.registration.parametric_fields import BSplineField, StationaryVelocityField
 from regplugins.registration.parametrization import Parametrization
+from regplugins.registration.reprs import one_line
 from regplugins.registration.resampling import automatic_spacing, network_grid, scale_percentiles
 from regplugins.registration.volume import Volume
 
@@ -47,6 +48,7 @@ __all__ = [
     "maximize_mutual_information",
     "min_spacing",
     "network_grid",
+    "one_line",
     "optimize_pair",
     "otsu_threshold",
     "refine_rigid",

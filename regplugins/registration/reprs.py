@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 
+def one_line(value: object) -> str:
+    """The text of an object in one line, for settings that a report lists."""
+    return " ".join(str(value).split())
+
+
 class ReprMixin:
     """Its ``repr`` is its class and its public attributes, in one line."""
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
-        return " ".join(f"{type(self).__name__}({values})".split())
+        return one_line(f"{type(self).__name__}({values})")

@@ -6,5 +6,6 @@ from __future__ import annotations
 from regplugins.sharing.archive import bundle_files, pack, unpack
 from regplugins.sharing.hub import publish
 from regplugins.sharing.scaffold import new
+from regplugins.sharing.skeleton import build
 
-__all__ = ["bundle_files", "new", "pack", "publish", "unpack"]
+__all__ = ["build", "bundle_files", "new", "pack", "publish", "unpack"]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from monai.apps import download_url
 
+from regplugins.compatibility import check_metadata
 from regplugins.io import sha256
 from regplugins.io.files import PathLike, atomic, existing, output_folder, read_json
 from regplugins.sharing.contents import LARGE_FILES, archive_fault, belongs, part_of, size_fault
@@ -155,9 +156,10 @@ def _metadata(bundle: Path) -> dict[str, Any]:
         outside = [name for name in weights if not name or part_of(name) != "models" or not belongs(name)]
         if outside:
             raise ValueError(f"weights {outside[0]!r}")
-        return {"version": version, "weights": weights}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{bundle.name}/{_METADATA}: not a bundle's metadata ({error!r})") from error
+    check_metadata(bundle.name, metadata)
+    return {"version": version, "weights": weights}
 
 
 def _check_parts(bundle: Path) -> None:

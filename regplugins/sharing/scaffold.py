@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle to begin a method with: another one's configurations, untrained weights, and made-up images."""
+"""A bundle to begin a method with: the shared configurations, untrained weights, and made-up images."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import json
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,70 +17,84 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from regplugins.data import RandomWarp
-from regplugins.io import atomic, atomic_folder, output_folder, read_json, sha256, write_image
+from regplugins.io import atomic, atomic_folder, output_folder, sha256, write_image
 from regplugins.io.files import PathLike
+from regplugins.sharing.skeleton import SOURCE, build, json_text
 from regplugins.spatial import Grid, resample, resample_labels
 
-TEMPLATE = "bundles/hippocampus_mr_multires_fcn"
-# What any bundle with a network has; the template's own overlays and further weights are not taken.
-_CONFIGS = (
-    "evaluate.json",
-    "inference.json",
-    "inference_trt.json",
-    "logging.conf",
-    "metadata.json",
-    "multi_gpu_inference.json",
-    "multi_gpu_train.json",
-    "refine.json",
-    "train.json",
-)
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+){2,}")
-_PAIRS = re.compile(r'("(?:val|eval)_pairs": )\d+')
-_VARIABLE = re.compile(r"\$os\.environ\.get\('\w+', (.+)\)")
 _SHAPE = (36, 48, 36)
 _CASES = {"training": 6, "validation": 3, "test": 3}
 
 
-def new(folder: PathLike, template: PathLike = TEMPLATE) -> Path:
+def new(folder: PathLike) -> Path:
     """Lay out a bundle that runs, trains on made-up images in its folder ``data``, and passes every check,
     once ``python docs/model_index.py`` has listed it.
 
     Args:
         folder: the bundle's; its name is <anatomy>_<modality>_<method>.
-        template: a bundle whose ``train.json`` takes records of ``image`` and ``label``.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: there is such a folder.
-        FileNotFoundError: the template is no bundle, or lacks a part.
-        ValueError: a name that no bundle has.
+        FileExistsError: if there is such a folder.
+        ValueError: if no bundle can have the name.
     """
-    folder, template = output_folder(folder), Path(template)
+    folder = output_folder(folder)
     if not _NAME.fullmatch(folder.name):
         raise ValueError(f"{folder.name}: expected <anatomy>_<modality>_<method>, of lower-case letters and digits")
-    needed = [template / "LICENSE", *(template / "configs" / name for name in _CONFIGS)]
-    missing = [path for path in needed if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]}: no such file; give --template, a bundle to begin from")
-    for path in needed:
-        if path.suffix == ".json":
-            read_json(path)
     with atomic_folder(folder) as root:
         for name in ("configs", "docs", "models", "sample", "data"):
             (root / name).mkdir(parents=True)
-        shutil.copyfile(template / "LICENSE", root / "LICENSE")
-        for name in _CONFIGS:
-            text = (template / "configs" / name).read_text(encoding="utf-8")
-            text = _VARIABLE.sub(r"$\1", text)  # names the template's data set
-            text = _PAIRS.sub(rf"\g<1>{_CASES['test'] * (_CASES['test'] - 1)}", text)
-            (root / "configs" / name).write_text(text, encoding="utf-8")
+        (root / "LICENSE").write_text(_license(), encoding="utf-8")
+        differences = _differences(root.name)
+        _write_configurations(root, differences)
         _write_images(root)
         _write_weights(root)
-        _write_metadata(root)
+        differences["metadata"]["weights"] = {
+            "models/model.pt": {"description": "not trained", "sha256": sha256(root / "models/model.pt")}
+        }
+        _write_configurations(root, differences)
         _write_texts(root)
     return folder
+
+
+def _license() -> str:
+    text = importlib.metadata.distribution("regplugins").read_text("licenses/LICENSE")
+    if text is None:
+        raise FileNotFoundError("the installed regplugins has no LICENSE; install it with pip")
+    return text
+
+
+def _differences(name: str) -> dict[str, Any]:
+    """What the bundle does not share with others."""
+    pairs = _CASES["test"] * (_CASES["test"] - 1)
+    return {
+        "metadata": {
+            "version": "0.0.1",
+            "changelog": {"0.0.1": "laid out by regplugins new, not trained"},
+            "name": name.replace("_", " "),
+            "task": "Registration of made-up images, until there is a method",
+            "description": "Laid out by regplugins new: the shared configurations, weights that were not trained.",
+            "data_source": "made-up images; terms in docs/data_license.txt",
+            "trains_on": "images",
+            "label_classes": "the two structures of the made-up images",
+            "references": ["None yet: here goes the paper of the method"],
+        },
+        "inference": {},
+        "inference_trt": {},
+        "multi_gpu_inference": {},
+        "refine": {},
+        "train": {"val_pairs": pairs},
+        "multi_gpu_train": {},
+        "evaluate": {"eval_pairs": pairs},
+    }
+
+
+def _write_configurations(root: Path, differences: Mapping[str, Any]) -> None:
+    (root / SOURCE).write_text(json_text(differences) + "\n", encoding="utf-8")
+    build(root)
 
 
 def _write_images(root: Path) -> None:
@@ -130,24 +145,6 @@ def _write_weights(root: Path) -> None:
     # A file that is open: the archive would hold the temporary name of one that is not.
     with atomic(root / "models/model.pt") as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-
-
-def _write_metadata(root: Path) -> None:
-    path = root / "configs/metadata.json"
-    metadata: dict[str, Any] = read_json(path)
-    metadata |= {
-        "version": "0.0.1",
-        "changelog": {"0.0.1": "laid out by regplugins new, not trained"},
-        "name": root.name.replace("_", " "),
-        "task": "Registration of made-up images, until there is a method",
-        "description": "Laid out by regplugins new: configurations of another bundle, weights that were not trained.",
-        "data_source": "made-up images; terms in docs/data_license.txt",
-        "label_classes": "the two structures of the made-up images",
-        "image_classes": "two channels, moving and fixed image, each scaled to [0, 1]",
-        "references": ["None yet: here goes the paper of the method"],
-        "weights": {"models/model.pt": {"description": "not trained", "sha256": sha256(root / "models/model.pt")}},
-    }
-    path.write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
 
 
 def _write_texts(root: Path) -> None:

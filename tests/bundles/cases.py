@@ -53,7 +53,6 @@ class TrainedCase(BundleCase):
         write_data: writes a data set that ``train.json`` takes, with two or more pairs to validate and to test on: the
             bundle's folder (for its sample), folder to write to.
         training: overrides of ``train.json`` for quick steps on that data.
-        overlays: what was laid over ``train.json`` to make the shipped weights.
         evaluation: overrides of ``evaluate.json`` for two test pairs.
         score: of ``metrics.csv``, without "_before" or "_after".
         better: whether a score is better than another.
@@ -71,7 +70,6 @@ class TrainedCase(BundleCase):
     better: Callable[[float, float], bool]
     dissimilarity: Callable[[Tensor, Tensor], Tensor] | None = None
     lowered: float = 0.0
-    overlays: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -110,7 +108,6 @@ _BRAINS: dict[str, Any] = {
     "write_data": brain_sequences,
     # The warps of the data are to be undone by the network alone.
     "evaluation": {"init": "none"},
-    "overlays": ("shipped",),
     "score": "endpoint_error_mean",
     "better": operator.lt,
     "similarity": "mutual_information",
@@ -167,7 +164,6 @@ HEADS = TrainedCase(
     stride=1,
     write_data=moved_heads,
     training={"fixed_sequences": ["t1"], "validation_section": "validation_15"},
-    overlays=("shipped",),
     score="endpoint_error_mean",
     better=operator.lt,
     similarity="mutual_information",

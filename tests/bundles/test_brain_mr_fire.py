@@ -42,7 +42,7 @@ SLICES = {"spacing": 4.0, "network_shape": [32, 32], "volume_spacing": 4.0, "vol
 
 class TestTraining:
     def test_three_groups_step_in_turn_at_the_papers_rates(self, train, tmp_path):
-        last = train(tmp_path, max_epochs=1, pairs_per_epoch=8)
+        last = train(tmp_path, "paper", max_epochs=1, pairs_per_epoch=8)
         groups = last["optimizer"]["optimizer"]["param_groups"]
         assert {group["name"]: group["lr"] for group in groups} == {
             "affine": 5e-5,
@@ -102,7 +102,7 @@ class TestTraining:
         (tmp_path / "datalist.json").write_text(json.dumps(sections))
         few = {key: value for key, value in FIRE.few_steps.items() if not key.endswith(("_sequence", "_section"))}
         options = {"dataset_dir": str(tmp_path), **few, **SLICES, "channels": 8}
-        run("train", "shipped", "slices", "cine", output_dir=str(tmp_path / "output"), max_epochs=2, **options)
+        run("train", "slices", "cine", output_dir=str(tmp_path / "output"), max_epochs=2, **options)
         checkpoints = tmp_path / "output/checkpoints"
         (checkpoints / "model.pt").rename(checkpoints / "model_cine.pt")
         options |= {"output_dir": str(tmp_path / "eval"), "models_dir": str(checkpoints)}

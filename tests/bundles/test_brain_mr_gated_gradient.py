@@ -29,7 +29,7 @@ class TestTraining:
     @pytest.mark.parametrize("fusion", ["gated", "average", "concat", "none"])
     def test_every_fusion_by_the_papers_settings(self, train, tmp_path, fusion):
         small = {"pairs_per_epoch": 2, "batch_size": 1}
-        last = train(tmp_path, max_epochs=1, **small, **{"network_def#fusion": fusion})
+        last = train(tmp_path, "paper", max_epochs=1, **small, **{"network_def#fusion": fusion})
         assert last["iteration"] == 2
         assert {group["lr"] for group in last["optimizer"]["param_groups"]} == {1e-5}
         load_weights(GatedDualBranch(fusion=fusion, norm="batch"), tmp_path / "checkpoints")
@@ -40,13 +40,13 @@ class TestTraining:
         assert "['average', 'concat', 'gated', 'none']" in str(first_cause(error.value))
 
     def test_shipped_schedule(self, train, tmp_path):
-        last = train(tmp_path, "shipped", max_epochs=1, pairs_per_epoch=3, batch_size=1)
+        last = train(tmp_path, max_epochs=1, pairs_per_epoch=3, batch_size=1)
         schedule, (group,) = last["lr_scheduler"], last["optimizer"]["param_groups"]
         assert schedule["total_steps"] == schedule["last_epoch"] == 3
         assert group["max_lr"] == 0.002
 
     def test_diffeomorphic(self, train, tmp_path):
-        last = train(tmp_path, "shipped", max_epochs=1, **{"network_def#diffeomorphic": True})
+        last = train(tmp_path, max_epochs=1, **{"network_def#diffeomorphic": True})
         assert last["iteration"] == 2
 
     def test_diffeomorphic_is_no_string(self, train, tmp_path):
@@ -55,7 +55,7 @@ class TestTraining:
         assert "diffeomorphic must be True or False" in str(first_cause(error.value))
 
     def test_epochs_are_chosen_by_the_known_warps(self, data, run, train, tmp_path):
-        best = train(tmp_path, "shipped", max_epochs=1)["best"]
+        best = train(tmp_path, max_epochs=1)["best"]
         options = {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "eval_section": "validation"}
         run("train", "evaluate", models_dir=str(tmp_path / "checkpoints"), **options, **GATED_GRADIENT.training)
         summary = json.loads((tmp_path / "eval/summary.json").read_text())

@@ -38,7 +38,10 @@ FROZEN = (
 )
 # Weights of another bundle's network, which tells CT from MR.
 SHARED = {"modality"}
-PLAIN = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01}
+PLAIN = {
+    "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
+    "lr_scheduler": {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0},
+}
 
 
 @pytest.fixture(scope="module", params=TRAINED, ids=lambda case: case.name)
@@ -50,14 +53,12 @@ class TestTraining:
     @pytest.fixture(scope="class")
     def straight(self, case, train, tmp_path_factory):
         output = tmp_path_factory.mktemp("straight")
-        return output, train(output, *case.overlays, max_epochs=2)
+        return output, train(output, max_epochs=2)
 
     def test_best_network_is_a_plain_state_dict(self, case, bundle, straight):
         output, _ = straight
         parser = ConfigParser()
-        parser.read_config(
-            [bundle / "configs/train.json", *(bundle / f"configs/{name}.json" for name in case.overlays)]
-        )
+        parser.read_config(bundle / "configs/train.json")
         parser.update({key: value for key, value in case.training.items() if key.startswith("network_def")})
         network = parser.get_parsed_content("network_def")
         network.load_state_dict(torch.load(output / "checkpoints/model.pt", weights_only=True))
@@ -66,8 +67,8 @@ class TestTraining:
     def test_resumed_training_ends_where_it_would_have(self, case, train, straight, tmp_path):
         # Stopped after one of two epochs, as a kill would, with the schedule of both.
         steps = {"lr_scheduler#total_steps": 4}
-        train(tmp_path, *case.overlays, max_epochs=1, **steps)
-        resumed = train(tmp_path, *case.overlays, max_epochs=2, resume=True, **steps)
+        train(tmp_path, max_epochs=1, **steps)
+        resumed = train(tmp_path, max_epochs=2, resume=True, **steps)
         _, whole = straight
         assert resumed["epoch"] == whole["epoch"] == 2
         for name, value in whole["network"].items():
@@ -77,7 +78,7 @@ class TestTraining:
         """With batch normalization frozen, which would see half a batch; by plain steps, since Adam's first ones make
         as much of a rounding error as of a derivative."""
         overlay = tmp_path / "plain.json"
-        overlay.write_text(json.dumps({"network": FROZEN, "optimizer": PLAIN, "lr_scheduler#optimizer": "@optimizer"}))
+        overlay.write_text(json.dumps({"network": FROZEN, **PLAIN}))
         options = {**case.few_steps, "amp": False, "max_epochs": 1}
         one = train(tmp_path / "one", str(overlay), max_epochs=1)
         torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
@@ -192,7 +193,7 @@ class TestRefinement:
             parser["bundle_root"] = str(bundle)
             return parser
 
-        trainer, refiner = parsed("train", *case.overlays), parsed("inference", "refine")
+        trainer, refiner = parsed("train"), parsed("inference", "refine")
         refiner["regularization_weight"] = trainer["regularization_weight"]
         training = trainer.get_parsed_content("objective")
         refining = refiner.get_parsed_content("inferer").optimizer.objective

@@ -147,6 +147,15 @@ class TestTraining:
         trained("broken_off", max_epochs=1)
         torch.testing.assert_close(trained("broken_off", resume=True), straight)
 
+    def test_the_papers_schedule(self, bundle, data, tmp_path):
+        run_bundle(
+            bundle, "train", "paper", dataset_dir=str(data), output_dir=str(tmp_path), **(FEW | {"max_epochs": 1})
+        )
+        last = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
+        (group,) = last["optimizer"]["param_groups"]
+        assert (group["lr"], group["momentum"]) == (0.001, 0.9)
+        assert last["lr_scheduler"]["milestones"] == {20 * 2: 1}  # twenty epochs of two steps
+
     def test_evaluation_counts(self, bundle, data, tmp_path):
         """The sample's heads in random windows, half of them turned dark for bright."""
         run_bundle(bundle, "train", "evaluate", dataset_dir=str(data), output_dir=str(tmp_path), val_images=10)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configurations that bundles share, and a bundle's own differences laid over them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle.utils import merge_kv
+
+from regplugins.io.files import PathLike, atomic, read_json
+
+SOURCE = "bundle.json"
+_SHARED = Path(__file__).with_name("configs")
+_LOGGING = "configs/logging.conf"
+_REMOVED = "-"
+_LINE = 120
+_INDENT = "    "
+
+
+def build(bundle: PathLike) -> list[Path]:
+    """Write the configurations of a bundle from the shared ones and its ``bundle.json``.
+
+    Args:
+        bundle: the bundle's folder.
+
+    Returns:
+        The files that changed.
+
+    Raises:
+        FileNotFoundError: if the folder has no ``bundle.json``.
+        ValueError: as ``configurations``.
+    """
+    bundle, changed = Path(bundle), []
+    for name, text in configurations(bundle).items():
+        path = bundle / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(exist_ok=True)
+            with atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def configurations(bundle: PathLike) -> dict[str, str]:
+    """The shared configurations with a bundle's differences, as text.
+
+    ``bundle.json`` maps the name of a configuration, such as ``train``, to what differs from the shared one. A key is
+    set, ``+key`` extends a list or a mapping, ``a#b`` is a key of ``a``, as in MONAI's overlays. ``"-"`` lists keys
+    that are left out. A new key follows the one before it.
+
+    Args:
+        bundle: the bundle's folder.
+
+    Returns:
+        The text of each file, by its path in the folder.
+
+    Raises:
+        FileNotFoundError: if the folder has no ``bundle.json``.
+        ValueError: if ``bundle.json`` is not JSON, or has a configuration or a key that cannot be merged.
+    """
+    source = Path(bundle) / SOURCE
+    texts = {_LOGGING: (_SHARED / "logging.conf").read_text(encoding="utf-8")}
+    for kind, changes in read_json(source).items():
+        shared = _SHARED / f"{kind}.json"
+        if not shared.is_file():
+            known = sorted(path.stem for path in _SHARED.glob("*.json"))
+            raise ValueError(f"{source}: no shared configuration {kind!r}; expected {known}")
+        try:
+            merged = merge(read_json(shared), changes)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(f"{source}: {kind} cannot be laid over the shared configuration ({error!r})") from error
+        texts[f"configs/{kind}.json"] = json_text(merged) + "\n"
+    return texts
+
+
+def merge(shared: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with a bundle's differences, as ``configurations`` describes them.
+
+    Args:
+        shared: configuration, or an overlay with keys such as ``a#b``.
+        changes: the differences.
+
+    Raises:
+        KeyError: if a key that is to be left out is not there.
+        TypeError: if a key lies in something that is not a mapping.
+        ValueError: if ``+key`` is neither a list nor a mapping.
+    """
+    merged: dict[str, Any] = copy.deepcopy(dict(shared))
+    previous: dict[int, str] = {}  # of each mapping, the key that was changed last
+    for key, value in changes.items():
+        if key == _REMOVED:
+            for name in value:
+                holder, name = _place(merged, name, {})
+                del holder[name]
+            continue
+        before = dict(previous)
+        holder, name = _place(merged, key.removeprefix("+"), previous)
+        is_new = name not in holder
+        merge_kv(holder, key[: key.startswith("+")] + name, value)
+        if is_new and id(holder) in before:
+            _move_after(holder, name, before[id(holder)])
+    return merged
+
+
+def _place(config: dict[str, Any], key: str, path: dict[int, str]) -> tuple[dict[str, Any], str]:
+    """The mapping that holds a nested key, and the key's name in it; ``path`` takes the name at each level."""
+    if not isinstance(config, dict):
+        raise TypeError(f"{key} lies in {config!r}, not in a mapping")
+    parts = key.split("#")
+    for count in range(len(parts), 0, -1):
+        name, rest = "#".join(parts[:count]), "#".join(parts[count:])
+        if name in config:
+            path[id(config)] = name
+            return _place(config[name], rest, path) if rest else (config, name)
+    path[id(config)] = key
+    return config, key
+
+
+def _move_after(config: dict[str, Any], name: str, before: str) -> None:
+    for key in list(config)[list(config).index(before) + 1 : -1]:
+        config[key] = config.pop(key)  # to the end, behind ``name``, which is the last
+
+
+def json_text(value: Any, indent: str = "", used: int = 0) -> str:
+    """JSON with each list and mapping on one line where it fits, else with an entry a line.
+
+    Args:
+        value: content.
+        indent: of the line on which it begins.
+        used: characters of that line that are taken, the comma after it too.
+    """
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or not value or (indent and len(line) + used <= _LINE):
+        return line
+    inner = indent + _INDENT
+    if isinstance(value, list):
+        entries = [json_text(entry, inner, len(inner) + 1) for entry in value]
+    else:
+        starts = {key: f"{json.dumps(key, ensure_ascii=False)}: " for key in value}
+        entries = [
+            starts[key] + json_text(entry, inner, len(inner) + len(starts[key]) + 1) for key, entry in value.items()
+        ]
+    begin, end = "[]" if isinstance(value, list) else "{}"
+    return f"{begin}\n{inner}" + f",\n{inner}".join(entries) + f"\n{indent}{end}"
