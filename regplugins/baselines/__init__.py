@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods that only a paper compares with (Islam et al. 2021): evolutionary registration, trainers of an MLP."""
+"""Baselines of Islam et al. 2021: evolutionary registration, and trainers of a small network."""
 
 from __future__ import annotations
 

@@ -22,23 +22,23 @@ def train_mlp(
     iterations: int = 200,
     seed: int = 0,
 ) -> MLP:
-    """Train on all examples at once.
+    """Train a network with one hidden layer on all examples at once.
 
     Args:
         features: ``(examples, features)``.
         targets: ``(examples, outputs)``.
-        method: "bayesian" (regularized by what the data tell, ``maximize_evidence``), "levenberg_marquardt" or
-            "scaled_conjugate_gradient" (neither regularized).
+        method: "bayesian" (regularized, ``maximize_evidence``), or "levenberg_marquardt" or
+            "scaled_conjugate_gradient", both without regularization.
         hidden: neurons of the hidden layer.
-        iterations: at most so many steps.
-        seed: of the weights to start from.
+        iterations: largest number of steps.
+        seed: of the initial weights.
 
     Returns:
         The network, float32.
 
     Raises:
-        ValueError: unknown method; examples that are not finite, too few (less than two), or not as many of the one as
-            of the other.
+        ValueError: if the method is unknown, values are not finite, or there are not as many targets as features or
+            less than two examples.
     """
     if len(features) != len(targets) or len(features) < 2 or features.dim() != 2 or targets.dim() != 2:
         raise ValueError(
@@ -70,7 +70,7 @@ def train_mlp(
 
 
 def _start(network: MLP, seed: int) -> Tensor:
-    """Small weights: tanh must not be saturated, or nothing is learned."""
+    """Small random weights that do not saturate tanh."""
     random = torch.Generator().manual_seed(seed)
     parts = []
     for parameter in network.parameters():
@@ -87,14 +87,14 @@ def _split(weights: Tensor, network: MLP) -> list[Tensor]:
 
 
 def _residuals(network: MLP, inputs: Tensor, outputs: Tensor) -> Residuals:
-    """What the network has too much, and its derivative by the weights in their order, without a loop over examples."""
+    """Residuals of the network and their Jacobian with respect to all weights, without a loop over examples."""
 
     def evaluate(weights: Tensor) -> tuple[Tensor, Tensor]:
         w1, b1, w2, b2 = _split(weights, network)
         activity = torch.tanh(inputs @ w1.T + b1)
         left = activity @ w2.T + b2 - outputs
         examples, numbers = outputs.shape
-        # By the hidden layer's sums: (examples, numbers, hidden).
+        # Derivative with respect to the hidden layer's inputs: (examples, numbers, hidden).
         inner = w2 * (1 - activity.square())[:, None]
         by_w1 = torch.einsum("enh,ef->enhf", inner, inputs).reshape(examples * numbers, -1)
         eye = torch.eye(numbers, dtype=weights.dtype)

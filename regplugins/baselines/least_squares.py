@@ -14,19 +14,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# What the diagonal is first raised by, of its mean; how it changes after a good and after a bad step, and where a step
-# is given up.
-_FIRST_DAMPING, _LESS, _MORE, _LARGEST_DAMPING = 1e-3, 0.1, 10.0, 1e10
+# Damping: fraction of the mean of the diagonal at first, factors after a good and a bad step, and largest value.
+_FIRST_DAMPING, _DECREASE, _INCREASE, _MAX_DAMPING = 1e-3, 0.1, 10.0, 1e10
 
-# Of the data, how many weights can be determined at most.
-_MOST_DETERMINED = 0.999
+# Largest number of determined weights, as a fraction of the number of data.
+_MAX_DETERMINED = 0.999
 
 Residuals = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """How much is to be believed.
+    """Hyperparameters of the weights and the noise.
 
     Args:
         alpha: inverse variance of the weights.
@@ -42,51 +41,49 @@ class Evidence:
 def maximize_evidence(
     residuals: Residuals, weights: Tensor, iterations: int = 200, tolerance: float = 1e-6
 ) -> tuple[Tensor, Evidence]:
-    """Lower ``beta E_D + alpha E_W``; after each step ``alpha`` and ``beta`` become what makes the data most likely.
+    """Minimize ``beta E_D + alpha E_W``, and re-estimate ``alpha`` and ``beta`` after each step.
 
     Args:
-        residuals: of weights ``(w,)`` gives what is left ``(d,)`` and its Jacobian ``(d, w)``, float64.
-        weights: to start from.
-        iterations: at most so many steps.
-        tolerance: stop when no step changes the objective by more, relative to its size.
+        residuals: maps weights ``(w,)`` to residuals ``(d,)`` and their Jacobian ``(d, w)``, float64.
+        weights: initial weights.
+        iterations: largest number of steps.
+        tolerance: stop when the relative decrease of the objective is at most this.
 
     Returns:
-        The weights, and how much they are to be believed.
+        Weights and hyperparameters.
 
     Raises:
-        ValueError: what is left is not finite at the start.
+        ValueError: if the residuals are not finite at the initial weights.
     """
+    return _minimize(residuals, weights, iterations, tolerance, is_bayesian=True)
+
+
+def least_squares(residuals: Residuals, weights: Tensor, iterations: int = 200, tolerance: float = 1e-6) -> Tensor:
+    """Minimize ``E_D`` by Levenberg-Marquardt steps, without a prior; arguments as for ``maximize_evidence``."""
+    return _minimize(residuals, weights, iterations, tolerance, is_bayesian=False)[0]
+
+
+def _minimize(
+    residuals: Residuals, weights: Tensor, iterations: int, tolerance: float, is_bayesian: bool
+) -> tuple[Tensor, Evidence]:
     weights = weights.to(torch.float64)
     left, jacobian = residuals(weights)
     if not bool(torch.isfinite(left).all() and torch.isfinite(jacobian).all()):
-        raise ValueError("residuals are not finite at the weights to start from")
-    # Weights that say nothing yet: of Foresee and Hagan.
+        raise ValueError("residuals are not finite at the initial weights")
+    # Initial values of Foresee and Hagan.
     evidence = Evidence(0.0, 1.0, float(len(weights)))
     damping, square = _FIRST_DAMPING, jacobian.T @ jacobian
     for _ in range(iterations):
         before = _objective(left, weights, evidence)
         weights, left, jacobian, square, damping = _step(residuals, weights, left, jacobian, square, evidence, damping)
         gain = before - _objective(left, weights, evidence)
-        renewed = _renewed(left, square, weights, evidence)
-        settled = abs(renewed.effective - evidence.effective) <= tolerance * max(renewed.effective, 1.0)
-        evidence = renewed
-        if (gain <= tolerance * before and settled) or damping > _LARGEST_DAMPING:
+        previous = evidence
+        if is_bayesian:
+            evidence = _updated(left, square, weights, evidence)
+        has_settled = abs(evidence.effective - previous.effective) <= tolerance * max(evidence.effective, 1.0)
+        if (gain <= tolerance * before and has_settled) or damping > _MAX_DAMPING:
             break
     return weights, evidence
-
-
-def least_squares(residuals: Residuals, weights: Tensor, iterations: int = 200, tolerance: float = 1e-6) -> Tensor:
-    """Levenberg-Marquardt without a prior: lowers ``E_D`` alone. Arguments as for ``maximize_evidence``."""
-    weights = weights.to(torch.float64)
-    left, jacobian = residuals(weights)
-    nothing, damping = Evidence(0.0, 1.0, float(len(weights))), _FIRST_DAMPING
-    square = jacobian.T @ jacobian
-    for _ in range(iterations):
-        before = _objective(left, weights, nothing)
-        weights, left, jacobian, square, damping = _step(residuals, weights, left, jacobian, square, nothing, damping)
-        if before - _objective(left, weights, nothing) <= tolerance * before or damping > _LARGEST_DAMPING:
-            break
-    return weights
 
 
 def _objective(left: Tensor, weights: Tensor, evidence: Evidence) -> float:
@@ -108,13 +105,14 @@ def _step(
     evidence: Evidence,
     damping: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """The first step, ever shorter, that lowers the objective; where there is none, none. ``square``, of the Jacobian,
-    is what takes the time.
+    """Increase the damping until a step lowers the objective; without such a step nothing changes.
+
+    ``square``, the Jacobian's, is passed on since it takes most of the time.
     """
     hessian = _hessian(square, evidence)
     slope = evidence.beta * jacobian.T @ left + evidence.alpha * weights
     before, size = _objective(left, weights, evidence), hessian.diagonal().mean()
-    while damping <= _LARGEST_DAMPING:
+    while damping <= _MAX_DAMPING:
         damped = hessian.clone()
         damped.diagonal().add_(damping * size)
         factor, failed = torch.linalg.cholesky_ex(damped)
@@ -122,21 +120,21 @@ def _step(
             candidate = weights - torch.cholesky_solve(slope[:, None], factor)[:, 0]
             after, derivative = residuals(candidate)
             if _objective(after, candidate, evidence) < before:
-                return candidate, after, derivative, derivative.T @ derivative, damping * _LESS
-        damping *= _MORE
+                return candidate, after, derivative, derivative.T @ derivative, damping * _DECREASE
+        damping *= _INCREASE
     return weights, left, jacobian, square, damping
 
 
-def _renewed(left: Tensor, square: Tensor, weights: Tensor, evidence: Evidence) -> Evidence:
+def _updated(left: Tensor, square: Tensor, weights: Tensor, evidence: Evidence) -> Evidence:
     """MacKay's re-estimation (Eqs. 4.8 to 4.10)."""
     effective = float(len(weights))
     if evidence.alpha > 0:
         factor, failed = torch.linalg.cholesky_ex(_hessian(square, evidence))
-        if failed:  # examples repeat one another, and the prior is lost in the digits: what it was is as good
+        if failed:  # repeated examples: the prior is lost in rounding, so keep it
             return evidence
         effective -= evidence.alpha * torch.cholesky_inverse(factor).trace().item()
-    # No more is determined than there are data, some of which are noise.
-    effective = min(effective, _MOST_DETERMINED * len(left))
+    # Fewer weights are determined than there are data, since these are noisy.
+    effective = min(effective, _MAX_DETERMINED * len(left))
     alpha = effective / weights.square().sum().clamp_min(1e-12).item()
     beta = (len(left) - effective) / left.square().sum().clamp_min(1e-12).item()
     return Evidence(alpha, beta, effective)

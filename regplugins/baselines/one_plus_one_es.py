@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid registration by the pose of the principal axes and a one-plus-one evolution (Islam et al. 2021)."""
+"""Rigid registration by principal axes and a one-plus-one evolution strategy (Islam et al. 2021)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -11,29 +12,28 @@ from torch import Tensor
 
 from regplugins.io.lps import flip_matrix, flip_points
 from regplugins.registration.centers import center_of_mass, weighted_foreground
-from regplugins.registration.itk_bridge import image_to_itk, itk_class
-from regplugins.registration.mattes_metric import MutualInformation
-from regplugins.registration.poses import principal_axes, turned_about
+from regplugins.registration.itk_bridge import itk_class
+from regplugins.registration.mattes_metric import MutualInformation, itk_mattes_metric
+from regplugins.registration.poses import principal_axes, rotation_about
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
-# The paper's, but for the growth factor, which it gives as 1.05 x 1000.
+# Of the paper, except for the growth factor, which it gives as 1.05 x 1000.
 _GROWTH, _EPSILON, _RADIUS, _ITERATIONS, _BINS = 1.05, 1.5e-6, 6.25e-3, 100, 50
-# By which the ways to lay the axes along each other are told apart.
+# That rank the alignments of the axes.
 _SAMPLES = 10_000
 
 
 def principal_axes_pose(fixed: Volume, moving: Volume, seed: int = 0) -> AffineTransform:
-    """The rigid transform that lays the principal axes of one image along those of the other, ``T_fix T_mov⁻¹``.
+    """Rigid transform that aligns the principal axes of two images, ``T_fix T_mov⁻¹``.
 
-    Axes have no direction, and two of a head's are nearly as long as each other, so that one scanner's second may be
-    the other's third: of the 24 ways to lay them along each other that keep their handedness, the one with the largest
-    product of mutual information and overlap is taken. The paper takes them as they come.
+    Axes have no sign, and the order of axes of similar length may differ between images. Of the 24 proper alignments
+    the one with the largest product of mutual information and overlap is taken. The paper takes the first.
 
     Args:
-        fixed: 3-D image whose world the transform maps from.
-        moving: 3-D image whose world it maps to.
-        seed: of the points that are looked at.
+        fixed: 3-D image.
+        moving: 3-D image.
+        seed: of the samples of the mutual information.
 
     Returns:
         From the fixed to the moving world, RAS+ mm.
@@ -41,36 +41,34 @@ def principal_axes_pose(fixed: Volume, moving: Volume, seed: int = 0) -> AffineT
     similarity = MutualInformation(fixed, moving, _SAMPLES, _BINS, seed)
     a, b = principal_axes(fixed), principal_axes(moving)
     origin, target = center_of_mass(fixed), center_of_mass(moving)
-    ways = []
+    poses = []
     for order in permutations(range(3)):
         for signs in product((1.0, -1.0), repeat=3):
-            along = torch.eye(3, dtype=torch.float64)[list(order)] * torch.tensor(signs, dtype=torch.float64)
-            if torch.linalg.det(along) > 0:
-                pose = turned_about(b @ along @ a.T, origin, target)
+            permutation = torch.eye(3, dtype=torch.float64)[list(order)] * torch.tensor(signs, dtype=torch.float64)
+            if torch.linalg.det(permutation) > 0:
+                pose = rotation_about(b @ permutation @ a.T, origin, target)
                 information, overlap = similarity.value(pose.matrix)
-                ways.append((information * overlap, pose))
-    return max(ways, key=lambda way: way[0])[1]
+                poses.append((information * overlap, pose))
+    return max(poses, key=lambda scored: scored[0])[1]
 
 
 def register_one_plus_one_es(
     fixed: Volume, moving: Volume, pose: bool = True, iterations: int = _ITERATIONS, seed: int = 0
 ) -> AffineTransform:
-    """Maximize Mattes' mutual information over rigid transforms by random changes that are kept where they help.
-
-    With ``pose`` the search starts from ``principal_axes_pose``, without from where the images lie.
+    """Maximize Mattes' mutual information over rigid transforms by a one-plus-one evolution strategy.
 
     Args:
-        fixed: 3-D image whose world the transform maps from.
-        moving: 3-D image whose world it maps to.
-        pose: start from the poses of the principal axes.
-        iterations: at most so many changes.
-        seed: of the changes.
+        fixed: 3-D image.
+        moving: 3-D image.
+        pose: start from ``principal_axes_pose``; False: from the identity.
+        iterations: largest number of mutations.
+        seed: of the mutations.
 
     Returns:
         From the fixed to the moving world, RAS+ mm.
 
     Raises:
-        ValueError: the images are not 3-D, or do not overlap where the search starts.
+        ValueError: if the images are not 3-D, or do not overlap at the start.
     """
     if fixed.grid.ndim != 3 or moving.grid.ndim != 3:
         raise ValueError(f"expected two 3-D images, got {fixed.grid.ndim}-D and {moving.grid.ndim}-D")
@@ -81,19 +79,9 @@ def register_one_plus_one_es(
 
     change = itk_class("Euler3DTransform", "D").New()
     change.SetCenter(flip_points(center[None])[0].tolist())
-    # The search is about small changes: the start is made part of the image's place in the world.
-    metric = itk_class("MattesMutualInformationImageToImageMetricv4", "IF3IF3").New()
-    metric.SetNumberOfHistogramBins(_BINS)
-    image = image_to_itk(fixed.values, fixed.grid)
-    metric.SetFixedImage(image)
-    metric.SetVirtualDomainFromImage(image)
+    # Moving the image's grid by the start makes the search one of small changes.
     grid = Grid(moving.grid.shape, torch.linalg.inv(start.matrix) @ moving.grid.affine)
-    metric.SetMovingImage(image_to_itk(moving.values, grid))
-    metric.SetMovingTransform(change)
-    metric.SetUseFixedImageGradientFilter(False)
-    metric.SetUseMovingImageGradientFilter(False)
-    metric.SetMaximumNumberOfWorkUnits(1)  # threads would add in another order each time
-
+    metric = itk_mattes_metric(fixed, replace(moving, grid=grid), change, _BINS)
     random = itk_class("NormalVariateGenerator", "", "NormalVariateGenerator").New()
     random.Initialize(seed)
     optimizer = itk_class("OnePlusOneEvolutionaryOptimizerv4", "D").New()
@@ -102,7 +90,7 @@ def register_one_plus_one_es(
     optimizer.Initialize(_RADIUS, _GROWTH)
     optimizer.SetMaximumIteration(iterations)
     scales = itk_class("OptimizerParameters", "D")(6)
-    for k in range(6):  # radians, and mm that move the head as far
+    for k in range(6):  # radians, and mm of the same mean motion
         scales.SetElement(k, 1.0 if k < 3 else 1.0 / radius)
     optimizer.SetScales(scales)
     optimizer.SetMetric(metric)
@@ -110,7 +98,7 @@ def register_one_plus_one_es(
         metric.Initialize()
         optimizer.StartOptimization()
     except RuntimeError as error:
-        raise ValueError("the fixed and the moving image do not overlap where the search starts") from error
+        raise ValueError("the fixed and the moving image do not overlap at the start of the search") from error
     return AffineTransform(start.matrix @ _matrix(optimizer.GetCurrentPosition(), change))
 
 

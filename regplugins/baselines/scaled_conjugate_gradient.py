@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Møller, "A scaled conjugate gradient algorithm for fast supervised learning", Neural Networks 6 (1993)."""
+"""Scaled conjugate gradients: Møller, "A scaled conjugate gradient algorithm for fast supervised learning" (1993)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-# Of the second derivative along a direction, and of how much is added to it at first: Møller's.
+# Møller's step of the finite difference along a direction, and initial damping.
 _SIGMA, _LAMBDA = 1e-4, 1e-6
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
@@ -19,16 +19,13 @@ def scaled_conjugate_gradient(
     iterations: int = 200,
     tolerance: float = 1e-8,
 ) -> Tensor:
-    """Lower an objective by conjugate directions whose step is scaled by the curvature, without a line search.
+    """Minimize an objective by conjugate gradients, with steps scaled by the curvature in place of a line search.
 
     Args:
-        objective: of weights ``(w,)`` gives its value and slope ``(w,)``.
-        weights: to start from.
-        iterations: at most so many steps.
-        tolerance: stop when the slope is shorter than this.
-
-    Returns:
-        The weights.
+        objective: maps weights ``(w,)`` to value and gradient ``(w,)``.
+        weights: initial weights.
+        iterations: largest number of steps.
+        tolerance: stop when the norm of the gradient is below this.
     """
     value, slope = objective(weights)
     direction, downhill = -slope, -slope
@@ -42,7 +39,7 @@ def scaled_conjugate_gradient(
             _, ahead = objective(weights + sigma * direction)
             curvature = (direction @ (ahead - slope)).item() / sigma
         curvature += (damping - raised) * length**2
-        if curvature <= 0:  # not convex there: enough is added that it is
+        if curvature <= 0:  # not convex: add enough to make it so
             raised = 2 * (damping - curvature / length**2)
             curvature = -curvature + damping * length**2
             damping = raised

@@ -13,35 +13,33 @@ from regplugins.checks import choice, not_negative, positive
 from regplugins.losses import masked_similarity
 from regplugins.registration.image_pair import ImagePair
 from regplugins.registration.levels import REFERENCE_SPACING, level_halvings
-from regplugins.registration.parametric_fields import ParametricDescent
-from regplugins.registration.parametrization import descend
+from regplugins.registration.parametric_fields import ParameterOptimizer
+from regplugins.registration.parametrization import minimize
 from regplugins.registration.reprs import ReprMixin
 from regplugins.spatial import identity_grid, warp
 
 
 class AffineRegistration(ReprMixin):
-    """Lower a dissimilarity of one pair by turning, shifting and, of an affine transform, stretching the moving image.
+    """Rigid or affine registration of one pair by Adam, coarse to fine.
 
-    The matrix is the exponential of what Adam finds, about the center of the grid in mm, so that a rigid transform
-    stays one.
+    The matrix is the matrix exponential of the parameters, about the center of the grid in mm. A rigid transform
+    stays rigid.
 
     Args:
         similarity: loss ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``, as ``regplugins.losses.PairLoss``
             takes it.
         kind: "rigid" or "affine".
-        levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
-            is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 16
-            voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
-        spacing: of the pair's grid, mm, one number or one an axis; None: automatic, lengths in mm are those on a grid
+        levels: image spacing in mm and largest iteration count of each level, coarsest first. Spacings are rounded to
+            that of the pair times a power of two. Halved axes keep 16 voxels. Levels that round to the same spacing
+            are merged and keep the largest iteration count.
+        spacing: of the pair's grid, mm, one number or one per axis. None: automatic; lengths in mm then refer to a grid
             of 2 mm and scale with it.
-        step: how far each parameter moves the corners of the grid in an iteration, at most, in voxels of the level's
-            images.
-        tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
-            has gained so far.
+        step: largest motion of the corners of the grid by one parameter in an iteration, voxels of the level's images.
+        tolerance: a level ends when ten iterations lower the cost by at most this fraction of its total decrease.
 
     Raises:
-        ValueError: another kind, a step that is not positive, a negative tolerance, no level, levels from fine to
-            coarse, fewer than one iteration, or a spacing that is none.
+        ValueError: if ``kind`` is unknown, ``step`` or a spacing is not positive, ``tolerance`` is negative, or
+            ``levels`` is empty, not ordered coarse to fine, or has an iteration count below 1.
     """
 
     def __init__(
@@ -65,22 +63,22 @@ class AffineRegistration(ReprMixin):
         """
         Args:
             pair: ``(B, 2, *spatial)``, moving and fixed image.
-            fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
-            moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
+            fixed_mask: ``(B, 1, *spatial)``, weights of the fixed image's voxels.
+            moving_mask: ``(B, 1, *spatial)``, weights of the moving image's voxels.
 
         Returns:
-            ``(B, n + 1, n + 1)`` float64 matrices, from a voxel of the fixed image to where it is in the moving one.
+            ``(B, n + 1, n + 1)`` float64 matrices that map voxels of the fixed to voxels of the moving image.
 
         Raises:
-            TypeError: the images are of less than 32 bits, or integers.
-            RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
-            ValueError: the images have another number of axes than the spacing.
+            TypeError: if the images are not float32 or float64.
+            RuntimeError: in ``torch.inference_mode``, which forbids derivatives.
+            ValueError: if the spacing has another number of axes than the images.
         """
         motion, parameters = self._optimized(ImagePair.of(pair, moving_mask, fixed_mask))
         return motion.matrix(parameters)
 
     def field(self, image_pair: ImagePair) -> Tensor:
-        """The same as a displacement in voxels, ``(B, n, *spatial)``."""
+        """Register a pair; return the transform as displacements in voxels, ``(B, n, *spatial)``."""
         motion, parameters = self._optimized(image_pair)
         return motion.ddf(parameters, image_pair.moving.shape[2:], 0)
 
@@ -93,45 +91,35 @@ class AffineRegistration(ReprMixin):
             raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
         motion = _Motion(_GENERATORS[self.kind](n), torch.tensor(sizes), torch.tensor(shape))
         parameters = image_pair.moving.new_zeros(len(image_pair.moving), motion.count)
-        for level, seen, iterations in image_pair.levels(self._halvings):
+        for level, images, iterations in image_pair.levels(self._halvings):
 
-            def field(parameters: Tensor, seen: ImagePair = seen, level: int = level) -> Tensor:
-                return motion.ddf(parameters, seen.moving.shape[2:], level)
+            def field(parameters: Tensor, images: ImagePair = images, level: int = level) -> Tensor:
+                return motion.ddf(parameters, images.moving.shape[2:], level)
 
-            def cost(ddf: Tensor, seen: ImagePair = seen) -> Tensor:
-                return masked_similarity(self.similarity, warp(seen.moving, ddf), seen.fixed, seen.mask(ddf))
+            def cost(ddf: Tensor, images: ImagePair = images) -> Tensor:
+                return masked_similarity(self.similarity, warp(images.moving, ddf), images.fixed, images.mask(ddf))
 
-            descent = ParametricDescent(parameters, field, self.step * min(sizes) * 2**level, iterations)
-            descend(descent, cost, iterations, self.tolerance)
+            optimizer = ParameterOptimizer(parameters, field, self.step * min(sizes) * 2**level, iterations)
+            minimize(optimizer, cost, iterations, self.tolerance)
         return motion, parameters.detach()
 
 
 class AffineInitializer(ReprMixin):
-    """A rigid or affine transform for what goes on from there with a field of its own.
-
-    Args:
-        optimizer: finds it.
-    """
+    """Rigid or affine initial field for a deformable registration."""
 
     def __init__(self, optimizer: AffineRegistration) -> None:
         self.optimizer = optimizer
 
     def __call__(self, image_pair: ImagePair) -> Tensor:
-        """
-        Args:
-            image_pair: what to register.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels.
-        """
+        """Displacements in voxels, ``(B, n, *spatial)``."""
         return self.optimizer.field(image_pair)
 
 
 class _Motion:
-    """Linear maps about the middle of a grid by their parameters, which all are about as many mm at its corners.
+    """Affine maps about the center of a grid, with parameters scaled to mm of motion at its corners.
 
     Args:
-        generators: ``(k, n, n)``; their sum weighted by the parameters is what the exponential is taken of.
+        generators: ``(k, n, n)`` basis of the matrix logarithm.
         spacing: ``(n,)`` of the grid, mm.
         shape: ``(n,)`` of the grid.
     """
@@ -143,45 +131,42 @@ class _Motion:
         self.count = len(generators) + len(spacing)
 
     def parts(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, n, n)`` and ``(B, n)``: what is done in mm to a place seen from the middle."""
+        """Matrix ``(B, n, n)`` and translation ``(B, n)`` in mm about the center."""
         k = len(self.generators)
         generator = torch.einsum("bk,kij->bij", parameters[:, :k].double(), self.generators.to(parameters.device))
         return torch.matrix_exp(generator), parameters[:, k:].double()
 
     def ddf(self, parameters: Tensor, shape: Sequence[int], halvings: int) -> Tensor:
-        """``(B, n, *shape)`` displacement in voxels of the grid halved so often, in the type of the parameters."""
+        """Displacements ``(B, n, *shape)`` in voxels of the grid after some halvings, in the parameters' type."""
         matrix, shift = self.parts(parameters)
         n = len(shape)
         spacing, middle = self.spacing.to(parameters.device), self.middle.to(parameters.device)
-        # All in voxels of the level: turned into mm, moved, and back.
+        # From voxels of the level to mm and back.
         between = (matrix - torch.eye(n).to(matrix)) * spacing / spacing[:, None]
         offset = (shift / spacing - (between @ middle)) / 2**halvings
         index = identity_grid(list(shape), parameters.device, parameters.dtype).flatten(1)
-        moved = between.to(index.dtype) @ index + offset.to(index.dtype)[..., None]
-        return moved.view(len(parameters), n, *shape)
+        displacement = between.to(index.dtype) @ index + offset.to(index.dtype)[..., None]
+        return displacement.view(len(parameters), n, *shape)
 
     def matrix(self, parameters: Tensor) -> Tensor:
-        """``(B, n + 1, n + 1)`` float64, from voxel to voxel of the grid."""
-        turn, shift = (part.cpu() for part in self.parts(parameters))
+        """Matrices ``(B, n + 1, n + 1)`` float64 that map voxels to voxels of the grid."""
+        linear, shift = (part.cpu() for part in self.parts(parameters))
         n = len(self.spacing)
         matrix = torch.eye(n + 1, dtype=torch.float64).repeat(len(parameters), 1, 1)
-        matrix[:, :n, :n] = turn * self.spacing / self.spacing[:, None]
+        matrix[:, :n, :n] = linear * self.spacing / self.spacing[:, None]
         matrix[:, :n, n] = shift / self.spacing + self.middle - matrix[:, :n, :n] @ self.middle
         return matrix
 
 
-def _any(n: int) -> Tensor:
+def _affine_generators(n: int) -> Tensor:
     return torch.eye(n * n, dtype=torch.float64).view(-1, n, n)
 
 
-def _turns(n: int) -> Tensor:
-    turns = []
-    for i, j in itertools.combinations(range(n), 2):
-        turn = torch.zeros(n, n, dtype=torch.float64)
-        turn[i, j], turn[j, i] = -1.0, 1.0
-        turns.append(turn)
-    return torch.stack(turns)
+def _rotation_generators(n: int) -> Tensor:
+    generators = torch.zeros(n * (n - 1) // 2, n, n, dtype=torch.float64)
+    for generator, (i, j) in zip(generators, itertools.combinations(range(n), 2), strict=True):
+        generator[i, j], generator[j, i] = -1.0, 1.0
+    return generators
 
 
-# The directions in which a matrix may change, for a number of axes.
-_GENERATORS: dict[str, Callable[[int], Tensor]] = {"rigid": _turns, "affine": _any}
+_GENERATORS: dict[str, Callable[[int], Tensor]] = {"rigid": _rotation_generators, "affine": _affine_generators}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translations that lay one image's center onto the other's."""
+"""Translations that align the centers of two images."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ _BINS = 256
 
 
 def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:
-    """The translation that takes the center of the fixed field of view to that of the moving one, RAS+ mm."""
+    """Translation from the center of the fixed field of view to that of the moving one, RAS+ mm."""
     return _translation(moving.center - fixed.center)
 
 
 def align_centers_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
-    """The translation that takes the fixed image's center of mass to that of the moving one, RAS+ mm."""
+    """Translation from the fixed image's center of mass to that of the moving one, RAS+ mm."""
     return _translation(center_of_mass(moving) - center_of_mass(fixed))
 
 
 def center_of_mass(volume: Volume) -> Tensor:
-    """Center of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
+    """Center of mass of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
     points, weights = weighted_foreground(volume)
     return weights @ points / weights.sum()
 
 
 def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
-    """The voxels of the patient, weighted by how much brighter they are than the mean of the background.
+    """Foreground voxels, weighted by their intensity above the mean of the background.
 
-    Foreground is what lies above Otsu's threshold: the patient in MR and in CT, where air has -1000.
+    Foreground lies above Otsu's threshold: in MR, and in CT, where air has -1000, that is the patient.
 
     Args:
-        volume: image; its mask, if it has one, bounds both.
+        volume: image; voxels outside its mask are ignored.
 
     Returns:
-        Their places ``(number, n)``, RAS+ mm, and weights ``(number,)``, both float64.
+        Points ``(number, n)``, RAS+ mm, and weights ``(number,)``, both float64.
     """
-    threshold = otsu_threshold(volume.visible)
-    background = volume.visible[volume.visible <= threshold].mean()
+    threshold = otsu_threshold(volume.masked_values)
+    background = volume.masked_values[volume.masked_values <= threshold].mean()
     foreground = volume.values > threshold
     if volume.mask is not None:
         foreground &= volume.mask
@@ -49,10 +49,9 @@ def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
 
 
 def otsu_threshold(values: Tensor) -> float:
-    """Threshold that parts values into two classes of the largest variance between them.
+    """Otsu's threshold with 256 bins, at least the smallest and less than the largest value.
 
-    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979), with 256 bins. At least
-    the largest value lies above it, at least the smallest does not.
+    Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979).
 
     Args:
         values: any shape, not all equal.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A coarse start by looking at all displacements: coupled convex optimization."""
+"""Initial field for large displacements, by coupled convex optimization."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from regplugins.registration.image_pair import ImagePair
 from regplugins.registration.levels import level_halvings, min_spacing, resample_ddf
 from regplugins.registration.reprs import ReprMixin
 
-# How strongly the smoothed field attracts that of least cost, from one round to the next: as a share of the spread of
-# costs, for a distance that is all the reach.
-_ATTRACTION = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0)
-# Of displacements that cost the same, the shortest is taken: nothing is known there, or nothing is to be seen.
+# Weight of the squared distance from the smoothed field in each iteration, as a fraction of the standard deviation of
+# the costs, for a distance of `reach`.
+_COUPLING = (0.05, 0.15, 0.5, 1.5, 5.0, 15.0)
+# Weight in the first iteration: of displacements with equal cost, the shortest is taken.
 _TIE = 1e-4
-# Costs that are kept at a time: 2 GiB; and that are changed at a time: 64 MiB.
+# Costs in memory: 2 GiB. Costs in one chunk: 64 MiB.
 _MAX_COSTS = 2**29
-_COSTS_AT_A_TIME = 2**24
+_CHUNK_COSTS = 2**24
 
 
 class ConvexInitializer(ReprMixin):
-    """The displacement, of all up to some reach, that brings like descriptors together, and its neighbors along.
+    """Initial field that minimizes the difference of descriptors over all displacements up to a reach.
 
-    Costs of all displacements are computed once for every node of a coarse grid; then the displacement of least cost
-    plus its squared distance from the smoothed field, and that smoothed field, are sought in turn, the distance
-    counting more each time. (Heinrich et al., *Non-parametric discrete registration with convex optimisation*, WBIR
-    2014; the start of ConvexAdam, Siebert et al., IEEE TMI 2024.)
+    The costs of all displacements are computed once at every node of a coarse grid. Then the displacement of least
+    cost plus squared distance from the smoothed field, and the smoothed field, are updated in turn, with growing weight
+    of the distance. (Heinrich et al., *Non-parametric discrete registration with convex optimisation*, WBIR 2014; the
+    first step of ConvexAdam, Siebert et al., IEEE TMI 2024.)
 
     Args:
         reach: largest displacement along an axis, mm.
-        image_spacing: of the images that are looked at, mm, rounded to that of the pair, or twice, four times, ...
-            that; displacements are whole voxels of these, nodes are two of them apart.
-        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts; None: automatic, lengths in mm
-            are those on a grid of 2 mm and scale with it.
-        descriptor: of images ``(B, 1, *spatial)``, ``(B, C, *spatial)``; default: MIND-SSC.
+        image_spacing: of the compared images, mm, rounded to the pair's times a power of two. Displacements are whole
+            voxels of these images, and nodes are two voxels apart.
+        spacing: of the pair's grid, mm, one number or one per axis, of which the smallest is used. None: automatic;
+            lengths in mm then refer to a grid of 2 mm and scale with it.
+        descriptor: maps images ``(B, 1, *spatial)`` to ``(B, C, *spatial)``; default: MIND-SSC.
 
     Raises:
-        ValueError: a reach or a spacing that is not positive.
+        ValueError: if ``reach`` or a spacing is not positive.
     """
 
     def __init__(
@@ -62,15 +62,10 @@ class ConvexInitializer(ReprMixin):
 
     @torch.no_grad()
     def __call__(self, image_pair: ImagePair) -> Tensor:
-        """
-        Args:
-            image_pair: what to register.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels.
+        """Displacements in voxels, ``(B, n, *spatial)``.
 
         Raises:
-            ValueError: there are too many displacements to look at, of images too thin to be halved so often.
+            ValueError: if the costs would not fit into memory.
         """
         image_pairs = image_pair.pyramid(self._halvings)
         level = len(image_pairs) - 1
@@ -82,12 +77,12 @@ class ConvexInitializer(ReprMixin):
                 f"displacements of up to {radius} voxels along each axis of {tuple(shape)} would take "
                 f"{4 * costs / 2**30:.1f} GiB; choose a smaller reach"
             )
-        fields = [self._best(image_pairs[level].one(sample), radius) for sample in range(len(image_pair.fixed))]
+        fields = [self._best(image_pairs[level].sample(index), radius) for index in range(len(image_pair.fixed))]
         # Nodes lie on every second voxel, displacements are voxels of the level.
         return resample_ddf(torch.cat(fields) / 2, level + 1, 0, image_pair.fixed.shape[2:])
 
     def _best(self, image_pair: ImagePair, radius: int) -> Tensor:
-        """``(1, n, *nodes)`` in voxels of the scene, which holds one pair."""
+        """Displacements ``(1, n, *nodes)`` in voxels of one pair."""
         n = image_pair.fixed.dim() - 2
         moving, fixed = (_blurred(self.descriptor(image)) for image in (image_pair.moving, image_pair.fixed))
         displacements = torch.tensor(list(itertools.product(range(-radius, radius + 1), repeat=n)), device=fixed.device)
@@ -102,61 +97,61 @@ class ConvexInitializer(ReprMixin):
         candidates = displacements.to(costs)
         unit = costs.std().clamp(min=1e-12) / radius**2
         field = candidates.new_zeros(1, n, *nodes)
-        for attraction in (_TIE, *_ATTRACTION):
-            best = _cheapest(costs, candidates, field.flatten(2)[0], attraction * unit)
+        for coupling in (_TIE, *_COUPLING):
+            best = _least_cost(costs, candidates, field.flatten(2)[0], coupling * unit)
             field = _blurred(_blurred(candidates[best].T.view(1, n, *nodes)))
         return field
 
 
 def _blurred(image: Tensor) -> Tensor:
-    """Mean over three voxels an axis, as far as there are any."""
+    """Mean over three voxels per axis, within the image."""
     pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
     return pool(image, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 
 
 def _nodes(image: Tensor) -> Tensor:
-    """Every second voxel of ``(1, C, *spatial)``, as ``(C, nodes)``."""
+    """Values ``(C, nodes)`` of ``(1, C, *spatial)`` at every second voxel."""
     every_second: list[int | slice] = [slice(None, None, 2)] * (image.dim() - 2)
     return image[(0, slice(None), *every_second)].flatten(1)
 
 
 def _shifted(image: Tensor, displacements: Tensor, radius: int) -> Iterator[Tensor]:
-    """For each displacement, the image's values there, at the nodes; beyond the border it goes on."""
+    """For each displacement, the shifted image's values at the nodes; the border is replicated."""
     n = image.dim() - 2
     padded = F.pad(image, [radius] * (2 * n), mode="replicate")
     for displacement in displacements.tolist():
         window = padded
-        for axis, (way, size) in enumerate(zip(displacement, image.shape[2:], strict=True), start=2):
-            window = window.narrow(axis, radius + way, size)
+        for axis, (shift, size) in enumerate(zip(displacement, image.shape[2:], strict=True), start=2):
+            window = window.narrow(axis, radius + shift, size)
         yield _nodes(window)
 
 
 def _costs(moving: Tensor, fixed: Tensor, displacements: Tensor, radius: int) -> Tensor:
-    """``(displacements, nodes)``: mean squared difference of descriptors."""
-    here = _nodes(fixed)
-    costs = here.new_empty(len(displacements), here.shape[1])
-    for row, there in zip(costs, _shifted(moving, displacements, radius), strict=True):
-        torch.mean((there - here).square_(), dim=0, out=row)
+    """Mean squared differences of descriptors, ``(displacements, nodes)``."""
+    target = _nodes(fixed)
+    costs = target.new_empty(len(displacements), target.shape[1])
+    for row, values in zip(costs, _shifted(moving, displacements, radius), strict=True):
+        torch.mean((values - target).square_(), dim=0, out=row)
     return costs
 
 
 def _mask(costs: Tensor, moving_mask: Tensor, fixed_mask: Tensor, displacements: Tensor, radius: int) -> None:
-    """Where nothing is known of a displacement, let it cost what the others cost at that node."""
-    here = _nodes(fixed_mask)[0]
-    total, known = (torch.zeros_like(here) for _ in range(2))
-    for row, there in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
-        counts = there[0] * here
-        known += counts
-        total.addcmul_(counts, row)
-    expected = total / known.clamp(min=1e-6)
-    for row, there in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
-        torch.lerp(expected, row, there[0] * here, out=row)
+    """Replace the cost of masked displacements by the mean of the others at that node, in place."""
+    target = _nodes(fixed_mask)[0]
+    total, weight = (torch.zeros_like(target) for _ in range(2))
+    for row, values in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
+        product = values[0] * target
+        weight += product
+        total.addcmul_(product, row)
+    expected = total / weight.clamp(min=1e-6)
+    for row, values in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
+        torch.lerp(expected, row, values[0] * target, out=row)
 
 
-def _cheapest(costs: Tensor, candidates: Tensor, field: Tensor, weight: float | Tensor) -> Tensor:
-    """``(nodes,)``: which displacement costs least, with its squared distance from the field ``(n, nodes)``."""
+def _least_cost(costs: Tensor, candidates: Tensor, field: Tensor, weight: float | Tensor) -> Tensor:
+    """Index ``(nodes,)`` of the least cost plus weighted squared distance from the field ``(n, nodes)``."""
     squares = candidates.square().sum(dim=1, keepdim=True)
-    size = max(1, _COSTS_AT_A_TIME // len(candidates))
+    size = max(1, _CHUNK_COSTS // len(candidates))
     # |d - s|² without |s|², which is the same for all displacements d.
     return torch.cat(
         [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration of one pair by optimization, coarse to fine."""
+"""Deformable registration of one pair by optimization, coarse to fine."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ from regplugins.checks import boolean, not_negative
 from regplugins.registration.compositive_field import CompositiveField
 from regplugins.registration.image_pair import MIN_SIZE, ImagePair, as_tensor
 from regplugins.registration.levels import level_halvings, resample_ddf
-from regplugins.registration.parametrization import Cost, Parametrization, descend
+from regplugins.registration.parametrization import Cost, Parametrization, minimize
 from regplugins.registration.reprs import ReprMixin
 from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf
 
 
 class DeformableRegistration(ReprMixin):
-    """Lower a training objective of one pair by changing its displacement field, at several resolutions.
+    """Deformable registration of one pair: minimize a training objective over its field at several resolutions.
 
-    The field lies on every second voxel of a level's images and is linear between; the images of a level are those of
-    the next finer one averaged, every second voxel kept. Nothing but the field goes from one level to the next.
+    The field has a node at every second voxel of a level's images and is interpolated linearly. Each level's images are
+    averaged from the next finer one. Only the field is passed from level to level.
 
     Args:
-        objective: loss ``(fields, target) -> scalar``, as in training, its arguments named so or ``*args``;
-            ``PairLoss`` makes one of a similarity.
-        levels: spacing of the images in mm and greatest number of iterations of each level, coarsest first; a spacing
-            is rounded to that of the pair, or twice, four times, ... that, as long as an axis that is halved has 32
-            voxels or more; levels that come to one spacing are one, with as many iterations as the longest.
-        spacing: of the pair's grid, mm; of several, one an axis, the smallest counts; None: automatic, lengths in mm
-            are those on a grid of 2 mm and scale with it.
-        parametrization: how the field is changed; default: ``CompositiveField()``.
+        objective: loss ``(fields, target) -> scalar`` with these argument names or ``*args``, as in training.
+            ``PairLoss`` wraps a similarity.
+        levels: image spacing in mm and largest iteration count of each level, coarsest first. Spacings are rounded to
+            that of the pair times a power of two. Halved axes keep 32 voxels. Levels that round to the same spacing
+            are merged and keep the largest iteration count.
+        spacing: of the pair's grid, mm, one number or one per axis, of which the smallest is used. None: automatic;
+            lengths in mm then refer to a grid of 2 mm and scale with it.
+        parametrization: of the field; default: ``CompositiveField()``.
         initializer: computes the initial field: ``AffineInitializer`` (rigid or affine) or ``ConvexInitializer`` (large
             displacements).
-        symmetric: move both images, each by a field of its own, to where they meet; what comes out is the one field and
-            the inverse of the other, and, of the images swapped, the inverse. (Avants et al., Medical Image Analysis
-            2008.) An initial field moves the moving image alone: with one the inverse holds only nearly.
-        tolerance: a level ends early once ten iterations lower the cost by no more than this share of what the level
-            has gained so far.
+        symmetric: warp both images to a midpoint, each by its own field, and return one field composed with the inverse
+            of the other (Avants et al., Medical Image Analysis 2008). Swapped images give the inverse, except with an
+            initial field, which warps the moving image only.
+        tolerance: a level ends when ten iterations lower the cost by at most this fraction of its total decrease.
 
     Raises:
-        ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing or tolerance that is
-            none.
-        TypeError: ``objective`` takes no ``fields``, as a similarity alone does not; ``symmetric`` is no
-            boolean, or ``parametrization`` no deformation model.
+        ValueError: if ``levels`` is empty, not ordered coarse to fine, or has an iteration count below 1, a spacing is
+            not positive, or ``tolerance`` is negative.
+        TypeError: if ``objective`` has no argument ``fields``, ``symmetric`` is not a boolean, or ``parametrization``
+            is not a ``Parametrization``.
     """
 
     def __init__(
@@ -82,34 +81,33 @@ class DeformableRegistration(ReprMixin):
         """
         Args:
             pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)`` displacement in voxels; default: none. It is brought to the first level's field:
-                what that cannot hold of it has to be found again.
-            fixed_mask: ``(B, 1, *spatial)``, weighs where the fixed image counts.
-            moving_mask: ``(B, 1, *spatial)``, the same of the moving image.
+            start: ``(B, n, *spatial)`` initial displacement in voxels, resampled to the first level; default: zero.
+            fixed_mask: ``(B, 1, *spatial)``, weights of the fixed image's voxels.
+            moving_mask: ``(B, 1, *spatial)``, weights of the moving image's voxels.
 
         Returns:
             ``(B, n, *spatial)`` displacement in voxels.
 
         Raises:
-            TypeError: the images are of less than 32 bits, or integers.
-            RuntimeError: in ``torch.inference_mode``, where nothing has a derivative.
+            TypeError: if the images are not float32 or float64.
+            RuntimeError: in ``torch.inference_mode``, which forbids derivatives.
         """
         image_pair = ImagePair.of(pair, moving_mask, fixed_mask)
         shape = pair.shape[2:]
         start = image_pair.moving.new_zeros((len(pair), len(shape), *shape)) if start is None else as_tensor(start)
         if self.initializer is not None:
-            start = compose_ddf(start, self.initializer(image_pair.with_moving_moved(start)))
+            start = compose_ddf(start, self.initializer(image_pair.warp_moving(start)))
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
-        # Twice, as a field that is to bend has a node at every second voxel only.
-        for level, seen, iterations in image_pair.levels(self._halvings, 2 * MIN_SIZE):
+        # Twice the smallest image size, since the field has a node at every second voxel only.
+        for level, images, iterations in image_pair.levels(self._halvings, 2 * MIN_SIZE):
             ddf, depth = resample_ddf(ddf, depth, level + 1, shape), level + 1
-            descent = self.parametrization.begin(ddf, iterations)
-            ddf = descend(descent, self._cost(seen), iterations, self.tolerance)
+            optimizer = self.parametrization.optimizer(ddf, iterations)
+            ddf = minimize(optimizer, self._cost(images), iterations, self.tolerance)
         ddf = resample_ddf(ddf, depth, 0, shape)
         if not self.symmetric:
             return ddf
-        to_moving, to_fixed = ddf.chunk(2)
-        return compose_ddf(to_moving, invert_ddf(to_fixed)[0])
+        moving_ddf, fixed_ddf = ddf.chunk(2)
+        return compose_ddf(moving_ddf, invert_ddf(fixed_ddf)[0])
 
     def _cost(self, image_pair: ImagePair) -> Cost:
         shape = list(image_pair.moving.shape[2:])
@@ -117,15 +115,15 @@ class DeformableRegistration(ReprMixin):
         def cost(coarse: Tensor) -> Tensor:
             ddf = crop(upsample_ddf(coarse, 2), shape)
             if not self.symmetric:
-                return self._compare(image_pair, ddf)
-            to_moving, to_fixed = ddf.chunk(2)
-            there = image_pair.with_fixed_moved(to_fixed)
-            back = image_pair.with_moving_moved(to_moving).swapped()
-            return (self._compare(there, to_moving) + self._compare(back, to_fixed)) / 2
+                return self._evaluate(image_pair, ddf)
+            moving_ddf, fixed_ddf = ddf.chunk(2)
+            forward = image_pair.warp_fixed(fixed_ddf)
+            backward = image_pair.warp_moving(moving_ddf).swapped()
+            return (self._evaluate(forward, moving_ddf) + self._evaluate(backward, fixed_ddf)) / 2
 
         return cost
 
-    def _compare(self, image_pair: ImagePair, ddf: Tensor) -> Tensor:
+    def _evaluate(self, image_pair: ImagePair, ddf: Tensor) -> Tensor:
         target = {"moving": image_pair.moving, "fixed": image_pair.fixed}
         mask = image_pair.mask(ddf)
         total: Tensor = self.objective([ddf], target if mask is None else {**target, "mask": mask})
@@ -133,7 +131,7 @@ class DeformableRegistration(ReprMixin):
 
 
 def _check_objective(objective: Callable[..., Tensor]) -> None:
-    """A similarity, given a list of fields and a mapping, would end in an error that names neither."""
+    """Refuse a similarity in place of an objective: its own error would name neither."""
     parameters = inspect.signature(getattr(objective, "forward", objective)).parameters
     if "fields" not in parameters and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
         raise TypeError(f"objective must take (fields, target), as PairLoss does, got {objective!r}")

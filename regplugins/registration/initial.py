@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How two images are brought together before anything else looks at them."""
+"""Initial transform of a pair: identity, centers, mutual information or a file."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ def initial_transform(
     fixed_mask: Tensor | None = None,
     moving_mask: Tensor | None = None,
 ) -> AffineTransform:
-    """Affine transform from the fixed image's world to that of the moving one.
+    """Initial affine transform of a pair.
 
     Args:
-        init: "none" (the images lie in one world), "fov" (the centers of the fields of view meet), "center" (the
-            centers of mass of what is brighter than the background meet), "rigid" or "affine" (mutual information, from
-            whichever start leads to the best: these three, and turned poses about the centers of mass), or a file that
+        init: "none" (identity), "fov" (centers of the fields of view), "center" (centers of mass of the foreground),
+            "rigid" or "affine" (mutual information, from the best of these three and of rotated starts), or a file that
             holds an affine transform.
         fixed: ``(1, *fixed_grid.shape)``.
-        fixed_grid: where its voxels lie.
+        fixed_grid: grid of the fixed image.
         moving: ``(1, *moving_grid.shape)``.
-        moving_grid: where its voxels lie.
-        seed: of the sampling of the mutual information.
-        fixed_mask: ``(1, *fixed_grid.shape)``, not zero where the image counts; default: everywhere.
+        moving_grid: grid of the moving image.
+        seed: of the samples of the mutual information.
+        fixed_mask: ``(1, *fixed_grid.shape)``, zero where voxels are ignored; default: all voxels count.
         moving_mask: ``(1, *moving_grid.shape)``, likewise.
 
     Returns:
-        Maps fixed to moving points, RAS+ mm (the direction in which images are resampled).
+        From the fixed to the moving world, RAS+ mm.
 
     Raises:
-        ValueError: ``init`` is none of these; the file holds no affine transform of these dimensions; an image is
-            constant, not finite or does not fit its grid or mask; the images do not overlap from any start.
+        ValueError: if ``init`` is unknown, the file holds no affine transform of this dimension, an image is constant,
+            not finite or does not match its grid or mask, or the images do not overlap from any start.
     """
     n = fixed_grid.ndim
     if moving_grid.ndim != n:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classes of ITK that registration takes, and how images and transforms come into its LPS world and back."""
+"""Access to ITK's classes, and conversion of images, points and matrices to its LPS world."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ _PIXELS = {torch.float32: "F", torch.uint8: "UC"}
 
 
 def itk_class(name: str, variant: str, module: str | None = None) -> Any:
-    """One variant of a class template of ITK.
+    """One instantiation of a class template of ITK.
 
-    The same object as ``itk.<name>[...]``, which would first load all that its ITK module depends on: ten seconds of
-    computing for a registration of two.
+    The same object as ``itk.<name>[...]``, which first loads all dependencies of its ITK module for ten seconds.
 
     Args:
         name: such as "AffineTransform".
-        variant: the template's arguments as ITK's wrapping abbreviates them, such as "D3".
-        module: wrapping file that holds it, where that has another name.
+        variant: template arguments as ITK's wrapping abbreviates them, such as "D3".
+        module: wrapping file that holds the class, if its name differs.
     """
     return getattr(importlib.import_module(f"itk.itk{module or name}Python"), f"itk{name}{variant}")
 
 
 def image_to_itk(values: Tensor, grid: Grid) -> Any:
-    """An image as ITK sees it.
+    """Convert an image to ITK.
 
     Args:
         values: ``(*grid.shape)`` float32 or uint8 on the CPU.
-        grid: where the voxels lie.
+        grid: of the image, RAS+ mm.
     """
     n = grid.ndim
     kind = f"I{_PIXELS[values.dtype]}{n}"
     view = itk_class("PyBuffer", kind).GetImageViewFromArray(np.ascontiguousarray(values.numpy().T))
-    # The view's voxels would vanish with the array, even while a filter of ITK still holds the image.
+    # The view does not keep the array alive.
     duplicator = itk_class("ImageDuplicator", kind).New()
     duplicator.SetInputImage(view)
     duplicator.Update()
@@ -54,8 +53,8 @@ def image_to_itk(values: Tensor, grid: Grid) -> Any:
 
 
 def points_to_itk(points: Tensor) -> Any:
-    """A point set of ITK from ``(number, n)`` points, LPS mm."""
-    # ITK counts by its word for 64 bits, which is another one on Windows.
+    """Convert ``(number, n)`` points, LPS mm, to a point set of ITK."""
+    # ITK's 64-bit index type has another name on Windows.
     container = itk_class("PyVectorContainer", "ULLF" if os.name == "nt" else "ULF")
     point_set = itk_class("PointSet", f"F{points.shape[1]}").New()
     point_set.SetPoints(container.vector_container_from_array(points.flatten().float().numpy()))
@@ -65,7 +64,7 @@ def points_to_itk(points: Tensor) -> Any:
 def affine_parameters(matrix: Tensor) -> Any:
     """Parameters of ITK's affine transform about the origin for a matrix ``(n + 1, n + 1)`` between RAS+ worlds."""
     n = matrix.shape[0] - 1
-    # Lists of numbers come out of arrays ten times as fast as out of tensors.
+    # NumPy's tolist is ten times as fast as torch's.
     array = flip_matrix(matrix).numpy()
     values = [*array[:n, :n].ravel().tolist(), *array[:n, n].tolist()]
     parameters = itk_class("OptimizerParameters", "D")(len(values))

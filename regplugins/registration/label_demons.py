@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring labels of two images onto each other, by ITK's demons on their distance maps."""
+"""Registration of two label maps by ITK's demons on their distance maps."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from torch import Tensor
 
 from regplugins.spatial import DisplacementField, Grid
 
-# Beyond so many voxels a surface does not pull, first and last: wide to find its like, narrow not to disturb others.
+# Distances are clipped at this many voxels: first wide, to capture large displacements, then narrow, for accuracy.
 _REACHES = (8.0, 4.0, 2.0)
 
 
 def align_labels(
     fixed: Tensor, moving: Tensor, grid: Grid, iterations: int = 50, smoothing: float = 1.0
 ) -> DisplacementField:
-    """Displacement that takes the structures of one label map onto those of another (Cao et al., MLMI 2018, section 3).
+    """Register two label maps by diffeomorphic demons (Cao et al., MLMI 2018, section 3).
 
-    Diffeomorphic demons (Vercauteren et al., NeuroImage 2009) of one scalar image: the sum of the signed distances from
-    each structure's surface, up to a few voxels of it, weighted differently, since those of two that touch would cancel
-    out at their border.
+    The demons (Vercauteren et al., NeuroImage 2009) register one scalar image: the weighted sum of the structures'
+    clipped signed distance maps. Different weights keep touching structures from canceling at their border.
 
     Args:
         fixed: ``(1, *grid.shape)`` integers, 0 is background.
-        moving: the same of the moving image, brought onto the grid by an affine transform.
+        moving: the same of the moving image, resampled to the grid by an affine transform.
         grid: of both.
-        iterations: of the demons, for each of three widths of "a few".
-        smoothing: standard deviation of the Gaussian that the field is smoothed by in each of them, voxels.
+        iterations: of the demons, for each of three clipping distances.
+        smoothing: standard deviation of the Gaussian that smooths the field in each iteration, voxels.
 
     Returns:
         On the grid, from the fixed to the moving world.
 
     Raises:
-        ValueError: shapes do not belong together, or the two have no structure in common.
+        ValueError: if a shape does not match the grid, or the label maps have no structure in common.
     """
     if fixed.shape != (1, *grid.shape) or moving.shape != fixed.shape:
         raise ValueError(f"expected two label maps (1, *{grid.shape}), got {fixed.shape} and {moving.shape}")
@@ -58,15 +57,13 @@ def align_labels(
         demons.Update()
         field = demons.GetOutput()
         field.DisconnectPipeline()
-    # mm along the array's axes, which ITK has in reverse
+    # mm along the array's axes, which ITK stores in reverse order
     vectors = torch.from_numpy(itk.array_from_image(field).T.copy())
     return DisplacementField.from_ddf(vectors / grid.spacing.float().view(-1, *[1] * grid.ndim), grid)
 
 
 def _distances(labels: Tensor, values: list[int], grid: Grid, reach: float) -> Any:
-    """Signed distances from the structures' surfaces, negative within, mm up to ``reach``, weighted and summed; on
-    axes that are ITK's own.
-    """
+    """Weighted sum of signed distances in mm, negative inside, clipped at ``reach``, as an ITK image."""
     sizes, total = grid.spacing.tolist(), np.zeros(grid.shape, np.float32)
     for number, value in enumerate(values):
         mask = (labels == value).numpy()

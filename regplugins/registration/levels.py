@@ -1,54 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resolutions, each half of the one before."""
+"""Resolution levels, each at half the resolution of the next finer one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from monai.utils import ensure_tuple
 from torch import Tensor
 
 from regplugins.checks import positive, whole
 from regplugins.spatial import crop, downsample, upsample_ddf
 
+# Spacing in mm to which levels and distances refer where the grid's spacing is automatic.
+REFERENCE_SPACING = 2.0
 
-def resample_ddf(ddf: Tensor, now: int, then: int, full: Sequence[int]) -> Tensor:
-    """Bring a field from one number of halvings of a grid to another.
+
+def resample_ddf(ddf: Tensor, source: int, target: int, shape: Sequence[int]) -> Tensor:
+    """Resample a field between two resolution levels of a grid.
 
     Args:
         ddf: ``(B, n, *spatial)`` voxels of its own grid.
-        now: halvings between that and the full grid.
-        then: halvings between the result's grid and the full one.
-        full: number of voxels of the full grid.
+        source: number of halvings of the field's grid.
+        target: number of halvings of the result's grid.
+        shape: of the full grid.
 
     Returns:
         ``(B, n, *spatial)`` voxels of its own grid.
     """
-    for _ in range(now, then):
+    for _ in range(source, target):
         ddf = downsample(ddf) / 2
-    for depth in range(now - 1, then - 1, -1):
-        ddf = crop(upsample_ddf(ddf, 2), [math.ceil(size / 2**depth) for size in full])
+    for halvings in range(source - 1, target - 1, -1):
+        ddf = crop(upsample_ddf(ddf, 2), [math.ceil(size / 2**halvings) for size in shape])
     return ddf
-
-
-# Of a grid whose spacing is automatic, mm: levels and distances are given as if it were this one, and scale with it.
-REFERENCE_SPACING = 2.0
 
 
 def level_halvings(
     levels: Sequence[tuple[float, int]], spacing: float | Sequence[float] | None
 ) -> list[tuple[int, int]]:
-    """How often a grid is to be halved until its spacing is nearest to that of a level.
+    """Number of halvings after which the grid's spacing is nearest to that of each level.
 
     Args:
         levels: spacing in mm and number of iterations of each, coarsest first.
-        spacing: of the grid, mm; of several, one an axis, the smallest counts; None: automatic.
+        spacing: of the grid, see ``min_spacing``.
 
     Returns:
         Number of halvings and of iterations of each level.
 
     Raises:
-        ValueError: no level, levels from fine to coarse, fewer than one iteration, or a spacing that is none.
+        ValueError: if ``levels`` is empty, not ordered coarse to fine, or has an iteration count below 1, or a spacing
+            is not positive.
     """
     if not levels or not all(isinstance(level, list | tuple) and len(level) == 2 for level in levels):
         raise ValueError(f"levels must be pairs of a spacing in mm and a number of iterations, got {levels}")
@@ -61,14 +62,12 @@ def level_halvings(
 
 
 def min_spacing(spacing: float | Sequence[float] | None) -> float:
-    """The smallest voxel size of a grid.
+    """Smallest voxel size of a grid in mm.
 
     Args:
-        spacing: one number, or one an axis; None: automatic, ``REFERENCE_SPACING``.
+        spacing: one number or one per axis, mm; None: automatic, ``REFERENCE_SPACING``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: if a spacing is not a positive number.
     """
-    if spacing is None:
-        return REFERENCE_SPACING
-    return min(positive("spacing", size) for size in (spacing if isinstance(spacing, list | tuple) else [spacing]))
+    return min(positive("spacing", size) for size in ensure_tuple(REFERENCE_SPACING if spacing is None else spacing))

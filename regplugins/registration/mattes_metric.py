@@ -8,6 +8,7 @@ Imaging 22 (2003).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +19,19 @@ from regplugins.registration.volume import Volume
 
 
 class MutualInformation:
-    """The objective of a registration, on one random choice of points of the fixed image.
+    """Mattes mutual information at random points of the fixed image.
 
     Args:
-        fixed: image in which the points are drawn, each at a random place within its own voxel: points on a lattice
-            would make transforms that match the two lattices look better than they are.
-        moving: image that is looked at where a transform takes the points.
-        samples: number of points; fewer if the image (its mask) has fewer voxels.
-        bins: of each axis of the joint histogram.
-        seed: of the choice.
+        fixed: image in which points are drawn, each at a random position within its voxel. Points at voxel centers
+            would favor transforms that align the two grids.
+        moving: image that is sampled at the transformed points.
+        samples: number of points; at most one per voxel of the image or its mask.
+        bins: per axis of the joint histogram.
+        seed: of the points.
 
     Attributes:
         points: ``(samples, n)`` float64, RAS+ mm.
-        voxel: smallest side of a voxel of the fixed image, mm.
+        voxel: smallest spacing of the fixed image, mm.
     """
 
     def __init__(self, fixed: Volume, moving: Volume, samples: int, bins: int, seed: int) -> None:
@@ -40,32 +41,21 @@ class MutualInformation:
         points = points_to_itk(flip_points(self.points))
         self._transform = itk_class("AffineTransform", f"D{n}").New()
         self._derivative = itk_class("Array", "D")()
-        metric = itk_class("MattesMutualInformationImageToImageMetricv4", f"IF{n}IF{n}").New()
-        metric.SetNumberOfHistogramBins(bins)
-        image = image_to_itk(fixed.values, fixed.grid)
-        metric.SetFixedImage(image)
-        metric.SetMovingImage(image_to_itk(moving.values, moving.grid))
+        metric = itk_mattes_metric(fixed, moving, self._transform, bins)
         for volume, set_mask in ((fixed, metric.SetFixedImageMask), (moving, metric.SetMovingImageMask)):
             if volume.mask is not None:
                 mask = itk_class("ImageMaskSpatialObject", str(n)).New()
                 mask.SetImage(image_to_itk(volume.mask.to(torch.uint8), volume.grid))
                 mask.Update()
                 set_mask(mask)
-        metric.SetVirtualDomainFromImage(image)
         metric.SetVirtualSampledPointSet(points)
         metric.SetUseVirtualSampledPointSet(True)
         metric.SetUseSampledPointSet(True)
-        metric.SetMovingTransform(self._transform)
-        # The moving image's gradient is taken where a point asks for it, not everywhere.
-        metric.SetUseFixedImageGradientFilter(False)
-        metric.SetUseMovingImageGradientFilter(False)
-        # Threads add up their parts in the order in which they finish: no two runs would agree.
-        metric.SetMaximumNumberOfWorkUnits(1)
-        # A handful of points fall into bins of their own and seem to tell all about each other.
-        self._fewest = bins // 2
-        # Of an image of one value ITK cannot make a histogram.
-        self._blank = fixed.is_constant or moving.is_constant
-        if not self._blank:
+        # Few points fall into bins of their own, with spuriously high mutual information.
+        self._min_points = bins // 2
+        # ITK cannot make a histogram of a constant image.
+        self._is_constant = fixed.is_constant or moving.is_constant
+        if not self._is_constant:
             metric.Initialize()
         self._metric = metric
 
@@ -76,40 +66,55 @@ class MutualInformation:
             matrix: ``(n + 1, n + 1)`` float64, from the fixed to the moving world, RAS+ mm.
 
         Returns:
-            Mutual information (nats, 0 where too few points lie in both images), and the number of points that lie in
-            both images.
+            Mutual information in nats and number of points in both images, both 0 if these are too few.
         """
         return self._evaluate(matrix, self._metric.GetValue)
 
     def gradient(self, matrix: Tensor) -> tuple[float, int, Tensor]:
-        """Evaluate one transform: what ``value`` returns, and the gradient of the mutual information with respect to
-        the matrix.
-        """
+        """Evaluate one transform as ``value`` does, and the gradient with respect to the matrix."""
         information, overlap = self._evaluate(matrix, lambda: self._metric.GetDerivative(self._derivative))
         gradient = torch.zeros_like(matrix)
         if overlap > 0:
-            # ITK minimizes -MI and calls the direction of descent its derivative.
+            # ITK minimizes -MI; its derivative is the direction of descent.
             n = self.points.shape[1]
             flat = torch.tensor([self._derivative.GetElement(k) for k in range(n * n + n)], dtype=torch.float64)
             gradient[:n, :n], gradient[:n, n] = flat[: n * n].view(n, n), flat[n * n :]
         return information, overlap, flip_matrix(gradient)
 
     def _evaluate(self, matrix: Tensor, compute: Callable[[], object]) -> tuple[float, int]:
-        if self._blank:
+        if self._is_constant:
             return 0.0, 0
         self._transform.SetParameters(affine_parameters(matrix))
         try:
             compute()
-        except RuntimeError:  # No point lies in both images, or in one of them all have the same value.
+        except RuntimeError:  # no point lies in both images, or all have the same value in one of them
             return 0.0, 0
         overlap = self._metric.GetNumberOfValidPoints()
-        return (0.0, 0) if overlap < self._fewest else (-self._metric.GetCurrentValue(), overlap)
+        return (0.0, 0) if overlap < self._min_points else (-self._metric.GetCurrentValue(), overlap)
+
+
+def itk_mattes_metric(fixed: Volume, moving: Volume, transform: Any, bins: int) -> Any:
+    """ITK's metric of two images and a moving transform, not yet initialized."""
+    n = fixed.grid.ndim
+    metric = itk_class("MattesMutualInformationImageToImageMetricv4", f"IF{n}IF{n}").New()
+    metric.SetNumberOfHistogramBins(bins)
+    image = image_to_itk(fixed.values, fixed.grid)
+    metric.SetFixedImage(image)
+    metric.SetVirtualDomainFromImage(image)
+    metric.SetMovingImage(image_to_itk(moving.values, moving.grid))
+    metric.SetMovingTransform(transform)
+    # Compute gradients at the points only.
+    metric.SetUseFixedImageGradientFilter(False)
+    metric.SetUseMovingImageGradientFilter(False)
+    # Several threads add their sums in varying order, so that results would vary.
+    metric.SetMaximumNumberOfWorkUnits(1)
+    return metric
 
 
 def _draw(volume: Volume, samples: int, seed: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
-    visible = torch.arange(volume.values.numel()) if volume.mask is None else volume.mask.flatten().nonzero()[:, 0]
-    # In the order in which they lie in memory, which both images are then read in.
-    voxels = visible[torch.randperm(len(visible), generator=random)[:samples].sort().values]
+    candidates = torch.arange(volume.values.numel()) if volume.mask is None else volume.mask.flatten().nonzero()[:, 0]
+    # In memory order, which makes access to both images fast.
+    voxels = candidates[torch.randperm(len(candidates), generator=random)[:samples].sort().values]
     index = torch.stack(torch.unravel_index(voxels, volume.grid.shape), dim=1)
     return volume.grid.index_to_world(index + torch.rand(index.shape, generator=random, dtype=torch.float64) - 0.5)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regplugins.registration.centers import center_of_mass
 from regplugins.registration.mattes_metric import MutualInformation
-from regplugins.registration.poses import turned_poses
+from regplugins.registration.poses import rotated_poses
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -22,22 +22,22 @@ logger = logging.getLogger(__name__)
 
 # Voxels at each resolution: a head at about 8, 4 and 2 mm.
 _SIZES = {2: (64**2, 128**2, 256**2), 3: (32**3, 64**3, 128**3)}
-# At the coarsest resolution, and at the finer ones. Half as many are faster by a third, and as good for most heads, but
-# pairs of different people then end in wrong places.
+# At the coarsest and at the finer resolutions. Half as many take a third less time and suit most heads, but pairs of
+# different people then end at wrong optima.
 _COARSE_SAMPLES, _SAMPLES = 10_000, 30_000
 _BINS = 32
 # Of the rigid refinement. On validation heads in CT and MR the optimum lies 1.4 mm from the truth with 12 bins
-# and 1.8 mm with 32, with any number of samples. The search needs the finer ones.
+# and 1.8 mm with 32, with any number of samples. The global search needs 32.
 _REFINEMENT_BINS = 12
 _ITERATIONS = 60
-# Of the gain of the first step, a voxel long: what is left when a resolution is done.
+# Fraction of the gain of the first step, which is a voxel long.
 _TOLERANCE = 1e-3
-# Of the overlap at the start: what has to remain. Where images share but a corner, they may agree there by chance.
+# Fraction of the start's overlap that must remain: images that overlap at a corner may agree there by chance.
 _MIN_OVERLAP_RATIO = 0.5
-# Of the turned poses: points to rank them by, how many are tried, degrees between these, and by how much the result of
-# one must be better to be believed, since most patients lie much as others do.
-_SCREENING_SAMPLES, _TURNED_STARTS, _MIN_ANGLE, _TURNED_PENALTY = 4_000, 5, 25.0, 1.1
-_NUMBER: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
+# Rotated starts: samples that rank them, number that are optimized, smallest angle between them in degrees. Their score
+# is divided by the penalty, since most patients lie in similar positions.
+_SCREENING_SAMPLES, _ROTATED_STARTS, _MIN_ANGLE, _ROTATION_PENALTY = 4_000, 5, 25.0, 1.1
+_PARAMETERS: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
 def maximize_mutual_information(
@@ -45,21 +45,21 @@ def maximize_mutual_information(
 ) -> AffineTransform:
     """Maximize the mutual information of two images over rigid or affine transforms.
 
-    The coarsest resolution is registered rigidly from every start, and from the most promising of many turned poses;
-    the result with the largest product of mutual information and overlap is refined at the finer ones.
+    At the coarsest resolution a rigid transform is optimized from every start and from the best of many rotated poses.
+    The result with the largest product of mutual information and overlap is refined at the finer resolutions.
 
     Args:
         kind: "rigid" or "affine".
-        fixed: image whose world the transform maps from.
-        moving: image whose world it maps to.
-        starts: from the fixed to the moving world; rigid ones, or the result will be none.
-        seed: of the choice of samples; the same seed gives the same result, with as many threads to the last bit.
+        fixed: fixed image.
+        moving: moving image.
+        starts: from the fixed to the moving world; must be rigid for a rigid result.
+        seed: of the samples; results are bitwise reproducible for the same number of threads.
 
     Returns:
         From the fixed to the moving world, RAS+ mm.
 
     Raises:
-        ValueError: the images, or the parts of them that their masks leave, share nothing from any start.
+        ValueError: if the images, within their masks, have no common information from any start.
     """
     levels = _levels(fixed, moving)
     center = center_of_mass(fixed)
@@ -69,28 +69,27 @@ def maximize_mutual_information(
     if all(score == 0 for score, _ in results):
         what = "what they share (where their masks are set) is too little or constant"
         raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
-    for start in _promising(*levels[0], seed):
+    for start in _best_rotated_poses(*levels[0], seed):
         score, transform = _optimize("rigid", coarse, start, center)
-        results.append((score / _TURNED_PENALTY, transform))
+        results.append((score / _ROTATION_PENALTY, transform))
     _, transform = max(results, key=lambda result: result[0])
     return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, center, seed)
 
 
 def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform], seed: int = 0) -> AffineTransform:
-    """Maximize the mutual information of two images over rigid transforms near given ones, without a search.
+    """Maximize the mutual information of two images over rigid transforms, from given starts only.
 
-    The coarsest resolution is registered from every start; the result with the largest product of mutual information
-    and overlap is refined at the finer ones.
+    The result with the largest product of mutual information and overlap at the coarsest resolution is refined at the
+    finer ones.
 
     Args:
-        fixed: image whose world the transform maps from.
-        moving: image whose world it maps to.
-        starts: from the fixed to the moving world, the first preferred to its equals; rigid ones, or the result will be
-            none.
-        seed: of the choice of samples.
+        fixed: fixed image.
+        moving: moving image.
+        starts: rigid transforms from the fixed to the moving world; of equal results the first is kept.
+        seed: of the samples.
 
     Returns:
-        From the fixed to the moving world, RAS+ mm; where the images share nothing, the first start.
+        From the fixed to the moving world, RAS+ mm; the first start if the images have no common information.
     """
     levels = _levels(fixed, moving)
     center = center_of_mass(fixed)
@@ -100,8 +99,8 @@ def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform
 
 
 def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
-    """Both images at each resolution, coarsest first. A small image is the same volume at several sizes."""
-    return list(dict.fromkeys((fixed.shrunk(size), moving.shrunk(size)) for size in _SIZES[fixed.grid.ndim]))
+    """Both images at each resolution, coarsest first, without repeats for small images."""
+    return list(dict.fromkeys((fixed.downsampled(size), moving.downsampled(size)) for size in _SIZES[fixed.grid.ndim]))
 
 
 def _refined(
@@ -119,7 +118,7 @@ def _refined(
 
 
 def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTransform]:
-    """The starts without those that differ from an earlier one by less than a voxel in all corners of the grid."""
+    """Remove starts that differ from an earlier one by less than a voxel at all corners of the grid."""
     corners = torch.cartesian_prod(*[torch.tensor([0.0, size], dtype=torch.float64) for size in grid.shape])
     corners = grid.index_to_world(corners)
     kept: list[AffineTransform] = []
@@ -129,17 +128,17 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
     return kept
 
 
-def _promising(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
-    """The turned poses from which mutual information and overlap are largest, no two of them near each other."""
+def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
+    """Rotated poses of largest mutual information times overlap, no two within ``_MIN_ANGLE``."""
     similarity = MutualInformation(fixed, moving, _SCREENING_SAMPLES, _BINS, seed)
     ranked = []
-    for pose in turned_poses(fixed, moving):
+    for pose in rotated_poses(fixed, moving):
         information, overlap = similarity.value(pose.matrix)
         ranked.append((information * overlap, pose))
     ranked.sort(key=lambda candidate: -candidate[0])
     kept: list[AffineTransform] = []
     for _, pose in ranked:
-        if len(kept) < _TURNED_STARTS and all(_angle(pose, other) > _MIN_ANGLE for other in kept):
+        if len(kept) < _ROTATED_STARTS and all(_angle(pose, other) > _MIN_ANGLE for other in kept):
             kept.append(pose)
     return kept
 
@@ -157,50 +156,48 @@ def _optimize(
     """Register at one resolution.
 
     Returns:
-        Mutual information times the number of points that lie in both images (0: it cannot be had), and the transform,
-        which is never worse than the start.
+        Mutual information times the number of points in both images, and the transform, never worse than the start.
     """
     radius = (similarity.points - center).square().sum(dim=-1).mean().sqrt().item()
 
     def matrix_of(parameters: Tensor) -> Tensor:
         return start.matrix @ _change(kind, parameters * similarity.voxel, center, radius)
 
-    def descent(values: np.ndarray) -> tuple[float, np.ndarray]:
+    def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             parameters = torch.tensor(values, requires_grad=True)
             matrix = matrix_of(parameters)
         information, _, gradient = similarity.gradient(matrix.detach())
-        (slope,) = torch.autograd.grad(matrix, parameters, gradient)
-        return -information, -slope.numpy()
+        (derivative,) = torch.autograd.grad(matrix, parameters, gradient)
+        return -information, -derivative.numpy()
 
     before, overlap_before = similarity.value(start.matrix)
-    origin = np.zeros(_NUMBER[kind](start.ndim))
-    steepness = float(np.linalg.norm(descent(origin)[1]))
-    if steepness == 0:  # There is nothing to see, or nothing to gain.
+    origin = np.zeros(_PARAMETERS[kind](start.ndim))
+    slope = float(np.linalg.norm(cost(origin)[1]))
+    if slope == 0:
         return before * overlap_before, start
-    # Without constraints SLSQP is the method of Broyden, Fletcher, Goldfarb and Shanno with a line search that only
-    # goes back. SciPy's own BFGS asks for slopes that fit the values exactly, and ITK's are those of a smoother image:
-    # it spends most of its time to find that out. Gradient descent stops in the valley along which a round head turns.
-    # The first step is the slope itself, here a voxel.
+    # Without constraints SLSQP is BFGS with a backtracking line search. SciPy's own BFGS needs gradients that match the
+    # values exactly, and ITK's are those of a smoother image. Gradient descent stops in the narrow valley along which
+    # a round head rotates. The first step is the normalized gradient, a voxel long.
     minimum = minimize(
-        lambda values: tuple(part / steepness for part in descent(values)),
+        lambda values: tuple(part / slope for part in cost(values)),
         origin,
         jac=True,
         method="SLSQP",
         options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE},
     )
-    found = AffineTransform(matrix_of(torch.from_numpy(minimum.x)))
-    after, overlap_after = similarity.value(found.matrix)
+    transform = AffineTransform(matrix_of(torch.from_numpy(minimum.x)))
+    after, overlap_after = similarity.value(transform.matrix)
     if after > before and overlap_after > _MIN_OVERLAP_RATIO * overlap_before:
-        return after * overlap_after, found
+        return after * overlap_after, transform
     return before * overlap_before, start
 
 
 def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> Tensor:
-    """Homogeneous matrix (n + 1, n + 1) that turns or deforms about the center, and shifts by the last n parameters.
+    """Homogeneous matrix ``(n + 1, n + 1)``: linear map about the center, and translation by the last n parameters.
 
-    Dividing the others by the points' mean distance from the center gives a step in any parameter the same weight: the
-    points move as far as the parameter does, mm.
+    The linear parameters are divided by the points' mean distance from the center, so that all parameters are in mm of
+    motion.
     """
     n = len(center)
     linear, shift = parameters[:-n] / radius, parameters[-n:]

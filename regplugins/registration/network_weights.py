@@ -8,25 +8,24 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from regplugins.checks import whole
 from regplugins.networks import RegistrationNetwork
 from regplugins.spatial import crop, pad_to_multiple
 
 
 class WeightsOptimizer:
-    """Train a copy of a network on the one pair, from trained or from random weights.
-
-    Batch normalization: with trained weights its running statistics stay as they are (eval mode); with random ones,
-    which have none, the pair's own statistics are used (train mode), for the returned field too.
+    """Train a copy of a network on one pair.
 
     Args:
-        network: where to start from; not changed.
+        network: with trained or random weights; not changed.
         objective: loss ``(fields, target) -> scalar``, as in training.
-        batch_statistics: normalize by the pair's own statistics.
+        batch_statistics: normalize batches by the pair's own statistics, for the returned field too (random weights).
+            False: by the trained running statistics, which stay unchanged.
         iterations: of Adam.
         learning_rate: of Adam.
 
     Raises:
-        ValueError: fewer than one iteration.
+        ValueError: if ``iterations`` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -37,19 +36,17 @@ class WeightsOptimizer:
         iterations: int = 40,
         learning_rate: float = 3e-4,
     ) -> None:
-        if iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {iterations}")
         self.network = network
         self.objective = objective
         self.batch_statistics = batch_statistics
-        self.iterations = iterations
+        self.iterations = whole("iterations", iterations)
         self.learning_rate = learning_rate
 
     def __call__(self, pair: Tensor, start: Tensor) -> Tensor:
         """
         Args:
             pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)`` the network's own field in voxels; only its size is looked at.
+            start: ``(B, n, *spatial)``, gives the shape of the result; its values are ignored.
 
         Returns:
             ``(B, n, *spatial)`` displacement in voxels.

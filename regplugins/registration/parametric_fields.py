@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Displacement fields that are a function of parameters: stationary velocities and splines."""
+"""Displacement fields given by parameters: stationary velocity fields and B-splines."""
 
 from __future__ import annotations
 
@@ -7,34 +7,33 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LinearLR
 
 from regplugins.checks import whole
-from regplugins.registration.parametrization import EPSILON, LAST_STEP, Cost, Descent, Parametrization, gaussian
+from regplugins.registration.parametrization import Cost, FieldOptimizer, Parametrization, adam, gaussian
 from regplugins.spatial import compose_ddf, integrate_velocity, spline_basis, spline_values
 
 
 class StationaryVelocityField(Parametrization):
-    """``u = start ∘ exp(G * v)``: a stationary velocity ``v``, kept smooth by a Gaussian ``G``, found by Adam.
+    """``u = start ∘ exp(G * v)`` with a velocity ``v``, optimized by Adam, and a Gaussian ``G``.
 
-    A diffeomorphism, but for discretization.
+    Diffeomorphic up to discretization.
 
     Args:
         smoothing: standard deviation of ``G`` in voxels of the field.
-        step: of Adam, voxels of the field; it shrinks to a tenth in the course of a level.
+        step: step size of Adam, voxels of the field; falls to a tenth over a level.
         squarings: of the exponential.
 
     Raises:
-        ValueError: a step that is not positive, a negative smoothing or number of squarings.
+        ValueError: if ``step`` is not positive, or ``smoothing`` or ``squarings`` is negative.
     """
 
     def __init__(self, smoothing: float = 1.5, step: float = 0.15, squarings: int = 5) -> None:
         super().__init__(smoothing, step)
         self.squarings = whole("squarings", squarings, minimum=0)
 
-    def begin(self, start: Tensor, iterations: int) -> Descent:
+    def optimizer(self, start: Tensor, iterations: int) -> FieldOptimizer:
         smooth = gaussian(self.smoothing, start)
-        return ParametricDescent(
+        return ParameterOptimizer(
             torch.zeros_like(start),
             lambda velocity: compose_ddf(start, integrate_velocity(smooth(velocity), self.squarings)),
             self.step,
@@ -43,36 +42,35 @@ class StationaryVelocityField(Parametrization):
 
 
 class BSplineField(Parametrization):
-    """``u = start + Σ c_k β³(x/s - k)``: displacements ``c`` of control points ``s`` voxels apart, found by Adam.
+    """``u = start + Σ c_k β³(x/s - k)`` with control points ``s`` voxels apart, whose ``c`` Adam optimizes.
 
-    (Rueckert et al., IEEE TMI 1999.) Nothing keeps it from folding but the cost and the distance of the points.
+    (Rueckert et al., IEEE TMI 1999.) Only the cost and the distance of the control points prevent folding.
 
     Args:
         distance: of the control points, voxels of the field, ``s``.
-        step: of Adam, voxels of the field; it shrinks to a tenth in the course of a level.
+        step: step size of Adam, voxels of the field; falls to a tenth over a level.
 
     Raises:
-        ValueError: a step that is not positive, or a distance of less than one.
+        ValueError: if ``step`` is not positive, or ``distance`` is not a whole number of at least 1.
     """
 
     def __init__(self, distance: int = 3, step: float = 0.15) -> None:
         super().__init__(0.0, step)
         self.distance = whole("distance", distance)
 
-    def begin(self, start: Tensor, iterations: int) -> Descent:
+    def optimizer(self, start: Tensor, iterations: int) -> FieldOptimizer:
         bases = [spline_basis(size, 1 / self.distance).to(start) for size in start.shape[2:]]
         control = start.new_zeros((*start.shape[:2], *[basis.shape[1] for basis in bases]))
-        return ParametricDescent(control, lambda points: start + spline_values(points, bases), self.step, iterations)
+        return ParameterOptimizer(control, lambda points: start + spline_values(points, bases), self.step, iterations)
 
 
-class ParametricDescent(Descent):
-    """Adam on the parameters, ``(B, ...)``, of a field; these are changed in place."""
+class ParameterOptimizer(FieldOptimizer):
+    """Adam on the parameters ``(B, ...)`` of a field, which it changes in place."""
 
     def __init__(self, parameters: Tensor, field: Callable[[Tensor], Tensor], step: float, iterations: int) -> None:
         self._parameters = parameters.requires_grad_()
         self._field = field
-        self._adam = torch.optim.Adam([parameters], lr=step, eps=EPSILON)
-        self._schedule = LinearLR(self._adam, 1.0, LAST_STEP, iterations)
+        self._adam, self._schedule = adam(self._parameters, step, iterations)
 
     @property
     def ddf(self) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a deformation model is to the optimizer of a pair."""
+"""Base classes of parametrized displacement fields and of the optimizers that change them."""
 
 from __future__ import annotations
 
@@ -9,76 +9,83 @@ from statistics import mean
 
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LinearLR
 
 from regplugins.checks import not_negative, positive
 from regplugins.registration.reprs import ReprMixin
 
-# Of a field (B, n, *spatial) in voxels, a scalar.
+# Maps a field (B, n, *spatial) in voxels to a scalar.
 Cost = Callable[[Tensor], Tensor]
 
-# What is left of the step at the end of a level.
-LAST_STEP = 0.1
+_FINAL_STEP_RATIO = 0.1
 _WINDOW = 10
-# Adam's own 1e-8 would be felt: of a mean over millions of voxels, the gradient at one is not much larger.
-EPSILON = 1e-12
+# The cost is a mean over millions of voxels. Adam's default of 1e-8 is not small against the gradient of one voxel.
+_ADAM_EPS = 1e-12
 
 
-class Descent(ABC):
-    """A field on its way to a lower cost."""
+class FieldOptimizer(ABC):
+    """Iterative optimizer of one displacement field."""
 
     @property
     @abstractmethod
     def ddf(self) -> Tensor:
-        """Where it is, ``(B, n, *spatial)`` voxels, without a graph."""
+        """Current field, ``(B, n, *spatial)`` voxels, without a graph."""
 
     @abstractmethod
     def step(self, cost: Cost) -> Tensor:
-        """Move on; returns the cost before, a scalar without a graph."""
+        """Take one step and return the cost before it, a scalar without a graph."""
 
 
 class Parametrization(ReprMixin, ABC):
-    """How a displacement field may change.
+    """Base class of parametrizations of a displacement field.
 
     Args:
         smoothing: standard deviation of a Gaussian, voxels of the field.
-        step: of an iteration, voxels of the field.
+        step: step size, voxels of the field.
 
     Raises:
-        ValueError: a step that is not positive, a negative smoothing, or one of them no finite number.
+        ValueError: if ``step`` is not positive, ``smoothing`` is negative, or one of them is not finite.
     """
 
     def __init__(self, smoothing: float = 1.5, step: float = 0.15) -> None:
         self.smoothing, self.step = not_negative("smoothing", smoothing), positive("step", step)
 
     @abstractmethod
-    def begin(self, start: Tensor, iterations: int) -> Descent:
-        """Set off from a field ``(B, n, *spatial)`` in voxels, for so many steps."""
+    def optimizer(self, start: Tensor, iterations: int) -> FieldOptimizer:
+        """Optimizer of at most ``iterations`` steps from a field ``(B, n, *spatial)`` in voxels."""
 
 
-def descend(descent: Descent, cost: Cost, iterations: int, tolerance: float = 0.0) -> Tensor:
-    """Go on until the cost has settled.
+def minimize(optimizer: FieldOptimizer, cost: Cost, iterations: int, tolerance: float = 0.0) -> Tensor:
+    """Step until the cost converges.
 
     Args:
-        descent: what moves.
-        cost: to be lowered.
-        iterations: at most so many.
-        tolerance: the cost has settled once the mean of ten iterations is not lower than that of the ten before by more
-            than this share of what was gained since the first; 0: all iterations are done.
+        optimizer: of the field.
+        cost: to minimize.
+        iterations: largest number of steps.
+        tolerance: stop when the mean cost of ten iterations is lower than that of the ten before by at most this
+            fraction of the total decrease. 0: no early stop.
 
     Returns:
         ``(B, n, *spatial)`` voxels.
     """
     costs: list[float] = []
     for _ in range(iterations):
-        loss = descent.step(cost)
-        if tolerance > 0:  # else the device need not be waited for
+        loss = optimizer.step(cost)
+        if tolerance > 0:  # reading the cost waits for the device
             costs.append(float(loss))
             before, now = costs[-2 * _WINDOW : -_WINDOW], costs[-_WINDOW:]
             if len(before) == _WINDOW and mean(before) - mean(now) <= tolerance * (costs[0] - mean(now)):
                 break
-    return descent.ddf
+    return optimizer.ddf
+
+
+def adam(parameters: Tensor, step: float, iterations: int) -> tuple[Adam, LinearLR]:
+    """Adam and a schedule that lowers its step size linearly to a tenth."""
+    optimizer = Adam([parameters], lr=step, eps=_ADAM_EPS)
+    return optimizer, LinearLR(optimizer, 1.0, _FINAL_STEP_RATIO, iterations)
 
 
 def gaussian(smoothing: float, like: Tensor) -> nn.Module:
-    """A Gaussian over the spatial axes of ``(B, C, *spatial)``, on its device; beyond the border there is nothing."""
+    """Gaussian filter over the spatial axes of ``(B, C, *spatial)``, on its device; values outside are zero."""
     return GaussianFilter(like.dim() - 2, smoothing).to(like) if smoothing else nn.Identity()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid transforms from which a registration may start: turned about the centers, or by the principal axes."""
+"""Rigid starts of a registration: rotations about the centers of mass, and principal axes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from regplugins.registration.centers import center_of_mass, weighted_foreground
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform
 
-# Degrees: from further away a registration by mutual information does not find back to the truth.
+# Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
 
 
 def principal_axes(volume: Volume) -> Tensor:
-    """Axes of the ellipsoid of inertia of an image's foreground.
-
-    Args:
-        volume: image; what counts in it is as for ``center_of_mass``.
+    """Axes of the ellipsoid of inertia of an image's foreground, weighted as in ``center_of_mass``.
 
     Returns:
         ``(n, n)`` float64, unit vectors as columns, RAS+, the longest axis first, of positive determinant.
@@ -33,12 +30,10 @@ def principal_axes(volume: Volume) -> Tensor:
     return axes
 
 
-def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
-    """Rigid transforms that lay one center of mass onto the other, and the axes of one image somehow onto the other's.
+def rotated_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
+    """Rigid transforms that align the centers of mass, with rotations 30 degrees apart and by principal axes.
 
-    They hold rotations 30 degrees apart, and those that take the principal axes to one another:
-    an axis has no direction, so that four proper rotations in 3-D and two in 2-D fit (Islam et al. 2021 take one of
-    them).
+    Principal axes have no sign: they give four proper rotations in 3-D and two in 2-D (Islam et al. 2021 take one).
 
     Returns:
         From the fixed to the moving world, RAS+ mm; 929 in 3-D, 15 in 2-D.
@@ -47,11 +42,11 @@ def turned_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
     signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=len(a))]
     rotations = [*_rotations(len(a)), *(b @ torch.diag(s) @ a.T for s in signs if s.prod() > 0)]
     origin, target = center_of_mass(fixed), center_of_mass(moving)
-    return [turned_about(rotation, origin, target) for rotation in rotations]
+    return [rotation_about(rotation, origin, target) for rotation in rotations]
 
 
-def turned_about(rotation: Tensor, origin: Tensor, target: Tensor) -> AffineTransform:
-    """The transform of a rotation ``(n, n)`` that takes one point to another, ``(n,)`` each, mm."""
+def rotation_about(rotation: Tensor, origin: Tensor, target: Tensor) -> AffineTransform:
+    """Rigid transform with a rotation ``(n, n)`` that maps ``origin`` to ``target``, ``(n,)`` each, mm."""
     matrix = torch.eye(len(rotation) + 1, dtype=torch.float64)
     matrix[:-1, :-1] = rotation
     matrix[:-1, -1] = target - rotation @ origin
@@ -59,7 +54,7 @@ def turned_about(rotation: Tensor, origin: Tensor, target: Tensor) -> AffineTran
 
 
 def _rotations(n: int) -> Tensor:
-    """Rotation matrices ``(number, n, n)`` whose rotation vectors are a lattice in a ball."""
+    """Rotation matrices ``(number, n, n)`` with rotation vectors on a regular grid within a ball."""
     ticks = torch.arange(-180.0, 180.1, _STEP, dtype=torch.float64)
     parameters = n * (n - 1) // 2
     vectors = torch.cartesian_prod(*[ticks] * parameters).view(-1, parameters)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects that reports and metadata can name."""
+"""Readable ``repr`` of configured objects, for reports and metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def one_line(value: object) -> str:
 
 
 class ReprMixin:
-    """Its ``repr`` is its class and its public attributes, in one line."""
+    """Mixin whose ``repr`` lists the class and its public attributes in one line."""
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")

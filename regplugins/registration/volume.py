@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image made ready for alignment: checked, small, without outliers."""
+"""Image prepared for alignment: validated, downsampled and clipped."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 from regplugins.spatial import Grid
 
-# A head at 2 mm. What lies between the voxels of a finer one adds time and memory, not accuracy.
-_LARGEST = {2: 512**2, 3: 128**3}
-# Air. What lies below it in a CT is the padding about the scanner's round field of view, not the patient.
-_LOWEST = -1024.0
-# Intensities outside are metal, noise and vessels: they would leave few histogram bins for all the rest.
+# A head at 2 mm. Finer resolutions cost time and memory without a gain in accuracy.
+_MAX_VOXELS = {2: 512**2, 3: 128**3}
+# Air. Lower values of a CT are padding outside the scanner's round field of view.
+_MIN_VALUE = -1024.0
+# Outliers are metal, noise and vessels. They would leave few histogram bins for the rest.
 _PERCENTILES = (0.1, 99.9)
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scalar image in the world.
+    """Scalar image with its grid and mask.
 
     Args:
-        name: what errors call it.
+        name: in error messages.
         values: ``(*grid.shape)`` float32 on the CPU.
-        grid: where its voxels lie.
-        mask: ``(*grid.shape)`` bool, what may be looked at; None: all.
+        grid: of the voxels, RAS+ mm.
+        mask: ``(*grid.shape)`` bool; None: all voxels count.
     """
 
     name: str
@@ -41,46 +41,46 @@ class Volume:
         """Average an image down to at most 128 x 128 x 128 voxels (2-D: 512 x 512) and clip its outliers.
 
         Args:
-            name: what errors call it.
+            name: in error messages.
             image: ``(1, *grid.shape)``, any type.
-            grid: where its voxels lie.
-            mask: ``(1, *grid.shape)``, not zero where the image may be looked at; default: everywhere.
+            grid: of the voxels, RAS+ mm.
+            mask: ``(1, *grid.shape)``, zero where voxels are ignored; default: all voxels count.
 
         Raises:
-            ValueError: shapes that do not belong together, an empty mask, values that are not finite, a constant image.
+            ValueError: if a shape does not match the grid, the mask is empty, or the image is constant or not finite.
         """
         for what, tensor in ((f"{name} image", image), (f"{name} mask", mask)):
             if tensor is not None and tuple(tensor.shape) != (1, *grid.shape):
                 raise ValueError(f"the {what} has shape {tuple(tensor.shape)}, expected {(1, *grid.shape)}")
-        blocks = _blocks(grid, _LARGEST[grid.ndim])
+        blocks = _blocks(grid, _MAX_VOXELS[grid.ndim])
         values = _average(image.as_subclass(Tensor)[0], blocks)
         inside = None if mask is None else _average(mask.as_subclass(Tensor)[0].bool(), blocks) > 0
         volume = cls(name, values, _coarser(grid, blocks), inside)
         if not values.isfinite().all():
             raise ValueError(f"the {name} image has values that are not finite")
-        if volume.visible.numel() == 0:
+        if volume.masked_values.numel() == 0:
             raise ValueError(f"the {name} mask is empty")
         if volume.is_constant:
             where = "" if mask is None else " within its mask"
             raise ValueError(
-                f"the {name} image is constant{where} ({volume.visible.max():g}): nothing in it can be aligned"
+                f"the {name} image is constant{where} ({volume.masked_values.max():g}): nothing in it can be aligned"
             )
-        low, high = torch.quantile(volume.visible, values.new_tensor(_PERCENTILES) / 100).tolist()
-        low = max(low, _LOWEST)
+        low, high = torch.quantile(volume.masked_values, values.new_tensor(_PERCENTILES) / 100).tolist()
+        low = max(low, _MIN_VALUE)
         return replace(volume, values=values.clamp(low, high)) if low < high else volume
 
     @property
-    def visible(self) -> Tensor:
-        """``(number,)`` values where the mask allows."""
+    def masked_values(self) -> Tensor:
+        """Values within the mask, ``(number,)``."""
         return self.values.flatten() if self.mask is None else self.values[self.mask]
 
     @property
     def is_constant(self) -> bool:
-        """Whether all visible values are one."""
-        return bool(self.visible.min() == self.visible.max())
+        """True if all values within the mask are equal."""
+        return bool(self.masked_values.min() == self.masked_values.max())
 
-    def shrunk(self, size: int) -> Volume:
-        """Averaged over blocks of voxels, as equal in mm as possible, so that at most ``size`` voxels remain."""
+    def downsampled(self, size: int) -> Volume:
+        """Mean of blocks of voxels, as isotropic as possible, so that at most ``size`` voxels remain."""
         blocks = _blocks(self.grid, size)
         if max(blocks) == 1:
             return self
@@ -89,7 +89,7 @@ class Volume:
 
 
 def _blocks(grid: Grid, size: int) -> list[int]:
-    """The smallest blocks, in voxels an axis, of which at most ``size`` fit the grid."""
+    """Smallest blocks, in voxels per axis, of which the grid holds at most ``size``."""
     blocks = [1] * grid.ndim
     spacing = grid.spacing.tolist()
     while math.prod(n // block for n, block in zip(grid.shape, blocks, strict=True)) > size:
@@ -99,15 +99,15 @@ def _blocks(grid: Grid, size: int) -> list[int]:
 
 
 def _average(values: Tensor, blocks: list[int]) -> Tensor:
-    """Mean of each block of (*shape), float32 on the CPU; what fills no block at an axis's end is left out."""
+    """Mean of each block of ``(*shape)``, float32 on the CPU; incomplete blocks at the far ends are dropped."""
     pool = F.avg_pool3d if values.ndim == 3 else F.avg_pool2d
-    # Slab by slab, so that no whole volume is converted to float32.
+    # In parts, to save the memory of a whole volume in float32.
     rows = values[: values.shape[0] // blocks[0] * blocks[0]].split(8 * blocks[0])
     return torch.cat([pool(part[None].cpu().float(), blocks)[0] for part in rows])
 
 
 def _coarser(grid: Grid, blocks: list[int]) -> Grid:
-    """The grid of the blocks' centers."""
+    """Grid of the blocks' centers."""
     step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
     step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
     shape = tuple(n // block for n, block in zip(grid.shape, blocks, strict=True))

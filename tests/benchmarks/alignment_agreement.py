@@ -51,7 +51,8 @@ def main(
     if also is not None:
         found["given"] = read_transform(also)
     image = load_image(fixed)
-    points, _ = weighted_foreground(Volume.prepare("fixed", image.as_tensor(), Grid.from_image(image)).shrunk(32**3))
+    volume = Volume.prepare("fixed", image.as_tensor(), Grid.from_image(image))
+    points, _ = weighted_foreground(volume.downsampled(32**3))
     for (name, one), (other_name, other) in combinations(found.items(), 2):
         distances = (one(points) - other(points)).norm(dim=-1)
         print(f"{name} and {other_name}: mean {distances.mean():.2f} mm, largest {distances.max():.2f} mm")

@@ -78,7 +78,7 @@ def test_in_parts_as_in_one(masks, monkeypatch):
     pair, _ = warped_pair(33, 36)
     start = ConvexInitializer(reach=4.0, image_spacing=1.0)
     whole = start(scene_of(pair, **masks))
-    monkeypatch.setattr(convex, "_COSTS_AT_A_TIME", 500)
+    monkeypatch.setattr(convex, "_CHUNK_COSTS", 500)
     assert torch.equal(start(scene_of(pair, **masks)), whole)
 
 

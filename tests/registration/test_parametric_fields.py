@@ -15,14 +15,14 @@ from regplugins.registration import BSplineField
 def test_the_spline_is_scipys(size, distance):
     """One axis of a separable field, its control points found from the field that they make."""
     torch.manual_seed(0)
-    descent = BSplineField(distance).begin(torch.zeros(1, 2, size, 7), 1)
+    optimizer = BSplineField(distance).optimizer(torch.zeros(1, 2, size, 7), 1)
     goal = torch.randn(1, 2, size, 7)
     for _ in range(3):
-        descent.step(lambda ddf: (ddf - goal).square().mean())
-    control = descent._parameters.detach()[0, 0].double().numpy()
+        optimizer.step(lambda ddf: (ddf - goal).square().mean())
+    control = optimizer._parameters.detach()[0, 0].double().numpy()
     across = [Spline.basis_element(np.arange(-2, 3) + k, extrapolate=False) for k in range(-1, control.shape[0] - 1)]
     down = [Spline.basis_element(np.arange(-2, 3) + k, extrapolate=False) for k in range(-1, control.shape[1] - 1)]
     rows = np.nan_to_num([basis(np.arange(size) / distance) for basis in across])
     columns = np.nan_to_num([basis(np.arange(7) / distance) for basis in down])
-    np.testing.assert_allclose(descent.ddf[0, 0].numpy(), rows.T @ control @ columns, atol=1e-5)
+    np.testing.assert_allclose(optimizer.ddf[0, 0].numpy(), rows.T @ control @ columns, atol=1e-5)
     assert np.abs(control).max() > 0.1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regplugins.registration.centers import center_of_mass
-from regplugins.registration.poses import principal_axes, turned_poses
+from regplugins.registration.poses import principal_axes, rotated_poses
 from regplugins.registration.volume import Volume
 from regplugins.spatial import Grid
 from tests.itk_truth import make_grid, rotation
@@ -37,7 +37,7 @@ def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
     half, turn = (26.0, 15.0, 8.0)[:ndim], torch.from_numpy(rotation(ndim, 77))
     fixed = box(grid, torch.eye(ndim, dtype=torch.float64), half, grid.center)
     moving = box(grid, turn, half, grid.center + 5)
-    poses = turned_poses(fixed, moving)
+    poses = rotated_poses(fixed, moving)
     assert min((pose.matrix[:ndim, :ndim] - turn).norm().item() for pose in poses) < 0.05
     for pose in poses:
         rotation_part = pose.matrix[:ndim, :ndim]

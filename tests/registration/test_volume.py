@@ -20,20 +20,20 @@ def test_shrinking_keeps_places() -> None:
     # A function linear in the world is its own mean over any block of voxels, taken at the block's center.
     slope = torch.tensor([1.5, -0.7, 0.4], dtype=torch.float64)
     for size in (50_000, 3_000, 1):
-        volume = Volume("fixed", (FINE.coordinates() @ slope).float(), FINE).shrunk(size)
+        volume = Volume("fixed", (FINE.coordinates() @ slope).float(), FINE).downsampled(size)
         assert volume.values.numel() <= size
         torch.testing.assert_close(volume.values.double(), volume.grid.coordinates() @ slope, atol=1e-3, rtol=0)
 
 
 def test_blocks_are_as_equal_in_mm_as_they_can_be() -> None:
     grid = make_grid((256, 256, 40), np.eye(3), (0.5, 0.5, 4.0), (0.0, 0.0, 0.0))
-    spacing = Volume("fixed", torch.zeros(grid.shape), grid).shrunk(32 * 32 * 40).grid.spacing
+    spacing = Volume("fixed", torch.zeros(grid.shape), grid).downsampled(32 * 32 * 40).grid.spacing
     assert spacing.tolist() == [4, 4, 4]
 
 
 def test_a_small_volume_stays_the_same_object() -> None:
     volume = Volume("fixed", torch.rand(4, 5, 6), make_grid((4, 5, 6), np.eye(3), (1, 1, 1), (0, 0, 0)))
-    assert volume.shrunk(120) is volume
+    assert volume.downsampled(120) is volume
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float16, torch.float64])
@@ -62,10 +62,10 @@ def test_outliers_and_padding_are_clipped_and_the_original_is_not() -> None:
 def test_mask_covers_every_block_that_it_touches() -> None:
     mask = torch.zeros(1, *FINE.shape)
     mask[0, 77, 66, 55] = 1
-    volume = Volume.prepare("moving", torch.rand(1, *FINE.shape), FINE, torch.ones_like(mask)).shrunk(4_000)
+    volume = Volume.prepare("moving", torch.rand(1, *FINE.shape), FINE, torch.ones_like(mask)).downsampled(4_000)
     assert volume.mask is not None and volume.mask.all()
     index = torch.tensor([[77.0, 66, 55]], dtype=torch.float64)
-    touched = Volume("moving", torch.rand(FINE.shape), FINE, mask[0].bool()).shrunk(4_000)
+    touched = Volume("moving", torch.rand(FINE.shape), FINE, mask[0].bool()).downsampled(4_000)
     assert touched.mask is not None and touched.mask.sum() == 1
     place = touched.grid.world_to_index(FINE.index_to_world(index)).round()
     assert place.tolist() == touched.mask.nonzero().tolist()
