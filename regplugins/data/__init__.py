@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records, pairs of them, PyTorch data sets and random warps."""
+"""Records of pairs and images, PyTorch data sets and random warps."""
 
 from __future__ import annotations
 

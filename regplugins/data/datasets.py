@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in memory, and pairs of them made when asked for, reproducibly."""
+"""PyTorch data sets of cached images and of their pairs, with reproducible augmentation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ from tqdm import tqdm
 
 from regplugins.checks import first_cause
 
-# Those that are aligned with the fixed and with the moving image, of the other's modality.
+# Images aligned with the fixed and with the moving image, in the modality of the other.
 PAIRED = ("fixed_paired", "moving_paired")
 
 
 class _AugmentedImages(Dataset):
-    """Images that are read and transformed once and kept in memory, and draws of augmentations that depend on a seed
-    and an index alone.
-    """
+    """Base class: images are transformed once and cached; augmentation depends on the seed and the index alone."""
 
     def __init__(
         self,
@@ -53,19 +51,20 @@ class _AugmentedImages(Dataset):
 
 
 class ClassDataset(_AugmentedImages):
-    """Single images and the class of each; indices go on beyond their number with the same images again, but another
-    draw of the augmentation.
+    """Single images with their classes.
+
+    Indices beyond the number of images repeat the images with another draw of the augmentation.
 
     Args:
         data: records, each with an ``image`` and its class.
-        transform: makes of a record a mapping with ``image`` ``(1, *spatial)``; deterministic.
+        transform: maps a record to a mapping with ``image`` ``(1, *spatial)``; deterministic.
         key: of the class in the records.
-        classes: all that there are, in the order of a network's outputs.
-        augmentation: random transform of such a mapping, which has the class, too, under ``key``.
+        classes: in the order of a network's outputs.
+        augmentation: random transform of such a mapping, which also has the class under ``key``.
         seed: of the augmentation.
 
     Raises:
-        ValueError: no records, one that cannot be transformed, or one of an unknown class.
+        ValueError: if there are no records, a record cannot be transformed, or its class is unknown.
     """
 
     def __init__(
@@ -90,38 +89,38 @@ class ClassDataset(_AugmentedImages):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """
         Returns:
-            ``image``; ``label``, the number of its class, and ``true``, the class; ``name``, of its file.
+            ``image``; ``label``, the number of its class; ``true``, its class; ``name``, of its file.
         """
-        which = index % len(self.data)
-        record = self.data[which]
-        shown = {"image": self.images[which]["image"], self.key: record[self.key]}
-        item = self._augment(self.augmentation, shown, index, 0)
+        number = index % len(self.data)
+        record = self.data[number]
+        values = {"image": self.images[number]["image"], self.key: record[self.key]}
+        item = self._augment(self.augmentation, values, index, 0)
         return {
             "image": item["image"].as_subclass(Tensor),
-            "label": torch.tensor(self.numbers[which]),
+            "label": torch.tensor(self.numbers[number]),
             "true": record[self.key],
             "name": Path(record["image"]).name,
         }
 
 
 class PairDataset(_AugmentedImages):
-    """Ordered pairs of ``n`` images, by default all: item ``k`` is then fixed image ``k // n``, moving image ``k % n``.
+    """Ordered pairs of ``n`` images.
 
-    Each image is read and transformed once and kept in memory; pairs are made when asked for. Indices go on beyond
-    their number with the same pairs again, but another draw of the augmentations.
+    By default these are all pairs: item ``k`` has fixed image ``k // n`` and moving image ``k % n``. Each image is
+    transformed once and cached. Indices beyond the number of pairs repeat the pairs with another draw of the
+    augmentations.
 
     Args:
-        data: ``n`` records, each with an ``image`` and what else a loss needs.
-        transform: makes of a record a mapping of tensors on a grid that all images share; deterministic.
-        augmentation: random transform of such a mapping, applied to each image independently; what it does depends on
-            ``seed`` and the index alone.
-        pair_augmentation: the like of a whole item.
-        pairs: indices of fixed and moving record, and perhaps of those paired with them (``paired_modalities``).
+        data: ``n`` records, each with an ``image`` and further inputs of a loss.
+        transform: maps a record to a mapping of tensors on a grid that all images share; deterministic.
+        augmentation: random transform of such a mapping, applied to each image independently.
+        pair_augmentation: random transform of a whole item.
+        pairs: indices of fixed and moving record, optionally of their paired records (``paired_modalities``).
         seed: of the augmentations.
-        draws: how many draws of the augmentations a pair has before they come again; default: no end of them.
+        draws: number of draws of the augmentations per pair, after which they repeat; default: unlimited.
 
     Raises:
-        ValueError: no records, one that cannot be transformed, or fewer than one draw.
+        ValueError: if there are no records, a record cannot be transformed, or ``draws`` is less than 1.
     """
 
     def __init__(
@@ -138,8 +137,8 @@ class PairDataset(_AugmentedImages):
             raise ValueError(f"expected one draw or more, got {draws}")
         super().__init__(data, transform, augmentation, seed)
         self.pair_augmentation = pair_augmentation
-        everything: list[tuple[int, ...]] = list(product(range(len(data)), repeat=2))
-        self.pairs = everything if pairs is None else pairs
+        all_pairs: list[tuple[int, ...]] = list(product(range(len(data)), repeat=2))
+        self.pairs = all_pairs if pairs is None else pairs
         self.draws = draws
 
     def __len__(self) -> int:
@@ -148,27 +147,27 @@ class PairDataset(_AugmentedImages):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """
         Returns:
-            ``moving`` and ``fixed`` for the key ``image``, ``moving_<key>`` and ``fixed_<key>`` for every other one of
-            the records; likewise ``fixed_paired`` and ``moving_paired``, if there are.
+            ``moving`` and ``fixed`` for the key ``image``, and ``moving_<key>`` and ``fixed_<key>`` for every other
+            key; likewise for ``fixed_paired`` and ``moving_paired``, if the pair has them.
         """
         if self.draws is not None:
             index %= self.draws * len(self.pairs)
         fixed, moving, *paired = self.pairs[index % len(self.pairs)]
         item: dict[str, Tensor] = {}
-        # An image's number enters the draw of its augmentation, and 2 is that of the pair's.
+        # The number seeds the image's augmentation; the pair's has 2.
         images = [(0, "moving", moving), (1, "fixed", fixed), *zip((3, 4), PAIRED, paired, strict=False)]
         for number, side, image in images:
             record = self._augment(self.augmentation, self.images[image], index, number)
             item |= {side if key == "image" else f"{side}_{key}": value for key, value in record.items()}
         item = dict(self._augment(self.pair_augmentation, item, index, 2))
-        # MONAI's augmentations give MetaTensors, which keep books at every operation
+        # MONAI's augmentations give MetaTensors, which are slow in the training loop
         return {key: value.as_subclass(Tensor) for key, value in item.items()}
 
 
 def _prepared(
     record: Mapping[str, Any], transform: Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
 ) -> Mapping[str, Tensor]:
-    """The transformed record; an error names its image."""
+    """Transform a record; errors name its image."""
     try:
         return transform(record)
     except Exception as error:
@@ -177,18 +176,18 @@ def _prepared(
 
 
 class PairSampler(DistributedSampler):
-    """Goes through all pairs, or images, in random order, a part each epoch, before it takes any of them again.
+    """Sampler that draws every pair or image once, over several epochs, before it repeats any.
 
-    What it yields depends on ``seed`` and the epoch alone, so that a resumed training sees what it would have seen.
-    MONAI's engines set the epoch (they count from one).
+    The indices depend on ``seed`` and the epoch alone, so that a resumed training continues with the same pairs.
+    MONAI's engines set the epoch, counted from one.
 
     Args:
-        dataset: the pairs.
-        num_samples: pairs an epoch, over all processes.
+        dataset: pairs or images.
+        num_samples: items per epoch, over all processes.
         seed: of the order.
 
     Raises:
-        ValueError: fewer samples than processes.
+        ValueError: if ``num_samples`` is less than the number of processes.
     """
 
     def __init__(self, dataset: PairDataset | ClassDataset, num_samples: int, seed: int = 0) -> None:
@@ -207,12 +206,12 @@ class PairSampler(DistributedSampler):
         pairs = len(self.dataset)  # type: ignore[arg-type]
         samples = self.num_samples * self.num_replicas
         draws = range(self.epoch * samples + self.rank, (self.epoch + 1) * samples, self.num_replicas)
-        order, turn = torch.empty(0, dtype=torch.int64), -1
+        order, cycle = torch.empty(0, dtype=torch.int64), -1
         for draw in draws:
-            if draw // pairs != turn:
-                turn = draw // pairs
-                order = torch.randperm(pairs, generator=torch.Generator().manual_seed(self.seed + turn))
-            yield turn * pairs + int(order[draw % pairs])
+            if draw // pairs != cycle:
+                cycle = draw // pairs
+                order = torch.randperm(pairs, generator=torch.Generator().manual_seed(self.seed + cycle))
+            yield cycle * pairs + int(order[draw % pairs])
 
     def __len__(self) -> int:
         return self.num_samples

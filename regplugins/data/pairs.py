@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images of a set make pairs, and how often."""
+"""Selection of training pairs from the records of a data set."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from regplugins.checks import boolean, whole
 
 
 def multimodal_pairs(records: Sequence[Mapping[str, Any]], intra_subject_repeats: int = 1) -> list[tuple[int, int]]:
-    """Every ordered pair of images of different sequences, of one subject and of two.
+    """All ordered pairs of images of different sequences, within and between subjects.
 
     Args:
         records: each with ``subject`` and ``sequence``.
-        intra_subject_repeats: how many times a pair of one subject is listed; a pair of two subjects, of which there
-            are many more, is listed once.
+        intra_subject_repeats: number of times that a pair of one subject is listed; pairs of two subjects are listed
+            once.
 
     Returns:
         Indices of fixed and moving record.
 
     Raises:
-        ValueError: there is no such pair, or a record lacks a key.
+        ValueError: if there is no such pair, or a record lacks a key.
     """
     _check_keys(records)
     pairs = []
@@ -38,18 +38,18 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], intra_subject_repeats
 def sequence_pairs(
     records: Sequence[Mapping[str, Any]], fixed: str | Sequence[str], moving: str
 ) -> list[tuple[int, int]]:
-    """The pairs of given sequences of every subject that has them.
+    """All pairs of given sequences within subjects.
 
     Args:
         records: each with ``subject`` and ``sequence``.
         fixed: sequence of the fixed images, or several.
-        moving: sequence of the moving ones.
+        moving: sequence of the moving images.
 
     Returns:
         Indices of fixed and moving record.
 
     Raises:
-        ValueError: no subject has such a pair, or a record lacks a key.
+        ValueError: if no subject has such a pair, or a record lacks a key.
     """
     _check_keys(records)
     wanted = [fixed] if isinstance(fixed, str) else fixed
@@ -71,25 +71,26 @@ def paired_modalities(
     between_patients: bool = True,
     include_identity_pairs: bool = True,
 ) -> list[tuple[int, int, int, int]]:
-    """Every fixed and moving image of two sequences, with what supervises them: the other sequence of either subject.
+    """All pairs of two sequences, each image with its paired image: the other sequence of the same subject.
 
-    For a fixed image ``A_i`` and a moving one ``B_j`` these are ``B_i`` and ``A_j``, aligned with them (Cao et al.,
-    MLMI 2018), so that subjects give pairs in the sequences that they share.
+    A fixed image ``A_i`` is paired with ``B_i``, a moving image ``B_j`` with ``A_j`` (Cao et al., MLMI 2018). Two
+    subjects give pairs in the sequences that both have.
 
     Args:
-        records: each with ``subject`` and ``sequence``; all images of a subject are aligned. Where one patient is there
-            as several subjects, aligned in different shapes (``prepare_aligned_pairs``), with ``patient``.
-        intra_subject_repeats: how many times a pair of one patient is listed; a pair of two patients is listed once.
-        fixed: sequence that fixed images must have; default: any.
-        moving: sequence that moving images must have; default: any.
-        between_patients: False: no pairs of two patients.
+        records: each with ``subject`` and ``sequence``; all images of a subject are aligned. A ``patient`` may have
+            several subjects, aligned in different shapes (``prepare_aligned_pairs``); default: the subject.
+        intra_subject_repeats: number of times that a pair of one patient is listed; pairs of two patients are listed
+            once.
+        fixed: sequence of the fixed images; default: any.
+        moving: sequence of the moving images; default: any.
+        between_patients: list pairs of two patients.
         include_identity_pairs: list pairs of a subject with itself. Without random warps they are aligned already.
 
     Returns:
-        Indices of fixed, moving, and the fixed and the moving one's paired record.
+        Indices of fixed and moving record, and of the paired records of both.
 
     Raises:
-        TypeError: ``between_patients`` or ``include_identity_pairs`` is no boolean.
+        TypeError: if ``between_patients`` or ``include_identity_pairs`` is not a boolean.
         ValueError: if there is no such pair, ``intra_subject_repeats`` is not a whole number of at least 1, a record
             lacks a key, or a subject has a sequence twice.
     """
@@ -114,21 +115,21 @@ def paired_modalities(
             if fixed in (None, a) and moving in (None, b):
                 pairs += [(own[a], other[b], own[b], other[a])] * (intra_subject_repeats if same else 1)
     if not pairs:
-        there = sorted({record["sequence"] for record in records})
+        sequences = sorted({record["sequence"] for record in records})
         what = "subject with two sequences" if include_identity_pairs else "patient in two shapes with two sequences"
         raise ValueError(
             f"no {what} (fixed: {fixed or 'any'}, moving: {moving or 'any'}) among "
-            f"{len(records)} images of the sequences {there}"
+            f"{len(records)} images of the sequences {sequences}"
         )
     return pairs
 
 
 def balance_by(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
-    """The records, those of rarer classes several times, so that every class comes about as often.
+    """Repeat the records of rare classes, so that all classes have nearly equal counts.
 
     Args:
         records: at least one.
-        keys: what they hold under these, or that they hold nothing, makes the class of the records.
+        keys: whose values define the class of a record.
     """
     classes = [tuple(record.get(key) for key in keys) for record in records]
     counts = Counter(classes)
@@ -137,14 +138,10 @@ def balance_by(records: Sequence[Mapping[str, Any]], *keys: str) -> list[Mapping
 
 
 def subsample(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, ...]]:
-    """As many of the pairs, at even distances in their order; where they are fewer, all, some once more than others.
-
-    Args:
-        pairs: at least one.
-        count: how many.
+    """``count`` pairs at equal distances in the list; pairs are repeated if there are fewer.
 
     Raises:
-        ValueError: ``count`` is less than 1.
+        ValueError: if ``count`` is less than 1.
     """
     if count < 1:
         raise ValueError(f"expected one pair or more, got {count}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random warps of known truth: an affine one and a smooth one, stated in millimeters, without folds."""
+"""Random affine and smooth transforms in millimeters, without folding."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from scipy.spatial.transform import Rotation
 
 from regplugins.spatial import AffineTransform, DisplacementField, Grid, SpatialTransform, spline_basis, spline_values
 
-# A cubic B-spline lattice of spacing h does not fold while its coefficients along the lattice's axes stay below h / K
+# A cubic B-spline with control points h apart does not fold if its coefficients along each axis stay below h / K
 # (Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions, Graphical Models 62 (2000)
 # 411-427).
 _INJECTIVE = {2: 2.046392675, 3: 2.479472335}
 
 
 class RandomWarp(Randomizable):
-    """Draws maps of the world, ``x -> A(x + u(x))``: ``u`` smooth, ``A`` affine about the center of a grid.
+    """Random transforms of the world, ``x -> A(x + u(x))``, with ``u`` smooth and ``A`` affine about a grid's center.
 
-    ``u`` is a cubic B-spline on a lattice of control points with random coefficients, scaled to a largest length
-    between half of ``displacement`` and all of it, and kept below what is known to be free of folds. With the state set
-    (``set_random_state``) the maps are the same on every machine.
+    ``u`` is a cubic B-spline with random coefficients. Its largest length is drawn between half of ``displacement`` and
+    all of it, and limited by a sufficient condition against folding.
 
     Args:
         displacement: largest length of ``u``, mm.
-        control_spacing: least and largest distance of the control points, mm, drawn anew for each map; large is smooth.
+        control_spacing: smallest and largest distance of the control points, mm, drawn for each transform.
         rotation: largest angle about a random axis, degrees.
         translation: largest shift along each axis, mm.
-        scaling: largest change of size along each axis, as a fraction.
+        scaling: largest relative change of size along each axis.
 
     Raises:
-        ValueError: a negative magnitude, a scaling of one or more, or a spacing that is not positive.
+        ValueError: if a magnitude is negative, ``scaling`` is 1 or more, or ``control_spacing`` is not two positive
+            numbers in ascending order.
     """
 
     def __init__(
@@ -50,24 +50,17 @@ class RandomWarp(Randomizable):
                 "displacement, rotation, translation and scaling must be at least 0 and scaling below 1, got "
                 f"{displacement}, {rotation}, {translation} and {scaling}"
             )
-        least, largest = control_spacing
-        if not 0 < least <= largest:
-            raise ValueError(f"control_spacing must be two growing numbers greater than 0, got {control_spacing}")
+        smallest, largest = control_spacing
+        if not 0 < smallest <= largest:
+            raise ValueError(f"control_spacing must be two ascending positive numbers, got {control_spacing}")
         self.displacement = displacement
-        self.control_spacing = (least, largest)
+        self.control_spacing = (smallest, largest)
         self.rotation = rotation
         self.translation = translation
         self.scaling = scaling
 
     def __call__(self, grid: Grid) -> SpatialTransform:
-        """Draw a map.
-
-        Args:
-            grid: where ``u`` is given, and about whose center ``A`` turns and scales.
-
-        Returns:
-            ``A`` after ``u``, from the world to itself.
-        """
+        """Draw ``A`` after ``u``, with ``u`` on a grid and ``A`` about its center."""
         return self.affine(grid) @ self.smooth(grid)
 
     def affine(self, grid: Grid) -> AffineTransform:
@@ -86,8 +79,7 @@ class RandomWarp(Randomizable):
     def smooth(self, grid: Grid) -> DisplacementField:
         """Draw the smooth part alone."""
         n = grid.ndim
-        least, largest = self.control_spacing
-        step = math.exp(self.R.uniform(math.log(least), math.log(largest)))
+        step = math.exp(self.R.uniform(*map(math.log, self.control_spacing)))
         sizes = zip(grid.shape, grid.spacing.tolist(), strict=True)
         bases = [spline_basis(size, spacing / step) for size, spacing in sizes]
         coefficients = torch.from_numpy(self.R.uniform(-1, 1, size=(n, *[basis.shape[1] for basis in bases])))

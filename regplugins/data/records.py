@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files make a pair: the records that configs hand to the data set."""
+"""Records of the files of pairs and images, from options, datalists and samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATH_KEYS = (
     "truth",
 )
 RECORD_KEYS = (*PATH_KEYS, "name")
-# What a registered pair leaves on disk.
+# Output files of a registered pair.
 OUTPUTS = (
     "warped.nii.gz",
     "warped_label.nii.gz",
@@ -36,15 +36,14 @@ OUTPUTS = (
     "report.png",
     "report.json",
 )
-# Files at the top of an output folder, which no pair's folder may be called; file systems may ignore case.
+# Files of an output folder; no pair's folder may have such a name. File systems may ignore case.
 _RESERVED = {name.lower() for name in (*OUTPUTS, "summary.csv", "summary.json", "metrics.csv", "report.html")}
-# Bytes of a file's name, on every common file system.
-_LONGEST_NAME = 255
+# Bytes of a file name on common file systems.
+_MAX_NAME_BYTES = 255
 
 
 def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
-    """The pairs to register: those of ``datalist`` if it is given, else the one pair if its images are given, else the
-    sample.
+    """Records of the pairs to register: of ``datalist``, else of ``pair``, else of ``sample``.
 
     Args:
         pair: a path or None for each of ``PATH_KEYS``.
@@ -52,12 +51,12 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
         sample: folder with ``fixed.nii.gz``, ``moving.nii.gz`` and, optionally, files named after the other keys.
 
     Returns:
-        Records without the keys that are not given. Those of a datalist carry a ``name`` (by default the index), the
-        folder of their outputs; a single pair has none.
+        Records without missing keys. Those of a datalist have a ``name``, the folder of their outputs, by default the
+        index; a single pair has none.
 
     Raises:
-        FileNotFoundError: if a file of the one pair does not exist. (Of a datalist the pair fails that names it.)
-        ValueError: one image without the other, an unknown key, a name given twice or that is no plain folder name.
+        FileNotFoundError: if a file of a single pair does not exist. (In a datalist only that pair fails.)
+        ValueError: if an image is missing, a key is unknown, or a name is repeated or not a plain folder name.
     """
     given = {key: str(value) for key, value in pair.items() if value is not None}
     if datalist is not None:
@@ -77,7 +76,7 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
 
 
 def swapped_key(key: str) -> str:
-    """The key of the other image's: ``moving_label`` for ``fixed_label``, say; keys of neither image stay."""
+    """Key with "fixed" and "moving" exchanged: ``moving_label`` for ``fixed_label``; other keys stay unchanged."""
     for one, other in (("fixed", "moving"), ("moving", "fixed")):
         if key == one or key.startswith(f"{one}_"):
             return other + key.removeprefix(one)
@@ -85,7 +84,7 @@ def swapped_key(key: str) -> str:
 
 
 def image_records(image: str | None, datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
-    """The images to look at one by one: those of ``datalist`` if it is given, else the one, else the sample's.
+    """Records of single images: of ``datalist``, else of ``image``, else of ``sample``.
 
     Args:
         image: path, or None.
@@ -96,8 +95,8 @@ def image_records(image: str | None, datalist: str | Path | None, sample: str | 
         Records with ``image`` and ``name``, by default the file's.
 
     Raises:
-        FileNotFoundError: a file that a record names does not exist.
-        ValueError: both are given, or a record has no ``image``.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if both ``image`` and ``datalist`` are given, or a record has no ``image``.
     """
     if image is not None and datalist is not None:
         raise ValueError("give either image or datalist, not both")
@@ -120,14 +119,14 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
     Args:
         path: JSON file: a list, or a mapping of section names to lists (MONAI's and the Decathlon's ``dataset.json``).
             Relative paths in it are relative to its folder.
-        section: which list of a mapping.
+        section: name of the list, if the file is a mapping.
 
     Returns:
         The records, with absolute paths.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no JSON, not a non-empty list of mappings, or a path that is no text.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not JSON, not a non-empty list of mappings, or a path is not a string.
     """
     path = Path(path)
     content = read_json(path, kind=(dict, list))
@@ -149,18 +148,18 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
 
 
 def ordered_pairs(records: Sequence[Mapping[str, str]], count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Distinct random ordered pairs of different images, for evaluation.
+    """Draw distinct random ordered pairs of different images, for evaluation.
 
     Args:
         records: images, each with ``image`` and, optionally, ``label``.
         count: number of pairs.
-        seed: of the choice.
+        seed: of the draw.
 
     Returns:
         Pair records named ``<fixed>_<moving>`` after the image files.
 
     Raises:
-        ValueError: there are fewer than ``count`` ordered pairs.
+        ValueError: if there are fewer than ``count`` ordered pairs.
     """
     n = len(records)
     if count > n * (n - 1):
@@ -194,8 +193,8 @@ def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
             raise ValueError(f"{source}: the name '{name}' is given twice")
         if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
             raise ValueError(f"{source}: the name {name!r} is no plain folder name")
-        if len(name.encode()) > _LONGEST_NAME:
-            raise ValueError(f"{source}: the name '{name[:30]}...' is longer than {_LONGEST_NAME} bytes")
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            raise ValueError(f"{source}: the name '{name[:30]}...' is longer than {_MAX_NAME_BYTES} bytes")
         if name.lower() in _RESERVED:
             raise ValueError(f"{source}: the name '{name}' is that of a file of results; choose another")
     return named

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Glue between MONAI's ignite engines and pairs of images."""
+"""Adapters of MONAI's ignite engines to pairs of images."""
 
 from __future__ import annotations
 

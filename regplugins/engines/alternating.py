@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of parameters that learn one after the other."""
+"""Alternating optimization of parameter groups."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from torch.optim import Optimizer
 def parameter_groups(
     network: nn.Module, groups: Mapping[str, Sequence[str]], rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """A network's parameters in groups, for an optimizer.
+    """Split a network's parameters into groups for an optimizer.
 
     Args:
-        network: what learns.
-        groups: names of submodules by name of a group; of every parameter the longest name that it begins with counts,
-            and ``""`` takes what is left.
+        network: whose parameters are split.
+        groups: names of submodules by group. The longest matching name decides; ``""`` matches all parameters.
         rates: learning rate of each group.
 
     Raises:
-        ValueError: a parameter is in no group, a group is empty, or groups and rates do not belong together.
+        ValueError: if a parameter is in no group, a group is empty, or ``rates`` has other groups.
     """
     if set(groups) != set(rates):
-        raise ValueError(f"groups {sorted(groups)} and rates {sorted(rates)} do not belong together")
+        raise ValueError(f"expected a rate for each of the groups {sorted(groups)}, got {sorted(rates)}")
     owners = {prefix: group for group, prefixes in groups.items() for prefix in prefixes}
     parameters: dict[str, list[nn.Parameter]] = {group: [] for group in groups}
     for name, parameter in network.named_parameters():
@@ -40,43 +39,41 @@ def parameter_groups(
 
 
 class AlternatingOptimizer:
-    """An optimizer of which one group of parameters steps at a time, in order: as one optimizer a group would, one in
-    each iteration.
+    """Optimizer that updates one parameter group per iteration, in turn.
 
-    Stands for the optimizer in a trainer; learning rate schedules take the one inside. Its state says whose turn it is,
-    so that a resumed training goes on with the right group.
+    It replaces the optimizer in a trainer; learning rate schedules take the inner one. Its state includes the next
+    group, for resumed training.
 
     Args:
-        optimizer: with one or more groups; what it keeps of a parameter must not change where that has no gradient, as
-            of torch's own.
+        optimizer: with one or more groups; must skip parameters without gradient, as torch's optimizers do.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self.turn = 0
+        self.next_group = 0
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of the optimizer."""
+        """Groups of the inner optimizer."""
         return self.optimizer.param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients."""
+        """Clear all gradients."""
         self.optimizer.zero_grad(set_to_none)
 
     def step(self, closure: Any = None) -> Any:
-        """One step of the group whose turn it is."""
+        """Update the next group."""
         for number, group in enumerate(self.param_groups):
-            if number != self.turn:
+            if number != self.next_group:
                 for parameter in group["params"]:
                     parameter.grad = None
         result = self.optimizer.step(closure)
-        self.turn = (self.turn + 1) % len(self.param_groups)
+        self.next_group = (self.next_group + 1) % len(self.param_groups)
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "turn": self.turn}
+        return {"optimizer": self.optimizer.state_dict(), "next_group": self.next_group}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        self.turn = state["turn"]
+        self.next_group = state["next_group"]

@@ -15,7 +15,7 @@ from regplugins.io.files import PathLike
 
 
 class _Format(logging.Formatter):
-    """Messages alone; what is more than information says its level."""
+    """Formatter of plain messages; levels above information are prefixed."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -29,7 +29,7 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
     Messages of this package go to standard error.
 
     Args:
-        seed: of all that is random.
+        seed: of all random numbers.
         verbose: log what happens; False: warnings and errors alone.
         device: where the network is going to run, to be refused before anything is read; default: not looked at.
         bundle_root: the bundle's folder. Default: the bundle was made before version 0.2, and is refused.
@@ -47,7 +47,7 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
         available_device(device)
     set_determinism(whole("seed", seed, 0))
     logging.getLogger().setLevel(level)
-    # What ignite has to say of an exception, the exception says better.
+    # ignite repeats the exception's message.
     logging.getLogger("ignite").setLevel(level if verbose else logging.CRITICAL)
     ours = logging.getLogger("regplugins")
     ours.setLevel(level)

@@ -57,7 +57,7 @@ class PairFolders:
             ValueError: if an input of a pair lies where an output would go.
         """
         self.writer.keep_inputs(self.records)
-        lock = FolderLock(self.writer.output_dir, self.writer.purpose)
+        lock = FolderLock(self.writer.output_dir, self.writer.configuration_sha256)
         try:
             if dist.is_initialized() and dist.get_rank() > 0:
                 dist.barrier()

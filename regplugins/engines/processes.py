@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes, as ``torchrun`` starts them."""
+"""Distributed training and inference with processes of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ def process_device() -> torch.device:
 
 
 def init_distributed() -> None:
-    """Join the other processes: NCCL between GPUs, gloo between CPUs. Only the first one goes on logging.
+    """Initialize the process group, NCCL on GPUs and gloo on CPUs, and mute all ranks but the first.
 
     Raises:
-        RuntimeError: not started by ``torchrun``.
+        RuntimeError: if the process was not started by ``torchrun``.
     """
     if "LOCAL_RANK" not in os.environ:
-        raise RuntimeError(
-            "the multi_gpu configurations want to be started by: torchrun --nproc_per_node=N -m monai.bundle run …"
-        )
+        raise RuntimeError("start the multi_gpu configurations with: torchrun --nproc_per_node=N -m monai.bundle run …")
     device = process_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store, rank, world_size = next(dist.rendezvous("env://"))
-    # What torchrun starts again after a death must not look for the addresses of those that are gone.
+    # Processes that torchrun restarts must not find addresses of an earlier attempt.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
@@ -44,23 +42,24 @@ def init_distributed() -> None:
 
 
 def per_rank_batch_size(batch_size: int) -> int:
-    """How much of a batch each process takes.
+    """Batch size of each process.
 
     Raises:
-        ValueError: they cannot share it evenly.
+        ValueError: if ``batch_size`` is not a multiple of the number of processes.
     """
     processes = dist.get_world_size()
     if batch_size % processes:
-        raise ValueError(f"batch_size {batch_size} cannot be shared by {processes} processes; give a multiple of that")
+        raise ValueError(f"batch_size must be a multiple of the number of processes, {processes}, got {batch_size}")
     return batch_size // processes
 
 
 class SharedLoss(nn.Module):
-    """A loss whose value is the mean over all processes, what one with the whole batch has; its derivative is that of
-    this process's part, which DistributedDataParallel averages.
+    """Loss with the mean over all processes as its value, and the gradient of this process's part of the batch.
+
+    DistributedDataParallel averages the gradients.
 
     Args:
-        objective: the loss of a part.
+        objective: loss of a part of the batch.
     """
 
     def __init__(self, objective: nn.Module) -> None:
@@ -75,16 +74,12 @@ class SharedLoss(nn.Module):
 
 
 def convert_sync_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Let a network's batch normalizations share their statistics over all processes.
+    """Synchronize a network's batch normalizations over all processes, on GPUs.
 
-    PyTorch has that on GPUs only: on CPUs each process normalizes by its own part of the batch, and training differs
-    from that by one process.
+    PyTorch does not support CPUs: there each process normalizes by its own part of the batch.
 
     Args:
-        network: changed in place; parameters and names of its state stay.
+        network: changed in place; its state keeps its names.
         device: of this process.
-
-    Returns:
-        The network.
     """
     return nn.SyncBatchNorm.convert_sync_batchnorm(network) if device.type == "cuda" else network

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second half of Islam et al. 2021: a small network fitted to the features of a trained one, and its baselines."""
+"""Second step of Islam et al. 2021: a small network fitted to the features of a trained one, and its baselines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PARAMETERS = ("angle_x", "angle_y", "angle_z", "shift_x", "shift_y", "shift_z")
 MLP_METHODS = ("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")
 _CHEAP = ("scaled_conjugate_gradient",)
 _SCIKIT = ("svr", "gaussian_process")
-# Gives predictions ``(examples, 6)`` of features ``(examples, n)``.
+# Maps features ``(examples, n)`` to predictions ``(examples, 6)``.
 Regressor = Callable[[Tensor], Tensor]
 
 
@@ -48,33 +48,33 @@ def fit_regressor(
     iterations: int = 60,
     seed: int = 0,
 ) -> None:
-    """Fit the network's ``mlp`` to the features of its trunk, which stays as it is, and compare.
+    """Fit the network's ``mlp`` to the features of its fixed trunk, and compare it with baselines.
 
-    Writes ``model.pt``, the network with the regressor, and ``regression.csv``: for the network's own head, the method
-    and each rival R² of every parameter and of all together (the variance of each parameter weighs it), the root mean
-    square errors of angles and shifts, and the seconds of fitting.
+    Writes ``model.pt``, the network with the regressor, and ``regression.csv`` with a row for the network's own head,
+    the method and each baseline. A row has R² of every parameter and of all (weighted by variance), root mean square
+    errors of angles and translations, and the seconds of fitting.
 
     Args:
         network: trained.
-        dataset: items with ``moving`` and ``fixed`` ``(1, *spatial)`` and ``motion`` ``(6,)``; as many as wanted.
+        dataset: items with ``moving`` and ``fixed`` ``(1, *spatial)`` and ``motion`` ``(6,)``.
         output_dir: folder.
-        pairs: how many items, from the first on, are fitted.
-        held_out: how many after them judge.
+        pairs: number of items to fit, from the first on.
+        held_out: number of items after these to evaluate.
         method: one of ``MLP_METHODS``.
-        baselines: further ones, "svr" and "gaussian_process" (scikit-learn) among them.
+        baselines: other methods, including "svr" and "gaussian_process" of scikit-learn.
         hidden: neurons of the small network.
-        iterations: of its training, at most; of conjugate gradients, whose steps cost a fraction, twenty times as many.
+        iterations: largest number of training steps; conjugate gradients, with cheap steps, take twenty times as many.
         seed: of its weights.
 
     Raises:
-        ImportError: a rival is scikit-learn's, and that is not installed.
-        ValueError: unknown method or rival, or too few items.
+        ImportError: if a baseline needs scikit-learn and it is not installed.
+        ValueError: if a method or baseline is unknown, or there are too few items.
     """
     choice("method", method, dict.fromkeys(MLP_METHODS))
-    for rival in baselines:
-        choice("baselines", rival, dict.fromkeys([*MLP_METHODS, *_SCIKIT]))
-    if set(baselines) & set(_SCIKIT) and not _has_scikit:  # said before the fit, which takes minutes
-        raise ImportError(f"{sorted(set(baselines) & set(_SCIKIT))} are scikit-learn's, which is not installed")
+    for name in baselines:
+        choice("baselines", name, dict.fromkeys([*MLP_METHODS, *_SCIKIT]))
+    if set(baselines) & set(_SCIKIT) and not _has_scikit:  # before the fit, which takes minutes
+        raise ImportError(f"{sorted(set(baselines) & set(_SCIKIT))} need scikit-learn; install it")
     pairs, held_out = whole("pairs", pairs, minimum=2), whole("held_out", held_out, minimum=2)
     folder = output_folder(output_dir)
     features, targets = pair_features(network, dataset, range(pairs))
@@ -102,7 +102,7 @@ def fit_regressor(
 
 @torch.no_grad()
 def pair_features(network: RigidCNN, dataset: Dataset, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
-    """Features ``(examples, n)`` of pairs, one at a time, and their motions ``(examples, 6)``."""
+    """Features ``(examples, n)`` of pairs and their motions ``(examples, 6)``."""
     device = next(network.parameters()).device
     network.eval()
     features, motions = [], []
@@ -115,9 +115,9 @@ def pair_features(network: RigidCNN, dataset: Dataset, indices: Iterable[int]) -
 
 
 def r_squared(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Coefficient of determination of each column: 1 less the share of its variance that is left, ``(columns,)``."""
-    left = (predicted - targets).square().sum(dim=0)
-    return 1 - left / (targets - targets.mean(dim=0)).square().sum(dim=0)
+    """Coefficient of determination of each column, ``(columns,)``."""
+    residual = (predicted - targets).square().sum(dim=0)
+    return 1 - residual / (targets - targets.mean(dim=0)).square().sum(dim=0)
 
 
 @torch.no_grad()
@@ -135,7 +135,7 @@ def _row(name: str, regressor: Regressor, seconds: float, features: Tensor, targ
 
 
 def _scikit(name: str, features: Tensor, targets: Tensor) -> Regressor:
-    """scikit-learn's, of standardized features and to standardized numbers."""
+    """Fit a regressor of scikit-learn to standardized features and targets."""
     if name == "svr":
         inner = multioutput.MultiOutputRegressor(svm.SVR(C=100.0, epsilon=0.01))
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between MONAI's engines and a registration network."""
+"""Adapters between MONAI's engines and registration networks: batches, losses and scores."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from regplugins.networks import RegistrationNetwork
 
 
 class FieldsModule(nn.Module):
-    """A network whose ``forward`` gives its ``fields``: what a training loss needs, and what DistributedDataParallel
-    hooks.
+    """Network whose ``forward`` returns the ``fields`` of a registration network, for losses and for DDP.
 
     Args:
-        network: registration network; checkpoints hold this one.
-        amp: compute convolutions in bfloat16, on GPUs and CPUs alike (MONAI's trainers know CUDA only). No loss scaling
-            is needed.
+        network: registration network; its state goes into checkpoints.
+        amp: compute convolutions in bfloat16, on GPUs and CPUs (MONAI's trainers support CUDA only). bfloat16 needs no
+            loss scaling.
 
     Raises:
-        TypeError: ``amp`` is no boolean.
+        TypeError: if ``amp`` is not a boolean.
     """
 
     def __init__(self, network: RegistrationNetwork, amp: bool = False) -> None:
@@ -48,7 +47,7 @@ def prepare_training_batch(
         non_blocking: of the copy.
 
     Returns:
-        The network's input ``(B, 2, *spatial)``, and the loss's target: the batch with ``mask`` for ``fixed_mask``.
+        Network input ``(B, 2, *spatial)``, and loss target: the batch with ``fixed_mask`` renamed to ``mask``.
     """
     target = {key: value.to(device, non_blocking=non_blocking, **kwargs) for key, value in batch.items()}
     if "fixed_mask" in target:
@@ -57,11 +56,7 @@ def prepare_training_batch(
 
 
 def negative_loss(objective: nn.Module) -> Callable[[Mapping[str, Any]], float]:
-    """Minus the objective, of an evaluator's output: what validation looks at where there is nothing better.
-
-    Args:
-        objective: loss ``(fields, target) -> scalar``, as in training.
-    """
+    """Validation score of an evaluator's output: the negative training loss ``(fields, target) -> scalar``."""
 
     def score(output: Mapping[str, Any]) -> float:
         return -float(objective(output["pred"], output["label"]))
@@ -70,18 +65,14 @@ def negative_loss(objective: nn.Module) -> Callable[[Mapping[str, Any]], float]:
 
 
 class HasTerms(Protocol):
-    """An objective that tells its terms apart."""
+    """Objective with separate terms."""
 
     def terms(self, fields: Any) -> Mapping[str, Tensor]:
-        """Every term by name, not weighted: scalars."""
+        """Unweighted scalar terms by name."""
 
 
 def loss_terms(objective: HasTerms) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-    """Every term of an objective, not weighted, of a trainer's output: for a curve of each.
-
-    Args:
-        objective: as in training.
-    """
+    """Unweighted terms of an objective, of a trainer's output, for curves."""
 
     @torch.no_grad()
     def terms(output: Mapping[str, Any]) -> dict[str, float]:
@@ -91,11 +82,7 @@ def loss_terms(objective: HasTerms) -> Callable[[Mapping[str, Any]], dict[str, f
 
 
 def batch_minimum(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-    """The least values of a batch, of a trainer's output: whether determinants collapse, say.
-
-    Args:
-        names: of fields that the network gives.
-    """
+    """Minima of the named network outputs over a batch, of a trainer's output, for curves of determinants."""
 
     @torch.no_grad()
     def values(output: Mapping[str, Any]) -> dict[str, float]:
@@ -110,12 +97,12 @@ def prepare_pair(
     """MONAI ``prepare_batch`` of an evaluator that registers one pair at a time.
 
     Args:
-        batch: what ``ResamplePaird`` made of a record.
+        batch: pair after ``ResamplePaird``.
         device: where to compute.
         non_blocking: of the copy.
 
     Returns:
-        The network's input ``(1, 2, *spatial)``; no target; and for the inferer no further arguments but ``masks``.
+        Network input ``(1, 2, *spatial)``, no target, no positional arguments of the inferer, and ``masks``.
     """
     batch["started"] = time.perf_counter()
     pair = batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs)
@@ -125,24 +112,21 @@ def prepare_pair(
 def prepare_rigid_pair(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, None, tuple[dict[str, Any]], dict[str, Any]]:
-    """MONAI ``prepare_batch`` of an evaluator with a ``RigidInferer``, which needs the pair itself.
+    """MONAI ``prepare_batch`` of an evaluator with a ``RigidInferer``, which also takes the pair.
 
-    Args:
-        batch: pair after ``ResamplePaird``.
-        device: where to compute.
-        non_blocking: of the copy.
+    Arguments as for ``prepare_pair``.
 
     Returns:
-        The network's input ``(1, 2, *spatial)``; no target; the pair; no keyword arguments.
+        Network input ``(1, 2, *spatial)``, no target, the pair, and no keyword arguments.
     """
     return batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs), None, (batch,), {}
 
 
 def single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:
-    """Collate function of a loader with batch size one: pairs have grids of their own and are not stacked.
+    """Collate function for batch size one, since pairs have different grids.
 
     Raises:
-        ValueError: another batch size.
+        ValueError: if the batch size is not one.
     """
     if len(batch) != 1:
         raise ValueError(f"pairs are registered one at a time, got a batch of {len(batch)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handlers for MONAI's engines, and the scores that they validate by."""
+"""Handlers of MONAI's engines, and validation scores."""
 
 from __future__ import annotations
 

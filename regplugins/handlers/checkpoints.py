@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training leaves on disk, and how it goes on from there."""
+"""Checkpoints of a training, and resuming from them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ from regplugins.io import atomic
 
 
 class TrainingCheckpoints:
-    """Handler of a trainer: ``last.pt`` after every epoch, ``model.pt`` whenever the network is better than ever
-    before.
+    """Trainer handler that saves ``last.pt`` after every epoch and ``model.pt`` after every best epoch.
 
-    ``last.pt`` holds all that a killed training needs to go on along the same curve; ``model.pt`` is the network's
-    plain state dict. (MONAI's saver and loader keep neither a fixed name that survives a kill while it is written, nor
-    the best metric so far.) Attach it after the handler that validates.
+    ``last.pt`` has the whole state of the training, so that it resumes with the same curve. ``model.pt`` is the
+    network's state dict. Files are replaced atomically and the best metric is saved, unlike with MONAI's
+    ``CheckpointSaver``. Attach it after the validation handler.
 
     Args:
-        folder: where the files go.
-        network: what ``model.pt`` holds.
-        state: everything with a state, by name: network, optimizer, learning rate schedule.
-        validator: evaluator whose key metric says what is better (larger is).
-        resume: go on from ``last.pt``.
+        folder: of the files.
+        network: saved as ``model.pt``.
+        state: objects with a state, by name: network, optimizer, learning rate schedule.
+        validator: evaluator whose key metric is maximized.
+        resume: resume from ``last.pt``.
 
     Raises:
-        TypeError: ``resume`` is no boolean.
-        FileNotFoundError: there is nothing to resume from.
-        ValueError: an epoch has no batch, or on resuming, the rate's schedule ends elsewhere than that of the training
-            which was begun.
+        TypeError: if ``resume`` is not a boolean.
+        FileNotFoundError: if there is no checkpoint to resume from.
+        ValueError: if an epoch has no batch, or the resumed learning rate schedule has another length.
     """
 
     def __init__(
@@ -51,30 +49,30 @@ class TrainingCheckpoints:
             raise FileNotFoundError(f"{self.folder / 'last.pt'}: no checkpoint to resume from")
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
-        if engine.state.epoch_length == 0:  # ignite would end at once, as if all were well
+        """Attach to a trainer."""
+        if engine.state.epoch_length == 0:  # ignite would end without an error
             raise ValueError("an epoch has no batch: fewer pairs or images an epoch than a batch holds")
         if self.resume:
             engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
-        """Bring everything back to where ``last.pt`` left it."""
+        """Restore the state of ``last.pt``."""
         device = next(self.network.parameters()).device
         checkpoint = torch.load(self.folder / "last.pt", map_location=device, weights_only=True)
         for name, item in self.objects.items():
-            ends, begun = getattr(item, "total_steps", None), checkpoint[name].get("total_steps")
-            if ends != begun:  # it would stop with an error once the shorter one is over
+            steps, saved_steps = getattr(item, "total_steps", None), checkpoint[name].get("total_steps")
+            if steps != saved_steps:  # stepping past the end is an error
                 raise ValueError(
-                    f"{self.folder / 'last.pt'}: its {name} ends after {begun} steps, this training's after {ends}: "
-                    "resume with as many epochs, pairs and processes as it was begun with"
+                    f"{self.folder / 'last.pt'}: its {name} has {saved_steps} steps, this training's {steps}: "
+                    "resume with the original numbers of epochs, pairs and processes"
                 )
             item.load_state_dict(checkpoint[name])
         engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
         self.best = checkpoint["best"]
 
     def save(self, engine: Engine) -> None:
-        """Write ``last.pt``, and ``model.pt`` if this epoch is the best of those validated; the last one always is."""
+        """Save ``last.pt``, and ``model.pt`` if this epoch has the best metric; the last epoch is always validated."""
         state = self.validator.state
         if engine.state.epoch == engine.state.max_epochs and state.epoch != engine.state.epoch:
             self.validator.run(engine.state.epoch)

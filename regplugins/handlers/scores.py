@@ -8,34 +8,33 @@ from typing import Any
 
 
 def mean_dice(output: Mapping[str, Any]) -> float:
-    """Mean Dice over labels after registration, of an evaluator's output: what validation looks at.
+    """Mean Dice over labels after registration.
 
     Raises:
-        ValueError: the pair has no labels.
+        ValueError: if the pair has no labels.
     """
     if not output["measures"].get("overlap", {}).get("after"):
         raise ValueError(
-            "no label with structures to validate by; without labels choose epochs by similarity: "
+            "no label with structures for validation; without labels validate by similarity: "
             "--validation_score '$regplugins.handlers.correlation'"
         )
     return float(output["measures"]["overlap"]["after"]["mean"]["dice"])
 
 
 def correlation(output: Mapping[str, Any]) -> float:
-    """NCC after registration, of an evaluator's output: what validation looks at where there are no labels."""
+    """NCC after registration, for validation without labels."""
     return float(output["measures"]["similarity"]["ncc"]["after"])
 
 
 def negative_endpoint_error(output: Mapping[str, Any]) -> float:
-    """Minus the mean endpoint error in mm after registration, of an evaluator's output: what validation looks at where
-    the truth is known.
+    """Negative mean endpoint error in mm after registration, for validation with known transforms.
 
     Raises:
-        ValueError: the pair has no true transform.
+        ValueError: if the pair has no true transform.
     """
     if "endpoint_error_mm" not in output["measures"]:
         raise ValueError(
-            "no true transform to validate by; without one choose epochs by labels or similarity: "
+            "no true transform for validation; without one validate by labels or similarity: "
             "--validation_score '$regplugins.handlers.mean_dice' or '$regplugins.handlers.correlation'"
         )
     return -float(output["measures"]["endpoint_error_mm"]["after"]["mean"])
@@ -51,5 +50,5 @@ def mean_true_probability(output: Sequence[Mapping[str, Any]]) -> float:
 
 
 def folding_percent(output: Mapping[str, Any]) -> float:
-    """Percent of folded voxels, of an evaluator's output."""
+    """Percentage of folded voxels."""
     return float(output["measures"]["folding_percent"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a training has learned what it will learn."""
+"""Early stopping of a training."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 class EarlyStopping:
-    """Handler of a trainer: ends it once so many validations in a row have not been better than the best before.
+    """Trainer handler that stops the training after some validations without an improvement of the best metric.
 
-    Has a state, for checkpoints: a resumed training stops where it would have. (MONAI's handler forgets, and wants the
-    trainer whose handler it is.) Attach it after the handler that validates, and before ``TrainingCheckpoints``.
+    It has a state for checkpoints, and needs no reference to its trainer, unlike the handlers of MONAI and ignite.
+    Attach it after the validation handler and before ``TrainingCheckpoints``.
 
     Args:
-        patience: number of validations.
-        validator: evaluator whose key metric says what is better (larger is).
-        min_delta: gain that counts as better.
+        patience: number of validations without improvement.
+        validator: evaluator whose key metric is maximized.
+        min_delta: smallest gain that counts as an improvement.
 
     Raises:
-        ValueError: ``patience`` is no whole number of at least one.
+        ValueError: if ``patience`` is not a whole number of at least 1.
     """
 
     def __init__(self, patience: int, validator: Engine, min_delta: float = 0.0) -> None:
@@ -36,7 +36,7 @@ class EarlyStopping:
         self.waited = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
+        """Attach to a trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -49,7 +49,7 @@ class EarlyStopping:
             return
         self.waited += 1
         if self.waited >= self.patience:
-            logger.info("stopped early: %s has not risen for %d validations", state.key_metric_name, self.waited)
+            logger.info("stopped early: no better %s in %d validations", state.key_metric_name, self.waited)
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handlers that write a table of what an evaluator did."""
+"""Handlers that write a table of an evaluator's results."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from regplugins.report.table import report_row, summarize, write_table
 
 
 class Table(ABC):
-    """Handler of an evaluator: writes a CSV with a row for each of its items when all are done.
+    """Evaluator handler that writes a CSV file with a row per item.
 
-    Of several processes, each of which takes an item in turn (MONAI's ``DistributedSampler`` without ``shuffle``), the
-    first writes the rows of all, in the order of the items.
+    The first of several processes writes the rows of all, in the order of the items, if MONAI's ``DistributedSampler``
+    distributed them without ``shuffle``.
 
     Args:
         path: CSV file.
-        summary: JSON file for what the rows say together; not written if it is not given.
+        summary: JSON file for statistics of the rows; None: not written.
     """
 
     def __init__(self, path: str | Path, summary: str | Path | None = None) -> None:
@@ -34,13 +34,13 @@ class Table(ABC):
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator."""
+        """Attach to an evaluator."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self) -> None:
-        """Forget earlier rows, and remove their tables: those of a run that fails would be taken for its own."""
+        """Clear the rows, and remove earlier files, so that a failed run leaves none."""
         self.rows.clear()
         for path in (self.path, self.summary):
             if path is not None:
@@ -48,39 +48,39 @@ class Table(ABC):
 
     @abstractmethod
     def collect(self, engine: Engine) -> None:
-        """Add the rows of what the evaluator has just done."""
+        """Add the rows of an iteration."""
 
     @abstractmethod
     def summarize(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """What ``summary`` is to say of all rows."""
+        """Content of ``summary``."""
 
     def write(self) -> None:
-        """Write the table; what was not measured or is not finite is left empty."""
-        rows = self._of_all_processes()
+        """Write the table, with empty cells for values that are missing or not finite."""
+        rows = self._gathered_rows()
         if rows is None:
             return
         write_table(rows, self.path)
         if self.summary is not None:
             write_json(self.summarize(rows), self.summary)
 
-    def _of_all_processes(self) -> list[dict[str, Any]] | None:
-        """None but in the process that writes."""
+    def _gathered_rows(self) -> list[dict[str, Any]] | None:
+        """Rows of all processes; None in all processes but the first."""
         if not (dist.is_available() and dist.is_initialized()):
             return self.rows
         parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(parts, self.rows)
         if dist.get_rank() != 0:
             return None
-        return [row for turn in zip_longest(*parts) for row in turn if row is not None]
+        return [row for round_ in zip_longest(*parts) for row in round_ if row is not None]
 
 
 class SummaryTable(Table):
-    """Table of registered pairs, and count, mean and standard deviation of each column.
+    """Table of registered pairs, with count, mean and standard deviation of each column as ``summary``.
 
     Args:
         path: CSV file.
-        summary: JSON file for the statistics; not written if it is not given.
-        by_label: with a column for each label's Dice, HD95 and ASD.
+        summary: JSON file; None: not written.
+        by_label: add columns for each label's Dice, HD95 and ASD.
     """
 
     def __init__(self, path: str | Path, summary: str | Path | None = None, by_label: bool = False) -> None:
@@ -91,7 +91,7 @@ class SummaryTable(Table):
         return summarize(rows)
 
     def collect(self, engine: Engine) -> None:
-        """Keep the figures of the pair just registered."""
+        """Add the row of a registered pair."""
         pair = {**engine.state.batch, **engine.state.output}
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
         report = {"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds}
@@ -99,15 +99,15 @@ class SummaryTable(Table):
 
 
 class ClassTable(Table):
-    """Table of classified images, and how many are right.
+    """Table of classified images, with classification scores as ``summary``.
 
-    Reads, of decollated images, ``pred`` ``(classes,)``, probabilities; ``name``; and, where it is known, ``true``.
+    Reads decollated ``pred`` ``(classes,)``, probabilities, ``name`` and, if known, ``true``.
 
     Args:
         path: CSV file.
         classes: in the order of the probabilities.
-        summary: JSON file for the scores, where the true classes are known; not written if it is not given.
-        positive: class that sensitivity is of.
+        summary: JSON file, if the true classes are known; None: not written.
+        positive: class of the sensitivity.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class ClassTable(Table):
         self.positive = positive
 
     def collect(self, engine: Engine) -> None:
-        """Keep what was found of the images just classified."""
-        for given, found in zip(engine.state.batch, engine.state.output, strict=True):
-            number = int(found["pred"].argmax())
-            row = {"name": given["name"], "found": self.classes[number], "probability": float(found["pred"][number])}
-            self.rows.append(row | {key: given[key] for key in ("true",) if key in given})
+        """Add the rows of a batch of classified images."""
+        for image, output in zip(engine.state.batch, engine.state.output, strict=True):
+            number = int(output["pred"].argmax())
+            row = {"name": image["name"], "found": self.classes[number], "probability": float(output["pred"][number])}
+            self.rows.append(row | {key: image[key] for key in ("true",) if key in image})
 
     def summarize(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         true, found = ([row[key] for row in rows] for key in ("true", "found"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a pair of images to a displacement field."""
+"""Inferers from a pair of images to a displacement field or a rigid transform."""
 
 from __future__ import annotations
 

@@ -66,28 +66,28 @@ class FieldInferer(NetworkInferer):
         """
         Args:
             inputs: ``(B, 2, *spatial)``, moving and fixed image; any sizes.
-            network: takes such a pair.
+            network: registration network.
 
         Returns:
-            ``(B, n, *spatial)`` float32 displacement in voxels, ``2 n`` components of a network of both directions.
+            ``(B, n, *spatial)`` float32 displacement in voxels; ``2 n`` components of a bidirectional network.
 
         Raises:
-            ValueError: if the network gives a displacement that is not finite.
+            ValueError: if a displacement is not finite.
         """
         inputs = inputs.as_subclass(Tensor)  # MetaTensor records every operation
         own = list(inputs.shape[2:])
-        seen = [max(1, round(size * self.zoom)) for size in own]
+        zoomed = [max(1, round(size * self.zoom)) for size in own]
         with self._autocast(inputs):
-            ddf = self._field(inputs if seen == own else _resized(inputs, seen), self._network(network)).float()
+            ddf = self._field(inputs if zoomed == own else _resized(inputs, zoomed), self._network(network)).float()
         check_finite(ddf, network)
-        if seen == own:
+        if zoomed == own:
             return ddf
-        voxels = torch.tensor(own, device=ddf.device) / torch.tensor(seen, device=ddf.device)
+        voxels = torch.tensor(own, device=ddf.device) / torch.tensor(zoomed, device=ddf.device)
         return _resized(ddf, own) * voxels.repeat(ddf.shape[1] // len(own)).view(-1, *[1] * len(own))
 
     @abstractmethod
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
-        """The displacement ``(B, n, *spatial)`` of a pair of the network's own resolution."""
+        """Displacement ``(B, n, *spatial)`` of a pair at the network's own resolution."""
 
 
 def check_finite(output: Tensor, network: nn.Module) -> None:
@@ -103,5 +103,5 @@ def check_finite(output: Tensor, network: nn.Module) -> None:
 
 
 def _resized(image: Tensor, shape: list[int]) -> Tensor:
-    """Linearly onto another number of voxels of the same field of view."""
+    """Interpolate linearly to another number of voxels of the same field of view."""
     return F.interpolate(image, size=shape, mode="trilinear" if len(shape) == 3 else "bilinear")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's field, improved by optimization."""
+"""Refinement of a network's field by optimization."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-_OTHER = {"fixed_mask": "moving_mask", "moving_mask": "fixed_mask"}
+from regplugins.data import swapped_key
 
 
 class RefineInferer(Inferer):
-    """Start from what another inferer gives, and optimize: one field, or that of either direction (``bidirectional``).
+    """Refine the field of another inferer by optimization, in both directions if the network is bidirectional.
 
     Args:
-        inferer: gives the start.
-        optimizer: ``(pair, start) -> field``, one of ``regplugins.registration``; it gets what else the inferer does,
-            masks say.
+        inferer: gives the initial field.
+        optimizer: ``(pair, start, **masks) -> field``, of ``regplugins.registration``.
     """
 
     def __init__(self, inferer: Inferer, optimizer: Callable[..., Tensor]) -> None:
@@ -31,14 +30,14 @@ class RefineInferer(Inferer):
         """
         Args:
             inputs: ``(B, 2, *spatial)``, moving and fixed image.
-            network: takes such a pair.
+            network: registration network.
 
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels, or ``(B, 2 n, *spatial)``.
         """
         forward, *backward = self.inferer(inputs, network).split(inputs.dim() - 2, dim=1)
-        there = self.optimizer(inputs, forward, *args, **kwargs)
+        refined = self.optimizer(inputs, forward, *args, **kwargs)
         if not backward:
-            return there
-        swapped = {_OTHER.get(name, name): value for name, value in kwargs.items()}
-        return torch.cat([there, self.optimizer(inputs.flip(1), *backward, *args, **swapped)], dim=1)
+            return refined
+        swapped = {swapped_key(name): value for name, value in kwargs.items()}
+        return torch.cat([refined, self.optimizer(inputs.flip(1), *backward, *args, **swapped)], dim=1)

@@ -74,7 +74,7 @@ class RigidInferer(NetworkInferer):
             return predicted
         with stage(pair, "refine_rigid"):
             fixed, moving = self._volume(pair, "fixed"), self._volume(pair, "moving")
-            # The initial transform competes, so that a wrong prediction cannot spoil a good start.
+            # The initial transform is a second start, so that a wrong prediction cannot spoil a good one.
             return refine_rigid(fixed, moving, [predicted, pair["initial"]], self.seed)
 
     def _volume(self, pair: Mapping[str, Any], key: str) -> Volume:

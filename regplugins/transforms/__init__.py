@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dictionary transforms for the configs, thin over ``regplugins.spatial`` and ``regplugins.data``."""
+"""Dictionary transforms of pairs and training images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from regplugins.transforms.modality import (
     OrderModalitiesd,
 )
 from regplugins.transforms.registerd import ApplyRegistrationd, Registerd
-from regplugins.transforms.resample import ResamplePaird, ScalePercentilesd, initial_of
+from regplugins.transforms.resample import ResamplePaird, ScalePercentilesd, pair_initial_transform
 from regplugins.transforms.save import SavePaird
 from regplugins.transforms.swap import SwapPaird
 from regplugins.transforms.synthesis import SynthesizePaird
@@ -54,5 +54,5 @@ __all__ = [
     "ScalePercentilesd",
     "SwapPaird",
     "SynthesizePaird",
-    "initial_of",
+    "pair_initial_transform",
 ]

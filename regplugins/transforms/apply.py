@@ -47,12 +47,12 @@ class _ApplyPaird(Transform):
         with stage(pair, "before"):
             self._resample(pair, "before", fixed_grid, start)
         with stage(pair, "invert"):
-            # On the grid of the field: on that of a scan with 500 voxels per axis the inverse takes gigabytes.
+            # On the grid of the field, since the inverse on a scan with 500 voxels per axis takes gigabytes.
             inverse = field.inverse()
         for name, values in (("field", displacement.vectors), ("inverse", inverse.vectors), ("image", pair["warped"])):
             if not values.isfinite().all():
                 paths = pair["paths"]
-                raise ValueError(f"{paths['moving']} to {paths['fixed']}: the {name} that came out is not finite")
+                raise ValueError(f"{paths['moving']} to {paths['fixed']}: the resulting {name} is not finite")
         pair |= {"start": start, "initial": initial, "field": field, "inverse": inverse, "displacement": displacement}
 
     def _resample(self, pair: dict[str, Any], name: str, target: Grid, transform: SpatialTransform) -> None:
@@ -115,20 +115,15 @@ class ApplyTransformPaird(_ApplyPaird):
 
 
 class ApplyDDFPaird(_ApplyPaird):
-    """Apply the network's displacement field to the pair as ``ApplyTransformPaird`` does.
+    """Apply the network's displacement field to the pair as ``ApplyTransformPaird`` does, with its options.
 
-    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``, which is ``start`` too. Of a
-    network of both directions (``SwapPaird``) it takes the first ``n`` components.
-
-    Args:
-        interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
-        fill: value outside the moving image.
+    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``, which is also ``start``. Of a
+    bidirectional network (``SwapPaird``) it takes the first ``n`` components.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
-        # Waits for the device, so that the network's time is its own.
+        # The copy waits for the device, so that its time is counted as the network's.
         ddf = pair["pred"][0, : pair["grid"].ndim].detach().float().cpu()
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
@@ -137,15 +132,10 @@ class ApplyDDFPaird(_ApplyPaird):
 
 
 class ApplyRigidPaird(_ApplyPaird):
-    """Apply the rigid transform of ``RigidInferer`` to the pair as ``ApplyTransformPaird`` does.
+    """Apply the rigid transform of ``RigidInferer`` to the pair as ``ApplyTransformPaird`` does, with its options.
 
     Reads ``pred``, an ``AffineTransform`` from the fixed to the moving world, and ``initial``, which becomes ``start``.
     ``initial`` becomes the transform, and the displacement field is the identity.
-
-    Args:
-        interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
-        fill: value outside the moving image.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys of a pair: the dictionary that the transforms of ``inference.json`` hand on."""
+"""Keys of a pair: the dictionary that the transforms of ``inference.json`` read and extend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regplugins.spatial import AffineTransform, DisplacementField, Grid, Spatial
 
 
 class Pair(TypedDict, total=False):
-    """A fixed and a moving image on their way through a registration.
+    """A fixed and a moving image and the results of their registration.
 
     Images and label maps are ``(1, *spatial)``, ``spatial`` 2-D or 3-D. World coordinates are RAS+ mm. Transforms map
     points of the fixed to points of the moving world.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dictionary transforms that read what a record names."""
+"""Dictionary transforms that read the files of a record."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LoadPaird(LoadVolumesd):
         spatial_dims: number of dimensions that the images must have; None: 2 or 3.
 
     Raises:
-        ValueError: another ``landmark_space``.
+        ValueError: if ``landmark_space`` is neither.
     """
 
     def __init__(self, landmark_space: str = "RAS", spatial_dims: int | None = None) -> None:
@@ -70,16 +70,17 @@ class LoadPaird(LoadVolumesd):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            FileNotFoundError, ValueError: a file is missing or no good, or shapes, dimensions or numbers of points do
-                not belong together, or no landmark lies in its image. What is doubtful is listed under ``warnings``.
+            FileNotFoundError: if a file is missing.
+            ValueError: if a file cannot be read, shapes, dimensions or numbers of points do not match, or all landmarks
+                lie outside their image. Lesser doubts are listed under ``warnings``.
         """
         paths = {key: path for key, path in data.items() if key != "name"}
         pair: dict[str, Any] = {**data, "paths": paths, "landmark_space": self.landmark_space, "seconds": {}}
         with stage(pair, "load"):
             pair = super().__call__(pair)
-            doubts = [message for key in self.keys if key in pair for message in pair[key].meta["warnings"]]
-            if doubts:  # the loader has logged them
-                pair["warnings"] = [*pair.get("warnings", []), *doubts]
+            warnings = [message for key in self.keys if key in pair for message in pair[key].meta["warnings"]]
+            if warnings:  # the loader has logged them
+                pair["warnings"] = [*pair.get("warnings", []), *warnings]
             for key in ("fixed_landmarks", "moving_landmarks"):
                 if key in pair:
                     pair[key] = read_landmarks(pair[key], space=self.landmark_space)
@@ -105,7 +106,7 @@ def _check_belongs(paths: Mapping[str, str], pair: Mapping[str, Any], side: str,
     image, label = Grid.from_image(pair[side]), Grid.from_image(pair[key])
     if image.shape != label.shape:
         raise ValueError(f"{paths[key]}: shape {label.shape} does not match {image.shape} of its image {paths[side]}")
-    # Tools differ in the last digits that they write; half a voxel is a different place.
+    # Tools round affines differently; half a voxel is a different position.
     if not image.matches(label, tolerance=0.1):
         raise ValueError(f"{paths[key]}: lies elsewhere in the world than its image {paths[side]}")
 
@@ -118,12 +119,12 @@ def _check_landmarks(paths: Mapping[str, str], pair: Mapping[str, Any]) -> None:
     if isinstance(fixed, torch.Tensor) and isinstance(moving, torch.Tensor) and len(fixed) != len(moving):
         raise ValueError(
             f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, "
-            "expected as many"
+            "expected equal numbers"
         )
 
 
 def _check_in_view(paths: Mapping[str, str], pair: dict[str, Any], side: str) -> None:
-    """Refuse landmarks of which none lies in its image's field of view, and warn of some; one voxel beyond is in it."""
+    """Refuse landmarks that all lie outside their image, and warn of some; a margin of one voxel is tolerated."""
     key, space = f"{side}_landmarks", pair["landmark_space"]
     if key not in pair:
         return

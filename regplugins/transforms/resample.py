@@ -17,17 +17,17 @@ from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
-# The background of a stripped brain takes half of the box around it; a whole head's is noise, not one value.
+# The background of a stripped brain fills half of its bounding box with one value; that of a whole head is noise.
 _STRIPPED_BACKGROUND = 0.2
-# A grid of fewer voxels along an axis shows little of an image that has twice as many there.
+# Fewer voxels along an axis lose small structures of an image at less than half the spacing.
 _FEW_VOXELS = 48
 
 
-def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
-    """Initial transform of a loaded pair, its masks regarded; arguments as of ``initial_transform``.
+def pair_initial_transform(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
+    """Initial transform of a loaded pair within its masks; ``init`` and ``seed`` as in ``initial_transform``.
 
     Raises:
-        ValueError: as ``initial_transform`` does, with the names of the images if these are at fault.
+        ValueError: as ``initial_transform``; the message names the images.
     """
     fixed, moving = pair["fixed"], pair["moving"]
     try:
@@ -42,7 +42,7 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
             moving_mask=pair.get("moving_mask"),
         )
     except ValueError as error:
-        if init not in CHOICES:  # the file is at fault, not the images
+        if init not in CHOICES:  # the message names the transform file
             raise
         raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
@@ -93,9 +93,9 @@ class ResamplePaird(Transform):
         fixed, moving = pair["fixed"], pair["moving"]
         fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
         with stage(pair, "init"):
-            initial = initial_of(pair, self.init, self.seed)
+            initial = pair_initial_transform(pair, self.init, self.seed)
             if self.init not in CHOICES:
-                if pair.get("swapped"):  # a file goes the way that the pair was given
+                if pair.get("swapped"):  # the file maps from the fixed image as given
                     initial = initial.inverse()
                 pair["paths"] = {**pair["paths"], "init": self.init}
         with stage(pair, "resample"):
@@ -107,7 +107,7 @@ class ResamplePaird(Transform):
                 )
             pair |= {"pair": resample_pair(fixed, moving, grid, initial), "grid": grid, "initial": initial}
             pair["masks"] = resample_masks(pair, grid, initial) if self.masks else {}
-        if self.shape is None:  # else it is the grid that the network was made for
+        if self.shape is None:  # else the grid is that of the training
             _warn_of_coarse_grid(pair)
         self._warn_of_other_extent(pair, fixed_grid.canonical())
         for key in ("fixed", "moving"):
@@ -129,10 +129,9 @@ class ResamplePaird(Transform):
 
 
 class ScalePercentilesd(MapTransform):
-    """Map two percentiles of each channel to 0 and 1, and clip: scanners' intensity scales differ twentyfold.
+    """Map two percentiles of each channel to 0 and 1, and clip.
 
-    ``regplugins.registration.scale_percentiles`` says how this differs from MONAI's
-    ``ScaleIntensityRangePercentilesd``.
+    See ``regplugins.registration.scale_percentiles`` for the difference to MONAI's ``ScaleIntensityRangePercentilesd``.
 
     Args:
         keys: of images ``(C, *spatial)``.
@@ -156,7 +155,7 @@ class ScalePercentilesd(MapTransform):
 
 
 def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:
-    """Warn if the ``grid`` of a pair leaves out most of what the fixed image shows."""
+    """Warn if the network grid is much coarser than the fixed image."""
     grid, own = pair["grid"], Grid.from_image(pair["fixed"]).canonical()
     steps = zip(grid.shape, grid.spacing.tolist(), own.spacing.tolist(), strict=True)
     if any(size < _FEW_VOXELS and step > 2 * own_step for size, step, own_step in steps):

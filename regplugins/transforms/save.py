@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a registered pair leaves on disk."""
+"""Save the results of a registered pair."""
 
 from __future__ import annotations
 
@@ -36,21 +36,20 @@ _MAX_FIELD_ERROR = 0.05
 
 
 class SavePaird(Transform):
-    """Write a pair's images, transforms, landmarks, picture and report; the report comes last and says that all is
-    there.
+    """Save a pair's images, transforms, landmarks, picture and report.
 
-    What an earlier run left under the same names is replaced or, where this pair has no such output, removed.
+    The report is written last and marks the pair as complete. Outputs of an earlier run are replaced or removed.
 
     Args:
         output_dir: folder; a pair with a ``name`` gets a folder of that name in it.
         weights: file of the network's weights, for the report; None if there are none.
-        settings: what else the report is to say of how the pair was registered: text, numbers, lists and mappings.
-        field_spacing: mm between the voxels of the two written displacement fields, along an axis at least the fixed
-            image's own; they reach a voxel beyond the fixed image. The report has the largest difference from the
-            full fields, and a warning above 0.05 voxel. Default: the fixed image's grid.
+        settings: of the registration, for the report: strings, numbers, lists and mappings.
+        field_spacing: spacing in mm of the two saved displacement fields, at least the fixed image's own along each
+            axis. The fields extend a voxel beyond the fixed image. The report gives their largest difference from the
+            full fields, with a warning above 0.05 voxel. Default: the fixed image's grid.
 
     Raises:
-        NotADirectoryError: ``output_dir`` is a file.
+        NotADirectoryError: if ``output_dir`` is a file.
         ValueError: if ``field_spacing`` is not a positive number.
     """
 
@@ -67,14 +66,14 @@ class SavePaird(Transform):
         self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
 
     def folder(self, record: Mapping[str, Any]) -> Path:
-        """Folder of the results of a pair: ``output_dir``, or the folder of its ``name`` in there."""
+        """Output folder of a pair: ``output_dir``, or the folder of its ``name`` in it."""
         return self.output_dir / record["name"] if "name" in record else self.output_dir
 
     def keep_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse pairs of which one's input would be overwritten by its own or another one's output.
+        """Refuse pairs whose outputs would overwrite an input of any of them.
 
         Raises:
-            ValueError: if an input lies where an output would go.
+            ValueError: if an output has the path of an input.
         """
         inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
         for folder in map(self.folder, records):
@@ -82,18 +81,18 @@ class SavePaird(Transform):
                 keep_inputs(folder / name, [inputs.get((folder / name).resolve())])
 
     @cached_property
-    def purpose(self) -> str:
-        """Settings, weights and version as a sha256: pairs of one purpose are registered alike."""
+    def configuration_sha256(self) -> str:
+        """sha256 of the settings, weights and version."""
         made_with = [self.settings, self._weights_sha256, versions()["regplugins"]]
         return hashlib.sha256(json_text({"made_with": made_with}).encode()).hexdigest()
 
     def is_complete(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether all results of a pair are there, from the same inputs, weights, settings and version."""
+        """True if all results of a pair exist, from the same inputs, weights, settings and version."""
         folder = self.folder(record)
         try:
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
             inputs = {swapped_key(k) if report["swapped"] else k: entry for k, entry in report["inputs"].items()}
-            # The only input that no record names is a file for the initial transform.
+            # The file of an initial transform is the only input that is not in the record.
             paths = {**record, "init": inputs["init"]["path"]} if "init" in inputs else record
             if inputs.keys() != paths.keys() - {"name"} or report["settings"] != json.loads(json_text(self.settings)):
                 return False
@@ -103,7 +102,7 @@ class SavePaird(Transform):
             if any((folder / name).stat().st_size != size for name, size in report["outputs_bytes"].items()):
                 return False
             return all(sha256(paths[key]) == entry["sha256"] for key, entry in inputs.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a file is gone, or another's report
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a missing file, or a foreign report
             return False
 
     @cached_property
@@ -113,7 +112,7 @@ class SavePaird(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            ValueError: if an input lies where an output would go.
+            ValueError: if an output has the path of an input.
         """
         pair = dict(data)
         folder = self.folder(pair)
@@ -142,7 +141,7 @@ class SavePaird(Transform):
     def _write_files(self, pair: MutableMapping[str, Any], folder: Path) -> None:
         grid = Grid.from_image(pair["fixed"])
         fields = self._stored_fields(pair, grid)  # before the picture, which shows the warnings
-        # The picture is drawn by one thread, and compression leaves it time.
+        # Compress in another thread while the picture is drawn.
         with ThreadPoolExecutor(max_workers=1) as writer:
             volumes = writer.submit(self._write_volumes, pair, grid, fields, folder)
             pair_figure(folder / "report.png", pair)
@@ -155,7 +154,7 @@ class SavePaird(Transform):
             (folder / "warped_landmarks.csv").unlink(missing_ok=True)
 
     def _stored_fields(self, pair: MutableMapping[str, Any], grid: Grid) -> dict[str, DisplacementField]:
-        """The fields as they are written; of coarser ones the error is added to the pair, with a warning if large."""
+        """Displacement fields to save; adds the error of coarser ones to the pair and warns if it is large."""
         fields = {"forward": pair["displacement"], "inverse": pair["inverse"].sample(grid)}
         if self.field_spacing is None:
             return fields

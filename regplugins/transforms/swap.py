@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other direction of a registration whose network gives both."""
+"""Backward registration of a pair by a bidirectional network."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from regplugins.transforms.apply import ApplyTransformPaird
 
 
 class SwapPaird(Transform):
-    """Resample the fixed image to the moving image's grid by the network's field of that direction.
+    """Resample the fixed image to the moving image's grid by the network's backward field.
 
-    Reads ``pred`` ``(1, 2 n, *spatial)``, the DDFs of both directions in voxels of ``grid``, of which
-    ``ApplyDDFPaird`` takes the first, and ``initial``. Adds ``backward``, the pair with fixed and moving swapped, after
-    ``ApplyTransformPaird`` and the given transforms. Adds ``cycle_error``, mm: the distance of random points of
-    ``fixed_mask`` (or of ``grid``) from their image under both fields. A pair of a network of one direction stays
-    unchanged.
+    Reads ``initial`` and ``pred`` ``(1, 2 n, *spatial)``, the DDFs of both directions in voxels of ``grid``. Adds
+    ``backward``, the pair with fixed and moving swapped, after ``ApplyTransformPaird`` and the given transforms. Adds
+    ``cycle_error``, mm: the distance of random points of ``fixed_mask`` (or of ``grid``) from their image under both
+    fields. Without a backward field the pair stays unchanged.
 
     Args:
-        transforms: what happens to the swapped pair, one after the other; it is called as the pair and "/backward".
+        transforms: applied to the swapped pair, whose name ends in "/backward".
         interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for a linear one of each class.
-        fill: value of the image outside the fixed one.
+        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
+        fill: value outside the fixed image.
     """
 
     def __init__(
@@ -50,25 +49,27 @@ class SwapPaird(Transform):
         n = grid.ndim
         if data["pred"].shape[1] == n:
             return dict(data)
-        there, back = (DisplacementField.from_ddf(ddf.detach().float().cpu(), grid) for ddf in data["pred"][0].split(n))
-        home = initial.inverse()
-        carry = ApplyTransformPaird(back @ home, start=home, **self.options)
-        backward = self.transforms(carry(_swapped(data)))
+        forward_field, backward_field = (
+            DisplacementField.from_ddf(ddf.detach().float().cpu(), grid) for ddf in data["pred"][0].split(n)
+        )
+        start = initial.inverse()
+        apply = ApplyTransformPaird(backward_field @ start, start=start, **self.options)
+        backward = self.transforms(apply(_swapped(data)))
         points = sample_points(grid)
         if "fixed_mask" in data:
             points = sample_points(Grid.from_image(data["fixed"]), mask=data["fixed_mask"].as_tensor())
-        error = inverse_consistency_error(there, back, points, grid)
+        error = inverse_consistency_error(forward_field, backward_field, points, grid)
         return {**data, "backward": backward, "cycle_error": error}
 
 
 def _swapped(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, under a name of its own and without the time that loading took."""
+    """Swapped pair with a name of its own, without seconds and warnings."""
     name = f"{pair['name']}/backward" if "name" in pair else "backward"
     return swap_pair(pair) | {"name": name, "seconds": {}, "warnings": []}
 
 
 def swap_pair(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """What was loaded of a pair (``LoadPaird``), as if the fixed image were the moving one."""
+    """Swap fixed and moving in all keys that ``LoadPaird`` added."""
     images = {key for key in PATH_KEYS if swapped_key(key) != key}
     swapped = {swapped_key(key): pair[key] for key in images & pair.keys()}
     paths = {swapped_key(key): path for key, path in pair["paths"].items()}
@@ -77,7 +78,7 @@ def swap_pair(pair: Mapping[str, Any]) -> dict[str, Any]:
     if "truth" in pair:
         truth = pair["truth"].inverse()
         swapped["truth"] = truth
-        if "fixed_mask" in pair:  # the same part of the body is looked at, where it is in the other image
+        if "fixed_mask" in pair:  # evaluate the same part of the body, at its position in the other image
             source, target = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
             mask = resample_labels(pair["fixed_mask"].as_tensor(), source, target, truth)
             swapped["fixed_mask"] = MetaTensor(mask, affine=pair["moving"].affine)

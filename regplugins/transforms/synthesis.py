@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network makes of either image of a pair in the other's modality."""
+"""Synthesis of the images of a pair in each other's modality."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from regplugins.networks import Fire
 
 
 class SynthesizePaird(Transform):
-    """Add ``synthesized``: of the "moving" and the "fixed" image ``(1, *grid.shape)`` on the network's grid, each in
-    the modality of the other and in [0, 1].
+    """Add ``synthesized``: "moving" and "fixed", ``(1, *grid.shape)`` in [0, 1], in the modality of the other image.
 
     Args:
         network: with ``synthesize``.
-        enabled: False does nothing.
+        enabled: False: leave the pair unchanged.
 
     Raises:
-        TypeError: ``enabled`` is no boolean, or the network, one that was exported to ONNX, makes no images.
+        TypeError: if ``enabled`` is not a boolean, or the network, such as one from ONNX, has no ``synthesize``.
     """
 
     def __init__(self, network: Fire, enabled: bool = True) -> None:

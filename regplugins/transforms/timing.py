@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds that each stage of a pair's way took."""
+"""Wall-clock time of each stage of a registration."""
 
 from __future__ import annotations
 

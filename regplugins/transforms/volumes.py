@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dictionary transforms that bring single training volumes to one grid."""
+"""Dictionary transforms that resample training images to one grid and encode their labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from regplugins.checks import positive
+from regplugins.registration.levels import min_spacing
 from regplugins.registration.resampling import network_grid
 from regplugins.spatial import (
     Grid,
@@ -65,17 +65,14 @@ class ResampleToGridd(Transform):
 
 
 class AverageVolumed(Transform):
-    """Average the voxels of an ``image`` in blocks, as ``resample_to_grid`` does before it resamples to this spacing.
-
-    Done once, it saves time where an image is resampled to such grids many times.
+    """Average an ``image`` over blocks of voxels, as ``resample_to_grid`` does before resampling to this spacing.
 
     Args:
-        spacing: mm, one number or one an axis, the smallest of which counts.
+        spacing: mm, one number or one per axis, of which the smallest is used.
     """
 
     def __init__(self, spacing: Sequence[float] | float) -> None:
-        steps = spacing if isinstance(spacing, (list, tuple)) else [spacing]
-        self.spacing = min(positive("spacing", step) for step in steps)
+        self.spacing = min_spacing(spacing)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image = data["image"]
@@ -84,7 +81,7 @@ class AverageVolumed(Transform):
 
 
 class LabelChannelsd(Transform):
-    """One-hot encode ``label``: ``(1, *spatial)`` integers to ``(num_classes, *spatial)`` float32, background left out.
+    """One-hot encode ``label``: ``(1, *spatial)`` integers to ``(num_classes, *spatial)`` float32, without background.
 
     Args:
         num_classes: structures, labeled 1 to ``num_classes``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings about a pair: on the terminal, and kept for its report."""
+"""Warnings about a pair, for the terminal and its report."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from regplugins.report import json_text
 from regplugins.report.table import summarize
 from regplugins.spatial import DisplacementField, Grid, SpatialTransform, pad_to_multiple, resample_to_grid
 from regplugins.transforms import ApplyTransformPaird, EvaluatePaird, LoadPaird, Registerd
-from regplugins.transforms.resample import initial_of
+from regplugins.transforms.resample import pair_initial_transform
 from regplugins.transforms.swap import swap_pair
 from regplugins.transforms.timing import stage
 
@@ -117,7 +117,7 @@ def judged(
     """Register one pair and measure it as evaluate.json does."""
     pair = LoadPaird()(record)
     with stage(pair, "init"):
-        pair["initial"] = initial_of(pair, init)
+        pair["initial"] = pair_initial_transform(pair, init)
     there = method(pair, run)
     found = ApplyTransformPaird(there, start=pair["initial"])(pair)
     if bidirectional:

@@ -49,7 +49,7 @@ class TestTraining:
             "nonrigid": 5e-5,
             "synthesis": 1e-4,
         }
-        assert last["optimizer"]["turn"] == 1  # four steps of three groups
+        assert last["optimizer"]["next_group"] == 1  # four steps of three groups
         steps = {int(state["step"]) for state in last["optimizer"]["optimizer"]["state"].values()}
         assert steps == {1, 2}
 

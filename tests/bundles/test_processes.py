@@ -34,7 +34,7 @@ class TestTraining:
         command = torchrun_command(bundle, "train", "multi_gpu_train", **options)
         failed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
         assert failed.returncode != 0
-        assert "batch_size 3 cannot be shared by 2 processes" in failed.stderr
+        assert "batch_size must be a multiple of the number of processes, 2, got 3" in failed.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -87,7 +87,7 @@ def test_the_longest_name_counts():
     [
         ({"a": ["first"]}, {"a": 1.0}, "the parameter 'second.0.weight' is in no group"),
         ({"a": [""], "b": ["third"]}, {"a": 1.0, "b": 1.0}, "no parameter is in the group 'b'"),
-        ({"a": [""]}, {"b": 1.0}, r"groups \['a'\] and rates \['b'\] do not belong together"),
+        ({"a": [""]}, {"b": 1.0}, r"expected a rate for each of the groups \['a'\], got \['b'\]"),
     ],
 )
 def test_groups_that_do_not_fit(groups, rates, message):

@@ -95,7 +95,7 @@ def test_resume_needs_a_checkpoint_and_a_boolean(tmp_path):
 
 def test_a_schedule_that_ends_elsewhere_is_not_gone_on_with(tmp_path):
     training(tmp_path, [0.5], steps=10)[0].run([0], max_epochs=1)
-    with pytest.raises(ValueError, match=r"its lr_scheduler ends after 10 steps, this training's after 20"):
+    with pytest.raises(ValueError, match=r"its lr_scheduler has 10 steps, this training's 20"):
         training(tmp_path, [0.5, 0.6], resume=True, steps=20)[0].run([0], max_epochs=2)
     trainer, _ = training(tmp_path, [0.5, 0.6], resume=True, steps=10)
     trainer.run([0], max_epochs=2)

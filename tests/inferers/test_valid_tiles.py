@@ -151,7 +151,7 @@ def test_keeps_to_its_memory(channels, edges, memory, tile):
         ({"memory": 0}, "memory must be positive, got 0"),
         ({"memory": "lots"}, "memory must be a number, got 'lots'"),
         ({"zoom": "half"}, "zoom must be a number, got 'half'"),
-        ({"memory": 1e-6}, "memory of 1e-06 GiB is too little: the least tile"),
+        ({"memory": 1e-6}, "memory of 1e-06 GiB is too little: the smallest tile"),
         ({"tile": [28, 30]}, "tile must be 2 multiples of 4, got"),
         ({"tile": [28]}, "tile must be 2 multiples of 4, got"),
         ({"zoom": -1}, "zoom must be positive"),

@@ -83,7 +83,7 @@ def from_middle(shape: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"divisor": 0}, ValueError, "divisor must be at least 1, got 0"),
+        ({"divisor": 0}, ValueError, "divisor must be a whole number of at least 1, got 0"),
         ({"zoom": 0}, ValueError, "zoom must be positive, got 0"),
         ({"amp": "true"}, TypeError, "amp must be True or False, got 'true'"),
     ],

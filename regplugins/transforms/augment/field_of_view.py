@@ -14,17 +14,17 @@ from monai.transforms.utils import weighted_patch_samples
 
 
 class RandFieldOfViewd(Randomizable, Transform):
-    """Cut off random slices at each face of an image and go on, for some way beyond the face, with what was cut last or
-    with the image's least value: what a scanner saw, and what there is where it saw nothing, must not tell where a head
-    is.
+    """Crop random slices at each face of an image, and pad them with the border or with the image's minimum.
+
+    The field of view and the padding then do not reveal the position of a head.
 
     Args:
         keys: images ``(1, *spatial)`` with their affines.
-        cut: largest share of the slices to be cut at a face.
-        room: voxels to go on beyond the faces.
+        cut: largest fraction of the slices to crop at a face.
+        room: voxels to pad beyond the original faces.
 
     Raises:
-        ValueError: a share that leaves nothing, or negative numbers.
+        ValueError: if ``cut`` is not in [0, 0.5), or ``room`` is negative.
     """
 
     def __init__(self, keys: Sequence[str] = ("image",), cut: float = 0.1, room: int = 4) -> None:
@@ -35,36 +35,36 @@ class RandFieldOfViewd(Randomizable, Transform):
         self.room = room
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {**data, **{key: self._seen(data[key]) for key in self.keys}}
+        return {**data, **{key: self._crop_and_pad(data[key]) for key in self.keys}}
 
-    def _seen(self, image: MetaTensor) -> MetaTensor:
+    def _crop_and_pad(self, image: MetaTensor) -> MetaTensor:
         values, affine = image.as_tensor(), image.affine.clone()
-        least = values.min()
+        minimum = values.min()
         for axis, size in enumerate(image.shape[1:], start=1):
             first, last = (int(self.R.uniform(0, self.cut) * size) for _ in range(2))
             last = size - 1 - last
-            wanted = torch.arange(-self.room, size + self.room)
-            values = values.index_select(axis, wanted.clamp(first, last))
-            for beyond in (wanted < first, wanted > last):
+            index = torch.arange(-self.room, size + self.room)
+            values = values.index_select(axis, index.clamp(first, last))
+            for outside in (index < first, index > last):
                 if self.R.uniform() < 0.5:
-                    values = values.index_fill(axis, beyond.nonzero().flatten(), float(least))
+                    values = values.index_fill(axis, outside.nonzero().flatten(), float(minimum))
         affine[:-1, -1] -= affine[:-1, :-1].sum(dim=1) * self.room
         return MetaTensor(values, affine=affine)
 
 
 class RandPatchPaird(Randomizable, Transform):
-    """Cut all images of a pair to a patch at one random place, rather where the fixed image is not background.
+    """Crop all images of a pair to a patch at one random position, preferably in the fixed image's foreground.
 
-    The network sees ``margin`` voxels about the part for which it gives a field: that part lies within the images, and
-    where the margin does not their border continues.
+    The network's output is smaller than its input by ``margin`` voxels on each side. The output lies within the images;
+    the border is replicated into the margin.
 
     Args:
-        shape: of the patch, margin included.
+        shape: of the patch, with its margins.
         margin: of the network, voxels.
-        background: weight of a place whose middle is background (0 of the normalized image), that of another being one.
+        background: relative probability of a patch whose center is background (0 in the normalized image).
 
     Raises:
-        ValueError: the patch is all margin, or ``background`` is not between 0 and 1.
+        ValueError: if the patch is not larger than its margins, or ``background`` is not between 0 and 1.
     """
 
     def __init__(self, shape: Sequence[int], margin: int = 0, background: float = 0.05) -> None:
@@ -80,7 +80,7 @@ class RandPatchPaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``fixed`` and what else there is, ``(C, *spatial)`` on one grid.
+            data: ``fixed`` and other images, ``(C, *spatial)`` on one grid.
 
         Returns:
             The same keys, ``(C, *shape)``.
@@ -88,10 +88,10 @@ class RandPatchPaird(Randomizable, Transform):
         sizes = data["fixed"].shape[1:]
         padding: list[int] = []
         for size, patch in zip(reversed(sizes), reversed(self.shape), strict=True):
-            lacking = max(0, patch - size - 2 * self.margin)  # a patch larger than the image has it in the middle
-            padding += [self.margin + lacking // 2, self.margin + lacking - lacking // 2]
+            missing = max(0, patch - size - 2 * self.margin)  # a small image is centered in the patch
+            padding += [self.margin + missing // 2, self.margin + missing - missing // 2]
         weight = F.pad((data["fixed"] > 0).float().clamp(min=self.background), padding)[0]
-        # MONAI never draws the last place along an axis: here that is one past the last.
+        # MONAI never draws the last position along an axis, so append one.
         weight = F.pad(weight, [0, 1] * weight.ndim)
         (center,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
         cut = SpatialCrop(roi_center=center, roi_size=self.shape)
@@ -99,15 +99,15 @@ class RandPatchPaird(Randomizable, Transform):
 
 
 class RandSlicePaird(Randomizable, Transform):
-    """Take one slice of all images of a pair, for methods in 2-D.
+    """Select one random slice of all images of a pair, for 2-D methods.
 
     Args:
-        axis: across the slices.
+        axis: normal to the slices.
         min_foreground: smallest number of foreground voxels (above 0 in the normalized fixed image) of a slice, as a
-            fraction of that of the fullest slice.
+            fraction of the largest number of any slice.
 
     Raises:
-        ValueError: ``min_foreground`` is not between 0 and 1.
+        ValueError: if ``min_foreground`` is not between 0 and 1.
     """
 
     def __init__(self, axis: int = 2, min_foreground: float = 0.3) -> None:
@@ -119,13 +119,13 @@ class RandSlicePaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``fixed`` and what else there is, ``(C, *spatial)`` on one 3-D grid.
+            data: ``fixed`` and other images, ``(C, *spatial)`` on one 3-D grid.
 
         Returns:
-            The same keys, ``(C, *spatial)`` of two axes.
+            The same keys, 2-D ``(C, *spatial)``.
         """
         others = tuple(axis for axis in range(4) if axis != self.axis + 1)
-        filled = (data["fixed"] > 0).sum(dim=others)
-        slices = (filled >= self.min_foreground * filled.max()).nonzero().flatten()
+        foreground = (data["fixed"] > 0).sum(dim=others)
+        slices = (foreground >= self.min_foreground * foreground.max()).nonzero().flatten()
         number = int(slices[self.R.randint(len(slices))])
         return {key: image.select(self.axis + 1, number) for key, image in data.items()}

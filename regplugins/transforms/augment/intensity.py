@@ -15,16 +15,15 @@ from regplugins.registration.resampling import scale_percentiles
 
 
 class RandTissuesd(Randomizable, Transform):
-    """Show a head in another sequence, or another window: a random curve of its intensities that leaves what is dark
-    dark. In an MR tissues change places, and of air and bone alone it is known that they are dark; in a CT the order of
-    tissues is fixed: the curve never falls.
+    """Map the intensities of a head by a random piecewise linear curve that keeps the darkest values dark.
 
-    Chance in place of scans that are not at hand, as in Billot et al., SynthSeg, Medical Image Analysis 86 (2023).
+    Simulates other MR sequences and CT windows, as in Billot et al., SynthSeg, Medical Image Analysis 86 (2023). The
+    curve of a CT is monotonic, since the order of its tissues is fixed.
 
     Args:
-        prob: how often an image changes.
-        knots: of the curve, evenly over the intensities; between them it is linear.
-        black: at most so many of them are black.
+        prob: probability of a change.
+        knots: number of knots of the curve, at equal distances.
+        black: largest number of knots that are mapped to zero.
         key: of the modality.
     """
 
@@ -50,19 +49,20 @@ class RandTissuesd(Randomizable, Transform):
 
 
 class RandIntensitiesd(Randomizable, Transform):
-    """Show an image in a random window: cut at random percentiles, bent by a random power, turned dark for bright, with
-    noise. Nothing of a CT's scale is left.
+    """Clip an image at random percentiles, apply a random gamma, invert it at random, and add noise.
+
+    Removes the absolute scale of a CT.
 
     Args:
         keys: images ``(1, *spatial)``.
-        cut: largest share of voxels that become the least or the largest value, at either end.
-        gamma: least and largest power.
-        inversion: how often dark and bright change places.
-        noise: largest standard deviation, of the image's range.
+        cut: largest fraction of voxels to clip at either end.
+        gamma: smallest and largest exponent.
+        inversion: probability of inverting the image.
+        noise: largest standard deviation, relative to the image's range.
 
     Raises:
-        ValueError: a share that is not between 0 and one half, powers that do not grow or are not positive, or negative
-            noise.
+        ValueError: if ``cut`` is not in [0, 0.5), ``gamma`` is not two positive numbers in ascending order,
+            ``inversion`` is not between 0 and 1, or ``noise`` is negative.
     """
 
     def __init__(
@@ -74,7 +74,10 @@ class RandIntensitiesd(Randomizable, Transform):
         noise: float = 0.05,
     ) -> None:
         if not 0 <= cut < 0.5 or not 0 < gamma[0] <= gamma[1] or not 0 <= inversion <= 1 or noise < 0:
-            raise ValueError(f"no such cut, gamma, inversion or noise: {cut}, {gamma}, {inversion}, {noise}")
+            raise ValueError(
+                "cut must be in [0, 0.5), gamma two ascending positive numbers, inversion between 0 and 1 and noise at "
+                f"least 0, got {cut}, {gamma}, {inversion} and {noise}"
+            )
         self.keys = tuple(keys)
         self.cut = cut
         self.gamma = (float(gamma[0]), float(gamma[1]))
@@ -82,9 +85,9 @@ class RandIntensitiesd(Randomizable, Transform):
         self.noise = noise
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {**data, **{key: self._changed(data[key]) for key in self.keys}}
+        return {**data, **{key: self._augment(data[key]) for key in self.keys}}
 
-    def _changed(self, image: Tensor) -> Tensor:
+    def _augment(self, image: Tensor) -> Tensor:
         low, high = self.R.uniform(0, self.cut), 1 - self.R.uniform(0, self.cut)
         image = scale_percentiles(image, 100 * low, 100 * high)
         image = image ** float(np.exp(self.R.uniform(*np.log(self.gamma))))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Randomizable, Transform
+from monai.utils import ensure_tuple_rep
 
 from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
@@ -23,13 +24,14 @@ from regplugins.spatial import (
 
 
 class RandWarpPaird(Randomizable, Transform):
-    """Warp both images of a pair by one random map and the fixed one by another besides: two images that were aligned
-    then differ by the second map. What is aligned with an image (``PairDataset``'s paired ones) goes along.
+    """Warp both images of an aligned pair by a common random warp, and the fixed one by a second.
+
+    The second warp is the true transform of the pair. Paired images of ``PairDataset`` are warped with their image.
 
     Args:
         spacing: of the grid, mm.
-        common: of both images, for variety.
-        between: from the fixed image to the moving one.
+        common: warp of both images, for variety.
+        between: warp from the fixed to the moving image.
     """
 
     def __init__(self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp) -> None:
@@ -46,7 +48,7 @@ class RandWarpPaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid, and perhaps the paired ones.
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid, and optionally the paired images.
 
         Returns:
             The same keys.
@@ -59,14 +61,15 @@ class RandWarpPaird(Randomizable, Transform):
 
 
 class RandMotionPaird(Randomizable, Transform):
-    """Bring both images of an aligned pair onto the network's grid, warped by one random map, and the moving one turned
-    and shifted besides, with one interpolation. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the
-    center of the grid, what ``regplugins.spatial.rigid_transform`` takes.
+    """Resample an aligned pair to the network grid, by a common random warp, with a random rigid motion of the moving.
+
+    Each image is interpolated once. Adds ``motion`` ``(6,)``, from the fixed to the moving image about the center of
+    the grid, as ``regplugins.spatial.rigid_transform`` takes it.
 
     Args:
         spacing: of the grid, mm.
         shape: of the grid, voxels, about the center of the fixed image's field of view.
-        common: of both images, for variety.
+        common: warp of both images, for variety.
         rotation: largest angle about a random axis, degrees.
         translation: largest shift along each axis, mm.
     """
@@ -97,13 +100,13 @@ class RandMotionPaird(Randomizable, Transform):
         """
         grid = network_grid(Grid.from_image(data["fixed"]), self.spacing, self.shape)
         common, motion = self.common(grid), self.motion.affine(grid)
-        ways = {"fixed": common, "moving": common @ motion.inverse()}
-        moved = {key: resample_to_grid(data[key], grid, way) for key, way in ways.items()}
-        return {**data, **moved, "motion": rigid_parameters(motion, grid.center).float()}
+        transforms = {"fixed": common, "moving": common @ motion.inverse()}
+        resampled = {key: resample_to_grid(data[key], grid, transform) for key, transform in transforms.items()}
+        return {**data, **resampled, "motion": rigid_parameters(motion, grid.center).float()}
 
 
 def _grid_of(image: torch.Tensor, spacing: Sequence[float] | float) -> Grid:
-    """Where the voxels of an image ``(1, *spatial)`` lie, in a world of its own."""
+    """Grid of an image ``(1, *spatial)`` without an affine."""
     shape = tuple(image.shape[1:])
-    steps = spacing if isinstance(spacing, (list, tuple)) else [spacing] * len(shape)
-    return Grid(shape, torch.diag(torch.tensor([*steps, 1.0], dtype=torch.float64)))
+    spacings = ensure_tuple_rep(spacing, len(shape))
+    return Grid(shape, torch.diag(torch.tensor([*spacings, 1.0], dtype=torch.float64)))
