@@ -172,7 +172,7 @@ def _transform(pair: Mapping[str, Any], folding: float, volume_ratio: float) -> 
     if not 1 / _MAX_VOLUME_RATIO < volume_ratio < _MAX_VOLUME_RATIO:
         mirrored = ", so it mirrors the image" if volume_ratio < 0 else ""
         yield (
-            f"{path}: the transform changes volumes by a factor of {volume_ratio:.3g}{mirrored}; "
+            f"{path}: the transform changes volumes by a factor of {volume_ratio:.3g} on average{mirrored}; "
             "check the initial transform"
         )
     if folding > _MAX_FOLDING_PERCENT:
