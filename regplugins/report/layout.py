@@ -1,126 +1,135 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things stand in the quality-control picture, in inches: a row a plane, one scale of millimeters."""
+"""Layout of the quality-control picture: a row of panels per plane, all at one scale, with captions."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.patches import Rectangle
 
 from regplugins.report.planes import Plane
 
-_PANEL, _MAX_HEIGHT, _MIN_WIDTH, _MIN_HEIGHT = 1.9, 2.6, 1.6, 0.6
-_LEFT, _MARGIN, _GAP, _ROW_GAP = 0.32, 0.1, 0.1, 0.1
-_TITLE_LINE, _SUBTITLE_LINE, _HEADINGS, _FOOTER, _BAR = 0.27, 0.23, 0.46, 0.66, 0.1
-# Of the bold 14 point title and the 11 point subtitle, on the safe side.
-_TITLE_CHARACTERS, _SUBTITLE_CHARACTERS = 7.0, 11.0
+COLUMNS = 7
+_DPI = 150
+# Inches: largest panel, smallest column and row, margins and gaps, color bar.
+_PANEL_WIDTH, _PANEL_HEIGHT, _MIN_WIDTH, _MIN_HEIGHT = 1.9, 2.6, 1.6, 0.6
+_LEFT, _MARGIN, _GAP, _HEADINGS, _FOOTER, _KEY_GAP, _BAR = 0.32, 0.1, 0.1, 0.46, 0.66, 0.1, 0.1
 
-Rectangle = tuple[float, float, float, float]
+
+class _Style(NamedTuple):
+    """Line height in inches, safe number of characters per inch, and text options."""
+
+    height: float
+    characters: float
+    options: dict[str, Any]
+
+
+_TITLE = _Style(0.27, 7.0, {"fontsize": 14, "fontweight": "bold"})
+_TEXT = _Style(0.23, 11.0, {"fontsize": 11})
+_WARNING = _Style(0.23, 11.0, {"fontsize": 11, "color": "#b00020"})
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Axes in mm, across and down, that show a plane within a frame."""
+
+    axes: Axes
+    plane: Plane
+    frame: Rectangle
+
+    def image(self, values: np.ndarray, **options: Any) -> None:
+        """Draw values ``(rows, columns)`` or ``(rows, columns, RGB)``, voxel by voxel."""
+        self.axes.imshow(values, extent=self.plane.extent, aspect="auto", interpolation="nearest", **options)
+
+    def lines(self, segments: np.ndarray, **options: Any) -> None:
+        """Draw line segments ``(m, 2, 2)``, both ends as across, down in mm."""
+        self.axes.add_collection(LineCollection(segments, **options), autolim=False).set_clip_path(self.frame)
+
+    def dots(self, points: np.ndarray, color: str) -> None:
+        """Draw points ``(m, 2)``, across and down in mm, as discs with a dark rim."""
+        options = {"markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.6}
+        (dots,) = self.axes.plot(*points.T, "o", color=color, **options)
+        dots.set_clip_path(self.frame)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of a picture's panels and of the text around them.
+    """Figure with its panels, a list per plane, and their common scale in inches per mm."""
+
+    figure: Figure
+    panels: list[list[Panel]]
+    scale: float
+
+    @property
+    def planes(self) -> list[Plane]:
+        """The plane of each row."""
+        return [row[0].plane for row in self.panels]
+
+    def below(self, column: int) -> tuple[float, float]:
+        """Top left corner of the space below a column, as fractions of the figure."""
+        corner = self.panels[-1][column].axes.get_position()
+        return corner.x0, corner.y0 - _KEY_GAP / self.figure.get_figheight()
+
+    def color_bar(self, column: int) -> Axes:
+        """Axes of a horizontal color bar below a column."""
+        (x, y), width = self.below(column), self.panels[-1][column].axes.get_position().width
+        height = _BAR / self.figure.get_figheight()
+        axes = self.figure.add_axes((x + 0.1 * width, y - height, 0.8 * width, height))
+        axes.set_axis_off()
+        return axes
+
+
+def create_layout(planes: Sequence[Plane], title: str, subtitle: str, warnings: Sequence[str] = ()) -> Layout:
+    """Create a figure with empty panels in true proportions, below its title, subtitle and warnings.
 
     Args:
-        planes: one a row.
-        columns: number of panels in a row.
-        title: broken into lines that fit the width; may be empty.
-        subtitle: the same.
-        warnings: the same, each beginning a line.
+        planes: one per row.
+        title: name of the pair.
+        subtitle: key figures.
+        warnings: each starts a line.
     """
+    widest, highest = max(plane.width for plane in planes), max(plane.height for plane in planes)
+    scale = min(_PANEL_WIDTH / widest, _PANEL_HEIGHT / highest)
+    column, rows = max(_MIN_WIDTH, widest * scale), [max(_MIN_HEIGHT, plane.height * scale) for plane in planes]
+    width = _LEFT + COLUMNS * column + (COLUMNS - 1) * _GAP + _MARGIN
+    lines = [(line, _TITLE) for line in textwrap.wrap(title, int((width - _LEFT) * _TITLE.characters))]
+    for message, style in ((subtitle, _TEXT), *((f"Warning: {warning}", _WARNING) for warning in warnings)):
+        lines += [(line, style) for line in textwrap.wrap(message, int((width - _LEFT) * style.characters))]
+    top = _MARGIN + sum(style.height for _, style in lines) + _HEADINGS
+    height = top + sum(rows) + (len(planes) - 1) * _GAP + _FOOTER
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    y = height - _MARGIN
+    for line, style in lines:
+        # File names may hold a dollar sign, matplotlib's sign for formulas.
+        figure.text(_LEFT / width, y / height, line, va="top", parse_math=False, **style.options)
+        y -= style.height
+    grid = GridSpec(len(planes), COLUMNS, figure, height_ratios=rows)
+    grid.update(left=_LEFT / width, right=1 - _MARGIN / width, top=1 - top / height, bottom=_FOOTER / height)
+    grid.update(wspace=_GAP / column, hspace=_GAP / mean(rows))
+    panels = [
+        [
+            _panel(figure.add_subplot(grid[row, k], xticks=[], yticks=[], frame_on=False), plane, column / scale, size)
+            for k in range(COLUMNS)
+        ]
+        for row, (plane, size) in enumerate(zip(planes, (row / scale for row in rows), strict=True))
+    ]
+    return Layout(figure, panels, scale)
 
-    planes: Sequence[Plane]
-    columns: int
-    title: str
-    subtitle: str
-    warnings: Sequence[str] = ()
 
-    @property
-    def scale(self) -> float:
-        """Inches a millimeter, the same for all panels."""
-        return min(_PANEL / max(p.width for p in self.planes), _MAX_HEIGHT / max(p.height for p in self.planes))
-
-    @property
-    def width(self) -> float:
-        """Of the picture."""
-        return _LEFT + self.columns * self._column + (self.columns - 1) * _GAP + _MARGIN
-
-    @property
-    def height(self) -> float:
-        """Of the picture."""
-        return self._top + sum(self._rows) + (len(self.planes) - 1) * _ROW_GAP + _FOOTER
-
-    @property
-    def title_lines(self) -> list[str]:
-        """The title, line by line."""
-        return textwrap.wrap(self.title, int((self.width - _LEFT) * _TITLE_CHARACTERS))
-
-    @property
-    def subtitle_lines(self) -> list[str]:
-        """The subtitle, line by line."""
-        return self._wrapped(self.subtitle)
-
-    @property
-    def warning_lines(self) -> list[str]:
-        """The warnings, line by line."""
-        return [line for message in self.warnings for line in self._wrapped(f"Warning: {message}")]
-
-    def _wrapped(self, text: str) -> list[str]:
-        return textwrap.wrap(text, int((self.width - _LEFT) * _SUBTITLE_CHARACTERS))
-
-    @property
-    def _column(self) -> float:
-        return max(_MIN_WIDTH, max(plane.width for plane in self.planes) * self.scale)
-
-    @property
-    def _rows(self) -> list[float]:
-        return [max(_MIN_HEIGHT, plane.height * self.scale) for plane in self.planes]
-
-    @property
-    def _top(self) -> float:
-        titles = _TITLE_LINE * len(self.title_lines) + _SUBTITLE_LINE * len(self.subtitle_lines + self.warning_lines)
-        return _MARGIN + titles + _HEADINGS
-
-    @property
-    def _foot(self) -> float:
-        return self.height - _FOOTER + 0.1
-
-    def place(self, x: float, y: float, width: float = 0.0, height: float = 0.0) -> Rectangle:
-        """Inches from the top left corner, downwards, to matplotlib's fractions from the bottom left one."""
-        return x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height
-
-    def title_line(self, number: int) -> tuple[float, float]:
-        """Top left corner of a line of the title."""
-        return self.place(_LEFT, _MARGIN + number * _TITLE_LINE)[:2]
-
-    def subtitle_line(self, number: int) -> tuple[float, float]:
-        """Top left corner of a line of the subtitle, and after these of the warnings."""
-        return self.place(_LEFT, _MARGIN + len(self.title_lines) * _TITLE_LINE + number * _SUBTITLE_LINE)[:2]
-
-    def heading(self, column: int, line: int) -> tuple[float, float]:
-        """Middle of the base line of the first or the second line above a column."""
-        return self.place(_LEFT + column * (self._column + _GAP) + self._column / 2, self._top - 0.24 + 0.17 * line)[:2]
-
-    def row_name(self, row: int) -> tuple[float, float]:
-        """Middle of the name left of a row."""
-        return self.place(_LEFT / 2, self._row_start(row) + self._rows[row] / 2)[:2]
-
-    def panel(self, row: int, column: int) -> Rectangle:
-        """A panel, in true proportions, in the middle of its cell."""
-        plane = self.planes[row]
-        width, height = plane.width * self.scale, plane.height * self.scale
-        x = _LEFT + column * (self._column + _GAP) + (self._column - width) / 2
-        return self.place(x, self._row_start(row) + (self._rows[row] - height) / 2, width, height)
-
-    def color_bar(self, column: int) -> Rectangle:
-        """A horizontal bar below a column."""
-        x = _LEFT + column * (self._column + _GAP) + 0.1 * self._column
-        return self.place(x, self._foot, 0.8 * self._column, _BAR)
-
-    def legend(self, column: int) -> tuple[float, float]:
-        """Top left corner of the text below a column."""
-        return self.place(_LEFT + column * (self._column + _GAP), self._foot)[:2]
-
-    def _row_start(self, row: int) -> float:
-        return self._top + sum(self._rows[:row]) + row * _ROW_GAP
+def _panel(axes: Axes, plane: Plane, width: float, height: float) -> Panel:
+    """Panel with its plane in the middle of axes of ``width`` and ``height`` mm."""
+    left, right, bottom, top = plane.extent
+    x, y = (left + right - width) / 2, (top + bottom - height) / 2
+    axes.set(xlim=(x, x + width), ylim=(y + height, y))
+    frame = Rectangle((left, top), plane.width, plane.height, fill=False, linewidth=0.5, edgecolor="0.6", zorder=3)
+    axes.add_patch(frame).set_clip_on(False)
+    return Panel(axes, plane, frame)

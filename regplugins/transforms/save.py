@@ -25,7 +25,7 @@ from regplugins.io import (
     write_landmarks,
     write_transform,
 )
-from regplugins.report.pair_figure import pair_figure
+from regplugins.report.figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import DisplacementField, Grid, coarsened, coarsening_error
 from regplugins.transforms.timing import stage

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
-from regplugins.report import registration_figure
-from regplugins.report.canvas import Canvas
+from regplugins.report import pair_figure
 from regplugins.report.fields import draw_grids
-from regplugins.report.layout import Layout
+from regplugins.report.layout import Layout, create_layout
 from regplugins.report.panels import deformation
 from regplugins.report.planes import display_planes
-from regplugins.spatial import Grid
+from regplugins.spatial import AffineTransform, DisplacementField, Grid
 
 SHAPE = (16, 20, 12)
 GRID = Grid(SHAPE, torch.diag(torch.tensor([1.0, 1.5, 3.0, 1.0])))
@@ -31,10 +31,22 @@ def image_pair(shape: tuple[int, ...] = SHAPE) -> dict[str, Tensor]:
     return {"fixed": fixed, "before": before, "warped": warped, "displacement": 0.3 * torch.randn(len(shape), *shape)}
 
 
+def as_pair(grid: Grid, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A registered pair of the given images on a grid, in one world."""
+    n, everywhere = grid.ndim, torch.ones(1, *grid.shape, dtype=torch.bool)
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:n, :n], affine[:n, 3] = grid.affine[:n, :n], grid.affine[:n, n]
+    identity = AffineTransform.identity(n)
+    pair = {"before_covered": everywhere, "warped_covered": everywhere, "measures": {"folding_percent": None}}
+    pair |= {"paths": {"fixed": "fixed.nii.gz"}, "start": identity, "initial": identity, "inverse": identity}
+    displacement = DisplacementField(arguments["displacement"], grid)
+    return pair | arguments | {"fixed": MetaTensor(arguments["fixed"], affine=affine), "displacement": displacement}
+
+
 def drawn(folder: Path, grid: Grid = GRID, **arguments: Any) -> np.ndarray:
     """Pixels (rows, columns, 3) of the picture."""
     path = folder / "report.png"
-    registration_figure(path, grid=grid, **arguments)
+    pair_figure(path, as_pair(grid, arguments))
     assert [file.name for file in folder.iterdir()] == ["report.png"]
     with Image.open(path) as image:
         image.load()
@@ -44,58 +56,65 @@ def drawn(folder: Path, grid: Grid = GRID, **arguments: Any) -> np.ndarray:
     return pixels[..., :3]
 
 
+def place(layout: Layout, row: int, column: int) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a panel's frame, as fractions of the figure."""
+    box = layout.panels[row][column].frame.get_window_extent().transformed(layout.figure.transFigure.inverted())
+    return box.x0, box.x1, box.y0, box.y1
+
+
 def panel(pixels: np.ndarray, layout: Layout, row: int, column: int) -> np.ndarray:
     """Pixels of a panel within its frame."""
-    left, bottom, width, height = layout.panel(row, column)
+    left, right, bottom, top = place(layout, row, column)
     rows, columns = pixels.shape[:2]
-    top = (1 - bottom - height) * rows
-    inner = pixels[round(top) + 2 : round(top + height * rows) - 2]
-    return inner[:, round(left * columns) + 2 : round((left + width) * columns) - 2]
+    inner = pixels[round((1 - top) * rows) + 2 : round((1 - bottom) * rows) - 2]
+    return inner[:, round(left * columns) + 2 : round(right * columns) - 2]
 
 
-def layout_of(grid: Grid, columns: int = 7, title: str = "", subtitle: str = "") -> Layout:
-    return Layout(display_planes(grid, tuple(size // 2 for size in grid.shape)), columns, title, subtitle)
+def layout_of(grid: Grid, title: str = "") -> Layout:
+    return create_layout(display_planes(grid, tuple(size // 2 for size in grid.shape)), title, "")
 
 
-@pytest.mark.parametrize("columns", [5, 7])
-def test_a_row_a_plane_and_a_panel_a_column(tmp_path: Path, columns: int) -> None:
-    arguments = image_pair()
-    if columns == 5:
-        del arguments["displacement"]
-    pixels = drawn(tmp_path, **arguments)
-    layout = layout_of(GRID, columns)
-    assert pixels.shape[:2] == pytest.approx((150 * layout.height, 150 * layout.width), abs=1)
+def test_a_row_a_plane_and_a_panel_a_column(tmp_path: Path) -> None:
+    pixels = drawn(tmp_path, **image_pair())
+    layout = layout_of(GRID)
+    assert pixels.shape[1::-1] == pytest.approx(150 * layout.figure.get_size_inches(), abs=1)
     for row in range(3):
-        for column in range(columns):
+        for column in range(7):
             assert panel(pixels, layout, row, column).std() > 10
 
 
-def test_panels_have_the_images_proportions_and_one_scale() -> None:
-    layout = layout_of(GRID)
-    scales = []
-    for row, (width, height) in enumerate([(16, 30), (16, 36), (30, 36)]):  # mm across and down
+@pytest.mark.parametrize("shape", [SHAPE, (200, 200, 5), (4, 100, 100), (3, 90, 6)])
+def test_panels_have_the_images_proportions_and_one_scale(shape: tuple[int, ...]) -> None:
+    grid = Grid(shape, GRID.affine)
+    x, y, z = (size * step for size, step in zip(shape, (1.0, 1.5, 3.0), strict=True))
+    layout = layout_of(grid)
+    width, height = layout.figure.get_size_inches()
+    for row, (across, down) in enumerate([(x, y), (x, z), (y, z)]):
         for column in range(7):
-            _, _, across, down = layout.panel(row, column)
-            scales += [across * layout.width / width, down * layout.height / height]
-    assert scales == pytest.approx([scales[0]] * len(scales))
+            left, right, bottom, top = place(layout, row, column)
+            assert (right - left) * width / across == pytest.approx(layout.scale)
+            assert (top - bottom) * height / down == pytest.approx(layout.scale)
 
 
 @pytest.mark.parametrize("shape", [(30, 20, 12), (200, 200, 5), (4, 100, 100), (3, 90, 6)])
 def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
     planes = display_planes(Grid(shape, torch.eye(4)), tuple(size // 2 for size in shape))
-    layout = Layout(planes, 7, "long " * 60, "figures " * 60, ["something is wrong " * 20, "so is this"])
-    places = [layout.panel(row, column) for row in range(len(layout.planes)) for column in range(7)]
-    places += [layout.color_bar(5), layout.color_bar(6)]
-    for k, (x, y, width, height) in enumerate(places):
-        assert min(x, y) >= 0 and max(x + width, y + height) <= 1
-        for other_x, other_y, other_width, other_height in places[:k]:
-            apart = (x - other_x - other_width, other_x - x - width, y - other_y - other_height, other_y - y - height)
-            assert max(apart) > 0
-    assert len(layout.title_lines) > 1 and len(layout.subtitle_lines) > 1
-    assert [line.startswith("Warning: ") for line in layout.warning_lines].count(True) == 2
-    assert len(layout.warning_lines) > 2
-    last = layout.subtitle_line(len(layout.subtitle_lines + layout.warning_lines))[1]
-    assert last > layout.heading(0, 0)[1] > layout.heading(0, 1)[1] > places[0][1] + places[0][3]
+    layout = create_layout(planes, "long " * 60, "figures " * 60, ["something is wrong " * 20, "so is this"])
+    places = [place(layout, row, column) for row in range(len(planes)) for column in range(7)]
+    for column in (5, 6):
+        box = layout.color_bar(column).get_position()
+        places.append((box.x0, box.x1, box.y0, box.y1))
+    to_figure = layout.figure.transFigure.inverted()
+    for text in layout.figure.texts:
+        box = text.get_window_extent().transformed(to_figure)
+        places.append((box.x0, box.x1, box.y0, box.y1))
+    for k, (left, right, bottom, top) in enumerate(places):
+        assert min(left, bottom) >= 0 and max(right, top) <= 1
+        for other_left, other_right, other_bottom, other_top in places[:k]:
+            assert max(left - other_right, other_left - right, bottom - other_top, other_bottom - top) > -1e-9
+    lines = [text.get_text() for text in layout.figure.texts]
+    assert [line.startswith("Warning: ") for line in lines].count(True) == 2
+    assert len(lines) > 2 + 2 + 3  # all of them are wrapped
 
 
 def test_the_patients_right_front_is_top_left(tmp_path: Path) -> None:
@@ -219,8 +238,10 @@ def test_landmarks_near_the_plane_are_shown_and_their_errors(tmp_path: Path) -> 
     index = torch.tensor([[12.0, 15, 6], [4, 4, 11]])  # the second is 15 mm from the plane
     fixed = GRID.index_to_world(index)
     away = fixed + torch.tensor([-6.0, 0, 0])
-    points = {"fixed": fixed, "before": away, "warped": fixed}
-    pixels = drawn(tmp_path, **arguments, warped_label=label, landmarks=points)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = fixed[0] - away[0]
+    points = {"fixed_landmarks": fixed, "moving_landmarks": fixed, "start": AffineTransform(matrix)}
+    pixels = drawn(tmp_path, **arguments, warped_label=label, **points)
     layout = layout_of(GRID)
     centers = []
     for column, color in ((0, FIXED), (1, FIXED), (1, MOVING), (2, FIXED)):
@@ -238,7 +259,8 @@ def test_a_picture_that_is_no_body_has_no_letters(tmp_path: Path) -> None:
     grid = Grid((40, 30), torch.eye(3))
     arguments = image_pair((40, 30)) | {"fixed": torch.zeros(1, 40, 30)}
     named, bare = (
-        panel(drawn(tmp_path, grid, **arguments, anatomical=a), layout_of(grid), 0, 0) for a in (True, False)
+        panel(drawn(tmp_path, grid, **arguments, paths={"fixed": name}), layout_of(grid), 0, 0)
+        for name in ("a.nii", "a.png")
     )
     assert named.std() > 5
     assert bare.std() == 0
@@ -275,10 +297,10 @@ def test_moving_outlines_are_left_out_in_a_crowd(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(24, 15), (1, 1), (9, 8, 1), (1, 7, 9), (2, 2, 2), (1, 1, 5)])
 def test_small_and_flat_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
     grid = Grid(shape, torch.eye(len(shape) + 1))
-    pixels = drawn(tmp_path, grid, **image_pair(shape), title="flat")
-    layout = layout_of(grid, title="flat")
+    pixels = drawn(tmp_path, grid, **image_pair(shape), name="flat")
+    layout = layout_of(grid, "flat")
     assert len(layout.planes) == (3 if min(shape) > 1 and len(shape) == 3 else 1)
-    assert pixels.shape[:2] == pytest.approx((150 * layout.height, 150 * layout.width), abs=1)
+    assert pixels.shape[1::-1] == pytest.approx(150 * layout.figure.get_size_inches(), abs=1)
 
 
 @pytest.mark.parametrize("value", [0.0, -1024.0, float("nan")])
@@ -289,25 +311,17 @@ def test_constant_images(tmp_path: Path, value: float) -> None:
 
 
 def test_a_title_is_text_whatever_it_holds(tmp_path: Path) -> None:
-    drawn(tmp_path, **image_pair(), title=r"a$\x$_b^{", subtitle="$ 3 → 4 % · <&>", folding_percent=1e-7)
-
-
-def test_a_tensor_off_the_grid_leaves_no_file(tmp_path: Path) -> None:
-    arguments = image_pair()
-    arguments["warped"] = arguments["warped"][:, :-1]
-    with pytest.raises(ValueError, match=r"warped must be of the shape \(1, 16, 20, 12\).*got \(1, 15, 20, 12\)"):
-        registration_figure(tmp_path / "report.png", grid=GRID, **arguments)
-    assert list(tmp_path.iterdir()) == []
+    drawn(tmp_path, **image_pair(), name=r"a$\x$_b^{", warnings=["$ 3 → 4 % · <&>"])
 
 
 @pytest.mark.parametrize("longest", [0.0123, 0.8, 61.5, 12345.6, 1234567.0, 3.3e12])
 def test_numbers_below_a_color_bar_do_not_overlap(longest: float) -> None:
     planes = display_planes(GRID, tuple(size // 2 for size in SHAPE))
-    canvas = Canvas(Layout(planes, 7, "", ""))
+    layout = create_layout(planes, "", "")
     displacement = torch.zeros(3, *SHAPE)
     displacement[0] = longest
-    draw_grids(canvas, [deformation(displacement, GRID, plane) for plane in planes])
-    *ticks, _ = canvas.figure.texts
+    draw_grids(layout, [deformation(displacement, GRID, plane) for plane in planes])
+    *ticks, _ = layout.figure.axes[-1].texts
     boxes = sorted((text.get_window_extent().extents.tolist() for text in ticks), key=lambda box: box[0])
     assert all(left[2] < right[0] for left, right in itertools.pairwise(boxes))
     assert float(ticks[0].get_text()) == 0 and float(ticks[-1].get_text()) == pytest.approx(longest, rel=5e-3)

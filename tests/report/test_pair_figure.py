@@ -14,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from regplugins.report.pair_figure import pair_figure
+from regplugins.report import pair_figure
 from regplugins.spatial import AffineTransform
 from regplugins.transforms import ApplyTransformPaird, EvaluatePaird
 from tests.report.test_figure import FIXED, MOVING, colored
