@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output folders of the pairs of a run: which are finished, which failed, which another process registers."""
+"""Output folders of the pairs of a run, with locks and the status of each pair."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ SUMMARY = "summary.csv"
 
 
 class PairFolders:
-    """Share the pairs of a list among any number of processes, and keep account of them on disk.
+    """Distribute the pairs of a list over processes, and track their status on disk.
 
-    A pair is done once its ``report.json`` is there, and has failed once its ``failed.json`` is. While it is registered
-    its folder is locked, so that processes of one run, or of several runs with ``resume``, take the next pair that is
-    free. Nothing is lost with a process that dies: the lock goes with it, and ``resume`` does the rest.
+    A pair is done if its ``report.json`` exists, and failed if its ``failed.json`` exists. Its folder is locked during
+    registration, so that processes of one run, or of several runs with ``resume``, register different pairs. Locks of
+    killed processes are released, and ``resume`` registers their pairs.
 
     Args:
         records: of ``regplugins.data.pair_records``; a single one without a name is written into the folder itself.
-        writer: writes the results, and says where.
-        resume: keep results whose inputs, weights, settings and version are the same (by sha256), and register the
-            others; else all are registered anew.
+        writer: transform that saves the results.
+        resume: keep results with the same inputs, weights, settings and version (by sha256), and register the other
+            pairs. False: register all pairs.
 
     Raises:
         TypeError: if ``resume`` is no boolean.
@@ -49,12 +49,12 @@ class PairFolders:
         self.is_single = len(records) == 1 and "name" not in records[0]
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Hold the output folder for a run; at its end, however it ends, the table says what there is of each pair.
+    def locked(self) -> Iterator[None]:
+        """Lock the output folder for a run, and write the table of all pairs at its end, also after an error.
 
         Raises:
             RuntimeError: if another run writes into the folder.
-            ValueError: if an input of a pair lies where an output would go.
+            ValueError: if an output has the path of an input.
         """
         self.writer.keep_inputs(self.records)
         lock = FolderLock(self.writer.output_dir, self.writer.configuration_sha256)
@@ -65,7 +65,7 @@ class PairFolders:
             else:
                 self._hold(lock, shared=self.resume and not self.is_single)
                 if not _is_restarted():
-                    self._forget()
+                    self._remove_stale_files()
                 if not self.is_single:
                     lock.share()
                 if dist.is_initialized():
@@ -80,22 +80,22 @@ class PairFolders:
             lock.release()
 
     @contextmanager
-    def claimed(self, record: Mapping[str, str]) -> Iterator[bool]:
-        """Hold the folder of one pair.
+    def claim(self, record: Mapping[str, str]) -> Iterator[bool]:
+        """Lock the folder of one pair.
 
         Args:
             record: one of the records.
 
         Yields:
-            Whether it is to be registered here; False: it is done, has failed, or another process registers it.
+            True if this process must register the pair; False if it is done, failed or locked by another process.
         """
         folder = self.writer.folder(record)
         with ExitStack() as stack:
             is_held = self.is_single or stack.enter_context(folder_lock(folder))
             yield is_held and not (folder / REPORT).exists() and not (folder / FAILURE).exists()
 
-    def fail(self, record: Mapping[str, str], error: Exception) -> None:
-        """Record that a pair could not be registered, and why."""
+    def record_failure(self, record: Mapping[str, str], error: Exception) -> None:
+        """Record the error of a failed pair."""
         folder = self.writer.folder(record)
         write_json({"name": record["name"], "error": error_line(error), "inputs": dict(record)}, folder / FAILURE)
 
@@ -105,7 +105,7 @@ class PairFolders:
         return self.writer.output_dir / SUMMARY
 
     def announcement(self) -> str:
-        """One line about what a run is going to do."""
+        """One line about the pairs of a run, for its start."""
         if self.is_single:
             return f"registering {self.records[0]['moving']} to {self.records[0]['fixed']}"
         done = self._count_done()
@@ -117,7 +117,7 @@ class PairFolders:
         return f"{self._count_done()} of {len(self.records)} done: {record['name']}"
 
     def results(self) -> str:
-        """The figures of a run as lines for a terminal."""
+        """Results of a run as lines for a terminal."""
         rows = self.rows()
         lines = [figures_text(rows)]
         if not self.is_single:
@@ -127,7 +127,7 @@ class PairFolders:
         return "\n".join([*filter(None, lines), f"results: {self.writer.output_dir}"])
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a pair, in the order of the records: ``status`` "done", "failed" (with the ``error``) or "missing"."""
+        """A row per record: ``status`` "done", "failed" (with the ``error``) or "missing", and the figures."""
         return [self._row(record) for record in self.records]
 
     def _count_done(self) -> int:
@@ -151,8 +151,8 @@ class PairFolders:
                 "--output_dir (runs with --resume True and the same settings may share the pairs of one datalist)"
             )
 
-    def _forget(self) -> None:
-        """Remove what would be taken for a result of this run: the table, failures, and reports that do not fit."""
+    def _remove_stale_files(self) -> None:
+        """Remove stale files of earlier runs: the table, failures, and reports that cannot be kept."""
         if not self.resume:
             self.table.unlink(missing_ok=True)
             remove_temporaries(self.writer.output_dir)
@@ -161,7 +161,7 @@ class PairFolders:
             if not folder.is_dir():
                 continue
             with ExitStack() as stack:
-                # What another run is about to write must not be taken for what it was.
+                # Another run with the lock is about to write this pair.
                 if not self.is_single and not stack.enter_context(folder_lock(folder)):
                     continue
                 remove_temporaries(folder)
@@ -173,14 +173,14 @@ class PairFolders:
         if self.is_single and self.rows()[0]["status"] != "done":
             return
         written: list[dict[str, Any]] = []
-        # Again if another process has finished a pair in the meantime: its table may just have been replaced.
+        # Repeat if another process finished a pair in the meantime, whose table this one may have replaced.
         while (rows := self.rows()) != written:
             write_table(rows, self.table)
             written = rows
 
 
 def _is_restarted() -> bool:
-    """Tell whether torchrun has restarted the processes of a run after one of them died."""
+    """True if torchrun restarted the processes of a run after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 

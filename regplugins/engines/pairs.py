@@ -24,15 +24,15 @@ _NAMED = 3
 
 
 class PairEvaluator(SupervisedEvaluator):
-    """Register the pairs of a list: preprocess, infer, postprocess, one pair at a time.
+    """Register the pairs of a list: preprocess, infer and postprocess one pair per iteration.
 
-    All of a pair happens in one iteration, so that a pair that fails anywhere can be recorded and the next one begun.
+    A pair that fails at any step is recorded, and the next one follows.
 
     Args:
-        preprocessing: from a record, an item of the data loader, to the pair that ``prepare_batch`` takes.
-        folders: output folders, where pairs are claimed, finished pairs found and failures recorded.
-        failed_pairs: "skip": record a pair of a datalist that fails, go on with the others, and fail at the end;
-            "stop": record it and fail at once. A single pair fails at once.
+        preprocessing: maps a record, an item of the data loader, to the pair that ``prepare_batch`` takes.
+        folders: output folders, which lock pairs, list finished pairs and record failures.
+        failed_pairs: "skip": record a failed pair of a datalist, continue, and fail at the end; "stop": record it and
+            fail at once. A single pair fails at once.
         kwargs: of ``monai.engines.SupervisedEvaluator``.
 
     Raises:
@@ -52,12 +52,12 @@ class PairEvaluator(SupervisedEvaluator):
         self.is_stopped_by_failure = choice("failed_pairs", failed_pairs, {"skip": False, "stop": True})
 
     def run(self) -> None:
-        """Register all pairs that are neither done nor registered by another process; print what came out.
+        """Register all pairs that are neither done nor registered by another process, and print the results.
 
         Raises:
             RuntimeError: if pairs failed, with their names; or if another run writes into the output folder.
         """
-        with self.folders.opened():
+        with self.folders.locked():
             _say(self.folders.announcement())
             super().run()
         _say(self.folders.results())
@@ -69,11 +69,11 @@ class PairEvaluator(SupervisedEvaluator):
             raise RuntimeError(f"{len(failures)} of {len(rows)} pairs failed, see {self.folders.table}: {named}{more}")
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
-        with self.folders.claimed(batchdata) as is_claimed:
+        with self.folders.claim(batchdata) as is_claimed:
             if not is_claimed:
                 return {}
             try:
-                # The postprocessing takes it from there, beside the output.
+                # The postprocessing reads the batch and the output.
                 engine.state.batch = self.preprocessing(batchdata)
                 output: dict[str, Any] = super()._iteration(engine, engine.state.batch)
                 # A terminal has a progress bar instead.
@@ -83,7 +83,7 @@ class PairEvaluator(SupervisedEvaluator):
             except Exception as error:
                 if self.folders.is_single:
                     raise
-                self.folders.fail(batchdata, error)
+                self.folders.record_failure(batchdata, error)
                 if self.is_stopped_by_failure:
                     raise
                 logger.warning("pair '%s' failed: %s", batchdata["name"], error_line(error))
@@ -92,6 +92,6 @@ class PairEvaluator(SupervisedEvaluator):
 
 
 def _say(text: str) -> None:
-    """Print for the user; once, if several processes register. Standard output is kept for results of commands."""
+    """Print to standard error, from the first process only. Standard output is for results of commands."""
     if text and not (dist.is_initialized() and dist.get_rank() > 0):
         print(text, file=sys.stderr, flush=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels for MONAI Label: an annotated image is registered to the one that is open, and its labels come along."""
+"""MONAI Label integration: labels of annotated images are propagated to an open image by registration."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which annotated images of a datastore a label is taken from."""
+"""Annotated images of a datastore, and the selection of those to propagate labels from."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from regplugins.metrics import mutual_information
 from regplugins.registration import initial_transform
 from regplugins.spatial import Grid, resample_to_grid
 
-# Voxels along the longest side of what is compared.
+# Voxels along the longest side of the compared images.
 _COARSE = 48
-# So many images at that resolution, 0.4 MB each, stay in memory.
-_KEPT = 256
+# Number of cached images at that resolution, 0.4 MB each.
+_CACHE_SIZE = 256
 
 
 class Datastore(Protocol):
-    """What is asked of MONAI Label's datastores."""
+    """Used methods of MONAI Label's datastores."""
 
     def list_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
@@ -32,7 +32,7 @@ class Datastore(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """An annotated image: its id in the datastore, and files."""
+    """Annotated image: id in the datastore, image file and label file."""
 
     name: str
     image: str
@@ -40,10 +40,7 @@ class Case:
 
 
 def annotated(datastore: Datastore) -> list[Case]:
-    """The images that have a final label, by id.
-
-    As the datastore lists them for training: one of DICOMweb fetches them first.
-    """
+    """Images with a final label, sorted by id; a DICOMweb datastore downloads them first."""
     names = set(datastore.list_images())
     cases = []
     for pair in datastore.datalist():
@@ -56,47 +53,44 @@ def annotated(datastore: Datastore) -> list[Case]:
 
 
 def named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
-    """Those of given ids, in their order.
+    """Select cases by id.
 
     Raises:
-        ValueError: no annotated image has one of the ids.
+        ValueError: if no annotated image has one of the ids.
     """
     known = {case.name: case for case in cases}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no annotated image of the datastore is called {unknown[0]!r}; these are: {sorted(known)}")
+        raise ValueError(
+            f"no annotated image of the datastore has the id {unknown[0]!r}, expected one of {sorted(known)}"
+        )
     return [known[name] for name in names]
 
 
 def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
-    """The cases most like an image, the most like one first.
+    """The ``count`` cases most similar to an image file, the most similar first.
 
-    By the mutual information of what is left of both at a coarse resolution when their centers of mass lie on each
-    other: any modality, and no registration.
-
-    Args:
-        image: file.
-        cases: to choose from.
-        count: how many.
+    Similarity is the mutual information at a coarse resolution with aligned centers of mass. It works for any modality
+    and needs no registration.
     """
     fixed = _coarse_image(image)
     grid = Grid.from_image(fixed)
 
-    def local_similarity(case: Case) -> float:
+    def similarity(case: Case) -> float:
         moving = _coarse_image(case.image)
-        place = initial_transform("center", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
-        return mutual_information(fixed.as_tensor(), resample_to_grid(moving, grid, place))
+        initial = initial_transform("center", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
+        return mutual_information(fixed.as_tensor(), resample_to_grid(moving, grid, initial))
 
-    return sorted(cases, key=local_similarity, reverse=True)[:count]
+    return sorted(cases, key=similarity, reverse=True)[:count]
 
 
 def _coarse_image(path: str) -> MetaTensor:
     return _read_coarse(path, Path(path).stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _read_coarse(path: str, changed: int) -> MetaTensor:
-    """Kept, for a server is asked again; ``changed`` tells a file from an older one of its name."""
+    """Read and resample an image, cached for further requests; ``changed`` invalidates entries of older files."""
     image = load_image(path)
     fine = Grid.from_image(image)
     extent = max(size * step for size, step in zip(fine.shape, fine.spacing.tolist(), strict=True))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One label out of several that were brought to the same image."""
+"""Fusion of several labels of the same image."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 # Side of the neighborhood in which images are compared, voxels.
 _WINDOW = 7
-# Where no image tells anything each label has this much of a vote, so that the majority decides.
+# Smallest weight of a vote, so that the majority decides where no image is similar.
 _EPS = 1e-3
 
 
 def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
-    """The value with most votes at every voxel, of as many the smallest one.
+    """Weighted voting: the value with most votes at each voxel; ties go to the smallest value.
 
     Args:
         labels: ``(1, *spatial)`` each, of integers.
-        weights: of each label's vote at every voxel, of its shape; default: the majority decides.
+        weights: of each label's vote at every voxel, of its shape; default: equal weights.
 
     Returns:
         ``(1, *spatial)``, as the labels.
@@ -40,22 +40,21 @@ def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> T
 
 
 def local_similarity(fixed: Tensor, warped: Tensor) -> Tensor:
-    """How alike two images are at each voxel: their squared correlation nearby, whatever the sign, so that images of
-    two contrasts compare too; the weight of a vote by image similarity.
+    """Squared local correlation of two images, as weights of votes; its sign is ignored, for different contrasts.
 
     Args:
         fixed: ``(1, *spatial)``.
         warped: the same shape.
 
     Returns:
-        ``(1, *spatial)``, between a thousandth and little more than 1.
+        ``(1, *spatial)``, between 0.001 and 1.001.
     """
     a, b = (image[0].double().numpy() for image in (fixed, warped))
 
     def mean(values: np.ndarray) -> np.ndarray:
         return uniform_filter(values, _WINDOW, mode="nearest")
 
-    # less the mean of the whole image, for the differences of squares that follow
+    # Subtracting the mean of the image keeps the differences of squares accurate.
     a, b = a - a.mean(), b - b.mean()
     covariance = mean(a * b) - mean(a) * mean(b)
     first, second = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2

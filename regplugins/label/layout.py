@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle as MONAI Label's ``monaibundle`` app takes it, without a change to the app."""
+"""Copy of a bundle in the layout of MONAI Label's ``monaibundle`` app."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regplugins.io import atomic, atomic_folder, load_image, load_label, output_
 from regplugins.sharing import bundle_files
 from regplugins.spatial import Grid
 
-# Values that are named by number; an image taken for a label map has more.
+# Largest number of labels without given names; an image in place of a label map has more values.
 _MAX_NAMED_LABELS = 256
 OVERLAY = Path(__file__).with_name("overlay.json")
 
@@ -28,29 +28,29 @@ def lay_out(
     moving_label: str | Path,
     labels: Mapping[str, int] | None = None,
 ) -> Path:
-    """Copy a bundle, and with it an annotated image that is registered to whatever is opened.
+    """Copy a bundle together with an annotated image, which the app registers to the open image.
 
-    The app reads ``inference.json`` alone: in the copy it is the bundle's with ``overlay.json`` over it, and the
-    metadata name the labels. A bundle without weights gets an empty file of them, for the app passes over others.
+    The app reads ``inference.json`` only: the copy merges the bundle's with ``overlay.json``, and its metadata name the
+    labels. A bundle without weights gets an empty weights file, which the app requires.
 
     Args:
-        bundle: the bundle's folder.
-        output_dir: the app's folder ``model``; made if need be.
-        moving: the annotated image.
-        moving_label: its labels.
-        labels: names of the labels' values; default: "label 1" and so on.
+        bundle: folder of the bundle.
+        output_dir: folder ``model`` of the app; created if it is missing.
+        moving: annotated image.
+        moving_label: its label map.
+        labels: names and values of the labels; default: "label 1" and so on.
 
     Returns:
-        The copy, a folder of the bundle's name in ``output_dir``.
+        The copy, a folder with the bundle's name in ``output_dir``.
 
     Raises:
-        FileNotFoundError: no bundle, or no such image.
-        FileExistsError: there is a folder of that name.
-        ValueError: the label does not belong to the image, is empty, or has values that are not named.
+        FileNotFoundError: if there is no bundle or no such image.
+        FileExistsError: if the copy exists.
+        ValueError: if the label map is not on the image's grid, is empty, or has values without names.
     """
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
     files = bundle_files(bundle)
-    read_json(bundle / "configs/inference.json")  # a bad one is named here, not by MONAI
+    read_json(bundle / "configs/inference.json")  # MONAI's error would not name the file
     metadata = read_json(bundle / "configs/metadata.json")
     try:
         pred = metadata["network_data_format"]["outputs"]["pred"]
@@ -83,7 +83,7 @@ def lay_out(
 
 
 def _names(label: torch.Tensor, path: str | Path, given: Mapping[str, int] | None) -> dict[str, str]:
-    """Names of a label's values, by these."""
+    """Names of a label map's values, by value."""
     values = [value for value in label.unique().tolist() if value != 0]
     if not values:
         raise ValueError(f"{path}: only background, nothing to propagate")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of annotated images, brought to another image by a bundle."""
+"""Label propagation from annotated images to another image by a bundle."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from regplugins.label.fusion import local_similarity, vote
 from regplugins.metrics import normalized_correlation
 from regplugins.spatial import Grid
 
-# Of several labels: the votes of those whose image is more like the fixed one nearby count more, or all the same.
+# True: votes are weighted by the local similarity of the images.
 FUSIONS = {"weighted": True, "majority": False}
 
 
 def registering(folder: Path) -> list[Path]:
-    """The bundles in a folder that register a moving image to a fixed one; others say of one image what it is."""
+    """Registration bundles in a folder; classifiers of single images are left out."""
     configs = sorted(folder.glob("*/configs/metadata.json"))
     return [path.parents[1] for path in configs if "moving" in read_json(path.with_name("inference.json"))]
 
@@ -37,23 +37,21 @@ def propagate(
     fusion: str = "weighted",
     **options: Any,
 ) -> dict[str, Any]:
-    """Register annotated images to one and fuse their labels.
+    """Register annotated images to one image and fuse their labels.
 
     Args:
-        bundle: the bundle's folder.
-        image: file of the image that is to have a label; the fixed one.
-        cases: the annotated ones, which move.
-        output_dir: ``label.nii.gz`` is written there, and what the bundle writes of each case in a folder that is
-            called by its number.
+        bundle: folder of the bundle.
+        image: file of the fixed image, which gets a label.
+        cases: annotated images, the moving ones.
+        output_dir: folder for ``label.nii.gz``, and for the outputs of each case in a folder named by its number.
         fusion: "weighted" or "majority".
         options: keys of the bundle's ``inference.json``.
 
     Returns:
-        ``label``: its file; ``cases``: for each its ``name``, ``folder``, and ``correlation``, of its warped image with
-        the fixed one.
+        ``label``, the file, and ``cases``, with ``name``, ``folder`` and ``correlation`` of warped and fixed image each.
 
     Raises:
-        ValueError: no case, an unknown fusion, or images that cannot be registered.
+        ValueError: if there is no case, ``fusion`` is unknown, or the images cannot be registered.
     """
     bundle, output_dir = Path(bundle), Path(output_dir)
     weighted = choice("fusion", fusion, FUSIONS)
@@ -73,7 +71,7 @@ def propagate(
         "output_dir": str(output_dir),
         "failed_pairs": "stop",
     }
-    monai.bundle.run(config_file=configs, logging_file=False, **given, **options)  # the server has its own
+    monai.bundle.run(config_file=configs, logging_file=False, **given, **options)  # keep the server's logging
     fixed = load_image(image)
     labels, weights, found = [], [], []
     for case, record in zip(cases, records, strict=True):

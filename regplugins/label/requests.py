@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client may ask of our app: nothing that names a file."""
+"""Requests of clients to the app; they cannot name files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from regplugins.label.propagation import FUSIONS, propagate
 from regplugins.registration import CHOICES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
-# The tag of labels that somebody has looked at; others hold what models propose.
+# Tag of labels that a person has approved; other tags hold proposals of models.
 FINAL = "final"
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-# A request's own keys, and what they are without it.
+# Keys of a request and their defaults.
 DEFAULTS: dict[str, Any] = {
     "moving": "nearest",
     "count": 1,
@@ -43,31 +43,29 @@ def answer(
     own: str | None = None,
     models_dir: Path | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Propagate labels of a datastore's annotated images, as a client asks.
+    """Propagate labels of a datastore's annotated images, as a client requests.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: folder of the bundle.
         datastore: of the server.
-        image: file that the server, not the client, says is open.
-        request: may have ``moving`` ("nearest", "all", an id of an annotated image, or several, also with commas
-            between), ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "center",
-            "rigid" or "affine", no file), ``return_transform``, ``return_warped``, and ``device``. Anything else is not
-            looked at.
-        own: the id of ``image``, whose own label is not to be propagated to it.
-        models_dir: weights that were trained on the datastore, in place of the bundle's.
+        image: file of the open image, given by the server.
+        request: may have ``moving`` ("nearest", "all", or ids of annotated images, as a list or separated by commas),
+            ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "center", "rigid" or
+            "affine", no file), ``return_transform``, ``return_warped``, and ``device``. Other keys are ignored.
+        own: id of ``image``, whose own label is not propagated to it.
+        models_dir: folder of weights that were trained on the datastore; default: the bundle's weights.
 
     Returns:
-        File of the label, on the image's grid, and what is known of it: ``cases`` with their ``name`` and
-        ``correlation``, and on demand ``transform`` (a composite file as ITK writes it, fixed to moving points) and
-        ``warped`` (NIfTI), base64.
+        File of the label, on the image's grid, and ``cases`` with their ``name`` and ``correlation``, optionally with
+        ``transform`` (ITK composite transform file, fixed to moving points) and ``warped`` (NIfTI), base64.
 
     Raises:
-        ValueError: an id that is not the datastore's, no annotated image, or an option with a value it has not.
-        TypeError: a flag that is no boolean.
+        ValueError: if an id is unknown, there is no annotated image, or an option has an invalid value.
+        TypeError: if a flag is not a boolean.
     """
     given = {**DEFAULTS, **{key: value for key, value in request.items() if key in DEFAULTS}}
     for key in ("fusion", "init"):
-        if given[key] == CONFIG[key]:  # a client that sends back what it was told there is
+        if given[key] == CONFIG[key]:  # a client may send back the list of choices
             given[key] = DEFAULTS[key]
     choice("fusion", given["fusion"], FUSIONS)
     options: dict[str, Any] = {"device": device(request.get("device", "cuda"))}
@@ -91,15 +89,15 @@ def answer(
 
 
 def opened(request: Mapping[str, Any], datastore: Datastore, sessions: str | Path | None) -> str | None:
-    """The id of an image that a client wants to be labeled; None: it is of a session, which the server keeps itself.
+    """Id of the image that a client wants to label; None if it is the file of a session.
 
     Args:
-        request: its ``image``; of a session, whose id the client has given, the server adds ``session``.
+        request: with ``image``; the server adds ``session`` for images of sessions.
         datastore: of the server.
         sessions: folder of the server's sessions.
 
     Raises:
-        ValueError: neither an id of the datastore nor a session's file.
+        ValueError: if ``image`` is neither an id of the datastore nor the file of a session.
     """
     image = request.get("image")
     if isinstance(image, str) and image in datastore.list_images():
@@ -121,7 +119,7 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
     if moving == "all":
         return list(cases)
     if moving == "nearest":
-        return nearest(image, cases, whole("count", count))  # Slicer's table of options has texts
+        return nearest(image, cases, whole("count", count))  # Slicer sends a string
     names = moving
     if isinstance(moving, str):
         names = [moving] if moving in {case.name for case in cases} else moving.split(",")
@@ -131,24 +129,21 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
 
 
 def device(asked: Any) -> str:
-    """The device asked for, or the CPU where there is no GPU: MONAI Label's clients ask for "cuda" by themselves.
+    """The requested device, or the CPU if there is no GPU, since MONAI Label's clients request "cuda" by default.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: if the name is not that of a device.
     """
     if not isinstance(asked, str) or not _DEVICE.fullmatch(asked):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {asked!r}")
     return asked if torch.cuda.is_available() else "cpu"
 
 
-def kept(request: Mapping[str, Any]) -> None:
-    """Refuse to keep a label where a client may not: a tag becomes a folder, and final labels are people's.
-
-    Args:
-        request: may have ``label_tag``.
+def check_tag(request: Mapping[str, Any]) -> None:
+    """Check that a request's ``label_tag``, which becomes a folder, is a plain name and not that of final labels.
 
     Raises:
-        ValueError: no plain name, or the tag of final labels.
+        ValueError: if it is not.
     """
     tag = request.get("label_tag", "original")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag) or tag == FINAL:
@@ -156,9 +151,9 @@ def kept(request: Mapping[str, Any]) -> None:
 
 
 def _composite(folder: Path) -> Path:
-    """The transform of a case's folder in one file."""
+    """Write the transform of a case into one file."""
     files = sorted(folder.glob("transform_*"), reverse=True)
-    # as antsApplyTransforms wants them, without the inverse
+    # in the order of antsApplyTransforms, without the inverse
     steps = [file for file in files if "Inverse" not in file.name]
     write_chain(read_chain(steps), folder / "transform.h5")
     return folder / "transform.h5"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle, trained on the images of a datastore."""
+"""Training of a bundle on the images of a datastore."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from regplugins.io import atomic, read_json
 from regplugins.label.cases import Datastore, annotated
 from regplugins.label.requests import device
 
-# What a client may set, of train.json, and what makes a plain value of it: a configuration runs a text that begins with
-# "$", and calls what a mapping names.
+# Keys of train.json that a client may set, with checks of their values: a configuration would execute strings that
+# begin with "$", and mappings with a "_target_".
 OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "max_epochs": whole,
     "pairs_per_epoch": whole,
@@ -29,33 +29,33 @@ OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "seed": partial(whole, minimum=0),
     "device": lambda _, value: device(value),
 }
-# In metadata.json: such a bundle learns from images of one kind, as a datastore has them.
+# Value in metadata.json of bundles that train on single images, as a datastore has them.
 TRAINS_ON = "images"
 _MIN_IMAGES = 2
 
 
 def trainable(bundle: Path) -> bool:
-    """Whether a bundle can learn from a list of images, as its metadata say; others want two sequences of a patient."""
+    """True if a bundle trains on single images by its metadata; others need two sequences of a patient."""
     return bool(read_json(bundle / "configs/metadata.json").get("trains_on") == TRAINS_ON)
 
 
 def train(
     bundle: Path, datastore: Datastore, request: Mapping[str, Any], work: Path, held_out: float = 0.2
 ) -> dict[str, Any]:
-    """Train on the images of a datastore; of the annotated ones some are held out to say which epoch is best.
+    """Train a bundle on the images of a datastore, and validate on some of the annotated ones.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: folder of the bundle.
         datastore: of the server.
-        request: may have keys of ``OPTIONS``, numbers and a device; anything else is not looked at.
-        work: folder for ``datalist.json``, what training writes, and, at the end, ``model.pt``.
-        held_out: share of the annotated images to validate on, two at least.
+        request: may have keys of ``OPTIONS``; other keys are ignored.
+        work: folder for ``datalist.json``, outputs of the training, and finally ``model.pt``.
+        held_out: fraction of the annotated images for validation, at least two images.
 
     Returns:
         ``training`` and ``validation``, ids; ``model``, the file of the weights.
 
     Raises:
-        ValueError: too few images, or an option that is no number or device.
+        ValueError: if there are too few images, or an option has an invalid value.
     """
     options = {key: plain(key, request[key]) for key, plain in OPTIONS.items() if key in request}
     options.setdefault("device", device("cuda"))
@@ -78,7 +78,7 @@ def train(
     (work / "datalist.json").write_text(json.dumps(sections), encoding="utf-8")
     monai.bundle.run(
         config_file=str(bundle / "configs/train.json"),
-        logging_file=False,  # the server has its own
+        logging_file=False,  # keep the server's logging
         bundle_root=str(bundle),
         dataset_dir=str(work),
         output_dir=str(work / "output"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between a bundle's transforms and MONAI Label's app for bundles, which knows an image and a label."""
+"""Adapters of a bundle's transforms to MONAI Label's app for bundles, which handles one image and one label."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from regplugins.transforms import LoadPaird
 
 
 class FromAtlasd(Transform):
-    """In place of ``LoadPaird``: the ``image`` that is open is the fixed one, one image with its labels the moving one.
+    """Load the open ``image`` as fixed and an annotated image as moving, in place of ``LoadPaird``.
 
     Args:
-        moving: file of the annotated image. What a request calls ``moving`` is not looked at: it would be a file of
-            whoever runs the server.
+        moving: file of the annotated image. A ``moving`` of the request is ignored, since it could be any file of the
+            server.
         moving_label: file of its labels.
     """
 
@@ -31,13 +31,14 @@ class FromAtlasd(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            FileNotFoundError, ValueError: as ``LoadPaird``.
+            FileNotFoundError: as ``LoadPaird``.
+            ValueError: as ``LoadPaird``.
         """
         return {**data, **self.load({"fixed": str(data["image"]), **self.atlas})}
 
 
 class OpenedImaged(Transform):
-    """Add ``image`` after ``ResamplePaird``: the network's input ``(2, *spatial)``, placed as the open image."""
+    """Add ``image`` after ``ResamplePaird``: the network's input ``(2, *spatial)`` with the open image's metadata."""
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         fixed = data["fixed"]
@@ -47,16 +48,14 @@ class OpenedImaged(Transform):
 
 
 class BatchOfOned(Transform):
-    """Before ``ApplyDDFPaird``: ``pred`` ``(n, *spatial)``, as the app hands it over, to ``(1, n, *spatial)``."""
+    """Add the batch axis to ``pred`` ``(n, *spatial)``, which the app removes, before ``ApplyDDFPaird``."""
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         return {**data, "pred": data["pred"][None]}
 
 
 class PropagatedLabeld(Transform):
-    """After ``ApplyDDFPaird``: ``pred`` is the warped label on the grid of the image that is open, ``(1, *spatial)``,
-    uint8, or int32 if there are labels of more than 255.
-    """
+    """Set ``pred`` to the warped label ``(1, *spatial)``, uint8 or, for labels above 255, int32."""
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         label = data["warped_label"]

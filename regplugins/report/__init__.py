@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quality-control picture, the report, the page and the tables of registered pairs."""
+"""Quality-control picture, report, page and tables of registered pairs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many registered pairs on one web page: their figures in a table that can be sorted, and their pictures."""
+"""Web page of many registered pairs: a sortable table of their figures, and their pictures."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ _UNITS = {"hd95": "mm", "asd": "mm", "tre": "mm", "inverse_consistency": "mm", "
 
 
 def write_page(folder: str | os.PathLike[str]) -> Path:
-    """Write ``report.html`` over the pairs of a run: one file that needs no other, though pictures link to the big
-    ones.
+    """Write ``report.html`` of the pairs of a run, a file that contains all but the full-size pictures.
 
     Args:
         folder: output folder of an inference over a datalist (``summary.csv`` and a folder a pair) or of an evaluation
             (``metrics.csv``).
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        FileNotFoundError: neither table is there.
-        ValueError: the table has no rows, or none is named.
+        FileNotFoundError: if there is neither table.
+        ValueError: if the table has no rows or no column ``name``.
     """
     folder = Path(folder)
     table = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
     if table is None:
-        raise FileNotFoundError(f"{folder}: neither {' nor '.join(_TABLES)} is there; register a datalist first")
+        raise FileNotFoundError(f"{folder}: has neither {' nor '.join(_TABLES)}; register a datalist first")
     rows = read_table(table)
     if not rows or "name" not in rows[0]:
         raise ValueError(f"{table}: expected a row a pair with a column 'name'")
@@ -51,14 +50,14 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     done = sum(row.get("status", "done") == "done" for row in rows)
     pictures = [f"{row['name']}/report.png" for row in rows]
     if len(rows) == 1 and (folder / "report.png").is_file():
-        pictures = ["report.png"]  # a pair without a datalist has no folder of its own
+        pictures = ["report.png"]  # a single pair has no folder of its own
     shown = any((folder / picture).is_file() for picture in pictures)
     lines = [
         _line(row["name"], figures, columns, _thumbnail(folder, picture, row["name"]) if shown else None)
         for row, figures, picture in zip(rows, numbers, pictures, strict=True)
     ]
     headings = [f'<th scope="col"><button>{_heading(column)}</button></th>' for column in ("pair", *columns)]
-    # Beside the names, where a wide table does not push the pictures out of the window.
+    # Pictures follow the names, to stay visible in a wide table.
     headings[1:1] = ['<th scope="col"></th>'] if shown else []
     page = Template(files("regplugins.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Registered pairs: {folder.resolve().name}"),

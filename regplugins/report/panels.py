@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the panels of the quality-control picture are made of: gray values, outlines, grid lines, volume change.
+"""Content of the panels of the quality-control picture: gray values, outlines, grid lines, Jacobian determinants.
 
-Everything is computed on the displayed slice alone, in mm of the picture (see :class:`regplugins.report.planes.Plane`).
+All are computed on the displayed slice alone, in mm of the picture (see :class:`regplugins.report.planes.Plane`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,24 +18,8 @@ from regplugins.spatial.grid import Grid
 from regplugins.spatial.transforms import DisplacementField
 
 
-def window(slices: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Gray-value window that shows the slices well: their 0.5th to 99.5th percentile.
-
-    Where that leaves nothing (a few bright voxels on an even ground) it is the whole range, and for a constant image
-    one about it.
-    """
-    values = np.concatenate([part.ravel() for part in slices])
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
-    if low == high:
-        low, high = float(values.min()), float(values.max())
-    return (low, high) if low < high else (low - 1, high + 1)
-
-
 def gray(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Values brought to [0, 1] by a window; black where they are not finite."""
+    """Map the values of a window to [0, 1]; values that are not a number become 0."""
     low, high = limits
     return np.nan_to_num(np.clip((values - low) / (high - low), 0, 1))
 
@@ -45,9 +28,9 @@ def checkerboard(first: np.ndarray, second: np.ndarray, plane: Plane, tile: floa
     """Alternate squares of two pictures.
 
     Args:
-        first: shown in the top left square, ``(rows, columns)`` or ``(rows, columns, RGB)``.
+        first: of the top left square, ``(rows, columns)`` or ``(rows, columns, RGB)``.
         second: the same shape.
-        plane: which they show.
+        plane: of both.
         tile: edge of the squares in mm, rounded to whole voxels.
     """
     rows, columns = np.indices(first.shape[:2])
@@ -57,11 +40,7 @@ def checkerboard(first: np.ndarray, second: np.ndarray, plane: Plane, tile: floa
 
 
 def outline(labels: np.ndarray, plane: Plane) -> np.ndarray:
-    """Edges between voxels of different labels.
-
-    Args:
-        labels: ``(rows, columns)``.
-        plane: which they show.
+    """Edges between voxels of different labels ``(rows, columns)``.
 
     Returns:
         ``(m, 2, 2)`` line segments: both ends as across, down in mm.
@@ -92,10 +71,10 @@ class Deformation:
 
 
 def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
-    """Cut a displacement field ``(n, *spatial)``, RAS+ mm on ``grid``, along a plane."""
+    """Slice of a displacement field ``(n, *spatial)``, RAS+ mm on ``grid``."""
     slab, place = displacement, None
     if plane.cut is not None:
-        # The neighboring slices are all that central differences need.
+        # Central differences need the neighboring slices only.
         axis, index = plane.cut
         start = max(index - 1, 0)
         slab = displacement.narrow(1 + axis, start, min(index + 2, grid.shape[axis]) - start)
@@ -114,16 +93,16 @@ def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
 
 
 def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lines of voxels, moved by the deformation; where it folds they cross.
+    """Deformed lines of voxels.
 
     Args:
         field: on the plane.
-        plane: which it shows.
-        step: distance in mm between the lines before they are moved, rounded to whole voxels.
+        plane: of the field.
+        step: distance in mm of the undeformed lines, rounded to whole voxels.
 
     Returns:
-        ``(m, 2, 2)`` line segments, both ends as across, down in mm; the displacement in mm at the middle of each; and
-        whether the deformation folds at one of its ends.
+        ``(m, 2, 2)`` line segments, both ends as across, down in mm; displacement in mm at the middle of each; and True
+        if the deformation folds at one of its ends.
     """
     rows, columns = np.indices(plane.size)
     points = np.stack([columns * plane.spacing[1] + field.across, rows * plane.spacing[0] + field.down], axis=-1)

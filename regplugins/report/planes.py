@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which planes of a volume a picture shows, and how they are turned for the reader.
+"""Displayed planes of a volume in radiological convention.
 
-Radiological convention: the patient's right (sagittal: front) is on the left of the picture, front or head at its
-top. Voxels are shown as they are, without resampling: an oblique volume is cut along its own axes, each named after
-the anatomical direction that it is nearest to.
+The patient's right (sagittal: front) is on the left of the picture, front or head at its top. Voxels are not resampled:
+an oblique volume is cut along its own axes, each named after the nearest anatomical direction.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Plane:
         name: "axial", "coronal" or "sagittal".
         cut: array axis that is cut and index of the slice; None for a 2-D image.
         axes: array axes that run down and across the picture.
-        flipped: whether the picture shows these with the highest index first.
+        flipped: True for axes that are shown with the highest index first.
         spacing: mm between the rows, and between the columns, of the picture.
         size: number of its rows and columns.
         ends: letters at its left, right, top and bottom edge.
@@ -45,12 +44,12 @@ class Plane:
 
     @property
     def height(self) -> float:
-        """Of the picture, in mm."""
+        """Height of the picture in mm."""
         return self.size[0] * self.spacing[0]
 
     @property
     def width(self) -> float:
-        """Of the picture, in mm."""
+        """Width of the picture in mm."""
         return self.size[1] * self.spacing[1]
 
     @property
@@ -60,7 +59,7 @@ class Plane:
         return -across / 2, self.width - across / 2, self.height - down / 2, -down / 2
 
     def take(self, array: Tensor) -> np.ndarray:
-        """The picture's voxels ``(C, rows, columns)``, float64, of a tensor ``(C, *spatial)``; copies these alone."""
+        """Slice ``(C, rows, columns)``, float64, of a tensor ``(C, *spatial)``; copies the slice only."""
         if self.cut is not None:
             array = array.select(1 + self.cut[0], self.cut[1])
         return self.turn(array.detach().cpu().double().numpy())
@@ -72,22 +71,16 @@ class Plane:
         return np.stack([across, down], axis=1)
 
     def turn(self, array: np.ndarray) -> np.ndarray:
-        """Turn a slice ``(C, first axis, second axis)``, in the array's order, into the picture's rows and columns."""
+        """Reorder a slice ``(C, first axis, second axis)`` of an array to the picture's rows and columns."""
         if self.axes[0] > self.axes[1]:
             array = array.swapaxes(1, 2)
         return array[:, :: -1 if self.flipped[0] else 1, :: -1 if self.flipped[1] else 1]
 
 
 def display_planes(grid: Grid, center: tuple[int, ...]) -> list[Plane]:
-    """The anatomical planes through a voxel.
+    """Axial, coronal and sagittal plane through the voxel ``center``.
 
-    Args:
-        grid: of the images.
-        center: index of the voxel.
-
-    Returns:
-        Axial, coronal and sagittal plane; of a 2-D image itself; of a volume one voxel thin the plane that is not a
-        mere line.
+    A 2-D image has one plane. Planes that would be one voxel wide are left out.
     """
     orientation = io_orientation(grid.affine.numpy())
     array_axis = {int(world): axis for axis, world in enumerate(orientation[:, 0])}

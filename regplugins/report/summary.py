@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written about registered pairs: ``report.json`` of each, a row of ``summary.csv`` of all."""
+"""Report of a registered pair (``report.json``), its row of ``summary.csv`` and its headline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OF_THE_FIELD = ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2re
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of this package, of Python and of what the figures depend on; None where a package has no metadata."""
+    """Versions of this package, Python and the main dependencies; None for packages without metadata."""
     found: dict[str, str | None] = {"regplugins": regplugins.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -48,15 +48,15 @@ def pair_report(
     weights: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put together what ``report.json`` says of a pair.
+    """Content of ``report.json`` of a pair.
 
     Args:
         name: of the pair.
-        measures: what :class:`regplugins.transforms.evaluate.EvaluatePaird` found.
+        measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`.
         seconds: by stage.
-        inputs: path of each file (or DICOM folder) that was read, by its key ("fixed", "moving", ...).
+        inputs: path of each input file or DICOM folder, by its key, such as "fixed".
         weights: file of the network's weights; None for a method without.
-        settings: how it was registered.
+        settings: of the registration.
 
     Returns:
         Nested dictionary for :func:`write_json`.
@@ -90,7 +90,7 @@ def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
-    """One report as a row of ``summary.csv``: its name and key figures, None for what was not measured.
+    """Row of a report in ``summary.csv``: its name and key figures, with None for missing figures.
 
     Args:
         report: of :func:`pair_report`, or its measures alone.
@@ -125,7 +125,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
 
 
 def headline_metrics(measures: Mapping[str, Any]) -> str:
-    """The key figures of a pair in a line, for the head of its picture.
+    """Key figures of a pair in one line, for its picture.
 
     Args:
         measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`, or a report that holds them.
@@ -158,7 +158,7 @@ def _file(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _look_up(report: Mapping[str, Any], *keys: str) -> Any:
-    """A nested value, None where a key is missing on the way."""
+    """Nested value; None if a key is missing."""
     value: Any = report
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -166,7 +166,7 @@ def _look_up(report: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None in place of NaN and infinity, however deep."""
+    """Copy with None in place of NaN and infinity at any depth."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of many pairs: a row a pair, and their mean and spread."""
+"""Tables of the figures of many pairs, and their statistics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from regplugins.io import atomic
 from regplugins.report.summary import summary_row
 
-# Beginnings of text that a spreadsheet takes for a formula, and the apostrophe that tells it not to.
+# First characters of formulas in spreadsheets, and the apostrophe that marks text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
-    """Count, mean and standard deviation (n - 1) of every column, over the rows in which it is a finite number."""
+    """Count, mean and standard deviation (n - 1) of the finite numbers of each column."""
     result: dict[str, dict[str, float | int]] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row[name] for row in rows if isinstance(row.get(name), int | float) and math.isfinite(row[name])]
@@ -32,11 +32,10 @@ def report_row(report: Mapping[str, Any], by_label: bool = False) -> dict[str, A
 
     Args:
         report: of ``pair_report``, or a ``report.json``.
-        by_label: with a column for each label's Dice, HD95 and ASD.
+        by_label: add columns for each label's Dice, HD95 and ASD.
 
     Returns:
-        The columns of ``summary_row``; seconds by stage; of a pair that was registered both ways too, the figures of
-        the other way.
+        The columns of ``summary_row``, seconds by stage, and the figures of the backward direction if there is one.
     """
     seconds = report["seconds"]
     row: dict[str, Any] = summary_row(report)
@@ -44,8 +43,8 @@ def report_row(report: Mapping[str, Any], by_label: bool = False) -> dict[str, A
     row |= {f"seconds_{stage}": seconds.get(stage) for stage in stages}
     row |= _label_columns(report) if by_label else {}
     if "backward" in report:
-        way = report["backward"]
-        columns = summary_row(way) | (_label_columns(way) if by_label else {})
+        backward = report["backward"]
+        columns = summary_row(backward) | (_label_columns(backward) if by_label else {})
         row |= {f"backward_{name}": value for name, value in columns.items()}
     return row
 
@@ -60,9 +59,9 @@ def _label_columns(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as CSV; what is None or not finite is left empty.
+    """Write rows as CSV, with empty cells for values that are None or not finite.
 
-    Text that a spreadsheet would take for a formula begins with an apostrophe, which ``read_table`` takes away.
+    Text that looks like a formula gets an apostrophe in front, which ``read_table`` removes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -76,7 +75,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """Read the rows of ``write_table``.
 
     Raises:
-        ValueError: if it is no CSV file, or rows are not of one length.
+        ValueError: if the file is not CSV, or rows differ in length.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -84,7 +83,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a table ({error})") from error
     if any(None in row or None in row.values() for row in rows):
-        raise ValueError(f"{path}: expected rows of one length")
+        raise ValueError(f"{path}: expected rows of equal length")
     return [{key: cell.removeprefix("'") for key, cell in row.items()} for row in rows]
 
 

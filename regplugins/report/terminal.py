@@ -27,7 +27,7 @@ _AFTER = (
 
 
 def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The main figures before and after registration, a line each; of several pairs mean and standard deviation.
+    """Main figures before and after registration, one per line; mean and standard deviation of several pairs.
 
     A figure that some pairs lack is followed by the number of pairs that have it.
 

@@ -7,26 +7,25 @@ import numpy as np
 import torch
 
 from regplugins.registration.centers import otsu_threshold
-from regplugins.report.panels import window
 
 Window = tuple[float, float]
 
-# Hounsfield units: air, the limit between air or lung and the body, soft tissue, lung, bone.
+# Hounsfield units: air, lower limit of the body, soft tissue, lung, bone.
 _AIR, _BODY, _SOFT_TISSUE, _LUNG, _BONE = -900.0, -500.0, (-200.0, 300.0), (-950.0, -600.0), 300.0
 _LUNG_WINDOW, _BONE_WINDOW, _SOFT_TISSUE_WINDOW = (-1100.0, 250.0), (-450.0, 1050.0), (-160.0, 240.0)
-# Shares of the body from which the window is chosen, and of two windows from which they are one.
+# Fractions of the body that choose the window of a CT, and of two windows that merge them.
 _MIN_SOFT_TISSUE, _MIN_LUNG, _MIN_BONE, _MIN_COMMON = 0.5, 0.25, 0.12, 2 / 3
 
 
 def image_windows(fixed: np.ndarray, moving: np.ndarray) -> tuple[Window, Window]:
-    """Windows of the fixed and the moving image; one for both where their intensities mean the same.
+    """Windows of the fixed and the moving image, equal if their intensities are comparable.
 
-    They do if both look like CT in Hounsfield units, or if their windows cover nearly the same range. Scales of MR
-    scanners differ twentyfold; such images keep windows of their own.
+    Intensities are comparable if both images are CT in Hounsfield units, or if their windows cover nearly the same
+    range. The scales of MR scanners differ by up to a factor of twenty.
 
     Args:
         fixed: displayed values, any shape.
-        moving: displayed values that come from the moving image, any shape.
+        moving: displayed values of the moving image, any shape.
     """
     values = [part[np.isfinite(part)] for part in (fixed, moving)]
     ct = [_is_ct(part) for part in values]
@@ -40,13 +39,13 @@ def image_windows(fixed: np.ndarray, moving: np.ndarray) -> tuple[Window, Window
 
 
 def _is_ct(values: np.ndarray) -> bool:
-    """Tell whether values are Hounsfield units: there is air, and most of what is not air is soft tissue."""
+    """True if values look like Hounsfield units: with air, and mostly soft tissue in the rest."""
     body = values[values > _BODY]
     return bool(body.size and values.min() < _AIR and _share(body, *_SOFT_TISSUE) > _MIN_SOFT_TISSUE)
 
 
 def _ct_window(values: np.ndarray) -> Window:
-    """Radiologists' window of what a CT shows: lung, bone (a head, a limb) or soft tissue."""
+    """Radiological window of a CT: lung, bone (head, limb) or soft tissue."""
     body = values[values > _BODY]
     if _share(values, *_LUNG) * values.size > _MIN_LUNG * body.size:
         return _LUNG_WINDOW
@@ -58,10 +57,13 @@ def _share(values: np.ndarray, low: float, high: float) -> float:
 
 
 def _intensity_window(values: np.ndarray) -> Window:
-    """0.5th percentile of all values to the 99.5th of those above Otsu's threshold."""
-    low, top = np.percentile(values, (0.5, 99.9)) if values.size else (0.0, 0.0)
-    if low == top:
-        return window([values])
-    clipped = np.clip(values, low, top)
-    bright = values[clipped > otsu_threshold(torch.from_numpy(clipped))]
-    return float(low), float(np.percentile(bright, 99.5))
+    """0.5th percentile of all values to the 99.5th of those above Otsu's threshold, or a wider one of even images."""
+    if values.size == 0:
+        return 0.0, 1.0
+    low, top = np.percentile(values, (0.5, 99.9))
+    if low < top:
+        clipped = np.clip(values, low, top)
+        bright = values[clipped > otsu_threshold(torch.from_numpy(clipped))]
+        return float(low), float(np.percentile(bright, 99.5))
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low - 1, high + 1)

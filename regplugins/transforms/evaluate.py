@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures that judge one registered pair."""
+"""Evaluation of one registered pair."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from regplugins.transforms.plausibility import landmark_errors, signs_of_failure
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
-# Mean error of a registration that succeeded.
+# Largest mean endpoint error of a successful registration.
 _SUCCESS_MM = 2.0
 
 
@@ -67,13 +67,13 @@ class EvaluatePaird(Transform):
       consistency of the network's two fields, and the measures of that direction.
 
     Args:
-        motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
-            of the center of the points that count), whether the mean endpoint error is below 2 mm, and, of the result,
-            how alike the warped image is to the truly moved one (``warped_agreement``).
-        warnings: warn of implausible results. A network in training is expected to have them.
+        motion: the true transform is rigid: add ``motion``, with errors of rotation (degrees) and translation (mm, at
+            the center of the evaluated points), success (mean endpoint error below 2 mm), and the agreement of warped
+            and true image (``warped_agreement``).
+        warnings: warn of implausible results. They are normal during training.
 
     Raises:
-        TypeError: ``motion`` or ``warnings`` is no boolean.
+        TypeError: if ``motion`` or ``warnings`` is not a boolean.
     """
 
     def __init__(self, motion: bool = False, warnings: bool = True) -> None:
@@ -92,7 +92,7 @@ class EvaluatePaird(Transform):
             measures: dict[str, Any] = {"similarity": _similarity(pair, covered)}
             measures["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
             if "predicted" in pair:
-                measures["refine_rigid_mm"] = _distances(_apart(pair, "network", "after"))
+                measures["refine_rigid_mm"] = _distances(_transform_distances(pair, "network", "after"))
             if "fixed_label" in pair and "moving_label" in pair:
                 measures |= _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
@@ -180,13 +180,13 @@ def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    points = _points_that_count(pair)
+    points = _evaluation_points(pair)
     true = pair["truth"](points)
     errors = {when: (found(points) - true).norm(dim=1) for when, found in _transforms(pair).items()}
     return {when: _distances(error) for when, error in errors.items()}
 
 
-def _points_that_count(pair: Mapping[str, Any]) -> Tensor:
+def _evaluation_points(pair: Mapping[str, Any]) -> Tensor:
     """The voxels of the fixed image's mask, or all, ``(number, n)``, world mm."""
     grid = Grid.from_image(pair["fixed"])
     mask = pair["fixed_mask"].as_tensor() if "fixed_mask" in pair else torch.ones(1, *grid.shape)
@@ -194,20 +194,20 @@ def _points_that_count(pair: Mapping[str, Any]) -> Tensor:
 
 
 def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
-    """Where a pair started, where it ended, and where its network saw it."""
+    """Transforms before and after registration, and the network's rigid transform before refinement."""
     transforms = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
     return transforms | ({"network": pair["predicted"]} if "predicted" in pair else {})
 
 
-def _apart(pair: Mapping[str, Any], one: str, other: str) -> Tensor:
-    """How far two of a pair's transforms take the points that count from each other, mm."""
-    points, transforms = _points_that_count(pair), _transforms(pair)
+def _transform_distances(pair: Mapping[str, Any], one: str, other: str) -> Tensor:
+    """Distances between the evaluated points under two of a pair's transforms, mm."""
+    points, transforms = _evaluation_points(pair), _transforms(pair)
     return (transforms[one](points) - transforms[other](points)).norm(dim=1)
 
 
 def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    center = _points_that_count(pair).mean(dim=0, keepdim=True)
+    center = _evaluation_points(pair).mean(dim=0, keepdim=True)
     true = AffineTransform.fitted(pair["truth"], grid)
     result = {}
     for when, transform in _transforms(pair).items():
@@ -230,7 +230,7 @@ def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _largest_inconsistency(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """The largest error over the voxels of the field, mm, and the fixed image's point where it is, RAS+ mm."""
+    """Largest error over the voxels of the field, mm, and its point in the fixed image, RAS+ mm."""
     field, inverse, domain = pair["field"], pair["inverse"], pair["displacement"].grid
     largest: dict[str, Any] = {"max": float("nan"), "max_at": None}
     for rows in slabs(field.grid.shape):
@@ -244,6 +244,6 @@ def _largest_inconsistency(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 def _distances(error: Tensor) -> dict[str, float]:
     """Mean and 95th percentile."""
-    # NumPy's, since PyTorch's quantile ends at 16 million values
+    # PyTorch's quantile is limited to 16 million values.
     percentile = float(np.quantile(error.numpy(), 0.95)) if error.numel() else float("nan")
     return {"mean": float(error.mean()), "p95": percentile}

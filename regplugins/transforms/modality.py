@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which modality an image is of, and which of two is to stay."""
+"""Classification of an image's modality, and the order of a pair of two modalities."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ORDERS = ("given", "auto")
 
 
 class ModalityClassifier:
-    """Tells the modality of a head.
+    """Classify the modality of a head.
 
     Args:
-        network: ``(1, 1, *spatial)`` to a logit for each of ``MODALITIES``; None if it will not be asked.
+        network: maps ``(1, 1, *spatial)`` to a logit for each of ``MODALITIES``; None if it is not used.
         spacing: of its grid, mm.
         shape: of its grid, voxels, about the center of the field of view.
     """
@@ -43,10 +43,10 @@ class ModalityClassifier:
             image: ``(1, *spatial)``, any 3-D grid.
 
         Returns:
-            The modality, and its probability.
+            Modality and its probability.
 
         Raises:
-            ValueError: there is no network.
+            ValueError: if there is no network.
         """
         if self.network is None:
             raise ValueError("there is no network to tell modalities")
@@ -62,12 +62,12 @@ class OrderModalitiesd(Transform):
     """Make the MR of a pair the fixed image and the CT the moving one, in whichever order they were given.
 
     Args:
-        order: "given" leaves a pair as it is, "auto" looks.
+        order: "given": keep the order; "auto": classify both images.
         identify: gives modality and probability of an image.
-        min_probability: a probability below this is no answer.
+        min_probability: smallest accepted probability.
 
     Raises:
-        ValueError: another order.
+        ValueError: if ``order`` is neither.
     """
 
     def __init__(self, order: str, identify: ModalityClassifier, min_probability: float = 0.75) -> None:
@@ -79,14 +79,13 @@ class OrderModalitiesd(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: what ``LoadPaird`` read.
+            data: pair after ``LoadPaird``.
 
         Returns:
-            The pair. If its images came in the other order, all that belongs to either is swapped, with ``swapped``
-            and a warning.
+            The pair, in the other order swapped with all its keys, with ``swapped`` and a warning.
 
         Raises:
-            ValueError: both are of one modality, or it is not clear of which they are.
+            ValueError: if both images have one modality, or a probability is too low.
         """
         pair = dict(data)
         if self.order == "given":

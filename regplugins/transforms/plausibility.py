@@ -37,14 +37,14 @@ _NAMED = 8  # labels in a message
 
 
 def signs_of_failure(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> Iterator[str]:
-    """Say what is implausible about a registered pair.
+    """Find signs of a failed registration.
 
     Args:
-        pair: as ``EvaluatePaird`` has it, with ``before_covered`` and ``warped_covered``.
+        pair: of ``EvaluatePaird``, with ``before_covered`` and ``warped_covered``.
         measures: of this pair, see :class:`regplugins.transforms.evaluate.EvaluatePaird`.
 
     Yields:
-        One sentence a sign, which begins with the name of a file; nothing of a plausible pair.
+        One sentence per sign, which begins with a file name.
     """
     # How much larger a small volume of the fixed image is in the moving one, on average.
     volume_ratio = float(torch.linalg.det(pair["initial"].matrix)) * measures["mean_jacobian"]

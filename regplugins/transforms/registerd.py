@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration as a step of any MONAI pipeline."""
+"""Dictionary transforms that register images and apply the result, for any MONAI pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from regplugins.transforms.resample import ResamplePaird
 
 
 class _Warping(MapTransform, InvertibleTransform):
-    """Takes images through a transform, once, and back again."""
+    """Base class: resample images through a transform, once, and invert that."""
 
     def _warp(
         self,
@@ -31,57 +31,55 @@ class _Warping(MapTransform, InvertibleTransform):
         transform: SpatialTransform,
         mode: str,
         fill: float,
-        done: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         source = Grid.from_image(image)
         values = resample(image.as_tensor(), source, target, transform, mode, fill)
         warped = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         warped.affine = to_affine_nd(len(image.affine) - 1, target.affine)
-        # Numbers and arrays alone, so that it survives a DataLoader.
-        way = {"mode": mode, "affine": image.affine, **_packed(transform), **(done or {})}
-        data[key] = self.push_transform(warped, orig_size=source.shape, extra_info=way)
+        # Numbers and arrays only, which a DataLoader can collate.
+        info = {"mode": mode, "affine": image.affine, **_packed(transform), **(settings or {})}
+        data[key] = self.push_transform(warped, orig_size=source.shape, extra_info=info)
 
-    def _unwarp(self, data: dict[Hashable, Any], key: Hashable) -> None:
+    def _invert_warp(self, data: dict[Hashable, Any], key: Hashable) -> None:
         image = data[key]
-        done = self.pop_transform(image)
-        way = done[TraceKeys.EXTRA_INFO]
-        home = MetaTensor(torch.empty(1, *done[TraceKeys.ORIG_SIZE], device="meta"), affine=way["affine"])
-        source, back = Grid.from_image(image), _unpacked(way).inverse()
-        values = resample(image.as_tensor(), source, Grid.from_image(home), back, way["mode"])
+        trace = self.pop_transform(image)
+        info = trace[TraceKeys.EXTRA_INFO]
+        original = MetaTensor(torch.empty(1, *trace[TraceKeys.ORIG_SIZE], device="meta"), affine=info["affine"])
+        source, inverse = Grid.from_image(image), _unpacked(info).inverse()
+        values = resample(image.as_tensor(), source, Grid.from_image(original), inverse, info["mode"])
         data[key] = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
-        data[key].affine = way["affine"]
+        data[key].affine = info["affine"]
 
 
 class Registerd(_Warping):
     """Register one image of a dictionary to another by optimization.
 
-    Adds the transform, a ``regplugins.spatial.SpatialTransform`` from the fixed to the moving image's world (RAS+ mm),
-    which ``ApplyRegistrationd`` takes to further images, labels and points, and ``regplugins.io.write_chain``
-    into files; and, if asked to, the moving image on the fixed one's grid. That one's metadata say what was done, so
-    that it can be undone, by ``inverse`` or ``monai.transforms.Invertd``.
+    Adds the transform, a ``regplugins.spatial.SpatialTransform`` from the fixed to the moving world (RAS+ mm), for
+    ``ApplyRegistrationd`` and ``regplugins.io.write_chain``. Optionally adds the moving image on the fixed image's
+    grid, which ``inverse`` or ``monai.transforms.Invertd`` resamples back.
 
     Args:
-        fixed: key of the image that stays, ``(1, *spatial)``, 2-D or 3-D, with its affine.
-        moving: key of the image that is registered to it, which itself is not changed; any size, spacing, orientation.
-        deformable: finds the deformation; None: there is none.
-        affine: finds a rigid or affine transform before that; None: there is none but ``init``.
-        spacing: of the grid on which they look at the images, mm; default: the optimizers' own, or automatic if that is
-            None.
-        init: the start: "none" (the images lie in one world), "fov", "center", "rigid", "affine" or a transform file,
-            see ``regplugins.registration``.
-        transform: key for the transform.
-        warped: key for the warped image; None: it is not wanted.
-        fixed_mask: key of a mask on the fixed image's grid; only where it is not zero are the images compared. A
-            similarity of patches or windows sees a few voxels beyond.
-        moving_mask: key of one on the moving image's grid.
+        fixed: key of the fixed image, ``(1, *spatial)``, 2-D or 3-D, with its affine.
+        moving: key of the moving image, which stays unchanged; any size, spacing and orientation.
+        deformable: optimizes the displacement field; None: skipped.
+        affine: optimizes a rigid or affine transform before that; None: skipped.
+        spacing: of the network grid, mm; default: that of the optimizers, or automatic.
+        init: initial transform: "none", "fov", "center", "rigid", "affine" or a transform file, see
+            ``regplugins.registration.initial_transform``.
+        transform: key of the transform.
+        warped: key of the warped image; None: not added.
+        fixed_mask: key of a mask on the fixed image's grid; the images are compared where it is not zero. Similarities
+            with patches or windows include a few voxels beyond.
+        moving_mask: key of a mask on the moving image's grid.
         interpolation: of the warped image, "linear" or "nearest".
-        fill: its value outside the moving image.
-        device: where to optimize; default: where the fixed image is.
+        fill: value of the warped image outside the moving one.
+        device: of the optimization; default: that of the fixed image.
         seed: of an ``init`` by mutual information.
 
     Raises:
-        TypeError: an optimizer is none.
-        ValueError: unknown interpolation, or spacings that differ.
+        TypeError: if an optimizer has the wrong type.
+        ValueError: if the interpolation is unknown, or spacings differ.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class Registerd(_Warping):
         self.moving = moving
         self.deformable = _instance("deformable", deformable, DeformableRegistration)
         self.affine = _instance("affine", affine, AffineRegistration)
-        self.spacing = _one_spacing(spacing, deformable, affine)
+        self.spacing = _common_spacing(spacing, deformable, affine)
         self.init = init
         self.transform = transform
         self.warped = warped
@@ -119,9 +117,9 @@ class Registerd(_Warping):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """
         Raises:
-            KeyError: an image is not there.
-            ValueError: an image or mask is not ``(1, *spatial)`` with an affine, or has values that are not finite; a
-                mask is not on the grid of its image, or empty; the images do not overlap.
+            KeyError: if an image is missing.
+            ValueError: if an image or mask is not ``(1, *spatial)`` with an affine or not finite, a mask is empty or not
+                on the grid of its image, or the images do not overlap.
         """
         result = dict(data)
         keys = {"fixed": self.fixed, "moving": self.moving, **self.masks}
@@ -133,37 +131,36 @@ class Registerd(_Warping):
         result[self.transform] = transform
         if self.warped is not None:
             target = Grid.from_image(pair["fixed"])
-            done = {"init": self.init, "spacing": self.spacing, "seed": self.seed}
-            done |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
-            done |= {name: str(key) for name, key in self.masks.items()}
-            self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill, done)
+            settings = {"init": self.init, "spacing": self.spacing, "seed": self.seed}
+            settings |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
+            settings |= {name: str(key) for name, key in self.masks.items()}
+            self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill, settings)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring the warped image, or what has been made of it since, back onto the moving image's grid."""
+        """Resample the warped image, or results computed from it, back to the moving image's grid."""
         result = dict(data)
-        if self.warped in result:  # not always: ``Invertd`` brings the images alone that it inverts
-            self._unwarp(result, self.warped)
+        if self.warped in result:  # ``Invertd`` passes only the images that it inverts
+            self._invert_warp(result, self.warped)
         return result
 
 
 class ApplyRegistrationd(_Warping):
-    """Take further images, labels and points of the moving image's world to the fixed image, as ``Registerd`` found.
+    """Apply the transform of ``Registerd`` to further images, labels and points in the moving image's world.
 
-    Images come onto the fixed image's grid, resampled once; their metadata say so, and ``inverse`` or
-    ``monai.transforms.Invertd`` takes them back. Points, which have no metadata, come back by ``inverse`` alone.
+    Images are resampled once to the fixed image's grid; ``inverse`` or ``monai.transforms.Invertd`` resamples them
+    back. Points have no metadata, so that only ``inverse`` maps them back.
 
     Args:
-        keys: of images and labels ``(C, *spatial)`` with their affine, on any grid of the moving image's world, or of
-            points ``(N, n)``, RAS+ mm.
-        fixed: key of the image whose grid they come onto.
-        mode: "linear", "nearest" (for labels) or "points", one for all keys or one a key.
+        keys: of images and labels ``(C, *spatial)`` with their affine, or of points ``(N, n)``, RAS+ mm.
+        fixed: key of the image with the target grid.
+        mode: "linear", "nearest" (for labels) or "points", one for all keys or one per key.
         transform: key of the transform.
-        fill: value of images outside the moving one.
-        allow_missing_keys: pass over keys that are not there.
+        fill: value outside the images.
+        allow_missing_keys: skip missing keys.
 
     Raises:
-        ValueError: unknown mode.
+        ValueError: if a mode is unknown.
     """
 
     def __init__(
@@ -185,32 +182,32 @@ class ApplyRegistrationd(_Warping):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """
         Raises:
-            KeyError: an image, points or the transform are not there.
-            ValueError: an image has no affine.
+            KeyError: if a key or the transform is missing.
+            ValueError: if an image has no affine.
         """
         result = dict(data)
         if self.transform not in result:
-            raise KeyError(f"no transform '{self.transform}' among {sorted(map(str, result))}: Registerd finds it")
+            raise KeyError(f"no transform '{self.transform}' among {sorted(map(str, result))}: add it with Registerd")
         transform: SpatialTransform = result[self.transform]
         target = Grid.from_image(result[self.fixed])
-        backwards: SpatialTransform | None = None
+        inverse: SpatialTransform | None = None
         for key, mode in self.key_iterator(result, self.modes):
             if mode == "points":
-                # Points go the other way than the images that are looked up through the transform.
-                backwards = backwards or transform.inverse()
-                result[key] = backwards(torch.as_tensor(result[key]))
+                # The transform maps fixed to moving points.
+                inverse = inverse or transform.inverse()
+                result[key] = inverse(torch.as_tensor(result[key]))
             else:
                 self._warp(result, key, _image(result, key), target, transform, mode, self.fill)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Bring images, or what has been made of them since, back onto their grids, and points to where they were."""
+        """Resample images, or results computed from them, back to their grids, and map points back."""
         result = dict(data)
         for key, mode in self.key_iterator(result, self.modes):
             if mode == "points":
                 result[key] = result[self.transform](torch.as_tensor(result[key]))
             else:
-                self._unwarp(result, key)
+                self._invert_warp(result, key)
         return result
 
 
@@ -220,12 +217,12 @@ def _instance(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _one_spacing(given: Any, *optimizers: Any) -> Any:
-    """That of all; None, automatic, if there is none."""
+def _common_spacing(given: Any, *optimizers: Any) -> Any:
+    """Common spacing of all; None, automatic, if none is given."""
     spacings = [given, *(optimizer.spacing for optimizer in optimizers if optimizer is not None)]
     spacings = [list(size) if isinstance(size, tuple) else size for size in spacings if size is not None]
     if any(spacing != spacings[0] for spacing in spacings):
-        raise ValueError(f"the spacing of Registerd and those of its optimizers must be one, got {spacings}")
+        raise ValueError(f"Registerd and its optimizers must have the same spacing, got {spacings}")
     return spacings[0] if spacings else None
 
 
@@ -256,7 +253,7 @@ def _check_masks(pair: Mapping[str, MetaTensor], paths: Mapping[str, str]) -> No
 
 
 def _packed(transform: SpatialTransform) -> dict[str, Tensor]:
-    """A transform as arrays, part by part."""
+    """Arrays of the parts of a transform."""
     packed: dict[str, Tensor] = {}
     for k, part in enumerate(CompositeTransform([transform]).transforms):
         if isinstance(part, AffineTransform):

@@ -19,7 +19,7 @@ from regplugins.io import load_image, load_label, write_image
 from regplugins.label.cases import annotated, nearest
 from regplugins.label.fusion import local_similarity, vote
 from regplugins.label.propagation import propagate, registering
-from regplugins.label.requests import CONFIG, answer, kept, opened
+from regplugins.label.requests import CONFIG, answer, check_tag, opened
 from regplugins.label.training import OPTIONS, train, trainable
 from regplugins.losses import LocalNCCLoss
 from regplugins.spatial import Grid
@@ -171,14 +171,14 @@ class TestRequests:
     @pytest.mark.parametrize(
         ("asked", "message"),
         [
-            ({"moving": "/etc/passwd"}, "no annotated image of the datastore is called '/etc/passwd'"),
-            ({"moving": ["case_a", NEW]}, "no annotated image of the datastore is called 'new'"),
+            ({"moving": "/etc/passwd"}, "no annotated image of the datastore has the id '/etc/passwd'"),
+            ({"moving": ["case_a", NEW]}, "no annotated image of the datastore has the id 'new'"),
             ({"moving": 3}, "moving must be 'nearest', 'all', an id or ids, got 3"),
             ({"moving": []}, "moving must be"),
             ({"count": 0}, "count must be a whole number of at least 1, got 0"),
             ({"count": "two"}, "count must be a whole number"),
             ({"count": True}, "count must be a whole number"),
-            ({"moving": "case_a,new"}, "no annotated image of the datastore is called 'new'"),
+            ({"moving": "case_a,new"}, "no annotated image of the datastore has the id 'new'"),
             ({"fusion": "staple"}, "fusion must be one of"),
             ({"init": "/tmp/transform.mat"}, "init must be one of"),
             ({"fusion": {"a": 1}}, "fusion must be one of"),
@@ -198,11 +198,11 @@ class TestRequests:
     @pytest.mark.parametrize("tag", ["final", "../x", "/x", "a b", "", 3, None, "x" * 65])
     def test_tags_that_are_refused(self, tag):
         with pytest.raises(ValueError, match="label_tag must be of letters"):
-            kept({"label_tag": tag})
+            check_tag({"label_tag": tag})
 
     def test_tags_that_are_taken(self):
         for request in ({}, {"label_tag": "original"}, {"label_tag": "round_2"}):
-            kept(request)
+            check_tag(request)
 
     def test_a_flag_that_is_none(self, store):
         with pytest.raises(TypeError, match="return_warped must be True or False"):

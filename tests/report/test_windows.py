@@ -68,7 +68,17 @@ def test_one_bright_voxel_does_not_darken_the_rest() -> None:
     assert high < 400
 
 
-@pytest.mark.parametrize("values", [np.zeros(9), np.full(4, -1024.0), np.full(4, np.nan), np.zeros(0)])
+@pytest.mark.parametrize(
+    "values", [np.zeros(9), np.full(4, -1024.0), np.full(4, np.nan), np.zeros(0), np.eye(40)[:1], np.r_[1e9, np.inf]]
+)
 def test_there_is_always_a_window(values: np.ndarray) -> None:
     for low, high in image_windows(values, values):
         assert low < high
+        shades = gray(values, (low, high))
+        assert np.isfinite(shades).all() and (shades >= 0).all() and (shades <= 1).all()
+
+
+def test_few_bright_voxels_are_seen() -> None:
+    image = np.zeros(1600)
+    image[3] = 7
+    assert gray(image, image_windows(image, image)[0]).nonzero()[0].tolist() == [3]

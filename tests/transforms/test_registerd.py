@@ -219,7 +219,7 @@ def test_masks_count(registered):
 
 
 def test_applying_what_nobody_found():
-    with pytest.raises(KeyError, match=r"no transform 'transform' among .*: Registerd finds it"):
+    with pytest.raises(KeyError, match=r"no transform 'transform' among .*: add it with Registerd"):
         ApplyRegistrationd("mr", "ct")(image_pair(2, bend(2)))
 
 
@@ -233,7 +233,7 @@ def test_applying_what_nobody_found():
             {},
             {"spacing": 3.0},
             ValueError,
-            r"spacing of Registerd and those of its optimizers must be one, got \[3.0, ",
+            r"Registerd and its optimizers must have the same spacing, got \[3.0, ",
         ),
         ({"m": MetaTensor(torch.ones(1, 5, 5))}, {"moving_mask": "m"}, ValueError, "'m' is not on the grid of 'mr'"),
         ({"ct": MetaTensor(torch.full((1, 9, 9), torch.nan))}, {}, ValueError, "'ct' has values that are not finite"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our app for MONAI Label: ``monailabel start_server --app regplugins/label/app --studies S --conf bundles bundles``.
+"""App for MONAI Label: ``monailabel start_server --app regplugins/label/app --studies S --conf bundles bundles``.
 
-Every bundle of the folder ``bundles`` that registers is a model; ``models`` names some of them alone. ``labels`` gives
-names to the labels' values, as JSON: ``--conf labels '{"anterior": 1}'``.
+Every registration bundle in the folder ``bundles`` is a model; ``models`` selects some of them. ``labels`` names the
+labels' values, as JSON: ``--conf labels '{"anterior": 1}'``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Propagation(InferTask):
-    """Labels of annotated images of the datastore, by one bundle."""
+    """Label propagation from annotated images of the datastore by one bundle."""
 
     def __init__(self, app: MyApp, bundle: Path, labels: dict[str, int]) -> None:
         task = read_json(bundle / "configs/metadata.json")["task"]
@@ -43,7 +43,7 @@ class Propagation(InferTask):
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         own, datastore, work = request.get(_OWN), self.app.datastore(), self.app.work(self.bundle)
         models = work if (work / "model.pt").is_file() else None
-        # MONAI Label takes an id for a file where there is one of that name.
+        # MONAI Label takes an id for a path if such a file exists.
         image = request["image"] if own is None else datastore.get_image_uri(own)
         return requests.answer(self.bundle, datastore, image, request, own, models)
 
@@ -52,9 +52,7 @@ class Training(TrainTask):
     """Training of one bundle on the datastore's images."""
 
     def __init__(self, app: MyApp, bundle: Path) -> None:
-        super().__init__(
-            "on the images of the datastore, annotated or not; some of the annotated ones choose the epoch"
-        )
+        super().__init__("on the images of the datastore, annotated or not; some of the annotated ones validate")
         self.app = app
         self.bundle = bundle
 
@@ -65,7 +63,7 @@ class Training(TrainTask):
         return training.train(self.bundle, datastore, self.config() | request, self.app.work(self.bundle))
 
 
-# Of a request, set by the app whatever a client says: the id of the image that is open.
+# Key of a request, always set by the app: the id of the open image.
 _OWN = "regplugins_image_id"
 
 
@@ -90,7 +88,7 @@ class MyApp(MONAILabelApp):
         )
 
     def work(self, bundle: Path) -> Path:
-        """Where a bundle is trained, and its weights are then."""
+        """Folder of a bundle's training and of the resulting weights."""
         return Path(self.app_dir) / "model" / bundle.name
 
     def init_infers(self) -> dict[str, InferTask]:
@@ -100,23 +98,23 @@ class MyApp(MONAILabelApp):
         return {name: Training(self, bundle) for name, bundle in self.bundles.items() if training.trainable(bundle)}
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """As in MONAI Label, for ids of the datastore and images of its sessions alone."""
+        """Infer as MONAI Label does, but only for ids of the datastore and images of sessions."""
         try:
-            requests.kept(request)
+            requests.check_tag(request)
             own = requests.opened(request, datastore or self.datastore(), self.sessions().store_path)
             result: dict[str, Any] = super().infer({**request, _OWN: own}, datastore)
             return result
         except Exception as error:
             logger.exception("infer")
-            # What MONAI Label's own exceptions say never reaches a client.
+            # MONAI Label does not pass messages of its own exceptions to clients.
             raise HTTPException(status_code=400, detail=error_line(error)) from error
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Slides have no place here; MONAI Label would open whatever file a request names."""
+        """Refuse slides, for which MONAI Label would open any file that a request names."""
         raise HTTPException(status_code=400, detail="slides are not registered; ask for /infer")
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """As in MONAI Label, which counts on GPUs."""
+        """Infer in batches as MONAI Label does, also without a GPU."""
         request = request if torch.cuda.is_available() else {**request, "multi_gpu": False}
         result: dict[str, Any] = super().batch_infer(request, datastore)
         return result
