@@ -48,7 +48,7 @@ def propagate(
         options: keys of the bundle's ``inference.json``.
 
     Returns:
-        ``label``, the file, and ``cases``, with ``name``, ``folder`` and ``correlation`` of warped and fixed image each.
+        ``label``, the file, and ``cases``, with ``name``, ``folder`` and ``correlation`` with the fixed image each.
 
     Raises:
         ValueError: if there is no case, ``fusion`` is unknown, or the images cannot be registered.

@@ -52,12 +52,13 @@ class Panel:
 
     def lines(self, segments: np.ndarray, **options: Any) -> None:
         """Draw line segments ``(m, 2, 2)``, both ends as across, down in mm."""
-        self.axes.add_collection(LineCollection(segments, **options), autolim=False).set_clip_path(self.frame)
+        self.axes.add_collection(LineCollection(list(segments), **options), autolim=False).set_clip_path(self.frame)
 
     def dots(self, points: np.ndarray, color: str) -> None:
         """Draw points ``(m, 2)``, across and down in mm, as discs with a dark rim."""
-        options = {"markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.6}
-        (dots,) = self.axes.plot(*points.T, "o", color=color, **options)
+        (dots,) = self.axes.plot(
+            *points.T, "o", color=color, markersize=4, markeredgecolor="black", markeredgewidth=0.6
+        )
         dots.set_clip_path(self.frame)
 
 

@@ -118,8 +118,8 @@ class Registerd(_Warping):
         """
         Raises:
             KeyError: if an image is missing.
-            ValueError: if an image or mask is not ``(1, *spatial)`` with an affine or not finite, a mask is empty or not
-                on the grid of its image, or the images do not overlap.
+            ValueError: if an image or mask is not ``(1, *spatial)`` with an affine or not finite, a mask is empty or on
+                another grid than its image, or the images do not overlap.
         """
         result = dict(data)
         keys = {"fixed": self.fixed, "moving": self.moving, **self.masks}
