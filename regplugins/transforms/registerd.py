@@ -29,8 +29,8 @@ class _Warping(MapTransform, InvertibleTransform):
         image: MetaTensor,
         target: Grid,
         transform: SpatialTransform,
-        mode: str,
-        fill: float,
+        mode: str = "linear",
+        fill: float = 0.0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         source = Grid.from_image(image)
@@ -55,31 +55,26 @@ class _Warping(MapTransform, InvertibleTransform):
 class Registerd(_Warping):
     """Register one image of a dictionary to another by optimization.
 
-    Adds the transform, a ``regplugins.spatial.SpatialTransform`` from the fixed to the moving world (RAS+ mm), for
+    Adds ``transform``, a ``regplugins.spatial.SpatialTransform`` from the fixed to the moving world (RAS+ mm), for
     ``ApplyRegistrationd`` and ``regplugins.io.write_chain``. Optionally adds the moving image on the fixed image's
-    grid, which ``inverse`` or ``monai.transforms.Invertd`` resamples back.
+    grid, which ``inverse`` or ``monai.transforms.Invertd`` resamples back. The grid of the registration has the
+    spacing of the optimizers.
 
     Args:
         fixed: key of the fixed image, ``(1, *spatial)``, 2-D or 3-D, with its affine.
         moving: key of the moving image, which stays unchanged; any size, spacing and orientation.
         deformable: optimizes the displacement field; None: skipped.
         affine: optimizes a rigid or affine transform before that; None: skipped.
-        spacing: of the network grid, mm; default: that of the optimizers, or automatic.
         init: initial transform: "none", "fov", "center", "rigid", "affine" or a transform file, see
             ``regplugins.registration.initial_transform``.
-        transform: key of the transform.
-        warped: key of the warped image; None: not added.
-        fixed_mask: key of a mask on the fixed image's grid; the images are compared where it is not zero. Similarities
-            with patches or windows include a few voxels beyond.
-        moving_mask: key of a mask on the moving image's grid.
-        interpolation: of the warped image, "linear" or "nearest".
-        fill: value of the warped image outside the moving one.
+        warped: key of the warped image (linear interpolation, zero outside the moving image); None: not added.
+        masks: keys of the fixed and of the moving mask, on the grids of their images; None: no mask. The images are
+            compared where both are not zero; similarities with patches or windows include a few voxels beyond.
         device: of the optimization; default: that of the fixed image.
-        seed: of an ``init`` by mutual information.
 
     Raises:
         TypeError: if an optimizer has the wrong type.
-        ValueError: if the interpolation is unknown, or spacings differ.
+        ValueError: if the spacings of the optimizers differ.
     """
 
     def __init__(
@@ -88,31 +83,19 @@ class Registerd(_Warping):
         moving: Hashable,
         deformable: DeformableRegistration | None = None,
         affine: AffineRegistration | None = None,
-        spacing: float | Sequence[float] | None = None,
         init: str = "none",
-        transform: Hashable = "transform",
         warped: Hashable | None = None,
-        fixed_mask: Hashable | None = None,
-        moving_mask: Hashable | None = None,
-        interpolation: str = "linear",
-        fill: float = 0.0,
+        masks: tuple[Hashable | None, Hashable | None] = (None, None),
         device: str | torch.device | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__((fixed, moving))
-        self.fixed = fixed
-        self.moving = moving
         self.deformable = _instance("deformable", deformable, DeformableRegistration)
         self.affine = _instance("affine", affine, AffineRegistration)
-        self.spacing = _common_spacing(spacing, deformable, affine)
+        self.spacing = _common_spacing(deformable, affine)
         self.init = init
-        self.transform = transform
         self.warped = warped
-        self.masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-        self.interpolation = choice("interpolation", interpolation, {"linear": "linear", "nearest": "nearest"})
-        self.fill = number("fill", fill)
+        self.inputs = dict(zip(("fixed", "moving", "fixed_mask", "moving_mask"), (fixed, moving, *masks), strict=True))
         self.device = device
-        self.seed = seed
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """
@@ -122,19 +105,19 @@ class Registerd(_Warping):
                 another grid than its image, or the images do not overlap.
         """
         result = dict(data)
-        keys = {"fixed": self.fixed, "moving": self.moving, **self.masks}
-        pair: dict[str, Any] = {name: _single(result, key) for name, key in keys.items() if key is not None}
-        paths = {name: f"'{keys[name]}'" for name in pair}
+        pair: dict[str, Any] = {name: _single(result, key) for name, key in self.inputs.items() if key is not None}
+        paths = {name: f"'{self.inputs[name]}'" for name in pair}
         _check_masks(pair, paths)
-        resampled = ResamplePaird(self.spacing, self.init, self.seed)({**pair, "paths": paths, "seconds": {}})
+        resampled = ResamplePaird(self.spacing, self.init)({**pair, "paths": paths, "seconds": {}})
         transform = optimize_pair(resampled, self.affine, self.deformable, self.device)
-        result[self.transform] = transform
+        result["transform"] = transform
         if self.warped is not None:
-            target = Grid.from_image(pair["fixed"])
-            settings = {"init": self.init, "spacing": self.spacing, "seed": self.seed}
+            settings = {"init": self.init, "spacing": self.spacing}
             settings |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
-            settings |= {name: str(key) for name, key in self.masks.items()}
-            self._warp(result, self.warped, pair["moving"], target, transform, self.interpolation, self.fill, settings)
+            settings |= {name: str(key) for name, key in self.inputs.items()}
+            self._warp(
+                result, self.warped, pair["moving"], Grid.from_image(pair["fixed"]), transform, settings=settings
+            )
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -217,12 +200,12 @@ def _instance(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _common_spacing(given: Any, *optimizers: Any) -> Any:
-    """Common spacing of all; None, automatic, if none is given."""
-    spacings = [given, *(optimizer.spacing for optimizer in optimizers if optimizer is not None)]
+def _common_spacing(*optimizers: Any) -> Any:
+    """Common spacing of the optimizers; None, automatic, if none has one."""
+    spacings = [optimizer.spacing for optimizer in optimizers if optimizer is not None]
     spacings = [list(size) if isinstance(size, tuple) else size for size in spacings if size is not None]
     if any(spacing != spacings[0] for spacing in spacings):
-        raise ValueError(f"Registerd and its optimizers must have the same spacing, got {spacings}")
+        raise ValueError(f"the optimizers of Registerd must have the same spacing, got {spacings}")
     return spacings[0] if spacings else None
 
 

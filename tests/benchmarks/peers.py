@@ -134,14 +134,14 @@ def _regplugins(preset: str) -> Method:
     def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         parser = ConfigParser()
         parser.read_config([_BUNDLE / "inference.json", _BUNDLE / f"{preset}.json"])
-        parser["spacing"] = spacing = float(min(Grid.from_image(pair["fixed"]).spacing))
+        parser["spacing"] = float(min(Grid.from_image(pair["fixed"]).spacing))
         levels = parser.get_parsed_content("levels")
         parser["levels"] = [[size, *run.times([count])] for size, count in levels]
         optimizer = parser.get_parsed_content("optimizer")
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "start.mat"
             write_transform(pair["initial"], start)
-            step = Registerd("fixed", "moving", optimizer, spacing=spacing, init=str(start), device=run.device)
+            step = Registerd("fixed", "moving", optimizer, init=str(start), device=run.device)
             with stage(pair, "network"):
                 found: SpatialTransform = step(pair)["transform"]
         return found
