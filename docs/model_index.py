@@ -15,16 +15,14 @@ HERE = Path(__file__).resolve().parent
 
 def index(bundles: Path) -> str:
     """The page for a folder of bundles."""
-    models = ["| bundle | version | task | method | trained on |", "|---|---|---|---|---|"]
+    models = ["| bundle | version | method | trained on |", "|---|---|---|---|"]
     weights = ["| bundle | file | what | MB | sha256 |", "|---|---|---|---|---|"]
     for path in sorted(bundles.glob("*/configs/metadata.json")):
         metadata, folder = json.loads(path.read_text(encoding="utf-8")), path.parents[1]
         card = f"[`{folder.name}`](../bundles/{folder.name}/docs/README.md)"
         terms = f"[terms](../bundles/{folder.name}/docs/data_license.txt)"
         source = metadata["data_source"].split(". ")[0]
-        models.append(
-            f"| {card} | {metadata['version']} | {metadata['task']} | {_method(metadata)} | {source} ({terms}) |"
-        )
+        models.append(f"| {card} | {metadata['version']} | {_method(metadata)} | {source} ({terms}) |")
         for name, entry in metadata["weights"].items():
             size = (folder / name).stat().st_size / 1e6
             weights.append(
