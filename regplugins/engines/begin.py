@@ -8,8 +8,9 @@ from typing import Any
 
 from monai.utils import set_determinism
 
-from regplugins.checks import boolean, explain_errors, refuse_unknown_options, whole
+from regplugins.checks import boolean, whole
 from regplugins.checks import device as available_device
+from regplugins.engines.command_line import guard_bundle_run
 
 
 class _Format(logging.Formatter):
@@ -36,9 +37,8 @@ def begin_run(seed: int, verbose: bool, device: Any = None) -> None:
         ValueError: if the command line has an option that no configuration has, the seed is no whole number, or there
             is no such device.
     """
-    explain_errors()
+    guard_bundle_run()
     level = logging.INFO if boolean("verbose", verbose) else logging.WARNING
-    refuse_unknown_options()
     if device is not None:
         available_device(device)
     set_determinism(whole("seed", seed, 0))
