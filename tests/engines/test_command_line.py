@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,17 @@ import monai.bundle
 import pytest
 
 from regplugins.engines.command_line import guard_bundle_run
+
+
+@pytest.mark.slow
+def test_a_run_with_a_misspelled_option_ends_with_one_line(tmp_path):
+    bundle = Path(__file__).resolve().parents[2] / "bundles/hippocampus_mr_multires_fcn"
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
+    command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "output"), "--fixd", "a.nii.gz"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == "error: unknown option --fixd; did you mean --fixed?"
+    assert not (tmp_path / "output").exists()
 
 
 class TestGuardBundleRun:
