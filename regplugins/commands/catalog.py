@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`prepare` and `bundles`: data sets to train on, and what there is to run."""
+"""`prepare` and `bundles`: data sets for training, and the bundles of a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+import regplugins
 
 
 def prepare(dataset: str, target: str, source: str | None = None) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
     """List the bundles in a folder: version, task, and whether their weights are those that metadata.json names.
 
     Args:
-        folder: where to look; a bundle is a folder with configs/metadata.json.
+        folder: folder of bundles; a bundle is a folder with configs/metadata.json.
     """
     found: dict[str, Any] = {}
     for path in sorted(Path(folder).glob("*/configs/metadata.json")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle's workflow with values from a command line, which are data and not parts of its configuration."""
+"""A bundle's inference, whose values from the command line are data and not parts of its configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from regplugins.checks import top_level
+from regplugins.engines.command_line import refuse_unknown
 
 # Under this key of the configuration the values lie; other keys refer to them.
 _VALUES = "command_line"
@@ -19,12 +19,13 @@ _VALUES = "command_line"
 class DataWorkflow(ConfigWorkflow):
     """A bundle's inference with some keys set to values that are never evaluated.
 
-    ``monai.bundle.run`` puts overrides into the configuration, where text that begins with "$", "@" or "%" is a
-    program, a reference or a file to read, and "#" divides names: a file of such a name would be one of these.
+    ``monai.bundle.run`` puts overrides into the configuration. There "$" begins a program, "@" a reference and "%" a
+    file to read, and "#" divides names, so that the name of a file might be taken for one of these.
 
     Args:
-        files: configurations, laid one over the other.
-        values: by key, nested keys with "#" or "::"; mappings alone are parts of the configuration (``_target_``).
+        files: configurations; later ones override earlier ones.
+        values: values by key; nested keys have "#" or "::". Mappings alone are parts of the configuration
+            (``_target_``).
 
     Raises:
         ValueError: if no configuration has one of the keys.
@@ -33,10 +34,7 @@ class DataWorkflow(ConfigWorkflow):
     def __init__(self, files: Sequence[str], values: Mapping[str, Any]) -> None:
         with _quiet():
             super().__init__(list(files), workflow_type="infer")
-        unknown = sorted(key for key in values if top_level(key) not in self.parser.get())
-        if unknown:
-            known = sorted(key for key in self.parser.get() if not key.startswith("_"))
-            raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {known}")
+        refuse_unknown(list(values), self.parser.get())
         plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
         self._values = list(plain.values())
         references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(plain)}
@@ -45,7 +43,7 @@ class DataWorkflow(ConfigWorkflow):
         )
 
     def initialize(self) -> Any:
-        """Parse the configuration, set the values, and evaluate what is to happen first."""
+        """Parse the configuration, set the values, and evaluate its ``initialize``."""
         self.parser.parse(reset=True)
         for number, value in enumerate(self._values):
             self.parser.ref_resolver.resolved_content[f"{_VALUES}::{number}"] = value
@@ -55,7 +53,7 @@ class DataWorkflow(ConfigWorkflow):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without messages below warnings: MONAI tells which file has told it what to log."""
+    """Suppress messages below warnings: MONAI reports which file configures its log."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

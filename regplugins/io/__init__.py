@@ -15,9 +15,10 @@ from regplugins.io.files import (
     remove_temporaries,
     sha256,
 )
-from regplugins.io.images import load_grid, load_image, load_label, load_mask, write_image
+from regplugins.io.images import load_grid, load_image, load_label, load_mask, read_image, read_label, write_image
 from regplugins.io.landmarks import landmarks_outside, read_landmark_names, read_landmarks, write_landmarks
 from regplugins.io.locks import FolderLock, folder_lock
+from regplugins.io.strict_json import json_text, none_for_nan
 from regplugins.io.transform_files import may_hold_field, read_transform, write_transform
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "check_output",
     "folder_lock",
     "in_existing_folder",
+    "json_text",
     "keep_inputs",
     "landmarks_outside",
     "load_grid",
@@ -36,10 +38,13 @@ __all__ = [
     "load_label",
     "load_mask",
     "may_hold_field",
+    "none_for_nan",
     "output_folder",
     "read_chain",
     "read_displacement",
+    "read_image",
     "read_json",
+    "read_label",
     "read_landmark_names",
     "read_landmarks",
     "read_transform",

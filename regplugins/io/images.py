@@ -6,17 +6,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 
 from regplugins.io.files import PathLike
 from regplugins.io.nifti_writer import write_nifti
 from regplugins.io.volumes import read_grid, read_volume
 from regplugins.spatial import Grid
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,29 @@ _MIN_EQUAL_NEIGHBORS = 0.4
 # Whole numbers from here on are rounded in single precision.
 _EXACT = 2**24
 _ALIGNED = 2
+
+
+class Volume(NamedTuple):
+    """Voxels of a file and their place; unlike MONAI's ``MetaTensor`` it needs no import of MONAI.
+
+    Attributes:
+        values: ``(1, *spatial)``, float32 of an image, int32 of a label map.
+        grid: where the voxels lie.
+        stored_dtype: numpy type of the file, or of the file to write.
+        warnings: what is doubtful about the file.
+    """
+
+    values: Tensor
+    grid: Grid
+    stored_dtype: np.dtype
+    warnings: list[str]
+
+    def as_meta_tensor(self) -> MetaTensor:
+        """Values with the RAS+ affine, and in ``meta`` the stored type and the warnings."""
+        from monai.data import MetaTensor  # takes seconds, for which commands on files need not wait
+
+        meta = {"stored_dtype": self.stored_dtype, "warnings": self.warnings}
+        return MetaTensor(self.values, affine=self.grid.affine, meta=meta)
 
 
 def load_image(path: str | Path) -> MetaTensor:
@@ -44,6 +70,11 @@ def load_image(path: str | Path) -> MetaTensor:
         ValueError: if it cannot be read, is neither 2-D nor 3-D, has color, or holds no varying, finite values. The
             message names the file.
     """
+    return read_image(path).as_meta_tensor()
+
+
+def read_image(path: str | Path) -> Volume:
+    """Read a scan as ``load_image`` does, without MONAI."""
     array, grid, warnings = read_volume(path)
     values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     low, high = values.aminmax()
@@ -52,7 +83,7 @@ def load_image(path: str | Path) -> MetaTensor:
     if low == high:
         raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
     _log(warnings)
-    return MetaTensor(values[None], affine=grid.affine, meta={"warnings": warnings})
+    return Volume(values[None], grid, array.dtype, warnings)
 
 
 def load_label(path: str | Path) -> MetaTensor:
@@ -71,11 +102,16 @@ def load_label(path: str | Path) -> MetaTensor:
         ValueError: if it cannot be read, is neither 2-D nor 3-D, holds other than whole numbers from 0 on, or looks
             like an image. The message names the file.
     """
-    label = _load_integers(path, "label map")
-    if _is_like_an_image(label[0].numpy()):
+    return read_label(path).as_meta_tensor()
+
+
+def read_label(path: str | Path) -> Volume:
+    """Read a label map as ``load_label`` does, without MONAI."""
+    label = _read_integers(path, "label map")
+    if _is_like_an_image(label.values[0].numpy()):
         raise ValueError(
-            f"{path}: looks like an image, not a label map: {len(label.unique())} different values, and neighboring "
-            "voxels differ; give the label map"
+            f"{path}: looks like an image, not a label map: {len(label.values.unique())} different values, and "
+            "neighboring voxels differ; give the label map"
         )
     return label
 
@@ -94,10 +130,10 @@ def load_mask(path: str | Path) -> MetaTensor:
         ValueError: if it cannot be read, is neither 2-D nor 3-D, holds other than whole numbers from 0 on, or is zero
             everywhere. The message names the file.
     """
-    mask = _load_integers(path, "mask")
-    if not mask.any():
+    mask = _read_integers(path, "mask")
+    if not mask.values.any():
         raise ValueError(f"{path}: the mask is empty (all voxels are 0)")
-    return mask
+    return mask.as_meta_tensor()
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -134,7 +170,7 @@ def write_image(values: Tensor, grid: Grid, path: PathLike, dtype: np.dtype | ty
     write_nifti([values[0].detach().cpu().numpy()], header, grid, path, world=_ALIGNED)
 
 
-def _load_integers(path: str | Path, kind: str) -> MetaTensor:
+def _read_integers(path: str | Path, kind: str) -> Volume:
     array, grid, warnings = read_volume(path)
     with np.errstate(invalid="ignore"):
         whole = np.ascontiguousarray(array.astype(np.int32))
@@ -151,8 +187,7 @@ def _load_integers(path: str | Path, kind: str) -> MetaTensor:
     if stored.kind not in "iu":
         stored = np.dtype(np.int16 if high <= np.iinfo(np.int16).max else np.int32)
     _log(warnings)
-    meta = {"stored_dtype": stored, "warnings": warnings}
-    return MetaTensor(torch.from_numpy(whole)[None], affine=grid.affine, meta=meta)
+    return Volume(torch.from_numpy(whole)[None], grid, stored, warnings)
 
 
 def _is_like_an_image(labels: np.ndarray) -> bool:

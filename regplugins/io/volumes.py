@@ -9,7 +9,6 @@ from typing import Any
 import itk
 import numpy as np
 import torch
-from monai.data import ITKReader
 
 from regplugins.io.dicom import is_dicom, read_dicom
 from regplugins.io.files import PathLike
@@ -37,6 +36,8 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
         return read_nifti(path)
     image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
     one_channel(path, image.GetNumberOfComponentsPerPixel())
+    from monai.data import ITKReader  # takes seconds, for which NIfTI need not wait
+
     array, meta = ITKReader().get_data(image)
     real_voxels(path, array.dtype)
     shape = spatial_shape(path, array.shape)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
 from torch import Tensor
 
 
@@ -22,6 +21,8 @@ def spline_basis(size: int, step: float) -> Tensor:
     Returns:
         ``(size, control points)`` float64.
     """
+    from scipy.interpolate import BSpline  # a tenth of the start of a command on transform files
+
     positions = np.arange(size) * step
     count = math.floor(positions[-1]) + 4
     knots = np.arange(-3, count + 1)  # spline k lives between the knots k - 3 and k + 1
