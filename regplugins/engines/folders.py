@@ -108,9 +108,13 @@ class PairFolders:
         """One line about what a run is going to do."""
         if self.is_single:
             return f"registering {self.records[0]['moving']} to {self.records[0]['fixed']}"
-        done = sum((self.writer.folder(record) / REPORT).exists() for record in self.records)
+        done = self._count_done()
         finished = f", {done} of them done already" if done else ""
         return f"registering {len(self.records)} pairs{finished}"
+
+    def progress(self, record: Mapping[str, str]) -> str:
+        """One line about a pair of several that has just been registered."""
+        return f"{self._count_done()} of {len(self.records)} done: {record['name']}"
 
     def results(self) -> str:
         """The figures of a run as lines for a terminal."""
@@ -125,6 +129,9 @@ class PairFolders:
     def rows(self) -> list[dict[str, Any]]:
         """A row a pair, in the order of the records: ``status`` "done", "failed" (with the ``error``) or "missing"."""
         return [self._row(record) for record in self.records]
+
+    def _count_done(self) -> int:
+        return sum((self.writer.folder(record) / REPORT).exists() for record in self.records)
 
     def _row(self, record: Mapping[str, str]) -> dict[str, Any]:
         folder = self.writer.folder(record)

@@ -76,7 +76,9 @@ class PairEvaluator(SupervisedEvaluator):
                 # The postprocessing takes it from there, beside the output.
                 engine.state.batch = self.preprocessing(batchdata)
                 output: dict[str, Any] = super()._iteration(engine, engine.state.batch)
-                logger.info("registered %s", batchdata.get("name", "the pair"))
+                # A terminal has a progress bar instead.
+                if not self.folders.is_single and not sys.stderr.isatty():
+                    print(self.folders.progress(batchdata), file=sys.stderr, flush=True)
                 return output
             except Exception as error:
                 if self.folders.is_single:

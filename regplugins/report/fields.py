@@ -52,14 +52,16 @@ def draw_volumes(canvas: Canvas, fields: Sequence[Deformation]) -> None:
 
 
 def draw_folding(canvas: Canvas, percent: float | None, fields: Sequence[Deformation]) -> None:
-    """Folded share, as the key to that color if there is any."""
+    """Heading of the Jacobian, with the folded share as the key to that color if there is any."""
     seen = any((~(field.determinant > 0)).any() for field in fields)
     share = "" if percent is None else "< 0.01 % " if 0 < percent < 0.01 else f"{percent:.2f} % "
-    place = canvas.layout.heading(_JACOBIAN, 1)
+    heading, detail, color = "Jacobian", "", "black"
     if seen or percent:
-        canvas.text(place, f"■ {share}folded", ha="center", fontsize=9.5, color=_FOLDED_COLOR)
+        detail, color = f"■ {share}folded", _FOLDED_COLOR
     elif percent == 0:
-        canvas.text(place, "no folding", ha="center", fontsize=9.5)
+        heading, detail = "Jacobian: no folding", "on the registration grid"
+    canvas.text(canvas.layout.heading(_JACOBIAN, 0), heading, ha="center", fontsize=11)
+    canvas.text(canvas.layout.heading(_JACOBIAN, 1), detail, ha="center", fontsize=9.5, color=color)
 
 
 def _color_bar(canvas: Canvas, column: int, colors: Colormap, ticks: Sequence[str], name: str) -> None:

@@ -30,16 +30,16 @@ _OUTSIDE_COLOR = "#4a5f8a"
 _TILES, _MANY_LABELS = 6, 12
 _SAMPLE_VOXELS = 1 << 21
 _ROOM_FOR_LETTERS = 0.6  # inches
+_MOVING = 1  # column of the image before registration
 # Share of the picture's longest edge within which a landmark is shown on a plane.
 _NEAR_A_PLANE = 0.02
 _HEADINGS = (
     ("Fixed", ""),
-    ("Moving", "before registration"),
+    ("Moving", ""),
     ("Warped", "after registration"),
     ("Checkerboard", "before"),
     ("Checkerboard", "after"),
     ("Deformed grid", "x + u(x)"),
-    ("Jacobian", ""),
 )
 
 
@@ -59,6 +59,7 @@ def registration_figure(
     landmarks: Mapping[str, Tensor] | None = None,
     folding_percent: float | None = None,
     anatomical: bool = True,
+    start: str = "before registration",
     title: str = "",
     subtitle: str = "",
     warnings: Sequence[str] = (),
@@ -88,6 +89,7 @@ def registration_figure(
             Those near a plane are shown on it.
         folding_percent: share of folded voxels in the whole field, to be named above the Jacobian.
         anatomical: the world's axes are those of a body: its directions are named at the edges.
+        start: the second line of the heading of ``before``.
         title: the pair's name.
         subtitle: its key figures.
         warnings: what is wrong with the pair, a sentence each.
@@ -113,7 +115,7 @@ def registration_figure(
         draw_grids(canvas, fields)
         draw_volumes(canvas, fields)
         draw_folding(canvas, folding_percent, fields)
-    _captions(canvas, anatomical)
+    _captions(canvas, anatomical, start)
     _legend(canvas, keys)
     with atomic(path) as temporary:
         canvas.figure.savefig(temporary, dpi=canvas.figure.dpi)
@@ -228,12 +230,12 @@ def _landmarks(canvas: Canvas, grid: Grid, points: Mapping[str, Tensor]) -> dict
     }
 
 
-def _captions(canvas: Canvas, anatomical: bool) -> None:
+def _captions(canvas: Canvas, anatomical: bool, start: str) -> None:
     """Headings, names of the rows, title, figures and warnings, scale bar, and the directions of the body."""
     layout = canvas.layout
     for column, (name, detail) in enumerate(_HEADINGS[: layout.columns]):
         canvas.text(layout.heading(column, 0), name, ha="center", fontsize=11)
-        canvas.text(layout.heading(column, 1), detail, ha="center", fontsize=9.5)
+        canvas.text(layout.heading(column, 1), detail if column != _MOVING else start, ha="center", fontsize=9.5)
     for number, line in enumerate(layout.title_lines):
         canvas.text(layout.title_line(number), line, va="top", fontsize=14, fontweight="bold")
     for number, line in enumerate(layout.subtitle_lines + layout.warning_lines):

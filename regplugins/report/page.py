@@ -48,6 +48,7 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{table}: expected a row a pair with a column 'name'")
     numbers = [{key: _number(cell) for key, cell in row.items() if key != "name"} for row in rows]
     columns = [key for key in numbers[0] if any(row[key] is not None for row in numbers)]
+    done = sum(row.get("status", "done") == "done" for row in rows)
     pictures = [f"{row['name']}/report.png" for row in rows]
     if len(rows) == 1 and (folder / "report.png").is_file():
         pictures = ["report.png"]  # a pair without a datalist has no folder of its own
@@ -64,7 +65,7 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         subtitle=f"{len(rows)} pairs. Click a heading to sort by it, a picture to see it in full size.",
         headings="".join(headings),
         rows="\n".join(lines),
-        feet=_foot(numbers, columns, shown),
+        feet=_foot(numbers, columns, shown, done),
     )
     with atomic(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -94,9 +95,14 @@ def _thumbnail(folder: Path, picture: str, name: str) -> str:
     return f'<a href="{html.escape(quote(picture))}">{image}</a>'
 
 
-def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str], shown: bool) -> str:
+def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str], shown: bool, done: int) -> str:
+    """Mean and standard deviation of each column, with the number of pairs where that is not ``done``."""
     statistics = summarize(numbers)
-    cells = [f"<td>{statistics[column]['mean']:.4g}<br>± {statistics[column]['sd']:.2g}</td>" for column in columns]
+    cells = []
+    for column in columns:
+        figure = statistics[column]
+        count = "" if figure["n"] == done else f"<br>n = {figure['n']}"
+        cells.append(f"<td>{figure['mean']:.4g}<br>± {figure['sd']:.2g}{count}</td>")
     return f"<tr><td>mean ± sd</td>{'<td></td>' if shown else ''}{''.join(cells)}</tr>"
 
 

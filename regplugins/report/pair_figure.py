@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from regplugins.io.nifti import NIFTI_SUFFIXES
+from regplugins.registration import CHOICES
 from regplugins.report.figure import registration_figure
 from regplugins.report.summary import headline_metrics
 from regplugins.spatial import Grid
 
 
-def pair_figure(path: str | Path, pair: Mapping[str, Any]) -> None:
+def pair_figure(path: str | Path, pair: Mapping[str, Any], init: str | None = None) -> None:
     """Draw all that is known of a pair, see :func:`regplugins.report.registration_figure`.
 
     The directions of the body are named unless the fixed image is a 2-D picture: of 2-D formats NIfTI alone has them.
@@ -23,6 +24,7 @@ def pair_figure(path: str | Path, pair: Mapping[str, Any]) -> None:
     Args:
         path: of the picture.
         pair: as ``EvaluatePaird`` leaves it.
+        init: name of the initial alignment, or its file; None: the images were compared as their files place them.
     """
     grid = Grid.from_image(pair["fixed"])
     registration_figure(
@@ -40,6 +42,7 @@ def pair_figure(path: str | Path, pair: Mapping[str, Any]) -> None:
         landmarks=_landmarks(pair),
         folding_percent=pair["measures"]["folding_percent"],
         anatomical=grid.ndim == 3 or str(pair["paths"]["fixed"]).endswith(NIFTI_SUFFIXES),
+        start="before registration" if init is None else f"initial alignment ({_short(init)})",
         title=pair.get("name", ""),
         subtitle=headline_metrics(pair["measures"]),
         warnings=[_with_file_names(message, pair["paths"]) for message in pair.get("warnings", [])],
@@ -53,6 +56,11 @@ def _landmarks(pair: Mapping[str, Any]) -> dict[str, Tensor]:
         points["before"] = pair["start"].inverse()(pair["moving_landmarks"])
         points["warped"] = pair["inverse"](pair["initial"].inverse()(pair["moving_landmarks"]))
     return points
+
+
+def _short(init: str) -> str:
+    """The name of an initial alignment; "file" for any file."""
+    return init if init in CHOICES else "file"
 
 
 def _with_file_names(message: str, paths: Mapping[str, Any]) -> str:

@@ -17,7 +17,13 @@ from regplugins.networks import listed_sha256
 _PACKAGES = ("monai", "torch", "numpy", "itk")
 _UNITS = {"hd95": "mm", "asd": "mm", "mutual_information": "nat", "seconds": "s"}
 _WHEN = ("before", "after")
-_HEADLINE = (("NCC", "ncc", ""), ("Dice", "dice_mean", ""), ("HD95", "hd95_mean", " mm"), ("TRE", "tre_mean", " mm"))
+_HEADLINE = (
+    ("NCC", "ncc", ""),
+    ("Dice", "dice_mean", ""),
+    ("HD95", "hd95_mean", " mm"),
+    ("TRE mean", "tre_mean", " mm"),
+    ("TRE maximum", "tre_max", " mm"),
+)
 _OF_THE_FIELD = ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg", "mean_jacobian")
 
 
@@ -89,12 +95,14 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
         row |= {f"{measure}_mean_{when}": _look_up(report, "overlap", when, "mean", measure) for when in _WHEN}
     lost = _look_up(report, "labels", "lost", "after")
     row |= {"labels": _look_up(report, "labels", "both"), "labels_lost": None if lost is None else len(lost)}
-    row |= {f"tre_mean_{when}": _look_up(report, "tre_mm", when, "mean") for when in _WHEN}
+    for statistic in ("mean", "median", "max"):
+        row |= {f"tre_{statistic}_{when}": _look_up(report, "tre_mm", when, statistic) for when in _WHEN}
     for statistic in ("mean", "p95"):
         for when in _WHEN:
             row[f"endpoint_error_{statistic}_{when}"] = _look_up(report, "endpoint_error_mm", when, statistic)
         if "network" in report.get("endpoint_error_mm", {}):
             row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
+    row |= {f"affine_{part}": _look_up(report, "affine", part) for part in ("rotation_degrees", "translation_mm")}
     row |= {measure: report.get(measure) for measure in _OF_THE_FIELD}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
@@ -117,6 +125,9 @@ def headline_metrics(measures: Mapping[str, Any]) -> str:
         if before is not None and after is not None:
             digits = 2 if unit else 3
             parts.append(f"{name} {before:.{digits}f} → {after:.{digits}f}{unit}")
+    if row["affine_rotation_degrees"] is not None:
+        motion = f"{row['affine_rotation_degrees']:.1f}°, translation {row['affine_translation_mm']:.1f} mm"
+        parts.append(f"affine part: rotation {motion}")
     if row["sd_log_jacobian"] is not None:
         parts.append(f"SD log J {row['sd_log_jacobian']:.3f}")
     if row["inverse_consistency_p95"] is not None:

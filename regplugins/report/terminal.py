@@ -14,14 +14,22 @@ _COMPARED = (
     ("mutual information", "mutual_information", "nat"),
     ("Dice", "dice_mean", ""),
     ("HD95", "hd95_mean", "mm"),
-    ("TRE", "tre_mean", "mm"),
+    ("TRE, mean", "tre_mean", "mm"),
+    ("TRE, maximum", "tre_max", "mm"),
     ("endpoint error", "endpoint_error_mean", "mm"),
 )
-_AFTER = (("folding", "folding_percent", "%"), ("time", "seconds", "s"))
+_AFTER = (
+    ("rotation", "affine_rotation_degrees", "degrees"),
+    ("translation", "affine_translation_mm", "mm"),
+    ("folding", "folding_percent", "%"),
+    ("time", "seconds", "s"),
+)
 
 
 def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The main figures before and after registration, a line each; of several pairs mean and standard deviation.
+
+    A figure that some pairs lack is followed by the number of pairs that have it.
 
     Args:
         rows: of a table of pairs; those without figures are left out.
@@ -30,12 +38,13 @@ def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
         Lines of equal columns, "-" where a figure is missing; empty if no row has figures.
     """
     statistics = summarize(rows)
+    done = sum(row.get("status", "done") == "done" for row in rows)
     lines = []
     for name, column, unit in _COMPARED:
-        before, after = (_cell(statistics, f"{column}_{when}") for when in ("before", "after"))
+        before, after = (_cell(statistics, f"{column}_{when}", done) for when in ("before", "after"))
         if before or after:
             lines.append((name, before or "-", after or "-", unit))
-    lines += [(name, "", _cell(statistics, column), unit) for name, column, unit in _AFTER if column in statistics]
+    lines += [(name, "", _cell(statistics, key, done), unit) for name, key, unit in _AFTER if key in statistics]
     if not lines:
         return ""
     lines.insert(0, ("", "before", "after", ""))
@@ -46,9 +55,10 @@ def figures_text(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _cell(statistics: Mapping[str, Mapping[str, float]], column: str) -> str:
+def _cell(statistics: Mapping[str, Mapping[str, float]], column: str, done: int) -> str:
     if column not in statistics:
         return ""
     figure = statistics[column]
     mean = f"{figure['mean']:.3g}" if abs(figure["mean"]) >= 100 else f"{figure['mean']:.3f}"
-    return mean if figure["n"] == 1 else f"{mean} ± {figure['sd']:.3f}"
+    text = mean if figure["n"] == 1 else f"{mean} ± {figure['sd']:.3f}"
+    return text if figure["n"] == done else f"{text} (n = {figure['n']})"

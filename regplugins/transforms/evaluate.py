@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Transform
+from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -39,23 +40,31 @@ _SUCCESS_MM = 2.0
 
 
 class EvaluatePaird(Transform):
-    """Measure a pair that ``ApplyDDFPaird`` brought home, and warn of what is implausible about it.
+    """Measure a registered pair (``ApplyDDFPaird``, ``ApplyTransformPaird``) and warn of what is implausible about it.
 
     Adds ``measures`` (nested, without files or versions), ``warnings``, and ``before_covered`` and ``warped_covered``,
     ``(1, *spatial)`` bool: the voxels of the fixed grid that the moving image covers before and after.
 
-    ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers;
-    ``coverage_percent``, the size of that part; ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both
-    labels are given, over the labels that both maps have as they were read; ``labels``: how many these are, and which
-    ones only the fixed map has, only the moving map, and the transform lost, before and after; ``tre_mm``: mean, median
-    and maximum, if both sets of landmarks are given; ``endpoint_error_mm``, if the true transform is known: mean and
-    95th percentile over the fixed image's mask, or all voxels: each ``before`` (through ``start``) and ``after``, and,
-    of a rigid network, the first, the second and the last as the ``network`` had it; ``refine_rigid_mm``, the distance
-    between that and the result. ``folding_percent``, ``sd_log_jacobian`` (over the voxels that do not fold),
-    ``sd_log_jacobian_learn2reg`` and ``mean_jacobian``, of an affine one its determinant, of the field on the network's
-    grid; ``inverse_consistency_mm``: mean and 95th percentile, and over the field's voxels the largest (``max``) and
-    the point of the fixed image where it is (``max_at``, RAS+ mm). Of a pair that ``SwapPaird`` took the other way
-    too, ``cycle_consistency_mm``, the like of the network's two fields, and ``backward``, the measures of that way.
+    Keys of ``measures``, those of ``before`` (through ``start``) and ``after`` first:
+
+    - ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers.
+      A rigid network adds its own result, ``network``.
+    - ``coverage_percent``: size of that part.
+    - ``overlap``: Dice, HD95 and ASD (mm) by label and their means, if both labels are given. It is over the labels
+      that both maps have as they were read.
+    - ``labels``: number of these labels; those of the fixed map alone, of the moving map alone, and those lost.
+    - ``tre_mm``: mean, median and maximum, if both sets of landmarks are given.
+    - ``endpoint_error_mm``, if the true transform is known: mean and 95th percentile over the fixed image's mask, or
+      all voxels. A rigid network adds ``network``.
+    - ``refine_rigid_mm``: distance between the network's rigid transform and the result.
+    - ``affine``, of an affine part that is not the identity: rotation angle, and length of the translation at the
+      center of the fixed image's field of view.
+    - ``folding_percent``, ``sd_log_jacobian`` (over the voxels that do not fold), ``sd_log_jacobian_learn2reg`` and
+      ``mean_jacobian``: of the field on the network's grid.
+    - ``inverse_consistency_mm``: mean and 95th percentile. ``max`` is the largest over the field's voxels, at the
+      point ``max_at`` of the fixed image (RAS+ mm).
+    - ``cycle_consistency_mm`` and ``backward``, of a pair that ``SwapPaird`` registered in the other direction too:
+      consistency of the network's two fields, and the measures of that direction.
 
     Args:
         motion: the true transform is a rigid motion: adds ``motion``, errors of rotation (degrees) and translation (mm,
@@ -93,7 +102,7 @@ class EvaluatePaird(Transform):
                 measures["endpoint_error_mm"] = _endpoint_errors(pair)
                 if self.motion:
                     measures["motion"] = _motion_errors(pair, measures["endpoint_error_mm"])
-            measures |= _regularity(pair)
+            measures |= _affine_motion(pair) | _regularity(pair)
             measures["inverse_consistency_mm"] = _inverse_consistency(pair)
             if "backward" in pair:
                 measures["cycle_consistency_mm"] = _distances(pair["cycle_error"])
@@ -141,6 +150,22 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
             for when, by_label in scores.items()
         }
     return found
+
+
+def _affine_motion(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """``affine``: angle and shift of the affine part, the shift at the center of the fixed image's field of view.
+
+    The rotation is the orthogonal factor of the polar decomposition, without reflection. An identity has no entry.
+    """
+    transform, center = pair["initial"], Grid.from_image(pair["fixed"]).center
+    if torch.equal(transform.matrix, torch.eye(transform.ndim + 1, dtype=torch.float64)):
+        return {}
+    linear = np.eye(3)
+    linear[: transform.ndim, : transform.ndim] = transform.matrix[:-1, :-1].numpy()
+    rotation, _ = polar(linear)
+    turn = Rotation.from_matrix(rotation * np.linalg.det(rotation))
+    shift = float((transform(center) - center).norm())
+    return {"affine": {"rotation_degrees": math.degrees(turn.magnitude()), "translation_mm": shift}}
 
 
 def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,7 @@ from regplugins.registration.resampling import network_grid, scale_percentiles
 from regplugins.spatial import Grid, resample_to_grid
 from regplugins.transforms.swap import swap_pair
 from regplugins.transforms.timing import stage
-
-logger = logging.getLogger(__name__)
+from regplugins.transforms.warn import warn
 
 MODALITIES = ("MR", "CT")
 ORDERS = ("given", "auto")
@@ -84,8 +82,8 @@ class OrderModalitiesd(Transform):
             data: what ``LoadPaird`` read.
 
         Returns:
-            The pair, all that belongs to either image swapped where they were given the other way round, with
-            ``swapped`` then.
+            The pair. If its images came in the other order, all that belongs to either is swapped, with ``swapped``
+            and a warning.
 
         Raises:
             ValueError: both are of one modality, or it is not clear of which they are.
@@ -103,5 +101,12 @@ class OrderModalitiesd(Transform):
             raise ValueError(f"{said}: too unsure to tell fixed from moving; give --order given")
         if found["fixed"][0] == found["moving"][0]:
             raise ValueError(f"{said}: one CT and one MR expected; give --order given")
-        logger.info("%s", said)
-        return pair if found["fixed"][0] == "MR" else swap_pair(pair) | {"swapped": True}
+        if found["fixed"][0] == "MR":
+            return pair
+        pair = swap_pair(pair) | {"swapped": True}
+        warn(
+            pair,
+            f"{said}: fixed and moving were exchanged (order 'auto'). The fixed image of the result is "
+            f"{pair['paths']['fixed']}; warped image, label and transform lie on its grid",
+        )
+        return pair

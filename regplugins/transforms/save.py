@@ -145,7 +145,7 @@ class SavePaird(Transform):
         # The picture is drawn by one thread, and compression leaves it time.
         with ThreadPoolExecutor(max_workers=1) as writer:
             volumes = writer.submit(self._write_volumes, pair, grid, fields, folder)
-            pair_figure(folder / "report.png", pair)
+            pair_figure(folder / "report.png", pair, self.settings.get("init"))
             volumes.result()
         write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
         if "warped_landmarks" in pair:

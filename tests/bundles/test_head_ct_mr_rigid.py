@@ -83,8 +83,9 @@ class TestOrder:
         torch.testing.assert_close(found.matrix, expected.matrix, atol=1e-6, rtol=0)
         labels = [np.asarray(nib.load(f / "warped_label.nii.gz").dataobj) for f in (tmp_path, registered)]
         np.testing.assert_array_equal(*labels)
-        inputs = json.loads((tmp_path / "report.json").read_text())["inputs"]
-        assert inputs["fixed"]["path"] == paths["fixed"]
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["inputs"]["fixed"]["path"] == paths["fixed"]
+        assert any(f"The fixed image of the result is {paths['fixed']};" in text for text in report["warnings"])
 
     def test_a_start_from_a_file_is_turned_about_with_the_images(self, bundle, run, tmp_path):
         start = AffineTransform.identity(3).matrix.clone()

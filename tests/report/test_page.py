@@ -65,6 +65,7 @@ def test_table_holds_what_was_measured(folder: Path) -> None:
     assert [row[0] for row in rows] == [row["name"] for row in ROWS]
     assert [row[2] for row in rows] == ["0.75", "0.25", ""]
     assert foot[2].startswith("0.5") and "0.35" in foot[2]  # sd of 0.75 and 0.25
+    assert foot[2].endswith("n = 2") and not re.search(r"n = \d", foot[3])  # one of three pairs has no Dice
     assert len(cells.pictures) == 1
 
 

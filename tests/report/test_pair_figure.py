@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,25 @@ def test_moving_landmarks_lie_on_the_fixed_ones_after_registration(tmp_path: Pat
     assert fixed[0] == pytest.approx(fixed[2], rel=0.1) and fixed[3] == 0
     assert moving[1] == pytest.approx(fixed[1], rel=0.3)
     assert moving[0] == moving[2] == 0  # behind the fixed ones
+
+
+def words(path: Path, pair: dict[str, Any], init: str | None = None) -> str:
+    """The text of a pair's picture."""
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        pair_figure(path, pair, init)
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8")))
+
+
+def test_headings_name_the_initial_alignment_and_what_folding_is_of(tmp_path: Path, pair: dict[str, Any]) -> None:
+    text = words(tmp_path / "a.svg", pair, "affine")
+    assert "Moving initial alignment (affine)" in text
+    assert "Jacobian: no folding on the registration grid" in text
+    assert "initial alignment (file)" in words(tmp_path / "b.svg", pair, "scans/start.tfm")
+    assert "Moving before registration" in words(tmp_path / "c.svg", pair)
+
+
+def test_the_motion_of_the_affine_part_is_named(tmp_path: Path, pair: dict[str, Any]) -> None:
+    assert f"affine part: rotation 0.0°, translation {SHIFT:.1f} mm" in words(tmp_path / "a.svg", pair)
 
 
 def test_only_nifti_says_which_side_is_which_in_two_dimensions(tmp_path: Path, pair: dict[str, Any]) -> None:

@@ -64,6 +64,7 @@ class TestOrder:
         ordered = OrderModalitiesd("auto", identifier())(given)
         assert ordered["fixed"] is given["fixed"]
         assert ordered["paths"] == given["paths"]
+        assert "warnings" not in ordered
 
     def test_exchanged_with_all_that_belongs_to_it(self):
         given = pair(0.9, 0.1)
@@ -75,6 +76,8 @@ class TestOrder:
         assert ordered["paths"] == {"moving": "a.nii.gz", "fixed": "b.nii.gz", "fixed_label": "b_label.nii.gz"}
         assert ordered["name"] == "x"
         assert ordered["seconds"]["order"] > 0
+        (warning,) = ordered["warnings"]
+        assert "fixed and moving were exchanged" in warning and "fixed image of the result is b.nii.gz" in warning
 
     def test_left_alone(self):
         given = pair(0.9, 0.1)
