@@ -349,7 +349,7 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
         ),
         ("convert affine.mat --output o.xyz", "a transform file ends in"),
         ("evaluate", "nothing to judge"),
-        ("prepare livers src dst", "dataset must be one of"),
+        ("prepare livers dst --source src", "dataset must be one of"),
         ("report .", "neither summary.csv nor metrics.csv"),
         ("report out warp.nii.gz --fixed fixed.nii.gz", "no moving image"),
         ("report out warp.nii.gz", "no fixed image"),  # though fixed.nii.gz and moving.nii.gz lie in the folder
@@ -579,7 +579,7 @@ def test_data_set_becomes_a_datalist(run, tmp_path):
         (tmp_path / "Task04" / name).mkdir(parents=True)
         for case in (1, min(TEST_CASES), min(VALIDATION_CASES)):
             (tmp_path / "Task04" / name / f"hippocampus_{case:03d}.nii.gz").touch()
-    path = run("prepare hippocampus Task04 data")["datalist"]
+    path = run("prepare hippocampus data --source Task04")["datalist"]
     sections = json.loads(Path(path).read_text())
     assert {name: len(records) for name, records in sections.items()} == {"training": 1, "validation": 1, "test": 1}
 

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 
 from regplugins.data import read_datalist
 from regplugins.io import atomic, load_image, read_chain
+from regplugins.registration.resampling import scale_percentiles
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid, resample
-from regplugins.transforms.resample import normalize
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/hippocampus_mr_multires_fcn"
 MODELS = ("multires", "no_pooling", "coarse")
@@ -71,8 +71,8 @@ def mean_image(dataset_dir: str, output: str) -> None:
             for mean, files in ((before, written[1:]), (after, written)):
                 # Continued from its border, so that no edge of the field of view looks like sharpness.
                 image = resample(moving.as_tensor(), Grid.from_image(moving), grid, read_chain(files), fill=None)
-                mean += normalize(image)[0].numpy() / len(pairs)
-    shown = {"fixed": normalize(fixed.as_tensor())[0].numpy(), "mean before": before, "mean after": after}
+                mean += scale_percentiles(image)[0].numpy() / len(pairs)
+    shown = {"fixed": scale_percentiles(fixed.as_tensor())[0].numpy(), "mean before": before, "mean after": after}
     planes = display_planes(grid, tuple(size // 2 for size in grid.shape))
     figure = Figure(figsize=(6, 6), dpi=150, layout="constrained")
     panels = figure.subplots(len(planes), len(shown), squeeze=False)

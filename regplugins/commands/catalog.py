@@ -9,17 +9,18 @@ from typing import Any
 import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
 
 
-def prepare(dataset: str, source: str, target: str) -> dict[str, Any]:
-    """Turn a data set's folder, as downloaded, into a datalist.
+def prepare(dataset: str, target: str, source: str | None = None) -> dict[str, Any]:
+    """Download a public data set, or take its folder, and write the datalist to train or evaluate with.
 
     Args:
-        dataset: "hippocampus", Task04 of the Medical Segmentation Decathlon (monai.apps.DecathlonDataset has it), or
-            "brains", patients of BraTS and head templates (regplugins.datasets.prepare_brains says which, and where).
-        source: the data set's folder.
-        target: folder in which datalist.json is written: the dataset_dir of the bundle.
+        dataset: its name, one of abdomen_ct_mr, brain_t1_labels, brains, cardiac_cine, cardiac_cine_train, ct_mr_limbs,
+            head_ct_mr_phantom, heads, hippocampus, histology_2d, label_maps, liver_mr4d, lung_ct, lung_mr, mouse_ct,
+            thorax_ct. hippocampus, histology_2d and mouse_ct can be downloaded.
+        target: folder in which datalist.json is written: the dataset_dir of a bundle.
+        source: folder of the data set's files; downloaded to target/downloads if it is not given.
     """
-    prepare_dataset = regplugins.checks.choice("dataset", dataset, regplugins.datasets.DATASETS)
-    return {"datalist": str(prepare_dataset(source, target))}
+    chosen = regplugins.checks.choice("dataset", dataset, regplugins.datasets.DATASETS)
+    return {"datalist": str(chosen.build(target, source)), "license": chosen.license}
 
 
 def bundles(folder: str = "bundles") -> dict[str, Any]:

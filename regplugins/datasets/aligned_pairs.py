@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Aligned images of two modalities out of pairs that are not aligned: what dual-modality supervision learns from."""
+"""Alignment of pairs of two modalities, for training with dual-modality supervision."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from regplugins.checks import positive, whole
 from regplugins.data.records import pair_records
+from regplugins.datasets.datalist import write_datalist
 from regplugins.io import atomic, keep_inputs, output_folder, write_image, write_transform
 from regplugins.io.images import load_image, load_label
 from regplugins.metrics import label_overlap, mean_overlap
@@ -23,7 +24,7 @@ from regplugins.spatial import AffineTransform, Grid, SpatialTransform, resample
 
 logger = logging.getLogger(__name__)
 
-# Folder of a patient's images in the moving one's shape, and what its name as a subject ends with.
+# Folder of a patient's images in the shape of the moving one, and the end of its name as a subject.
 _MOVING = "moving"
 
 
@@ -35,39 +36,35 @@ def prepare_aligned_pairs(
     validation: int = 1,
     seed: int = 0,
 ) -> Path:
-    """Align the two images of every subject, bring all subjects to a common world, and list them for training.
+    """Align the two images of every subject, resample all subjects to a common grid, and list them for training.
 
-    As Cao et al. (MLMI 2018, section 3) prepare their data: an affine transform by mutual information within
-    a subject, then, where both images have labels, demons on these; between subjects an affine transform to the first
-    one. (The paper's SyN between the two steps is left out.) Where there are labels, the two are aligned in the moving
-    image's shape too, as the affine transform leaves it: the paper's pairs are then those of a patient's fixed image in
-    its own shape and moving image in its own, each with the other modality's image aligned with it. Each image is
-    resampled once. Labels serve here alone: training does not see them.
+    As Cao et al. (MLMI 2018, section 3) prepare their data, without their SyN step. Within a subject an affine
+    transform by mutual information is followed by demons on the labels, if both images have labels. Between subjects an
+    affine transform aligns each with the first one. With labels the two images are also aligned in the shape of the
+    moving image after the affine transform. Each image is resampled once. Labels are used here alone: training does not
+    need them.
 
     Args:
-        datalist: JSON file, a list of pair records (see ``pair_records``): ``fixed`` and ``moving`` image of a subject,
-            perhaps ``fixed_label`` and ``moving_label``, and ``name``.
+        datalist: JSON file, a list of pair records (see ``pair_records``) with ``fixed`` and ``moving`` image of a
+            subject, optionally ``fixed_label`` and ``moving_label``, and ``name``.
         target: folder for what is written, made if need be.
-        modalities: names of the fixed and the moving images' one.
-        spacing: of the common grid, mm; default: that of the first fixed image.
-        validation: how many subjects, the last ones, go into ``validation_images``; with 0 there is no such section
-            to train with but one of your own.
+        modalities: names of the fixed and of the moving images' modality.
+        spacing: of the common grid, mm. Default: that of the first fixed image.
+        validation: number of subjects, the last ones, in ``validation_images``. With 0 the section is empty.
         seed: of the mutual information.
 
     Returns:
-        ``datalist.json`` in ``target``: ``training`` and ``validation_images``, records with ``image``, ``subject``,
-        ``patient`` and ``sequence``. A patient is a subject by its name, and, in the moving image's shape, by its name
-        and ``_moving``, the images of which are in ``moving``. Beside the images lie, for each patient, the transforms:
-        ``aligned_0GenericAffine.mat`` and, of labels, ``aligned_1Warp.nii.gz`` from the fixed image's world to the
-        moving one's, as a registration writes them, and ``aligned_1InverseWarp.nii.gz``;
-        ``common_0GenericAffine.mat`` from the common world to the fixed image's; and ``alignment.json``, the labels'
-        Dice ``scanned``, after the ``affine`` transform, after the demons by ``labels``, and with these in the moving
-        image's shape, ``labels_moving``.
+        ``datalist.json`` in ``target`` with ``training`` and ``validation_images``: records with ``image``,
+        ``subject``, ``patient`` and ``sequence``. In the moving image's shape a subject's name ends with ``_moving``,
+        and its images are in ``moving``. Beside the images of each patient lie its transforms.
+        ``aligned_0GenericAffine.mat`` and, with labels, ``aligned_1Warp.nii.gz`` map the fixed to the moving image's
+        world, and ``aligned_1InverseWarp.nii.gz`` is the inverse warp. ``common_0GenericAffine.mat`` maps the common to
+        the fixed image's world. ``alignment.json`` holds the labels' Dice: ``scanned``, after the ``affine`` transform,
+        after the demons by ``labels``, and with these in the moving image's shape, ``labels_moving``.
 
     Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: no subject beside those to validate on, an image that would be overwritten, or images that cannot be
-            aligned.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if no subject remains to train on, an image would be overwritten, or images cannot be aligned.
     """
     records = pair_records({}, datalist, "")
     named = isinstance(modalities, Sequence) and not isinstance(modalities, str)
@@ -100,13 +97,11 @@ def prepare_aligned_pairs(
     count = len(images) - validation
     parts = {"training": images[:count], "validation_images": images[count:]}
     sections = {name: list(chain.from_iterable(part)) for name, part in parts.items()}
-    with atomic(target / "datalist.json") as temporary:
-        temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
-    return target / "datalist.json"
+    return write_datalist(sections, target)
 
 
 def _is_a_name(modality: object) -> bool:
-    """Whether a file can be called so."""
+    """True for a plain file name."""
     return isinstance(modality, str) and modality not in ("", ".", "..") and modality == Path(modality).name
 
 
@@ -119,7 +114,7 @@ def _aligned(
     modalities: Sequence[str],
     seed: int,
 ) -> list[dict[str, str]]:
-    """Align one subject and write it; its records."""
+    """Align one subject and write its images and transforms; its records."""
     fixed, moving = load_image(record["fixed"]), load_image(record["moving"])
     grids = [Grid.from_image(image) for image in (reference, fixed, moving)]
     to_fixed = AffineTransform.identity(common.ndim)
@@ -127,34 +122,17 @@ def _aligned(
         to_fixed = initial_transform("affine", reference.as_tensor(), grids[0], fixed.as_tensor(), grids[1], seed=seed)
     affine = initial_transform("affine", fixed.as_tensor(), grids[1], moving.as_tensor(), grids[2], seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    # From the common world to that of the fixed and to that of the moving image, by the folder of what is written.
-    ways: dict[str, tuple[SpatialTransform, SpatialTransform]] = {".": (to_fixed, affine @ to_fixed)}
+    # Maps from the common world to the fixed and to the moving image's, by the folder of the images.
+    transforms: dict[str, tuple[SpatialTransform, SpatialTransform]] = {".": (to_fixed, affine @ to_fixed)}
     if "fixed_label" in record and "moving_label" in record:
-        labels = [load_label(record[f"{side}_label"]) for side in ("fixed", "moving")]
-        own, grid = labels[0].as_tensor(), Grid.from_image(labels[0])
-
-        def carried(transform: SpatialTransform) -> torch.Tensor:
-            return resample_labels(labels[1].as_tensor(), Grid.from_image(labels[1]), grid, transform)
-
-        def dice_of(first: torch.Tensor, second: torch.Tensor) -> float:
-            return mean_overlap(label_overlap(first, second, grid.spacing.tolist()))["dice"]
-
-        field = align_labels(own, carried(affine), grid)
-        inverse = field.inverse()
-        ways = {
+        field, inverse = _align_by_labels(record, affine, folder)
+        transforms = {
             ".": (to_fixed, affine @ field @ to_fixed),
             _MOVING: (inverse @ to_fixed, affine @ to_fixed),
         }
-        steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": affine @ field}
-        dice = {name: dice_of(carried(step), own) for name, step in steps.items()}
-        dice["labels_moving"] = dice_of(resample_labels(own, grid, grid, inverse), carried(affine))
-        with atomic(folder / "alignment.json") as temporary:
-            temporary.write_text(json.dumps({"dice": dice}, indent=2) + "\n", encoding="utf-8")
-        write_transform(field, folder / "aligned_1Warp.nii.gz")
-        write_transform(inverse, folder / "aligned_1InverseWarp.nii.gz")
     else:
+        # Files of an earlier run with labels.
         stale = (f"{_MOVING}/{modality}.nii.gz" for modality in modalities)
-        # of an earlier run with labels
         for name in ("aligned_1Warp.nii.gz", "aligned_1InverseWarp.nii.gz", "alignment.json", *stale):
             (folder / name).unlink(missing_ok=True)
         logger.warning(
@@ -163,12 +141,38 @@ def _aligned(
     write_transform(affine, folder / "aligned_0GenericAffine.mat")
     write_transform(to_fixed, folder / "common_0GenericAffine.mat")
     records = []
-    for shape, transforms in ways.items():
+    for shape, maps in transforms.items():
         subject = "_".join((record["name"], *Path(shape).parts))
         (folder / shape).mkdir(exist_ok=True)
-        for modality, image, transform in zip(modalities, (fixed, moving), transforms, strict=True):
+        for modality, image, transform in zip(modalities, (fixed, moving), maps, strict=True):
             path = folder / shape / f"{modality}.nii.gz"
             write_image(resample_to_grid(image, common, transform), common, path)
             entry = {"image": path.relative_to(folder.parent).as_posix(), "subject": subject}
             records.append(entry | {"patient": record["name"], "sequence": modality})
     return records
+
+
+def _align_by_labels(
+    record: dict[str, str], affine: SpatialTransform, folder: Path
+) -> tuple[SpatialTransform, SpatialTransform]:
+    """Register the labels by demons after the affine transform, and write the warps and the Dice; both warps."""
+    fixed, moving = (load_label(record[f"{side}_label"]) for side in ("fixed", "moving"))
+    grid, moving_grid = (Grid.from_image(label) for label in (fixed, moving))
+    fixed = fixed.as_tensor()
+
+    def warped(transform: SpatialTransform) -> torch.Tensor:
+        return resample_labels(moving.as_tensor(), moving_grid, grid, transform)
+
+    def dice(first: torch.Tensor, second: torch.Tensor) -> float:
+        return mean_overlap(label_overlap(first, second, grid.spacing.tolist()))["dice"]
+
+    field = align_labels(fixed, warped(affine), grid)
+    inverse = field.inverse()
+    steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": affine @ field}
+    found = {name: dice(warped(step), fixed) for name, step in steps.items()}
+    found["labels_moving"] = dice(resample_labels(fixed, grid, grid, inverse), warped(affine))
+    with atomic(folder / "alignment.json") as temporary:
+        temporary.write_text(json.dumps({"dice": found}, indent=2) + "\n", encoding="utf-8")
+    write_transform(field, folder / "aligned_1Warp.nii.gz")
+    write_transform(inverse, folder / "aligned_1InverseWarp.nii.gz")
+    return field, inverse

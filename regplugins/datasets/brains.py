@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brains in several sequences, skull-stripped: training images on one grid, and pairs to test on."""
+"""Stripped brains in several sequences: training images on one grid, and pairs to evaluate on; ``--source`` only.
+
+The published images were cropped and scaled in ways that are not fully described.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,32 +15,34 @@ from tqdm import tqdm
 
 from regplugins.datasets.brain_pairs import (
     SPACING,
+    affine_between,
     known_pairs,
-    labeled_pairs,
     pairs_between,
     pairs_with_landmarks,
-    remapped_pairs,
     strong_slices,
     strong_volumes,
     tissue_classes,
 )
-from regplugins.io import atomic, write_image
+from regplugins.datasets.brain_t1_labels import labeled_pairs, remapped_pairs
+from regplugins.datasets.datalist import write_datalist
+from regplugins.datasets.sources import DataSet, checksums
+from regplugins.io import write_image
 from regplugins.io.images import load_image, load_label
-from regplugins.registration import initial_transform
 from regplugins.spatial import Grid, resample_to_grid
 
-# Voxels of the grid on which the training images lie, in the templates' world: a brain and some room.
+# Voxels of the training images' grid in the templates' world: a brain and a margin.
 TRAINING_SHAPE = (80, 96, 80)
 
-# Patients that the shipped weights have never seen, and one that chose among training runs; all others train. The two
+# Patients that the shipped weights have never seen, and one that chose among training runs. All others train. The two
 # scans of BraTSReg_002 are of one patient.
 TEST_CASES = ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1")
 VALIDATION_CASES = ("brats_2013_pat0004_1",)
 
-MASKS = ("brainmask", "tumour")
+# By their name here: the name of their file. The data set spells it in British.
+MASKS = {"brainmask": "brainmask", "tumor": "tumour"}
 SEQUENCES = ("t1", "t1c", "t2", "flair")
 TEMPLATES = {"t1": "t1", "t2": "t2", "pd": "pd", "flair": "flair", "ct": "ct_stripped"}
-_TISSUES = ("gray", "white", "csf")
+_TISSUES = ("grey", "white", "csf")
 
 
 def prepare_brains(source: str | Path, target: str | Path) -> Path:
@@ -46,22 +50,22 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
 
     Args:
         source: folder with ``brain_multiseq/<case>/`` (each with ``brainmask``, two or more of ``t1``, ``t1c``, ``t2``
-            and ``flair`` and perhaps ``tumour``, on one grid, ``.nii.gz``; ``landmarks_lps.csv`` in ``BraTSReg_002_00``
-            and ``_01``), ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct_stripped`` and the probabilities times
-            1000 of ``gray``, ``white`` and ``csf``, on one grid) and, if there is one, ``brain_t1_labels/``
-            (``<id>_t1`` and ``<id>_labels``, numbered as Neuromorphometrics does).
+            and ``flair`` and optionally ``tumour``, on one grid, ``.nii.gz``; ``landmarks_lps.csv`` in
+            ``BraTSReg_002_00`` and ``_01``), ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct_stripped`` and the
+            probabilities times 1000 of ``grey``, ``white`` and ``csf``, on one grid) and optionally
+            ``brain_t1_labels/`` (``<id>_t1`` and ``<id>_labels``, numbered as Neuromorphometrics does).
         target: folder for what is written, made if need be.
 
     Returns:
-        The datalist. ``training`` and ``validation_images``: records with ``image``, ``subject`` and ``sequence``,
-        images on one grid of 2 mm, patients brought to the templates by an affine transform. All others are pairs, see
-        ``regplugins.datasets.brain_pairs``, at 2 mm: ``validation`` and ``test`` have a known truth, ``between`` tissue
-        classes, ``followup`` landmarks, ``remapped`` anatomical labels; ``labeled`` are the source's own files;
-        ``strong`` and ``slices``, of test patients, and ``strong_validation`` and ``slices_validation`` have a known
-        truth with a large affine part, and tissue classes, T1c to FLAIR; ``slices_t1_t2`` likewise, T1 to T2.
+        The datalist. ``training`` and ``validation_images`` are records with ``image``, ``subject`` and ``sequence``:
+        images on one grid of 2 mm, patients aligned with the templates by an affine transform. All other sections are
+        pairs at 2 mm (see ``regplugins.datasets.brain_pairs``). ``validation`` and ``test`` have a known truth,
+        ``between`` tissue classes, ``followup`` landmarks, ``remapped`` anatomical labels. ``labeled`` names the
+        source's own files. ``strong`` and ``slices`` (test patients), ``strong_validation`` and ``slices_validation``
+        have a known truth with a large affine part and tissue classes, T1c to FLAIR. ``slices_t1_t2`` is T1 to T2.
 
     Raises:
-        FileNotFoundError: a folder or image is missing.
+        FileNotFoundError: if a folder or image is missing.
     """
     source, target = Path(source), Path(target).resolve()
     for name in ("brain_multiseq", "templates", *(f"brain_multiseq/{case}" for case in TEST_CASES + VALIDATION_CASES)):
@@ -107,34 +111,32 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
     if (source / "brain_t1_labels").is_dir():
         folder = (source / "brain_t1_labels").resolve()
         sections |= {"remapped": remapped_pairs(folder, target), "labeled": labeled_pairs(folder)}
-    with atomic(target / "datalist.json") as temporary:
-        temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
-    return target / "datalist.json"
+    return write_datalist(sections, target)
 
 
 def load_patient(folder: Path) -> dict[str, MetaTensor]:
-    """The sequences that a patient has, ``brainmask`` and, where there is one, ``tumour``.
+    """Load the sequences that a patient has, ``brainmask`` and, where there is one, ``tumor``.
 
     Raises:
-        FileNotFoundError: there are less than two, or no mask.
+        FileNotFoundError: if there are less than two sequences, or no ``brainmask``.
     """
     paths = {name: folder / f"{name}.nii.gz" for name in SEQUENCES if (folder / f"{name}.nii.gz").is_file()}
     if len(paths) < 2:
         raise FileNotFoundError(f"{folder}: two of {SEQUENCES} expected, found {sorted(paths)}")
     images = {name: load_image(path) for name, path in paths.items()}
-    masks = [name for name in MASKS if name == "brainmask" or (folder / f"{name}.nii.gz").is_file()]
-    return images | {name: load_label(folder / f"{name}.nii.gz") for name in masks}
+    masks = {name: folder / f"{file}.nii.gz" for name, file in MASKS.items()}
+    return images | {name: load_label(path) for name, path in masks.items() if name == "brainmask" or path.is_file()}
 
 
 def load_templates(folder: Path) -> dict[str, MetaTensor]:
-    """The templates without their skulls, and ``brainmask``: where gray, white matter or fluid is more likely than not.
+    """Load the templates without their skulls, and ``brainmask``: brain or fluid with a probability above one half.
 
     Raises:
-        FileNotFoundError: one is missing.
+        FileNotFoundError: if a template is missing.
     """
     mask = sum(load_image(folder / f"{name}.nii.gz") for name in _TISSUES) > 500
     images = {name: load_image(folder / f"{file}.nii.gz") for name, file in TEMPLATES.items()}
-    # The darkest tissue becomes as dark as the background, as in patients: of the CT's range tissue is but a tenth.
+    # The darkest tissue becomes as dark as the background, as in patients: tissue is a tenth of the CT's range.
     stripped = {name: (image - image[mask].quantile(0.01)).clamp(min=0) * mask for name, image in images.items()}
     return stripped | {"brainmask": mask.to(torch.int32)}
 
@@ -146,21 +148,27 @@ def training_images(
     common: Grid,
     target: Path,
 ) -> list[dict[str, str]]:
-    """Bring a subject's sequences onto the common grid, by an affine transform to the templates' T1; records."""
+    """Resample a subject's sequences to the common grid, aligned affinely with the templates' T1; their records."""
     sequences = [name for name in images if name not in MASKS]
     transform = None
     if images is not templates:
         reference = images["t1c"] if "t1c" in images else images[sequences[0]]
-        transform = initial_transform(
-            "affine",
-            templates["t1"].as_tensor(),
-            Grid.from_image(templates["t1"]),
-            reference.as_tensor(),
-            Grid.from_image(reference),
-        )
+        transform = affine_between(templates["t1"], reference)
     records = []
     for sequence in sequences:
         path = target / "images" / f"{subject}_{sequence}.nii.gz"
         write_image(resample_to_grid(images[sequence], common, transform), common, path)
         records.append({"image": str(path.relative_to(target)), "subject": subject, "sequence": sequence})
     return records
+
+
+DATASET = DataSet(
+    name="brains",
+    title="brains of eight patients in several MR sequences, templates, and T1 brains with labels",
+    license="CC BY-NC-SA (BraTS), CC BY 3.0 (TCGA-DU-7294), CC BY-NC (brain_t1_labels), GPL-2 and BSD-2 (templates)",
+    origin="github.com/deepmedic/deepmedic at e10ba7c3, BrainLesion/tutorials at a2d3fffe, cwmok/DIRAC at 817df0f3 "
+    "(brain_multiseq), muschellij2/malf.templates at 0d955ca7 (brain_t1_labels), spm/spm12 at f6948fff and "
+    "neurolabusc/Clinical at 2189c744 (templates)",
+    prepare=prepare_brains,
+    checksums=checksums("brain_multiseq", "templates", "brain_t1_labels"),
+)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole heads in CT and MR: aligned ones to learn rigid registration from, moved ones to test it on, and single ones to
-tell modalities apart."""
+"""Whole heads in CT and MR, to train and test rigid registration and modality classification; ``--source`` only.
+
+Templates and phantom were resampled or rescaled in ways that are not fully described.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from zlib import crc32
@@ -16,9 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from regplugins.data.random_warps import RandomWarp
-from regplugins.datasets.made_heads import FLUID, GRAY, WHITE, make_heads, tissue_map
+from regplugins.datasets.datalist import write_datalist
 from regplugins.datasets.pair_writer import PairWriter
-from regplugins.io import atomic, write_transform
+from regplugins.datasets.sources import DataSet, checksums
+from regplugins.datasets.synthetic_heads import FLUID, GRAY, WHITE, tissue_map, write_synthetic_heads
+from regplugins.io import write_transform
 from regplugins.io.images import load_image
 from regplugins.registration import otsu_threshold
 from regplugins.spatial import Grid, resample_labels, resample_to_grid
@@ -26,17 +29,17 @@ from regplugins.spatial import Grid, resample_labels, resample_to_grid
 FIXED_SEQUENCES = ("t1", "t2", "pd")
 MOVING_SEQUENCE = "ct"
 
-# By the largest angle about a random axis, degrees, the largest shift along each axis, mm; the first is the paper's.
+# Largest angle about a random axis, degrees: largest shift along each axis, mm. The first is the paper's.
 MOTIONS = {15: 5.0, 45: 20.0, 90: 40.0}
 VALIDATION_MOTIONS = (15, 45)
 PAIRS, VALIDATION_PAIRS = 24, 9
-# What makes of the templates other heads, the two modalities alike.
+# Warps that turn the templates into other heads, the two modalities alike.
 SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.1)
-# A cube that holds a head however it is turned, voxels of SPACING mm.
+# Voxels of SPACING mm along a cube that holds a head in any rotation.
 SPACING, ROOM = 2.0, 130
 
-# Heads by their modality, and which of them a modality is learned from and which are new: of so few none is left to
-# choose epochs by. All of one person, or of one population, are on one side.
+# Heads to train and to test a modality classifier with; there are too few for a validation set. All heads of one
+# person, or of one population, are on one side.
 MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
     "modality_training": {
         "CT": ("templates/ct", "heads/ct_template", "heads/ct_pitch"),
@@ -50,12 +53,11 @@ MODALITIES: dict[str, dict[str, tuple[str, ...]]] = {
         "MR": ("heads/mr_t1_colin27", "heads/mr_t1_datalad", "heads/mr_t2_niivue", "head_ct_mr_phantom/mr_t2"),
     },
 }
-# So many heads of each modality are made besides, of the templates' tissues, and as many blocks of tissue; bone is what
-# is at least so dense in their CT.
-MADE = 40
+# Number of synthetic heads, and of blocks of tissue, for each modality; least value of bone in the templates' CT.
+SYNTHETIC = 40
 BONE_FROM = 3000.0
-BRAIN = {FLUID: "csf", GRAY: "gray", WHITE: "white"}
-# Fixed and moving image of pairs without a known truth: of one head in two scanners, and of two people.
+BRAIN = {FLUID: "csf", GRAY: "grey", WHITE: "white"}
+# Fixed and moving image of pairs without a known truth: one head in two scanners, and two people.
 REAL_PAIRS = {
     "phantom": ("head_ct_mr_phantom/mr_t2", "head_ct_mr_phantom/ct"),
     "between": ("heads/mr_t1_colin27", "heads/ct_cranium"),
@@ -67,20 +69,20 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
 
     Args:
         source: folder with ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct`` and the probabilities times 1000
-            of ``gray``, ``white`` and ``csf``, on one grid), ``heads/`` and ``head_ct_mr_phantom/``, ``.nii.gz``, see
+            of ``grey``, ``white`` and ``csf``, on one grid), ``heads/`` and ``head_ct_mr_phantom/``, ``.nii.gz``, see
             ``MODALITIES``.
         target: folder for what is written, made if need be.
 
     Returns:
-        The datalist. ``training``: the templates, records with ``image``, ``subject`` and ``sequence``. ``test_15``,
-        ``test_45`` and ``test_90``, ``validation_15`` and ``validation_45``: pairs of a warped template's MR, fixed,
-        and its CT, moving, turned by up to so many degrees and shifted (``MOTIONS``), with ``truth`` and
-        ``fixed_mask``, the head. ``phantom`` and ``between``: one pair each, without a truth. ``modality_training``
-        and ``modality_test``: records with ``image``, ``modality``, "CT" or "MR", and ``kind``,
-        "scan"; to learn from are made heads and blocks of tissue, too (``make_heads``).
+        The datalist. ``training`` lists the templates with ``image``, ``subject`` and ``sequence``. ``test_<degrees>``
+        and ``validation_<degrees>`` are pairs of a warped template's MR (fixed) and its CT (moving). The CT is rotated
+        by up to so many degrees and shifted (``MOTIONS``). Their records have ``truth`` and ``fixed_mask``, the head.
+        ``phantom`` and ``between`` hold one pair each, without a truth. ``modality_training`` and ``modality_test``
+        have ``image``, ``modality`` ("CT" or "MR") and ``kind`` ("scan"). The former has synthetic heads and blocks of
+        tissue, too (``write_synthetic_heads``).
 
     Raises:
-        FileNotFoundError: a folder or image is missing.
+        FileNotFoundError: if a folder or image is missing.
     """
     source, target = Path(source).resolve(), Path(target).resolve()
     for folder in ("templates", "heads", "head_ct_mr_phantom"):
@@ -101,7 +103,7 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
     }
     wanted = {f"test_{degrees}": (degrees, PAIRS) for degrees in MOTIONS}
     wanted |= {f"validation_{degrees}": (degrees, VALIDATION_PAIRS) for degrees in VALIDATION_MOTIONS}
-    for section, (degrees, count) in tqdm(wanted.items(), desc="moving heads"):
+    for section, (degrees, count) in tqdm(wanted.items(), desc="moved heads"):
         sections[section] = _moved_pairs(section, degrees, count, templates, target)
     for name, (fixed, moving) in REAL_PAIRS.items():
         sections[name] = [{"name": name, "fixed": path(fixed), "moving": path(moving)}]
@@ -114,17 +116,14 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
     ct = templates[MOVING_SEQUENCE]
     brain = {tissue: load_image(path(f"templates/{name}")).as_tensor() > 500 for tissue, name in BRAIN.items()}
     tissues = tissue_map(ct, head_mask(ct), BONE_FROM, brain)
-    sections["modality_training"] += make_heads(tissues, Grid.from_image(ct), MADE, target)
-    target.mkdir(parents=True, exist_ok=True)
-    with atomic(target / "datalist.json") as temporary:
-        temporary.write_text(json.dumps(sections, indent=2) + "\n", encoding="utf-8")
-    return target / "datalist.json"
+    sections["modality_training"] += write_synthetic_heads(tissues, Grid.from_image(ct), SYNTHETIC, target)
+    return write_datalist(sections, target)
 
 
 def _moved_pairs(
     section: str, degrees: int, count: int, templates: Mapping[str, MetaTensor], target: Path
 ) -> list[dict[str, str]]:
-    """Pairs whose name is their seed."""
+    """Write pairs with a known rigid motion; the seed is the CRC of a pair's name."""
     ct = templates[MOVING_SEQUENCE]
     own = Grid.from_image(ct)
     grid = own.canonical().resized([SPACING] * 3)
@@ -147,6 +146,17 @@ def _moved_pairs(
 
 
 def head_mask(ct: MetaTensor) -> Tensor:
-    """What of a CT ``(1, *spatial)`` is not the air about it, int32."""
+    """Mask of the head in a CT ``(1, *spatial)``, without holes, int32 of the same shape."""
     tissue = ct.as_tensor() > otsu_threshold(ct.as_tensor())
     return torch.from_numpy(binary_fill_holes(tissue[0].numpy())).to(torch.int32)[None]
+
+
+DATASET = DataSet(
+    name="heads",
+    title="templates of the head in CT and MR, nine heads, and a phantom",
+    license="GPL-2, BSD-2 (templates), GPL-2, BSD-2, CC BY-NC, public domain, Colin27 (heads), CC BY 4.0 (phantom)",
+    origin="github.com/spm/spm12 at f6948fff and neurolabusc/Clinical at 2189c744 (templates), niivue's sample images, "
+    "Debian invesalius-examples and mricron-data, datalad's example (heads), TCIA MRI-DIR (head_ct_mr_phantom)",
+    prepare=prepare_heads,
+    checksums=checksums("templates", "heads", "head_ct_mr_phantom"),
+)

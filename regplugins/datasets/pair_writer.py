@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a pair that a data set is prepared with."""
+"""Writer of a pair's files and its record in a datalist."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from regplugins.spatial import Grid
 
 
 class PairWriter:
-    """Writes a pair's files into a folder of its own and keeps the record of them, ``record``.
+    """Write a pair's files into a folder of its own and collect their paths in ``record``.
 
     Args:
         target: folder of the datalist.
-        name: of the pair; its files go into ``pairs/<name>`` below the folder.
+        name: of the pair; its files go into ``pairs/<name>`` below the target.
     """
 
     def __init__(self, target: Path, name: str) -> None:
@@ -27,12 +27,15 @@ class PairWriter:
         self.record = {"name": name}
 
     def path(self, key: str, suffix: str = ".nii.gz") -> Path:
+        """Add a file to the record; its path."""
         path = self.folder / f"{key}{suffix}"
         self.record[key] = str(path.relative_to(self.target))
         return path
 
     def image(self, key: str, values: Tensor, grid: Grid) -> None:
+        """Write an image ``(1, *spatial)`` on its grid."""
         write_image(values, grid, self.path(key))
 
     def label(self, key: str, values: Tensor, grid: Grid) -> None:
+        """Write labels below 256, ``(1, *spatial)``, on their grid."""
         write_image(values, grid, self.path(key), np.uint8)

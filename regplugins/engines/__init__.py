@@ -21,6 +21,7 @@ from regplugins.engines.training import (
     loss_terms,
     negative_loss,
     prepare_pair,
+    prepare_rigid_pair,
     prepare_training_batch,
     single_pair,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "parameter_groups",
     "per_rank_batch_size",
     "prepare_pair",
+    "prepare_rigid_pair",
     "prepare_training_batch",
     "process_device",
     "single_pair",

@@ -122,6 +122,22 @@ def prepare_pair(
     return pair, None, (), {name: mask.to(pair) for name, mask in batch["masks"].items()}
 
 
+def prepare_rigid_pair(
+    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, None, tuple[dict[str, Any]], dict[str, Any]]:
+    """MONAI ``prepare_batch`` of an evaluator with a ``RigidInferer``, which needs the pair itself.
+
+    Args:
+        batch: pair after ``ResamplePaird``.
+        device: where to compute.
+        non_blocking: of the copy.
+
+    Returns:
+        The network's input ``(1, 2, *spatial)``; no target; the pair; no keyword arguments.
+    """
+    return batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs), None, (batch,), {}
+
+
 def single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:
     """Collate function of a loader with batch size one: pairs have grids of their own and are not stacked.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What inferers that give a network's field have in common."""
+"""Base classes of inferers: precision, compilation, resolution, and a check for finite output."""
 
 from __future__ import annotations
 
@@ -14,27 +14,52 @@ from torch import Tensor, nn
 from regplugins.checks import boolean, positive
 
 
-class FieldInferer(Inferer):
-    """From a pair to its float32 field on the same grid.
+class NetworkInferer(Inferer):
+    """Inferer that runs a network in a chosen precision, compiled or not.
 
     Args:
-        amp: compute convolutions in bfloat16. Quick on GPUs and on CPUs that have it in hardware, slow elsewhere.
-        zoom: voxels of the network's images for each of the pair's: 0.5 shows a pair at 1 mm to a network trained at 2
-            mm, and brings its field back to that.
-        compile: let ``torch.compile`` translate the network when it is first used; each size of the images that is new
-            takes that long again.
+        amp: compute convolutions in bfloat16. Fast on GPUs and on CPUs that have it in hardware, slow elsewhere.
+        compile: compile the network with ``torch.compile`` at first use. Each new image size compiles again.
 
     Raises:
-        TypeError: ``amp`` or ``compile`` is no boolean.
-        ValueError: ``zoom`` is not positive.
+        TypeError: if ``amp`` or ``compile`` is not a boolean.
+    """
+
+    def __init__(self, amp: bool = False, compile: bool = False) -> None:
+        super().__init__()
+        self.amp = boolean("amp", amp)
+        self.compile = boolean("compile", compile)
+        self._compiled: dict[nn.Module, Any] = {}
+
+    def _network(self, network: nn.Module) -> Any:
+        """The network, compiled if asked for."""
+        if not self.compile:
+            return network
+        if network not in self._compiled:
+            self._compiled = {network: torch.compile(network)}
+        return self._compiled[network]
+
+    def _autocast(self, inputs: Tensor) -> torch.autocast:
+        return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp)
+
+
+class FieldInferer(NetworkInferer):
+    """Inferer from a pair to its float32 displacement field on the same grid.
+
+    Args:
+        amp: compute convolutions in bfloat16, see ``NetworkInferer``.
+        zoom: resolution of the network's images relative to the pair's. 0.5 shows a pair at 1 mm to a network trained
+            at 2 mm, and resamples its field to 1 mm.
+        compile: compile the network, see ``NetworkInferer``.
+
+    Raises:
+        TypeError: if ``amp`` or ``compile`` is not a boolean.
+        ValueError: if ``zoom`` is not positive.
     """
 
     def __init__(self, amp: bool = False, zoom: float = 1.0, compile: bool = False) -> None:
-        super().__init__()
-        self.amp = boolean("amp", amp)
+        super().__init__(amp, compile)
         self.zoom = positive("zoom", zoom)
-        self.compile = boolean("compile", compile)
-        self._compiled: dict[nn.Module, Any] = {}
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -49,17 +74,12 @@ class FieldInferer(Inferer):
         Raises:
             ValueError: if the network gives a displacement that is not finite.
         """
-        given = network
-        inputs = inputs.as_subclass(Tensor)  # MONAI's keep books at every operation
-        if self.compile:
-            if network not in self._compiled:
-                self._compiled = {network: torch.compile(network)}
-            network = self._compiled[network]
+        inputs = inputs.as_subclass(Tensor)  # MetaTensor records every operation
         own = list(inputs.shape[2:])
         seen = [max(1, round(size * self.zoom)) for size in own]
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.amp):
-            ddf = self._field(inputs if seen == own else _resized(inputs, seen), network).float()
-        check_finite(ddf, given)
+        with self._autocast(inputs):
+            ddf = self._field(inputs if seen == own else _resized(inputs, seen), self._network(network)).float()
+        check_finite(ddf, network)
         if seen == own:
             return ddf
         voxels = torch.tensor(own, device=ddf.device) / torch.tensor(seen, device=ddf.device)

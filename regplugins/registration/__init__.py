@@ -19,9 +19,11 @@ from regplugins.registration.label_demons import align_labels
 from regplugins.registration.levels import min_spacing
 from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
 from regplugins.registration.network_weights import WeightsOptimizer
+from regplugins.registration.optimize import optimize_pair
 from regplugins.registration.parametric_fields import BSplineField, StationaryVelocityField
 from regplugins.registration.parametrization import Parametrization
 from regplugins.registration.reprs import one_line
+from regplugins.registration.resampling import automatic_spacing, network_grid, scale_percentiles
 from regplugins.registration.volume import Volume
 
 __all__ = [
@@ -40,11 +42,15 @@ __all__ = [
     "align_centers_of_mass",
     "align_fields_of_view",
     "align_labels",
+    "automatic_spacing",
     "center_of_mass",
     "initial_transform",
     "maximize_mutual_information",
     "min_spacing",
+    "network_grid",
     "one_line",
+    "optimize_pair",
     "otsu_threshold",
     "refine_rigid",
+    "scale_percentiles",
 ]

@@ -19,10 +19,9 @@ from regplugins.transforms.modality import (
     MODALITIES,
     ModalityClassifier,
     OrderModalitiesd,
-    ResampleToModalityGridd,
 )
 from regplugins.transforms.registerd import ApplyRegistrationd, Registerd
-from regplugins.transforms.resample import ResamplePaird, initial_of
+from regplugins.transforms.resample import ResamplePaird, ScalePercentilesd, initial_of
 from regplugins.transforms.save import SavePaird
 from regplugins.transforms.swap import SwapPaird
 from regplugins.transforms.synthesis import SynthesizePaird
@@ -51,8 +50,8 @@ __all__ = [
     "Registerd",
     "ResamplePaird",
     "ResampleToGridd",
-    "ResampleToModalityGridd",
     "SavePaird",
+    "ScalePercentilesd",
     "SwapPaird",
     "SynthesizePaird",
     "initial_of",

@@ -9,8 +9,7 @@ from typing import Any
 
 from monai.transforms import Transform
 
-from regplugins.checks import boolean, number
-from regplugins.registration import Volume, refine_rigid
+from regplugins.checks import number
 from regplugins.spatial import (
     AffineTransform,
     CompositeTransform,
@@ -24,8 +23,8 @@ from regplugins.spatial import (
 from regplugins.transforms.timing import stage
 
 
-class _Carrier(Transform):
-    """Sends the original moving image and labels through a transform, once; see ``ApplyTransformPaird``."""
+class _ApplyPaird(Transform):
+    """Base class: resample the original moving image and labels through a transform, once."""
 
     def __init__(self, interpolation: str = "linear", label_interpolation: str = "nearest", fill: float = 0.0) -> None:
         for name, mode in (("interpolation", interpolation), ("label_interpolation", label_interpolation)):
@@ -35,7 +34,7 @@ class _Carrier(Transform):
         self.label_interpolation = label_interpolation
         self.fill = number("fill", fill)
 
-    def _carry(
+    def _apply(
         self, pair: dict[str, Any], start: AffineTransform, initial: AffineTransform, field: DisplacementField
     ) -> None:
         with stage(pair, "warp"):
@@ -48,7 +47,7 @@ class _Carrier(Transform):
         with stage(pair, "before"):
             self._resample(pair, "before", fixed_grid, start)
         with stage(pair, "invert"):
-            # Where the field was given: on a scan of 500 voxels an axis the inverse takes gigabytes.
+            # On the grid of the field: on that of a scan with 500 voxels per axis the inverse takes gigabytes.
             inverse = field.inverse()
         for name, values in (("field", displacement.vectors), ("inverse", inverse.vectors), ("image", pair["warped"])):
             if not values.isfinite().all():
@@ -64,20 +63,20 @@ class _Carrier(Transform):
             pair[f"{name}_label"] = resample_labels(label, source, target, transform, self.label_interpolation)
 
 
-class ApplyTransformPaird(_Carrier):
-    """Send the original moving image and labels through a known transform, once: one from a file, of any tool.
+class ApplyTransformPaird(_ApplyPaird):
+    """Resample the original moving image and labels once through a known transform, such as one from a file.
 
-    Adds ``initial`` (the transform's outermost part where that is affine, else the identity), ``field`` (the rest) and
-    ``inverse`` (of ``field``), ``displacement`` (``field`` on the fixed image's grid; ``x_moving = initial(x +
-    displacement(x))``), ``warped``, ``warped_label``, ``warped_landmarks`` (the fixed ones carried to the moving
-    image), and what registration is compared with: ``start``, ``before`` and ``before_label`` (through ``start``).
+    Adds ``initial``, the outermost affine part of the transform (or the identity), ``field``, the rest, and its
+    ``inverse``. ``displacement`` is ``field`` on the fixed image's grid: ``x_moving = initial(x + displacement(x))``.
+    Adds ``warped``, ``warped_label`` and ``warped_landmarks`` (the fixed landmarks mapped to the moving image).
+    ``start``, ``before`` and ``before_label`` are the transform and images before registration.
 
     Args:
         transform: from the fixed to the moving world.
         interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for a linear one of each class.
-        fill: value of the image outside the moving one.
-        start: default: the identity, the world as the files have it.
+        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
+        fill: value outside the moving image.
+        start: transform before registration; default: the identity.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class ApplyTransformPaird(_Carrier):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            ValueError: the transform is of another dimension than the images, or takes no voxel into the moving one.
+            ValueError: if the transform has another dimension than the images, or maps no voxel into the moving image.
         """
         pair = dict(data)
         grid = Grid.from_image(pair["fixed"])
@@ -111,22 +110,20 @@ class ApplyTransformPaird(_Carrier):
         else:
             others.insert(0, first)
         rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
-        self._carry(pair, self.start or AffineTransform.identity(grid.ndim), initial, rest.sample(grid))
+        self._apply(pair, self.start or AffineTransform.identity(grid.ndim), initial, rest.sample(grid))
         return pair
 
 
-class ApplyDDFPaird(_Carrier):
-    """Apply the network's displacement field, as a transform in mm, to the pair as ``ApplyTransformPaird`` does.
+class ApplyDDFPaird(_ApplyPaird):
+    """Apply the network's displacement field to the pair as ``ApplyTransformPaird`` does.
 
-    ``start`` is the initial transform: what the network itself adds is judged.
-
-    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``; of a network of both directions
-    (``SwapPaird``) the first ``n`` components.
+    Reads ``pred`` ``(1, n, *spatial)``, the DDF in voxels of ``grid``, and ``initial``, which is ``start`` too. Of a
+    network of both directions (``SwapPaird``) it takes the first ``n`` components.
 
     Args:
         interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for a linear one of each class.
-        fill: value of the image outside the moving one.
+        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
+        fill: value outside the moving image.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,58 +132,24 @@ class ApplyDDFPaird(_Carrier):
         ddf = pair["pred"][0, : pair["grid"].ndim].detach().float().cpu()
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]
-        self._carry_through(pair, DisplacementField.from_ddf(ddf, pair["grid"]))
+        self._apply(pair, pair["initial"], pair["initial"], DisplacementField.from_ddf(ddf, pair["grid"]))
         return pair
 
-    def _carry_through(self, pair: dict[str, Any], field: DisplacementField) -> None:
-        self._carry(pair, pair["initial"], pair["initial"], field)
 
+class ApplyRigidPaird(_ApplyPaird):
+    """Apply the rigid transform of ``RigidInferer`` to the pair as ``ApplyTransformPaird`` does.
 
-class ApplyRigidPaird(ApplyDDFPaird):
-    """The same for a network whose field is a rigid motion: that goes into the affine part, ``initial``, and the field
-    becomes the identity. Adds ``predicted``, the transform as the network gave it.
+    Reads ``pred``, an ``AffineTransform`` from the fixed to the moving world, and ``initial``, which becomes ``start``.
+    ``initial`` becomes the transform, and the displacement field is the identity.
 
     Args:
-        refine_rigid: maximize the mutual information from there and from the start, and keep the better.
-        seed: of its choice of samples.
         interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for a linear one of each class.
-        fill: value of the image outside the moving one.
-        masked: where the images' masks are set. False: everywhere, for pairs whose mask says where to measure.
-
-    Raises:
-        TypeError: ``refine_rigid`` or ``masked`` is no boolean.
+        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
+        fill: value outside the moving image.
     """
 
-    def __init__(
-        self,
-        refine_rigid: bool = True,
-        seed: int = 0,
-        interpolation: str = "linear",
-        label_interpolation: str = "nearest",
-        fill: float = 0.0,
-        masked: bool = True,
-    ) -> None:
-        super().__init__(interpolation, label_interpolation, fill)
-        self.refine_rigid = boolean("refine_rigid", refine_rigid)
-        self.masked = boolean("masked", masked)
-        self.seed = seed
-
-    def _carry_through(self, pair: dict[str, Any], field: DisplacementField) -> None:
-        start = pair["initial"]
-        pair["predicted"] = AffineTransform(start.matrix @ AffineTransform.fitted(field, field.grid).matrix)
-        transform = pair["predicted"]
-        if self.refine_rigid:
-            with stage(pair, "refine_rigid"):
-                fixed, moving = (
-                    Volume.prepare(
-                        key,
-                        pair[key],
-                        Grid.from_image(pair[key]),
-                        pair.get(f"{key}_mask") if self.masked else None,
-                    )
-                    for key in ("fixed", "moving")
-                )
-                # A network that has lost its way must not take a good start with it.
-                transform = refine_rigid(fixed, moving, [transform, start], self.seed)
-        self._carry(pair, start, transform, AffineTransform.identity(field.ndim).sample(field.grid))
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        pair = dict(data)
+        identity = AffineTransform.identity(pair["grid"].ndim).sample(pair["grid"])
+        self._apply(pair, pair["initial"], pair["pred"], identity)
+        return pair

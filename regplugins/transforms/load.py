@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,26 +15,37 @@ from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
+_SCANS = ("fixed", "moving", "image")
 _LOADERS = {
-    **dict.fromkeys(("fixed", "moving", "image"), load_image),
+    **dict.fromkeys(_SCANS, load_image),
     **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask),
 }
 
 
 class LoadVolumesd(Transform):
-    """Replace paths by images and labels.
+    """Read the images and labels that a record names.
 
     Keys ``image``, ``fixed`` and ``moving`` are scans, ``fixed_mask`` and ``moving_mask`` masks, all others label maps.
 
     Args:
-        keys: of the record; those that it lacks are passed over.
+        keys: of the record; missing ones are skipped.
+        spatial_dims: number of dimensions that the scans must have; None: 2 or 3.
     """
 
-    def __init__(self, keys: tuple[str, ...] = ("image", "label")) -> None:
+    def __init__(self, keys: Sequence[str] = ("image", "label"), spatial_dims: int | None = None) -> None:
         self.keys = tuple(keys)
+        self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: if a file cannot be read, or a scan has another number of dimensions; the message names it.
+        """
         loaded = {key: _LOADERS.get(key, load_label)(data[key]) for key in self.keys if key in data}
+        for key in _SCANS:
+            if key in loaded and self.spatial_dims not in (None, loaded[key].ndim - 1):
+                raise ValueError(f"{data[key]}: {loaded[key].ndim - 1}-D, expected a {self.spatial_dims}-D image")
         return {**data, **loaded}
 
 
@@ -50,11 +61,11 @@ class LoadPaird(LoadVolumesd):
     """
 
     def __init__(self, landmark_space: str = "RAS", spatial_dims: int | None = None) -> None:
-        super().__init__(("fixed", "moving", "fixed_label", "moving_label", "fixed_mask", "moving_mask"))
+        keys = ("fixed", "moving", "fixed_label", "moving_label", "fixed_mask", "moving_mask")
+        super().__init__(keys, spatial_dims)
         if landmark_space not in ("RAS", "LPS"):
             raise ValueError(f"landmark_space must be 'RAS' or 'LPS', got '{landmark_space}'")
         self.landmark_space = landmark_space
-        self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -74,9 +85,6 @@ class LoadPaird(LoadVolumesd):
                     pair[key] = read_landmarks(pair[key], space=self.landmark_space)
             if "truth" in pair:
                 pair["truth"] = read_transform(pair["truth"])
-        for key in ("fixed", "moving"):
-            if self.spatial_dims not in (None, pair[key].ndim - 1):
-                raise ValueError(f"{paths[key]}: {pair[key].ndim - 1}-D, expected a {self.spatial_dims}-D image")
         if pair["fixed"].ndim != pair["moving"].ndim:
             dimensions = [f"{paths[k]} is {pair[k].ndim - 1}-D" for k in ("fixed", "moving")]
             raise ValueError(f"images of one dimension expected: {dimensions[0]}, {dimensions[1]}")

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from torch import Tensor, nn
+from torch import nn
 
 from regplugins.checks import choice, number
-from regplugins.io.images import load_image
+from regplugins.registration.resampling import network_grid, scale_percentiles
 from regplugins.spatial import Grid, resample_to_grid
-from regplugins.transforms.resample import network_grid, normalize
 from regplugins.transforms.swap import swap_pair
 from regplugins.transforms.timing import stage
 
@@ -23,33 +22,6 @@ logger = logging.getLogger(__name__)
 
 MODALITIES = ("MR", "CT")
 ORDERS = ("given", "auto")
-
-
-class ResampleToModalityGridd(Transform):
-    """Replace the path ``image`` by what the network sees of it, ``(1, *shape)`` in [0, 1]; all else stays.
-
-    Args:
-        spacing: mm.
-        shape: voxels, about the center of the field of view.
-    """
-
-    def __init__(self, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
-        self.spacing = spacing
-        self.shape = tuple(shape)
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            FileNotFoundError, ValueError: the file is missing or no good, or the image is not 3-D.
-        """
-        image = load_image(data["image"])
-        if image.ndim != 4:
-            raise ValueError(f"{data['image']}: {image.ndim - 1}-D, expected a 3-D image")
-        return {**data, "image": _seen(image, self.spacing, self.shape)}
-
-
-def _seen(image: MetaTensor, spacing: Sequence[float] | float, shape: Sequence[int]) -> Tensor:
-    return normalize(resample_to_grid(image, network_grid(Grid.from_image(image), spacing, shape)))
 
 
 class ModalityClassifier:
@@ -81,8 +53,9 @@ class ModalityClassifier:
         if self.network is None:
             raise ValueError("there is no network to tell modalities")
         device = next(self.network.parameters()).device
-        seen = _seen(image, self.spacing, self.shape)[None]
-        probabilities = self.network(seen.to(device)).float().softmax(dim=1)[0]
+        grid = network_grid(Grid.from_image(image), self.spacing, self.shape)
+        scaled = scale_percentiles(resample_to_grid(image, grid))[None]
+        probabilities = self.network(scaled.to(device)).float().softmax(dim=1)[0]
         number = int(probabilities.argmax())
         return MODALITIES[number], float(probabilities[number])
 

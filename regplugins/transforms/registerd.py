@@ -14,9 +14,9 @@ from monai.utils import TraceKeys, ensure_tuple_rep
 from torch import Tensor
 
 from regplugins.checks import choice, number
-from regplugins.registration import AffineRegistration, DeformableRegistration
+from regplugins.registration import AffineRegistration, DeformableRegistration, optimize_pair
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform, resample
-from regplugins.transforms.resample import ResamplePaird, masks_on, resample_pair
+from regplugins.transforms.resample import ResamplePaird
 
 
 class _Warping(MapTransform, InvertibleTransform):
@@ -128,8 +128,8 @@ class Registerd(_Warping):
         pair: dict[str, Any] = {name: _single(result, key) for name, key in keys.items() if key is not None}
         paths = {name: f"'{keys[name]}'" for name in pair}
         _check_masks(pair, paths)
-        met = ResamplePaird(self.spacing, self.init, self.seed)({**pair, "paths": paths, "seconds": {}})
-        transform = self._optimized(met)
+        resampled = ResamplePaird(self.spacing, self.init, self.seed)({**pair, "paths": paths, "seconds": {}})
+        transform = optimize_pair(resampled, self.affine, self.deformable, self.device)
         result[self.transform] = transform
         if self.warped is not None:
             target = Grid.from_image(pair["fixed"])
@@ -145,18 +145,6 @@ class Registerd(_Warping):
         if self.warped in result:  # not always: ``Invertd`` brings the images alone that it inverts
             self._unwarp(result, self.warped)
         return result
-
-    def _optimized(self, met: Mapping[str, Any]) -> SpatialTransform:
-        grid, initial, images = met["grid"], met["initial"], met["pair"]
-        device = self.device or met["fixed"].device
-        if self.affine is not None:
-            matrix = self.affine(images[None].to(device), **masks_on(grid, met, initial, device))[0]
-            initial = initial @ AffineTransform(grid.affine @ matrix @ torch.linalg.inv(grid.affine))
-            images = resample_pair(met["fixed"], met["moving"], grid, initial)
-        if self.deformable is None:
-            return initial
-        ddf = self.deformable(images[None].to(device), **masks_on(grid, met, initial, device))[0]
-        return initial @ DisplacementField.from_ddf(ddf.cpu(), grid)
 
 
 class ApplyRegistrationd(_Warping):

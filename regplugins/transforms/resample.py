@@ -1,103 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a pair of images meets on the network's grid."""
+"""Dictionary transforms that resample a pair to the network grid and scale its intensities."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Transform
-from monai.transforms.utils_pytorch_numpy_unification import percentile
-from torch import Tensor
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
 
-from regplugins.checks import boolean, positive
+from regplugins.checks import boolean
 from regplugins.registration import CHOICES, initial_transform
-from regplugins.registration.levels import REFERENCE_SPACING
-from regplugins.spatial import AffineTransform, Grid, SpatialTransform, overlap, resample, resample_to_grid
+from regplugins.registration.resampling import network_grid, resample_masks, resample_pair, scale_percentiles
+from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
 # The background of a stripped brain takes half of the box around it; a whole head's is noise, not one value.
 _STRIPPED_BACKGROUND = 0.2
-# Of an automatic grid, along its longest axis.
-_VOXELS = 96
 # A grid of fewer voxels along an axis shows little of an image that has twice as many there.
 _FEW_VOXELS = 48
-# Voxels along the longest axis of a network grid: fewer show no anatomy.
-_MIN_VOXELS = 4
-
-
-def automatic_spacing(grid: Grid) -> float:
-    """Voxel size of the network's grid for an image of any size: 2 mm, or less if the image is small.
-
-    96 voxels along the longest axis show the anatomy of a mouse as 2 mm do that of a human head; more than the image
-    itself has along its finest axis would add nothing.
-
-    Args:
-        grid: of the image, mm.
-    """
-    extent = max(size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True))
-    return min(REFERENCE_SPACING, max(extent / _VOXELS, float(grid.spacing.min())))
-
-
-def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Sequence[int] | None = None) -> Grid:
-    """Grid on which a network sees an image: about the same center, its axes those of the image that are nearest to
-    RAS+.
-
-    Args:
-        grid: of the image.
-        spacing: voxel size in mm, one number or one an axis; None: ``automatic_spacing``.
-        shape: number of voxels an axis; default: as many as cover the image's field of view.
-
-    Raises:
-        ValueError: if the spacing is not positive numbers, the grid does not fit into memory, or it keeps fewer than 4
-            voxels along every axis.
-    """
-    if spacing is None:
-        spacing = automatic_spacing(grid)
-    given = spacing if isinstance(spacing, (list, tuple)) else [spacing] * grid.ndim
-    sizes = [positive("spacing", size) for size in given]
-    if len(sizes) != grid.ndim:
-        raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}")
-    image = grid.canonical()
-    extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
-    voxels = shape or [length / size for length, size in zip(extent, sizes, strict=True)]
-    # The two images and the field that a network makes of them, float32.
-    needed, memory = math.prod(voxels) * (2 + grid.ndim) * 4, _memory()
-    if needed > memory:
-        raise ValueError(
-            f"spacing {spacing}: the network grid would have {' x '.join(f'{size:.6g}' for size in voxels)} voxels and "
-            f"take at least {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB; "
-            f"give a {'larger --spacing' if shape is None else 'smaller shape'}"
-        )
-    result = image.resized(sizes, shape)
-    if shape is None and max(result.shape) < min(_MIN_VOXELS, max(image.shape)):
-        raise ValueError(
-            f"spacing {spacing}: the network grid would have {' x '.join(map(str, result.shape))} voxels, at least "
-            f"{_MIN_VOXELS} along one axis are needed; give a smaller --spacing"
-        )
-    return result
-
-
-def _memory() -> float:
-    """Bytes of this machine's memory; infinite where Python does not tell (Windows)."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-
-
-def normalize(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
-    """Map the given percentiles of an image ``(1, *spatial)`` to 0 and 1, and clip: scanners' scales differ
-    twentyfold.
-
-    Where the two are one value, as in an image that is nearly all background, the extremes stand in for them.
-    """
-    low, high = map(float, percentile(image, [lower, upper]))
-    if low == high:
-        low, high = image.min().item(), image.max().item()
-    return ((image - low) / ((high - low) or 1.0)).clamp(0, 1)
 
 
 def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
@@ -124,50 +47,23 @@ def initial_of(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTrans
         raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
 
-def resample_pair(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTransform) -> Tensor:
-    """Both images, ``(1, *spatial)``, normalized, on a grid in the fixed one's world: ``(2, *grid.shape)``, moving and
-    fixed.
-    """
-    return torch.cat([normalize(resample_to_grid(moving, grid, initial)), normalize(resample_to_grid(fixed, grid))])
-
-
-def masks_on(
-    grid: Grid, pair: Mapping[str, Any], initial: SpatialTransform, device: str | torch.device | None = None
-) -> dict[str, Tensor]:
-    """A loaded pair's masks, those that there are, on a grid in the fixed image's world.
-
-    Returns:
-        ``fixed_mask`` and ``moving_mask``, ``(1, 1, *grid.shape)`` in [0, 1]; beyond a mask nothing counts.
-
-    Raises:
-        ValueError: a mask is zero all over the grid, so that nothing would be compared.
-    """
-    masks = {}
-    for name, way in (("fixed_mask", None), ("moving_mask", initial)):
-        if name in pair:
-            values = (pair[name].as_tensor() != 0).to(torch.float32)
-            masks[name] = resample(values, Grid.from_image(pair[name]), grid, way)[None].to(device)
-            if not masks[name].any():
-                raise ValueError(f"{pair['paths'][name]} is zero wherever the images would be compared")
-    return masks
-
-
 class ResamplePaird(Transform):
-    """Bring both images onto the network's grid in the fixed image's world and normalize them.
+    """Resample both images to the network grid in the fixed image's world.
 
     Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid``, ``initial``, the transform from the fixed to the moving
-    world by which the moving image came, and ``masks``, those that are to come along; the originals stay untouched.
+    world through which the moving image was resampled, and ``masks``. The originals stay unchanged.
 
     Args:
-        spacing: of the network's grid, mm; None: ``automatic_spacing`` of the fixed image.
+        spacing: of the network grid, mm; None: ``automatic_spacing`` of the fixed image.
         init: "none", "fov", "center", "rigid", "affine" or a transform file, see ``regplugins.registration``.
         seed: of a registration by mutual information.
-        trained_extent: size in mm, along the axes nearest to RAS, of what the network was trained on; a fixed image
-            half or twice that size along an axis gets a warning.
-        trained_stripped: the network was trained on brains without their skulls, all else one dark value; an image
-            without such a background gets a warning.
-        masks: bring masks along, for what optimizes; networks do not look at them.
-        shape: of the network's grid, about the center of the fixed image's field of view; default: all of that.
+        trained_extent: size in mm, along the axes nearest to RAS, of the training images. A fixed image of half or
+            twice that size along an axis gets a warning.
+        trained_stripped: the network was trained on skull-stripped brains. An image without a constant background gets
+            a warning.
+        masks: resample the masks too, for an optimization; networks do not use them.
+        shape: of the network grid, about the center of the fixed image's field of view; default: the whole field of
+            view.
     """
 
     def __init__(
@@ -191,7 +87,7 @@ class ResamplePaird(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Raises:
-            ValueError: unknown ``init``, or images that do not overlap under it.
+            ValueError: if ``init`` is unknown, or the images do not overlap after it.
         """
         pair = dict(data)
         fixed, moving = pair["fixed"], pair["moving"]
@@ -210,7 +106,7 @@ class ResamplePaird(Transform):
                     f"(init '{self.init}'); try --init center or --init rigid"
                 )
             pair |= {"pair": resample_pair(fixed, moving, grid, initial), "grid": grid, "initial": initial}
-            pair["masks"] = masks_on(grid, pair, initial) if self.masks else {}
+            pair["masks"] = resample_masks(pair, grid, initial) if self.masks else {}
         if self.shape is None:  # else it is the grid that the network was made for
             _warn_of_coarse_grid(pair)
         self._warn_of_other_extent(pair, fixed_grid.canonical())
@@ -230,6 +126,33 @@ class ResamplePaird(Transform):
         image, path = pair[key].as_tensor(), pair["paths"][key]
         if self.trained_stripped and (image == image.min()).float().mean() < _STRIPPED_BACKGROUND:
             warn(pair, f"{path}: does not look like a brain without its skull, which the network was trained on")
+
+
+class ScalePercentilesd(MapTransform):
+    """Map two percentiles of each channel to 0 and 1, and clip: scanners' intensity scales differ twentyfold.
+
+    ``regplugins.registration.scale_percentiles`` says how this differs from MONAI's
+    ``ScaleIntensityRangePercentilesd``.
+
+    Args:
+        keys: of images ``(C, *spatial)``.
+        lower: percentile that becomes 0.
+        upper: percentile that becomes 1.
+        allow_missing_keys: skip missing keys.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.lower = lower
+        self.upper = upper
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        scaled = dict(data)
+        for key in self.key_iterator(scaled):
+            scaled[key] = torch.stack([scale_percentiles(image, self.lower, self.upper) for image in data[key]])
+        return scaled
 
 
 def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:

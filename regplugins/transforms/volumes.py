@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from regplugins.checks import positive
+from regplugins.registration.resampling import network_grid
 from regplugins.spatial import (
     Grid,
     block_mean,
@@ -19,37 +20,36 @@ from regplugins.spatial import (
     resample_labels,
     resample_to_grid,
 )
-from regplugins.transforms.resample import network_grid, normalize
 
 
 class ResampleToGridd(Transform):
-    """Bring an ``image`` and, if there is one, its ``label`` onto a grid of given size about the center of the field of
-    view.
+    """Resample ``image`` and, if present, ``label`` to a grid of fixed size about the center of the field of view.
 
-    Two images of one orientation prepared so stand to each other as ``init: fov`` brings a pair together. Adds
-    ``mask``: 1 where the image is known.
+    Two images of one orientation are then aligned as by ``init: fov``. Adds ``mask``: 1 inside the image's field of
+    view.
 
     Args:
         spacing: mm.
-        shape: number of voxels an axis.
+        shape: voxels per axis.
     """
 
     def __init__(self, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
         self.spacing = spacing
         self.shape = tuple(shape)
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Returns:
-            ``image`` ``(1, *shape)`` in [0, 1], ``mask`` ``(1, *shape)``, and ``label`` ``(1, *shape)`` int32.
+            The record with ``image`` and ``mask`` ``(1, *shape)`` float32, and ``label`` ``(1, *shape)`` int32.
 
         Raises:
-            ValueError: a structure of the label does not fit into the grid.
+            ValueError: if labeled voxels lie outside the grid.
         """
         source = Grid.from_image(data["image"])
         target = network_grid(source, self.spacing, self.shape)
         record = {
-            "image": normalize(resample_to_grid(data["image"], target)),
+            **data,
+            "image": resample_to_grid(data["image"], target),
             "mask": resample(torch.ones(1, *source.shape), source, target),
         }
         if "label" in data:

@@ -33,11 +33,12 @@ from regplugins.data import ordered_pairs, read_datalist
 from regplugins.handlers import SummaryTable
 from regplugins.io import read_chain, read_displacement, write_image, write_transform
 from regplugins.metrics import inverse_consistency_error, sample_points
+from regplugins.registration.resampling import scale_percentiles
 from regplugins.report import json_text
 from regplugins.report.table import summarize
 from regplugins.spatial import DisplacementField, Grid, SpatialTransform, pad_to_multiple, resample_to_grid
 from regplugins.transforms import ApplyTransformPaird, EvaluatePaird, LoadPaird, Registerd
-from regplugins.transforms.resample import initial_of, normalize
+from regplugins.transforms.resample import initial_of
 from regplugins.transforms.swap import swap_pair
 from regplugins.transforms.timing import stage
 
@@ -163,8 +164,8 @@ def _on_fixed_grid(pair: dict[str, Any], least: int = 1) -> tuple[Tensor, Tensor
     shape = [size if size >= least else least + (size - least) % 2 for size in grid.shape]
     grid = grid.resized(grid.spacing.tolist(), shape)
     return (
-        normalize(resample_to_grid(pair["fixed"], grid)),
-        normalize(resample_to_grid(pair["moving"], grid, pair["initial"])),
+        scale_percentiles(resample_to_grid(pair["fixed"], grid)),
+        scale_percentiles(resample_to_grid(pair["moving"], grid, pair["initial"])),
         grid,
     )
 

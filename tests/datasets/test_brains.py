@@ -22,9 +22,11 @@ from monai.data import MetaTensor
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from regplugins.data import read_datalist
 from regplugins.data.records import RECORD_KEYS
-from regplugins.datasets import brain_pairs, brains, prepare_brains, read_datalist
-from regplugins.datasets.brain_pairs import STRUCTURES, known_pairs, remap, tissue_classes
+from regplugins.datasets import brain_pairs, brain_t1_labels, brains, prepare_brains
+from regplugins.datasets.brain_pairs import known_pairs, tissue_classes
+from regplugins.datasets.brain_t1_labels import STRUCTURES, remap
 from regplugins.io import load_image, load_label, read_displacement
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform
 from tests.itk_truth import array_of, make_grid, rotation, write_image
@@ -71,7 +73,7 @@ def in_brain(points: Tensor) -> Tensor:
     return ((points - CENTER) / HALF_AXES).norm(dim=-1) < 1
 
 
-def in_tumour(points: Tensor) -> Tensor:
+def in_tumor(points: Tensor) -> Tensor:
     return (points - CENTER - torch.tensor([-12.0, -10.0, 4.0])).norm(dim=-1) < 7
 
 
@@ -82,9 +84,9 @@ def in_skull(points: Tensor) -> Tensor:
 class Patient:
     """The one brain, moved by an affine map; where and how its images lie."""
 
-    def __init__(self, moved: Tensor, directions: np.ndarray, scale: float = 1.0, tumour: bool = False) -> None:
+    def __init__(self, moved: Tensor, directions: np.ndarray, scale: float = 1.0, tumor: bool = False) -> None:
         self.moved, self.back = moved, torch.linalg.inv(moved)
-        self.scale, self.tumour = scale, tumour
+        self.scale, self.tumor = scale, tumor
         center = (moved[:3, :3] @ CENTER + moved[:3, 3]).numpy()
         self.grid = make_grid((27, 29, 25), directions, SIZES, tuple(center + np.array([0.3, -0.2, 0.4])))
 
@@ -95,18 +97,18 @@ class Patient:
     def image(self, sequence: str) -> Tensor:
         points = self.home(self.grid.coordinates())
         values = self.scale * contrast(sequence, points) * in_brain(points)
-        if self.tumour:
-            values[in_tumour(points)] = 2000 * self.scale
+        if self.tumor:
+            values[in_tumor(points)] = 2000 * self.scale
         return values.float()
 
     def mask(self, kind: str) -> Tensor:
         points = self.home(self.grid.coordinates())
-        return in_brain(points).to(torch.uint8) if kind == "brainmask" else 4 * in_tumour(points).to(torch.uint8)
+        return in_brain(points).to(torch.uint8) if kind == "brainmask" else 4 * in_tumor(points).to(torch.uint8)
 
     def images(self, *sequences: str) -> dict[str, MetaTensor]:
         """As ``load_patient`` gives them."""
         found = {name: MetaTensor(self.image(name)[None], affine=self.grid.affine) for name in sequences}
-        for kind in ("brainmask", "tumour")[: 1 + self.tumour]:
+        for kind in ("brainmask", "tumor")[: 1 + self.tumor]:
             found[kind] = MetaTensor(self.mask(kind)[None].to(torch.int32), affine=self.grid.affine)
         return found
 
@@ -115,9 +117,9 @@ LPS, LAS = np.diag([-1.0, -1, 1]), np.diag([-1.0, 1, 1])
 PATIENTS = {
     "BraTSReg_002_00": Patient(motion(6, (9, -5, 4)), LPS, 1.3),
     "BraTSReg_002_01": Patient(motion(-4, (2, 6, -3)), rotation(3, 12) @ LPS, 0.8),
-    "brats_2013_pat0005_1": Patient(motion(5, (-8, 3, 6), 0.08), LPS, 2.0, tumour=True),
-    "brats_2013_pat0004_1": Patient(motion(3, (4, 4, 4)), LPS, tumour=True),
-    "brats_2013_pat0001_1": Patient(motion(7, (12, -9, 5), 0.06), LPS, 1.5, tumour=True),
+    "brats_2013_pat0005_1": Patient(motion(5, (-8, 3, 6), 0.08), LPS, 2.0, tumor=True),
+    "brats_2013_pat0004_1": Patient(motion(3, (4, 4, 4)), LPS, tumor=True),
+    "brats_2013_pat0001_1": Patient(motion(7, (12, -9, 5), 0.06), LPS, 1.5, tumor=True),
     "TCGA-DU-7294": Patient(motion(-6, (-7, 8, -6), -0.05), np.diag([1.0, 1, 1])[[1, 2, 0]], 0.4),
 }
 ALL = ("t1", "t1c", "t2", "flair")
@@ -160,13 +162,13 @@ def write_source(folder: Path) -> None:
         image = contrast(name, points) + in_skull(points) * (1000 if name != "ct" else 0)
         file = "ct_stripped" if name == "ct" else name
         write_image(image.float(), template, folder / "templates" / f"{file}.nii.gz")
-    for k, name in enumerate(("csf", "gray", "white")):
+    for k, name in enumerate(("csf", "grey", "white")):
         write_image((1000 * fractions(points)[..., k]).float(), template, folder / "templates" / f"{name}.nii.gz")
     for case, patient in PATIENTS.items():
         own = folder / "brain_multiseq" / case
         for name in HAVE[case]:
             write_image(patient.image(name), patient.grid, own / f"{name}.nii.gz")
-        for kind in ("brainmask", "tumour")[: 1 + patient.tumour]:
+        for kind in ("brainmask", "tumour")[: 1 + patient.tumor]:
             write_image(patient.mask(kind), patient.grid, own / f"{kind}.nii.gz")
         if case in LANDMARKS:
             rows = "\n".join(",".join(map(str, point)) for point in LANDMARKS[case])
@@ -185,7 +187,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """
     folder = tmp_path_factory.mktemp("brains")
     write_source(folder / "source")
-    align, everyone, known = brain_pairs._affine, PATIENTS | LABELED, {"BraTSReg_002_01", *LABELED}
+    align, everyone, known = brain_pairs.affine_between, PATIENTS | LABELED, {"BraTSReg_002_01", *LABELED}
 
     def name_of(image: MetaTensor) -> str:
         grid = Grid.from_image(image)
@@ -198,8 +200,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         return align(fixed, moving)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(brain_pairs, "LABELED_TEST_CASES", tuple(LABELED))
-        patch.setattr(brain_pairs, "_affine", align_some)
+        patch.setattr(brain_t1_labels, "TEST_CASES", tuple(LABELED))
+        for module in (brain_pairs, brain_t1_labels):
+            patch.setattr(module, "affine_between", align_some)
         return folder / "source", prepare_brains(folder / "source", folder / "new" / "target")
 
 
@@ -322,7 +325,7 @@ class TestTraining:
     def test_images_show_the_templates_anatomy_without_a_skull(self, prepared):
         records = records_of(prepared, "training")
         points = grid_of(records[0]["image"]).coordinates()[::2, ::2, ::2]
-        tissues, usual = fractions(points), in_brain(points) & ~in_tumour(points)
+        tissues, usual = fractions(points), in_brain(points) & ~in_tumor(points)
         outside = ~in_brain(CENTER + (points - CENTER) / 1.2).numpy()
         for record in records:
             values = values_of(record["image"])[::2, ::2, ::2]
@@ -349,7 +352,7 @@ class TestKnownTruth:
         for record, folder, sequence, other in known:
             fixed, moving = (sitk.ReadImage(record[key]) for key in ("fixed", "moving"))
             field = sitk.ReadImage(record["truth"], sitk.sitkVectorFloat64)
-            truth, still = sitk.DisplacementFieldTransform(field), sitk.SpatialTransform(3, sitk.sitkIdentity)
+            truth, still = sitk.DisplacementFieldTransform(field), sitk.Transform(3, sitk.sitkIdentity)
             for image, name, transform in ((fixed, sequence, truth), (moving, other, still)):
                 source = sitk.ReadImage(folder / f"{name}.nii.gz")
                 expected = array_of(sitk.Resample(source, image, transform, sitk.sitkLinear, 0.0))
@@ -467,11 +470,11 @@ class TestStrong:
         labels = {key: load_label(record[key])[0].numpy() for key in ("fixed_mask", "fixed_label", "moving_label")}
         there, here = patient.home(places), patient.home(points)
         assert ((labels["fixed_mask"] > 0) != in_brain(there).numpy()).mean() < 0.03
-        assert correlation(values["fixed"], contrast(order[0], there), in_brain(there) & ~in_tumour(there)) > 0.85
-        assert correlation(values["moving"], contrast(order[1], here), in_brain(here) & ~in_tumour(here)) > 0.85
+        assert correlation(values["fixed"], contrast(order[0], there), in_brain(there) & ~in_tumor(there)) > 0.85
+        assert correlation(values["moving"], contrast(order[1], here), in_brain(here) & ~in_tumor(here)) > 0.85
         for key, where in (("fixed_label", there), ("moving_label", here)):
             tissue = (fractions(where).argmax(dim=-1) + 1).numpy()
-            sure = (in_brain(where) & ~in_tumour(where)).numpy() & (labels[key] > 0)
+            sure = (in_brain(where) & ~in_tumor(where)).numpy() & (labels[key] > 0)
             assert sure.sum() > 50
             assert (labels[key] == tissue)[sure].mean() > 0.7
 
@@ -491,13 +494,13 @@ class TestBetween:
             patient = PATIENTS[fixed]
             places = patient.home(grid_of(record["fixed"]).coordinates())
             brain, sure = in_brain(places), fractions(places) > 0.95
-            if patient.tumour:
-                sure &= ~in_tumour(places)[..., None]
+            if patient.tumor:
+                sure &= ~in_tumor(places)[..., None]
             for key in ("fixed_label", "moving_label"):
                 label = values_of(record[key])
                 assert label.dtype == np.uint8
                 assert set(np.unique(label)) == {0, FLUID, GRAY, WHITE}
-                # The moving ones came by an alignment, and lack what they have for a tumour.
+                # The moving ones came by an alignment, and lack what they have for a tumor.
                 for tissue in (GRAY, WHITE):
                     voxels = sure[..., tissue - 1] & brain
                     right = (label[voxels.numpy()] == tissue).mean()
@@ -510,7 +513,7 @@ class TestBetween:
             assert grid_of(record["moving"]).matches(grid_of(record["fixed"]))
             places = patient.home(grid_of(record["fixed"]).coordinates())
             values = values_of(record["moving"])
-            usual = in_brain(places) & ~in_tumour(places)
+            usual = in_brain(places) & ~in_tumor(places)
             assert correlation(values, contrast(moving, places), usual) > 0.85, record["name"]
 
 
@@ -532,14 +535,14 @@ class TestTissueClasses:
             assert sure.sum() > 50
             assert (classes[0][sure] == k + 1).float().mean() > 0.9, name
 
-    def test_a_tumour_is_no_tissue(self):
-        patient = Patient(motion(0, (0, 0, 0)), LPS, tumour=True)
+    def test_a_tumor_is_no_tissue(self):
+        patient = Patient(motion(0, (0, 0, 0)), LPS, tumor=True)
         images = patient.images("t1c")
         classes = tissue_classes(images)
-        assert not classes[images["tumour"] > 0].any()
+        assert not classes[images["tumor"] > 0].any()
         # Nor do its intensities, twice those of white matter, make a class of their own.
         healthy = Patient(motion(0, (0, 0, 0)), LPS)
-        outside = (images["brainmask"] > 0) & (images["tumour"] == 0)
+        outside = (images["brainmask"] > 0) & (images["tumor"] == 0)
         assert (classes == tissue_classes(healthy.images("t1c")))[outside].float().mean() > 0.9
 
 
@@ -554,7 +557,7 @@ class TestFollowup:
                 found = sitk.ReadImage(record[key])
                 np.testing.assert_allclose(found.GetSpacing(), 2.0, rtol=1e-5)
                 source = sitk.ReadImage(prepared[0] / "brain_multiseq" / case / f"{sequence}.nii.gz")
-                still = sitk.SpatialTransform(3, sitk.sitkIdentity)
+                still = sitk.Transform(3, sitk.sitkIdentity)
                 expected = array_of(sitk.Resample(source, found, still, sitk.sitkLinear, 0.0))
                 assert np.abs(array_of(found) - expected).max() < 1e-3 * expected.max()
 
@@ -683,7 +686,7 @@ class TestMissing:
             prepare_brains(source, tmp_path / "target")
         assert not (tmp_path / "target").exists()
 
-    @pytest.mark.parametrize("name", ["gray", "pd", "ct_stripped"])
+    @pytest.mark.parametrize("name", ["grey", "pd", "ct_stripped"])
     def test_template(self, name, source, tmp_path):
         (source / "templates" / f"{name}.nii.gz").unlink()
         with pytest.raises(FileNotFoundError, match=rf"templates/{name}\.nii\.gz"):
@@ -713,12 +716,12 @@ class TestMissing:
         with pytest.raises(FileNotFoundError, match=r"BraTSReg_002_01/landmarks_lps\.csv"):
             brain_pairs.pairs_with_landmarks(source / "brain_multiseq", patients, tmp_path / "target")
         with pytest.raises(FileNotFoundError, match=r"1013_labels\.nii\.gz"):
-            brain_pairs.remapped_pairs(source / "brain_t1_labels", tmp_path / "target")
+            brain_t1_labels.remapped_pairs(source / "brain_t1_labels", tmp_path / "target")
 
     def test_patients_are_read_with_what_they_have(self, source):
         patient = brains.load_patient(source / "brain_multiseq" / "brats_2013_pat0005_1")
-        assert set(patient) == {"t1c", "flair", "brainmask", "tumour"}
-        assert patient["tumour"].unique().tolist() == [0, 4]
+        assert set(patient) == {"t1c", "flair", "brainmask", "tumor"}
+        assert patient["tumor"].unique().tolist() == [0, 4]
         assert set(brains.load_patient(source / "brain_multiseq" / "BraTSReg_002_00")) == {*ALL, "brainmask"}
 
 

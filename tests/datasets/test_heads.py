@@ -13,7 +13,8 @@ import torch
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from regplugins.datasets import heads, prepare_heads, read_datalist
+from regplugins.data import read_datalist
+from regplugins.datasets import heads, prepare_heads
 from regplugins.io import read_transform, write_image
 from tests.itk_truth import make_grid
 from tests.registration.heads import ct, head
@@ -26,7 +27,7 @@ def prepared(tmp_path_factory):
     """Templates that are all one image, so that what the truth brings together looks alike."""
     source = tmp_path_factory.mktemp("source")
     names = {name for section in heads.MODALITIES.values() for images in section.values() for name in images}
-    templates = ("t1", "t2", "pd", "ct", "csf", "gray", "white")
+    templates = ("t1", "t2", "pd", "ct", "csf", "grey", "white")
     for name in names | {f"templates/{name}" for name in templates}:
         (source / name).parent.mkdir(exist_ok=True)
         write_image(head(ct, GRID) + 1000, GRID, source / f"{name}.nii.gz")
@@ -35,7 +36,7 @@ def prepared(tmp_path_factory):
         patch.setattr(heads, "ROOM", 66)
         patch.setattr(heads, "PAIRS", 3)
         patch.setattr(heads, "VALIDATION_PAIRS", 3)
-        patch.setattr(heads, "MADE", 2)
+        patch.setattr(heads, "SYNTHETIC", 2)
         return read_all(prepare_heads(source, tmp_path_factory.mktemp("target")))
 
 
@@ -71,7 +72,7 @@ def test_no_head_is_on_two_sides(prepared):
     assert {record["modality"] for record in prepared["modality_test"]} == {"CT", "MR"}
 
 
-def test_made_heads_are_learned_from(prepared):
+def test_synthetic_heads_train(prepared):
     made = [record for record in prepared["modality_training"] if "/made/" in record["image"]]
     assert [record["modality"] for record in made] == ["CT"] * 4 + ["MR"] * 4
     assert len(prepared["modality_training"]) > len(made)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of a rigid network as a field, against SciPy's rotations."""
+"""The transform of a rigid network against SciPy's rotations."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,62 +14,80 @@ from torch import Tensor, nn
 from regplugins.inferers import RigidInferer
 from regplugins.networks import RigidCNN
 from regplugins.networks.rigid_cnn import Trunk
+from regplugins.spatial import AffineTransform, Grid
 
 SHAPE = (12, 10, 14)
 PARAMETERS = (8.0, -5.0, 12.0, 3.0, -1.5, 2.0)
 
 
 class Constant(nn.Module):
-    """Always the same motion; keeps what it saw."""
+    """Always the same motion; keeps its inputs."""
 
     def __init__(self, parameters: tuple[float, ...] = PARAMETERS) -> None:
         super().__init__()
         self.parameters_given = torch.tensor(parameters)
-        self.seen: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, pair: Tensor) -> Tensor:
-        self.seen.append(pair)
+        self.inputs.append(pair)
         return self.parameters_given.expand(len(pair), 6)
 
 
-def displaced(spacing: tuple[float, float, float], times: int = 1) -> np.ndarray:
-    """Where voxels go, minus where they are, voxels."""
-    angles, shift = PARAMETERS[:3], np.array(PARAMETERS[3:])
-    rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()  # lower case: axes that stay
-    index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
+def pair_on(spacing: tuple[float, float, float], initial: AffineTransform | None = None) -> dict[str, Any]:
+    """A pair whose grid lies obliquely in the world."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", (10, 20, -15), degrees=True).as_matrix() * spacing
+    affine[:3, 3] = 30, -20, 5
+    return {
+        "grid": Grid(SHAPE, torch.from_numpy(affine)),
+        "initial": initial or AffineTransform.identity(3),
+        "seconds": {},
+    }
+
+
+def moved(spacing: tuple[float, float, float], times: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """World points of some voxels, and where SciPy moves them: in mm along the grid's axes, about its center."""
+    rotation = Rotation.from_euler("xyz", PARAMETERS[:3], degrees=True).as_matrix()  # lower case: fixed axes
+    index = np.random.default_rng(0).uniform(0, SHAPE, (20, 3))
     center = (np.array(SHAPE) - 1) / 2 * spacing
     points = index * spacing
     for _ in range(times):
-        points = (points - center) @ rotation.T + center + shift
-    return np.moveaxis(points / spacing - index, -1, 0)
+        points = (points - center) @ rotation.T + center + PARAMETERS[3:]
+    affine = pair_on(spacing)["grid"].affine.numpy()
+    world = [index @ affine[:3, :3].T + affine[:3, 3] for index in (index, points / spacing)]
+    return world[0], world[1]
 
 
-@pytest.mark.parametrize("spacing", [2.0, (1.0, 2.0, 1.5)])
-def test_field_of_a_motion(spacing):
-    field = RigidInferer(spacing)(torch.rand(2, 2, *SHAPE), Constant())
-    expected = displaced(spacing if isinstance(spacing, tuple) else (spacing,) * 3)
-    assert field.shape == (2, 3, *SHAPE)
-    np.testing.assert_allclose(field[0].numpy(), expected, atol=1e-4)
-    np.testing.assert_allclose(field[1].numpy(), expected, atol=1e-4)
+@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.0, 2.0, 1.5)])
+def test_motion_about_the_center_of_an_oblique_grid(spacing):
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:3, 3] = torch.tensor([5.0, -7.0, 9.0])
+    pair = pair_on(spacing, AffineTransform(shift))
+    transform = RigidInferer()(torch.rand(1, 2, *SHAPE), Constant(), pair)
+    points, expected = moved(spacing)
+    np.testing.assert_allclose(transform(torch.from_numpy(points)), expected + np.array([5, -7, 9]), atol=1e-4)
+    assert pair["predicted"] is transform
+    assert pair["seconds"].keys() == {"network"}
 
 
-def test_second_pass_sees_the_moved_image_and_adds_to_the_first():
-    network = Constant()
-    pair = torch.rand(1, 2, *SHAPE)
-    field = RigidInferer(2.0, passes=2)(pair, network)
-    np.testing.assert_allclose(field[0].numpy(), displaced((2.0,) * 3, times=2), atol=1e-4)
-    first, second = network.seen
-    assert torch.equal(first, pair)
-    assert torch.equal(second[:, 1], pair[:, 1])
-    assert not torch.allclose(second[:, 0], pair[:, 0])
+def test_second_pass_gets_the_moved_image_and_adds_to_the_first():
+    network, images = Constant(), torch.rand(1, 2, *SHAPE)
+    transform = RigidInferer(passes=2)(images, network, pair_on((2.0, 2.0, 2.0)))
+    points, expected = moved((2.0, 2.0, 2.0), times=2)
+    np.testing.assert_allclose(transform(torch.from_numpy(points)), expected, atol=1e-4)
+    first, second = network.inputs
+    assert torch.equal(first, images)
+    assert torch.equal(second[:, 1], images[:, 1])
+    assert not torch.allclose(second[:, 0], images[:, 0])
 
 
 def test_untrained_network_moves_nothing():
     network = RigidCNN(Trunk((4, 8)), features=8).eval()
-    assert RigidInferer(1.0, passes=3)(torch.rand(1, 2, 16, 16, 8), network).abs().max() < 1e-5
+    transform = RigidInferer(passes=3)(torch.rand(1, 2, *SHAPE), network, pair_on((1.0, 1.0, 1.0)))
+    torch.testing.assert_close(transform.matrix, torch.eye(4, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("passes", [0, 1.5, "x", True])
 def test_passes_are_a_whole_number(passes):
     with pytest.raises(ValueError, match=f"passes must be a whole number of at least 1, got {passes!r}"):
-        RigidInferer(1.0, passes=passes)
+        RigidInferer(passes=passes)

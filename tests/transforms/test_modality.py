@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from regplugins.transforms import (
     MODALITIES,
+    LoadVolumesd,
     ModalityClassifier,
     OrderModalitiesd,
     RandIntensitiesd,
     RandTissuesd,
-    ResampleToModalityGridd,
 )
 
 
@@ -164,4 +164,4 @@ def test_flat_image(tmp_path):
     path = tmp_path / "flat.nii.gz"
     nib.save(nib.Nifti1Image(np.arange(16.0).reshape(4, 4), np.eye(4)), path)
     with pytest.raises(ValueError, match=r"flat.nii.gz: 2-D, expected a 3-D image"):
-        ResampleToModalityGridd(2.0, (8, 8, 8))({"image": str(path)})
+        LoadVolumesd(["image"], spatial_dims=3)({"image": str(path)})

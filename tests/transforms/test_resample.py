@@ -15,9 +15,16 @@ from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
 from regplugins.data import pair_records
+from regplugins.registration.resampling import network_grid, scale_percentiles
 from regplugins.spatial import AffineTransform, Grid, resample_to_grid
-from regplugins.transforms import ApplyDDFPaird, ApplyTransformPaird, LoadPaird, ResamplePaird, ResampleToGridd
-from regplugins.transforms.resample import network_grid, normalize
+from regplugins.transforms import (
+    ApplyDDFPaird,
+    ApplyTransformPaird,
+    LoadPaird,
+    ResamplePaird,
+    ResampleToGridd,
+    ScalePercentilesd,
+)
 from tests.itk_truth import GRIDS
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
@@ -55,9 +62,9 @@ def test_network_grid_has_axes_nearest_ras_and_the_same_center():
     assert network_grid(grid, (2, 2, 2), (4, 5, 6)).shape == (4, 5, 6)
 
 
-def test_meet_normalizes_and_keeps_the_originals():
+def test_resampled_and_scaled_pair_keeps_the_originals():
     fixed, moving = image(100 + 1000 * blobs((12, 14, 10))), image(3 * blobs((9, 11, 13), 1))
-    met = ResamplePaird(1.0, "fov")(pair(fixed, moving))
+    met = ScalePercentilesd(["pair"])(ResamplePaird(1.0, "fov")(pair(fixed, moving)))
     assert met["pair"].shape == (2, 12, 14, 10)
     assert met["pair"].amin(dim=(1, 2, 3)).tolist() == [0, 0]
     assert met["pair"].amax(dim=(1, 2, 3)).tolist() == [1, 1]
@@ -77,8 +84,8 @@ def test_a_grid_of_given_size_about_the_fixed_images_center():
 def test_nearly_empty_images_are_normalized_too():
     image = torch.zeros(1, 20, 20, 20)
     image[0, 3, 4, 5:9] = torch.tensor([1000.0, 2000, 3000, 4000])
-    torch.testing.assert_close(normalize(image), image / 4000)
-    assert not normalize(torch.full((1, 4, 4, 4), 7.0)).any()
+    torch.testing.assert_close(scale_percentiles(image), image / 4000)
+    assert not scale_percentiles(torch.full((1, 4, 4, 4), 7.0)).any()
 
 
 def test_images_that_do_not_overlap_are_refused():

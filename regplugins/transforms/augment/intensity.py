@@ -11,7 +11,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 from torch import Tensor
 
-from regplugins.transforms.resample import normalize
+from regplugins.registration.resampling import scale_percentiles
 
 
 class RandTissuesd(Randomizable, Transform):
@@ -86,7 +86,7 @@ class RandIntensitiesd(Randomizable, Transform):
 
     def _changed(self, image: Tensor) -> Tensor:
         low, high = self.R.uniform(0, self.cut), 1 - self.R.uniform(0, self.cut)
-        image = normalize(image, 100 * low, 100 * high)
+        image = scale_percentiles(image, 100 * low, 100 * high)
         image = image ** float(np.exp(self.R.uniform(*np.log(self.gamma))))
         if self.R.uniform() < self.inversion:
             image = 1 - image

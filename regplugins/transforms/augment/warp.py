@@ -12,6 +12,7 @@ from monai.transforms import Randomizable, Transform
 
 from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
+from regplugins.registration.resampling import network_grid
 from regplugins.spatial import (
     Grid,
     compose_ddf,
@@ -19,7 +20,6 @@ from regplugins.spatial import (
     rigid_parameters,
     warp,
 )
-from regplugins.transforms.resample import network_grid
 
 
 class RandWarpPaird(Randomizable, Transform):

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads and blocks of tissue in CT and MR, made of maps of tissues with random contrasts: to learn a modality from
-where scans are few."""
+"""Synthetic heads and blocks of tissue in CT and MR, tissue maps with random contrasts to train on."""
 
 from __future__ import annotations
 
@@ -20,17 +19,16 @@ from regplugins.data.random_warps import RandomWarp
 from regplugins.io import write_image
 from regplugins.spatial import Grid, resample_labels
 
-# What a map tells apart. What is not brain is cut at random into so many kinds, each a tissue of its own.
+# Tissues of a map. What is not brain is cut at random into KINDS parts, each with an intensity of its own.
 AIR, BONE, MARROW, SCALP, FLUID, GRAY, WHITE, SOFT, TABLE = range(9)
 KINDS = 4
-# Of the images that are made, mm, and of a block; how far below the skin the scalp goes, and how thick bone is before
-# there is marrow in it, voxels of the map.
-MADE_SPACING = 3.0
+# Spacing of the images, mm, and shape of a block. Depth of the scalp and of bone before marrow, voxels of the map.
+SYNTHETIC_SPACING = 3.0
 _BLOCK = (64, 64, 64)
 _SCALP_DEPTH = 3
 _CORTEX = 1
 _SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.15)
-# In a CT, from air to the densest bone: least and largest mean of each. Marrow is of bone and fat.
+# Range of the mean of each tissue in a CT, from air (0) to the densest bone (1). Marrow is bone and fat.
 _CT = {
     AIR: (0.0, 0.0),
     BONE: (0.75, 1.0),
@@ -44,18 +42,18 @@ _CT = {
 }
 _MR = {**dict.fromkeys(_CT, (0.15, 1.0)), AIR: (0.0, 0.0), TABLE: (0.0, 0.0), BONE: (0.0, 0.12)}
 _MIXED = (BONE, MARROW, SCALP, SOFT)
-# How often what a CT's scanner did not see, beyond a circle, is marked by a value below that of air; many scanners do.
+# Share of CTs whose voxels beyond the circular field of view have a value below air, as many scanners write them.
 _PADDED = 0.3
 
 
 def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Tensor]) -> Tensor:
-    """Which tissue each voxel of a CT is of.
+    """Tissue of each voxel of a CT.
 
     Args:
         ct: ``(1, *spatial)``.
-        head: what of it is not the air about it, the same shape.
+        head: mask of the head, the same shape.
         bone: least value of bone.
-        brain: where ``FLUID``, ``GRAY`` and ``WHITE`` are, the same shape each.
+        brain: masks of ``FLUID``, ``GRAY`` and ``WHITE``, the same shape each.
 
     Returns:
         int32, the same shape.
@@ -75,15 +73,13 @@ def _ossify(tissues: NDArray[np.int32], bone: NDArray[np.bool_]) -> None:
 
 
 def random_block(random: np.random.Generator) -> NDArray[np.int32]:
-    """A map ``(64, 64, 64)`` of no anatomy: a lump with plates, rods and a shell of bone and with hollows, at random,
-    often on a table.
-    """
+    """A tissue map ``(64, 64, 64)`` of no anatomy: random plates, rods and a shell of bone, often on a table."""
     shape = _BLOCK
     middle = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"))
     radii = random.uniform(0.3, 0.5, 3) * shape
     depth = np.linalg.norm(middle / radii[:, None, None, None], axis=0)
     depth += random.uniform(0.0, 0.1) * _smooth(random, shape, 6.0)
-    # Cut flat, as at a neck.
+    # A flat cut, as at a neck.
     along = middle[random.integers(3)] * random.choice([-1, 1])
     inside = (depth < 1) & (along < random.uniform(0.4, 1.0) * radii.min())
     tissues = np.where(binary_erosion(inside, iterations=_SCALP_DEPTH), SOFT, np.where(inside, SCALP, AIR))
@@ -106,24 +102,24 @@ def random_block(random: np.random.Generator) -> NDArray[np.int32]:
     return np.asarray(tissues, np.int32)
 
 
-def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[dict[str, str]]:
-    """Write ``number`` heads of each modality, each in a random shape, and as many blocks of tissue that are no head;
-    the name of one is its seed.
+def write_synthetic_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[dict[str, str]]:
+    """Write heads of random shape, and blocks of tissue that are no head, in each modality.
 
-    In a CT the tissues have the order that they always have; in an MR any, but for air and bone, which are dark.
+    Tissues have their usual order of intensities in a CT. In an MR the order is random, but air and bone are dark. The
+    seed of an image is the CRC of its file name.
 
     Args:
-        tissues: a map, ``(1, *spatial)``.
+        tissues: tissue map, ``(1, *spatial)``.
         own: its grid.
-        number: of heads of each modality, and of blocks.
+        number: heads of each modality, and blocks of each modality.
         target: folder of the datalist; images go into ``made`` below it.
 
     Returns:
         Records with ``image``, relative to the target, ``modality``, and ``kind``, "head" or "block".
     """
     (target / "made").mkdir(parents=True, exist_ok=True)
-    grid = own.canonical().resized([MADE_SPACING] * 3)
-    room = grid.resized([MADE_SPACING] * 3, _BLOCK)
+    grid = own.canonical().resized([SYNTHETIC_SPACING] * 3)
+    room = grid.resized([SYNTHETIC_SPACING] * 3, _BLOCK)
     records = []
     for modality, kind, count in itertools.product(("CT", "MR"), ("head", "block"), range(number)):
         path = target / f"made/{modality.lower()}_{kind}_{count}.nii.gz"
@@ -140,13 +136,13 @@ def make_heads(tissues: Tensor, own: Grid, number: int, target: Path) -> list[di
 
 
 def random_contrast(tissues: NDArray[np.int32], modality: str, random: np.random.Generator) -> NDArray[np.float32]:
-    """An image in [0, 1], but for noise and what a CT's scanner did not see, of a map of tissues."""
+    """Render a tissue map as an image in [0, 1], apart from noise and a CT's values outside the field of view."""
     smooth = _smooth(random, tissues.shape, random.uniform(2.0, 6.0))
     kinds = np.digitize(smooth, np.quantile(smooth, np.arange(1, KINDS) / KINDS))
     image = np.zeros(tissues.shape)
     for tissue, means in (_CT if modality == "CT" else _MR).items():
         for kind in range(KINDS):
-            # The brain's tissues are one each, all others as many as there are kinds.
+            # Each tissue of the brain has one intensity, the others one for each kind.
             if kind == 0 or tissue in _MIXED:
                 value = random.uniform(*means)
             image[(tissues == tissue) & (kinds == kind)] = value
@@ -165,6 +161,6 @@ def random_contrast(tissues: NDArray[np.int32], modality: str, random: np.random
 
 
 def _smooth(random: np.random.Generator, shape: Sequence[int], width: float) -> NDArray[np.float64]:
-    """Noise of a standard deviation of one, smooth over so many voxels."""
+    """Gaussian noise smoothed over ``width`` voxels, with a standard deviation of one."""
     noise = gaussian_filter(random.standard_normal(shape), width, mode="wrap")
     return np.asarray(noise / noise.std())

@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from regplugins.datasets.made_heads import (
+from regplugins.datasets.synthetic_heads import (
     AIR,
     BONE,
     FLUID,
@@ -22,10 +22,10 @@ from regplugins.datasets.made_heads import (
     SOFT,
     TABLE,
     WHITE,
-    make_heads,
     random_block,
     random_contrast,
     tissue_map,
+    write_synthetic_heads,
 )
 from regplugins.spatial import Grid
 
@@ -51,7 +51,7 @@ def tissues() -> torch.Tensor:
 def made(tissues, tmp_path_factory) -> tuple[Path, list[dict[str, str]]]:
     folder = tmp_path_factory.mktemp("made")
     grid = Grid((SIZE,) * 3, torch.diag(torch.tensor([SPACING] * 3 + [1.0], dtype=torch.float64)))
-    return folder, make_heads(tissues, grid, 6, folder)
+    return folder, write_synthetic_heads(tissues, grid, 6, folder)
 
 
 def test_a_map_has_every_tissue_where_it_is(tissues):
@@ -125,6 +125,6 @@ def test_records_and_names(made):
 def test_a_name_is_its_seed(made, tissues, tmp_path):
     folder, _records = made
     grid = Grid((SIZE,) * 3, torch.diag(torch.tensor([SPACING] * 3 + [1.0], dtype=torch.float64)))
-    for record in make_heads(tissues, grid, 1, tmp_path):
+    for record in write_synthetic_heads(tissues, grid, 1, tmp_path):
         ours, theirs = (nib.load(place / record["image"]).get_fdata() for place in (tmp_path, folder))
         np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The grid on which a pair is registered, and both images and masks resampled to it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms.utils_pytorch_numpy_unification import percentile
+from monai.utils import ensure_tuple_rep
+from torch import Tensor
+
+from regplugins.checks import positive
+from regplugins.registration.levels import REFERENCE_SPACING
+from regplugins.spatial import Grid, SpatialTransform, resample, resample_to_grid
+
+# Voxels of an automatic grid along its longest axis.
+_AUTOMATIC_VOXELS = 96
+# Voxels along the longest axis of a network grid: fewer show no anatomy.
+_MIN_VOXELS = 4
+
+
+def automatic_spacing(grid: Grid) -> float:
+    """Voxel size in mm of the network grid for an image of any size: 2 mm, or less if the image is small.
+
+    With 96 voxels along the longest axis a mouse shows as much anatomy as a human head at 2 mm. The spacing is never
+    finer than the image's own finest one.
+
+    Args:
+        grid: of the image, mm.
+    """
+    extent = max(size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True))
+    return min(REFERENCE_SPACING, max(extent / _AUTOMATIC_VOXELS, float(grid.spacing.min())))
+
+
+def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Sequence[int] | None = None) -> Grid:
+    """Grid for the network: the image's center, and the image's axes in the order and direction nearest to RAS+.
+
+    Args:
+        grid: of the image.
+        spacing: voxel size in mm, one number or one per axis; None: ``automatic_spacing``.
+        shape: voxels per axis; default: as many as cover the image's field of view.
+
+    Raises:
+        ValueError: if the spacing is not positive, the grid does not fit into memory, or it has fewer than 4 voxels
+            along every axis.
+    """
+    spacing = automatic_spacing(grid) if spacing is None else spacing
+    try:
+        sizes = [positive("spacing", size) for size in ensure_tuple_rep(spacing, grid.ndim)]
+    except ValueError as error:
+        if isinstance(spacing, (list, tuple)) and len(spacing) != grid.ndim:
+            raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}") from error
+        raise
+    image = grid.canonical()
+    extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
+    voxels = shape or [length / size for length, size in zip(extent, sizes, strict=True)]
+    # Both images and the field, float32.
+    needed, memory = math.prod(voxels) * (2 + grid.ndim) * 4, _memory()
+    if needed > memory:
+        raise ValueError(
+            f"spacing {spacing}: the network grid would have {' x '.join(f'{size:.6g}' for size in voxels)} voxels and "
+            f"take at least {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB; "
+            f"give a {'larger --spacing' if shape is None else 'smaller shape'}"
+        )
+    result = image.resized(sizes, shape)
+    if shape is None and max(result.shape) < min(_MIN_VOXELS, max(image.shape)):
+        raise ValueError(
+            f"spacing {spacing}: the network grid would have {' x '.join(map(str, result.shape))} voxels, at least "
+            f"{_MIN_VOXELS} along one axis are needed; give a smaller --spacing"
+        )
+    return result
+
+
+def _memory() -> float:
+    """Memory of this machine in bytes; infinite where Python does not tell (Windows)."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+
+
+def scale_percentiles(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
+    """Map two percentiles of an image to 0 and 1, and clip.
+
+    If both percentiles are equal, as in an image that is nearly all background, the minimum and the maximum replace
+    them; MONAI's ``ScaleIntensityRangePercentiles`` would leave such an image unscaled.
+
+    Args:
+        image: any shape.
+        lower: percentile that becomes 0.
+        upper: percentile that becomes 1.
+    """
+    low, high = map(float, percentile(image, [lower, upper]))
+    if low == high:
+        low, high = image.min().item(), image.max().item()
+    return ((image - low) / ((high - low) or 1.0)).clamp(0, 1)
+
+
+def resample_pair(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTransform) -> Tensor:
+    """Resample both images to a grid in the fixed image's world, the moving one through the initial transform.
+
+    Args:
+        fixed: ``(1, *spatial)``.
+        moving: ``(1, *spatial)``.
+        grid: target.
+        initial: from the fixed to the moving world.
+
+    Returns:
+        ``(2, *grid.shape)``: moving and fixed image.
+    """
+    return torch.cat([resample_to_grid(moving, grid, initial), resample_to_grid(fixed, grid)])
+
+
+def resample_masks(
+    pair: Mapping[str, Any], grid: Grid, initial: SpatialTransform, device: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """Resample the masks that a pair has to a grid in the fixed image's world.
+
+    Args:
+        pair: with ``fixed_mask`` and ``moving_mask`` ``(1, *spatial)``, not zero where the image counts, or without;
+            ``paths`` name them.
+        grid: target.
+        initial: from the fixed to the moving world.
+        device: of the result.
+
+    Returns:
+        The same keys, ``(1, 1, *grid.shape)`` in [0, 1]; 0 outside a mask's own grid.
+
+    Raises:
+        ValueError: if a mask is zero on the whole grid.
+    """
+    masks = {}
+    for name, transform in (("fixed_mask", None), ("moving_mask", initial)):
+        if name in pair:
+            values = (pair[name].as_tensor() != 0).to(torch.float32)
+            masks[name] = resample(values, Grid.from_image(pair[name]), grid, transform)[None].to(device)
+            if not masks[name].any():
+                raise ValueError(f"{pair['paths'][name]} is zero wherever the images would be compared")
+    return masks
