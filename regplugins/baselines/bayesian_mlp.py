@@ -4,49 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regplugins.baselines.least_squares import Residuals, least_squares, maximize_evidence
 from regplugins.baselines.scaled_conjugate_gradient import Objective, scaled_conjugate_gradient
 from regplugins.checks import choice
-
-
-class MLP(nn.Module):
-    """``y = W2 tanh(W1 x + b1) + b2`` of standardized features and to standardized numbers; all of it in the state.
-
-    Args:
-        features: how many go in.
-        outputs: how many numbers come out.
-        hidden: neurons between.
-    """
-
-    if TYPE_CHECKING:  # TorchScript would look for these names and not find them
-        feature_mean: Tensor
-        feature_scale: Tensor
-        output_mean: Tensor
-        output_scale: Tensor
-
-    def __init__(self, features: int, outputs: int, hidden: int = 10) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(features, hidden)
-        self.output = nn.Linear(hidden, outputs)
-        for name, size in (("feature", features), ("output", outputs)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_scale", torch.ones(size))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """
-        Args:
-            features: ``(B, features)``.
-
-        Returns:
-            ``(B, outputs)``.
-        """
-        values = self.output(torch.tanh(self.hidden((features - self.feature_mean) / self.feature_scale)))
-        return values * self.output_scale + self.output_mean
+from regplugins.networks import MLP
 
 
 def train_mlp(

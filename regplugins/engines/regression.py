@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from regplugins.baselines import MLP, train_mlp
+from regplugins.baselines import train_mlp
 from regplugins.checks import choice, whole
 from regplugins.io import atomic, output_folder
-from regplugins.networks import RigidCNN
+from regplugins.networks import MLP, RigidCNN
 
 gaussian_process, _ = optional_import("sklearn.gaussian_process")
 multioutput, _ = optional_import("sklearn.multioutput")

@@ -6,13 +6,12 @@ from __future__ import annotations
 from regplugins.metrics.agreement import warped_agreement
 from regplugins.metrics.classification import classification_scores
 from regplugins.metrics.consistency import inverse_consistency_error, sample_points
-from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
+from regplugins.metrics.folding import folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
 from regplugins.metrics.overlap import compare_label_sets, label_overlap, mean_overlap
 from regplugins.metrics.similarity import mutual_information, normalized_correlation, thinned
 
 __all__ = [
-    "FoldingMetric",
     "classification_scores",
     "compare_label_sets",
     "folding_percent",

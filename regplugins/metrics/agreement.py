@@ -10,19 +10,18 @@ from monai.metrics import compute_surface_dice
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-from regplugins.registration.centers import otsu_threshold
-
 _WINDOW = 7
 
 
-def warped_agreement(found: Tensor, true: Tensor, spacing: Sequence[float], tolerance: float = 2.0) -> dict[str, float]:
+def warped_agreement(
+    found: Tensor, true: Tensor, threshold: float, spacing: Sequence[float], tolerance: float = 2.0
+) -> dict[str, float]:
     """Overlap of the patient, his contours and the intensities.
-
-    The patient is what is brighter than Otsu's threshold of the second image.
 
     Args:
         found: ``(1, *spatial)``, warped as was found.
         true: ``(1, *spatial)``, warped as it should be.
+        threshold: intensity above which a voxel belongs to the patient.
         spacing: mm.
         tolerance: mm within which contours are alike.
 
@@ -31,7 +30,6 @@ def warped_agreement(found: Tensor, true: Tensor, spacing: Sequence[float], tole
         the tolerance of the other (Nikolov et al. 2018, where the paper's score, as printed, is Dice's); ``ssim``
         (Wang et al. 2004, a box of 7 voxels).
     """
-    threshold = otsu_threshold(true)
     masks = [image > threshold for image in (found, true)]
     both = float((masks[0] & masks[1]).sum())
     sizes = [float(mask.sum()) for mask in masks]

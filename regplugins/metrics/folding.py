@@ -7,14 +7,8 @@ axes or spacing multiplies by a matrix on one side and by its inverse on the oth
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from monai.metrics import CumulativeIterationMetric, do_metric_reduction
-from monai.utils import MetricReduction
 from torch import Tensor
-
-from regplugins.spatial.ddf import jacobian_determinant
 
 
 def folding_percent(determinant: Tensor) -> Tensor:
@@ -60,36 +54,3 @@ def sd_log_jacobian_learn2reg(determinant: Tensor) -> Tensor:
     inner = determinant[(slice(None), *[slice(2, -2)] * (determinant.dim() - 1))].flatten(1)
     log = (inner + 3).clamp(1e-9, 1e9).log()
     return (log - log.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
-
-
-class FoldingMetric(CumulativeIterationMetric):
-    """Percent of folded voxels of displacement fields, accumulated over batches as MONAI's metrics are.
-
-    It takes one argument, the displacement field ``(B, n, *spatial)`` in voxels (or a list of ``(n, *spatial)``), and
-    gives ``(B, 1)`` percent.
-
-    Args:
-        reduction: how ``aggregate`` reduces over the fields seen, one of MONAI's reductions.
-    """
-
-    def __init__(self, reduction: MetricReduction | str = MetricReduction.MEAN) -> None:
-        super().__init__()
-        self.reduction = reduction
-
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        return folding_percent(jacobian_determinant(y_pred))[:, None]
-
-    def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor:
-        """Reduce over all fields seen since the last ``reset``.
-
-        Args:
-            reduction: in place of the one given at construction.
-
-        Returns:
-            Percent; a scalar for the reduction "mean".
-        """
-        data = self.get_buffer()
-        if not isinstance(data, torch.Tensor):
-            raise ValueError(f"no displacement field was seen, the buffer holds {data!r}")
-        reduced, _ = do_metric_reduction(data, reduction or self.reduction)
-        return reduced

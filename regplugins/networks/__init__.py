@@ -9,12 +9,14 @@ from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.fire import Fire, bidirectional
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.identity import IdentityNetwork
+from regplugins.networks.mlp import MLP
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import listed_sha256, load_weights, weights_file
 
 __all__ = [
+    "MLP",
     "Fire",
     "GatedDualBranch",
     "IdentityNetwork",

@@ -9,9 +9,9 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
-from regplugins.baselines import MLP
 from regplugins.checks import choice
 from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.mlp import MLP
 
 
 class Trunk(nn.Sequential):

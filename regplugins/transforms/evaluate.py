@@ -28,6 +28,7 @@ from regplugins.metrics import (
     sd_log_jacobian_learn2reg,
     warped_agreement,
 )
+from regplugins.registration import otsu_threshold
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform, jacobian_determinant, resample
 from regplugins.spatial.transforms import slabs
 from regplugins.transforms.plausibility import landmark_errors, signs_of_failure
@@ -194,7 +195,7 @@ def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, fl
             "success": float(errors[when]["mean"] < _SUCCESS_MM),
         }
     expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
-    result["after"] |= warped_agreement(pair["warped"], expected, grid.spacing.tolist())
+    result["after"] |= warped_agreement(pair["warped"], expected, otsu_threshold(expected), grid.spacing.tolist())
     return result
 
 

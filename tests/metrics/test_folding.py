@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from regplugins.metrics import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
+from regplugins.metrics import folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.spatial import DisplacementField, Grid, identity_grid, jacobian_determinant
 
 
@@ -97,20 +97,3 @@ def test_learn2reg_adds_three_and_leaves_the_border_out() -> None:
     expected = np.log(np.clip(inner + 3, 1e-9, 1e9)).std()
     assert sd_log_jacobian_learn2reg(jacobian_determinant(ddf)).item() == pytest.approx(expected)
     assert math.isnan(sd_log_jacobian_learn2reg(torch.ones(1, 9, 9, 4)).item())
-
-
-def test_metric_averages_over_batches_and_starts_anew() -> None:
-    identity, flip = torch.zeros(1, 3, 4, 4, 4), linear_ddf(torch.diag(torch.tensor([-1.0, 1, 1])), (4, 4, 4)).float()
-    metric = FoldingMetric()
-    assert metric(torch.cat([identity, flip])).tolist() == [[0.0], [100.0]]
-    assert metric([identity[0], identity[0]]).tolist() == [[0.0], [0.0]]
-    assert metric.aggregate().item() == 25
-    assert metric.aggregate("none").flatten().tolist() == [0, 100, 0, 0]
-    metric.reset()
-    metric(flip)
-    assert metric.aggregate().item() == 100
-
-
-def test_metric_that_saw_nothing_says_so() -> None:
-    with pytest.raises(ValueError, match="no displacement field was seen"):
-        FoldingMetric().aggregate()
