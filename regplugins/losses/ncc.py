@@ -44,8 +44,8 @@ class NCCLoss(nn.Module):
         with torch.autocast(pred.device.type, enabled=False):
             pred, target = pred.to(dtype).flatten(2), target.to(dtype).flatten(2)
             weight = None if mask is None else normalized(mask.detach().to(dtype).flatten(2), dim=2)
-            pred, pred_variance, pred_constant = _centerd(pred, weight)
-            target, target_variance, target_constant = _centerd(target, weight)
+            pred, pred_variance, pred_constant = _centered(pred, weight)
+            target, target_variance, target_constant = _centered(target, weight)
             covariance = _average(pred * target, weight)
             constant = pred_constant | target_constant
             # 1 in place of a variance of 0: `where` alone would let the infinite derivative of rsqrt through as NaN.
@@ -57,13 +57,13 @@ def _average(values: Tensor, weight: Tensor | None) -> Tensor:
     return values.mean(2, keepdim=True) if weight is None else (values * weight).sum(2, keepdim=True)
 
 
-def _centerd(image: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _centered(image: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return an image (B, C, voxels) less its mean, its variance (B, C, 1), and whether that is but rounding."""
     mean = _average(image, weight)
-    centerd = image - mean
-    variance = _average(centerd.square(), weight)
+    centered = image - mean
+    variance = _average(centered.square(), weight)
     rounding = ROUNDING_ERRORS * torch.finfo(image.dtype).eps * mean.detach()
-    return centerd, variance, variance.detach() <= rounding.square()
+    return centered, variance, variance.detach() <= rounding.square()
 
 
 class LocalNCCLoss(nn.Module):

@@ -64,11 +64,11 @@ class AffineKeypoints(nn.Module):
         n = self.spatial_dims
         targets, sources = self.centers(moving), self.centers(fixed)
         middle = sources.mean(dim=1, keepdim=True)
-        centerd = sources - middle
-        moved = targets - targets.mean(dim=1, keepdim=True) - centerd
+        centered = sources - middle
+        moved = targets - targets.mean(dim=1, keepdim=True) - centered
         # Products and sums, not matmul, which autocast would round.
-        square = (centerd.unsqueeze(3) * centerd.unsqueeze(2)).mean(dim=1)
-        mixed = (centerd.unsqueeze(3) * moved.unsqueeze(2)).mean(dim=1)
+        square = (centered.unsqueeze(3) * centered.unsqueeze(2)).mean(dim=1)
+        mixed = (centered.unsqueeze(3) * moved.unsqueeze(2)).mean(dim=1)
         identity = torch.eye(n, device=square.device, dtype=square.dtype)
         system = torch.cat([square + self.ridge * identity, mixed], dim=2)
         for axis in range(n):  # Gauss and Jordan; positive definite, hence without a search for pivots
@@ -89,7 +89,7 @@ class AffineKeypoints(nn.Module):
         shape = list(features.shape[2:])
         responses = self.scale * self.sharpness * self.localization(features).float().flatten(2)
         largest = float(max(shape))
-        grid = _centerd(shape, responses, 4) / largest
+        grid = _centered(shape, responses, 4) / largest
         middles = self.places * (torch.tensor(shape, device=grid.device).to(grid.dtype) / largest)
         distances = (grid.unsqueeze(0) - middles.unsqueeze(2)).square().sum(dim=1)
         where = (responses - distances / (2 * self.window**2)).softmax(dim=2)
@@ -221,14 +221,14 @@ def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:
     shape = ddf.shape[2:]
     n = len(shape)
     identity = torch.eye(n, device=ddf.device, dtype=ddf.dtype)
-    centerd = _centerd(list(shape), ddf, step) + ddf.flatten(2)
+    centered = _centered(list(shape), ddf, step) + ddf.flatten(2)
     change = affine[:, :, n:] * float(max(shape))
     for axis in range(n):  # not matmul, which autocast would round
-        change = change + (affine[:, :, axis : axis + 1] - identity[:, axis : axis + 1]) * centerd[:, axis : axis + 1]
+        change = change + (affine[:, :, axis : axis + 1] - identity[:, axis : axis + 1]) * centered[:, axis : axis + 1]
     return ddf + change.view(ddf.shape)
 
 
-def _centerd(shape: list[int], like: Tensor, step: int) -> Tensor:
+def _centered(shape: list[int], like: Tensor, step: int) -> Tensor:
     """A grid's voxels about the center of the image on whose every ``step``-th voxel they lie, ``(n, voxels)``."""
     grid = identity_grid(shape, like.device, like.dtype).flatten(1)
     sizes = torch.tensor(shape, device=like.device).to(like.dtype)

@@ -61,7 +61,7 @@ def lattice(
 class Grid:
     """Voxel lattice of a 2-D or 3-D image in the RAS+ world (in 2-D its first two axes), in millimeters.
 
-    Voxel ``i`` is centerd at ``affine @ (i, 1)``; the field of view reaches half a voxel beyond the outermost centers.
+    Voxel ``i`` is centered at ``affine @ (i, 1)``; the field of view reaches half a voxel beyond the outermost centers.
 
     Args:
         shape: sizes of the ``n`` spatial axes, in the order of the array.
