@@ -7,8 +7,8 @@ World coordinates are RAS+ millimeters. Displacement fields in voxels ("DDF") ar
 
 from __future__ import annotations
 
-from regplugins.spatial.coarsening import coarsened, coarsening_error
 from regplugins.spatial.ddf import compose_ddf, integrate_velocity, jacobian_determinant, upsample_ddf
+from regplugins.spatial.downsampling import downsample_field, downsampling_error
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.inversion import invert_ddf
@@ -28,11 +28,11 @@ __all__ = [
     "SpatialTransform",
     "block_mean",
     "center_crop_or_pad",
-    "coarsened",
-    "coarsening_error",
     "compose_ddf",
     "crop",
     "downsample",
+    "downsample_field",
+    "downsampling_error",
     "gradient_magnitude",
     "identity_grid",
     "integrate_velocity",

@@ -13,7 +13,7 @@ from regplugins.spatial.transforms import DisplacementField, slabs
 _SMOOTHNESS = 1e-3
 
 
-def coarsened(field: DisplacementField, spacing: float) -> DisplacementField:
+def downsample_field(field: DisplacementField, spacing: float) -> DisplacementField:
     """The field on a coarser grid whose linear interpolation is nearest to it at its own voxels (least squares).
 
     The grid has the axis directions of the field's and reaches a voxel beyond it, since ITK takes a field to be zero
@@ -38,12 +38,12 @@ def coarsened(field: DisplacementField, spacing: float) -> DisplacementField:
     return DisplacementField(vectors, grid)
 
 
-def coarsening_error(field: DisplacementField, coarse: DisplacementField) -> float:
+def downsampling_error(field: DisplacementField, coarse: DisplacementField) -> float:
     """Largest distance between the points to which two fields move the voxels of the first, in voxels of its grid.
 
     Args:
         field: 2-D or 3-D.
-        coarse: its approximation, as by :func:`coarsened`.
+        coarse: its approximation, as by :func:`downsample_field`.
     """
     n = field.ndim
     largest = 0.0
