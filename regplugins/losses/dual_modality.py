@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice
 from regplugins.losses.regularization import MagnitudeLoss, SquaredLaplacianLoss
-from regplugins.spatial import center_crop_or_pad, warp_middle
+from regplugins.spatial import center_crop_or_pad, warp_center
 
 # Which images are compared, the first of them warped: of the fixed image's modality, of the moving one's, of both.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
@@ -83,7 +83,7 @@ class DualModalityLoss(nn.Module):
         if self.similarity_region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
-        moved = warp_middle(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
+        moved = warp_center(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
         for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
             reference = center_crop_or_pad(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.compared)

@@ -18,7 +18,7 @@ from regplugins.spatial.resample import block_mean, overlap, resample, resample_
 from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform
-from regplugins.spatial.warp import identity_grid, warp, warp_middle
+from regplugins.spatial.warp import identity_grid, warp, warp_center
 
 __all__ = [
     "AffineTransform",
@@ -49,5 +49,5 @@ __all__ = [
     "spline_values",
     "upsample_ddf",
     "warp",
-    "warp_middle",
+    "warp_center",
 ]

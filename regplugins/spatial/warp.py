@@ -80,7 +80,7 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
     return _warped(image, ddf, mode, padding)
 
 
-def warp_middle(image: Tensor, ddf: Tensor) -> Tensor:
+def warp_center(image: Tensor, ddf: Tensor) -> Tensor:
     """Resample the middle of an image, linearly, through a displacement field that is known there only.
 
     Args:

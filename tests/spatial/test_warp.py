@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from regplugins.spatial import identity_grid, warp, warp_middle
+from regplugins.spatial import identity_grid, warp, warp_center
 
 
 def random_pair(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +39,7 @@ def test_a_field_of_the_middle(shape, inner):
     image, _ = random_pair(*shape)
     _, ddf = random_pair(*inner)
     begin = np.reshape([(size - own) // 2 for size, own in zip(shape, inner, strict=True)], (-1, *[1] * len(shape)))
-    warped = warp_middle(image, ddf)
+    warped = warp_center(image, ddf)
     for b, c in np.ndindex(2, 3):
         position = np.indices(inner) + begin + ddf[b].numpy()
         expected = map_coordinates(image[b, c].numpy(), position, order=1, mode="nearest")
@@ -108,7 +108,7 @@ def test_shapes_that_do_not_belong_together_are_refused(ddf_shape):
 @pytest.mark.parametrize("ddf_shape", [(2, 3, 4, 4), (2, 2, 4, 6), (2, 2, 4, 3), (2, 2, 4), (2, 3, 4, 4, 4)])
 def test_fields_of_no_middle_are_refused(ddf_shape):
     with pytest.raises(ValueError, match="belong together"):
-        warp_middle(torch.zeros(2, 1, 4, 4), torch.zeros(ddf_shape))
+        warp_center(torch.zeros(2, 1, 4, 4), torch.zeros(ddf_shape))
 
 
 class Warp(nn.Module):
