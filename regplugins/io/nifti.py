@@ -17,7 +17,7 @@ import torch
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
-from regplugins.io.reading import reading, real_voxels, right_angled, spatial_shape
+from regplugins.io.reading import check_real_voxels, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -61,7 +61,7 @@ def read_nifti_grid(path: Path) -> tuple[Grid, list[str]]:
             # nibabel corrects what it loads; the file's own voxel sizes and scale are needed here.
             stored = type(header).from_fileobj(file, check=False)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    real_voxels(path, dtype)
+    check_real_voxels(path, dtype)
     pixdim = torch.from_numpy(stored["pixdim"].astype(np.float64))
     grid, warnings = _place(path, spatial_shape(path, shape), header, pixdim[1 : len(shape) + 1])
     if not np.isfinite(stored["scl_slope"]):
@@ -110,7 +110,7 @@ def _forms(shape: tuple[int, ...], header: Any, sizes: torch.Tensor) -> tuple[di
 
 def _grid(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
     in_plane = [*range(len(shape)), 3]
-    return right_angled(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
+    return orthogonal_grid(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
 
 
 def _positive(sizes: torch.Tensor) -> bool:

@@ -43,7 +43,7 @@ def spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def one_channel(path: PathLike, channels: int) -> None:
+def check_single_channel(path: PathLike, channels: int) -> None:
     """Refuse color and vectors.
 
     Raises:
@@ -53,18 +53,18 @@ def one_channel(path: PathLike, channels: int) -> None:
         raise ValueError(f"{path}: {channels} values per voxel (color or vectors), expected one; convert color to gray")
 
 
-def real_voxels(path: PathLike, dtype: np.dtype) -> None:
+def check_real_voxels(path: PathLike, dtype: np.dtype) -> None:
     """Refuse voxels that are not one real number each.
 
     Raises:
         ValueError: if they are records, such as those of color, or complex.
     """
-    one_channel(path, len(dtype.names or ()))
+    check_single_channel(path, len(dtype.names or ()))
     if dtype.kind not in "biuf":
         raise ValueError(f"{path}: voxels are of type {dtype}, expected one real number each")
 
 
-def right_angled(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
+def orthogonal_grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
     """The grid of an image whose axes are at right angles, as those of ITK's images are.
 
     Args:

@@ -14,7 +14,7 @@ from monai.data import ITKReader
 from regplugins.io.dicom import is_dicom, read_dicom
 from regplugins.io.files import PathLike
 from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
-from regplugins.io.reading import one_channel, reading, real_voxels, right_angled, spatial_shape
+from regplugins.io.reading import check_real_voxels, check_single_channel, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
 
 
@@ -36,12 +36,12 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
     if path.name.endswith(NIFTI_SUFFIXES):
         return read_nifti(path)
     image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
-    one_channel(path, image.GetNumberOfComponentsPerPixel())
+    check_single_channel(path, image.GetNumberOfComponentsPerPixel())
     array, meta = ITKReader().get_data(image)
-    real_voxels(path, array.dtype)
+    check_real_voxels(path, array.dtype)
     shape = spatial_shape(path, array.shape)
     try:
-        grid = right_angled(shape, torch.as_tensor(meta["affine"], dtype=torch.float64))
+        grid = orthogonal_grid(shape, torch.as_tensor(meta["affine"], dtype=torch.float64))
     except ValueError as error:
         raise ValueError(f"{path}: its affine {error}; resample it first") from error
     return array.reshape(shape), grid, warnings
@@ -67,7 +67,7 @@ def _read_with_itk(path: Path) -> Any:
             header.SetFileName(str(path))
             header.ReadImageInformation()
     if header is not None:  # ITK's Python would read gray with opacity as an image of one channel
-        one_channel(path, header.GetNumberOfComponents())
+        check_single_channel(path, header.GetNumberOfComponents())
     with reading(path):
         return itk.imread(str(path))
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.io.nifti import read_nifti, read_nifti_grid
-from regplugins.io.reading import right_angled
+from regplugins.io.reading import orthogonal_grid
 from regplugins.spatial import Grid
 from tests.itk_truth import rotation
 
@@ -76,7 +76,7 @@ def itk_grid(path: Path) -> Grid:
 
 
 def grid_of(form: np.ndarray) -> Grid:
-    return right_angled(SHAPE, torch.from_numpy(form))
+    return orthogonal_grid(SHAPE, torch.from_numpy(form))
 
 
 def test_itk_sees_what_is_accepted_without_a_warning_in_the_same_place(tmp_path: Path) -> None:
