@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from regplugins.spatial.transforms import slabs
+from regplugins.spatial.transforms import row_chunks
 
 _SAMPLE_VOXELS = 1 << 20
 
@@ -33,7 +33,7 @@ def _check(fixed: Tensor, image: Tensor, mask: Tensor | None) -> None:
 
 def _values(fixed: Tensor, image: Tensor, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the two images' values inside the mask, slab by slab, float64, flat."""
-    for rows in slabs(fixed.shape[1:]):
+    for rows in row_chunks(fixed.shape[1:]):
         a, b = fixed[:, rows].flatten(), image[:, rows].flatten()
         if mask is not None:
             inside = mask[:, rows].flatten().bool()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.transforms import DisplacementField, slabs
+from regplugins.spatial.transforms import DisplacementField, row_chunks
 
 # Weight of the squared second differences. It fixes the voxels that hardly any of the field's own depends on.
 _SMOOTHNESS = 1e-3
@@ -47,7 +47,7 @@ def downsampling_error(field: DisplacementField, coarse: DisplacementField) -> f
     """
     n = field.ndim
     largest = 0.0
-    for rows in slabs(field.grid.shape):
+    for rows in row_chunks(field.grid.shape):
         # A slab as a grid of its own, since sampling on a grid is much faster than at points.
         affine = field.grid.affine.clone()
         affine[:n, n] += rows.start * affine[:n, 0]

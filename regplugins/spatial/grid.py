@@ -32,7 +32,7 @@ def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
     return mapped.to(points.dtype) if points.is_floating_point() else mapped
 
 
-def lattice(
+def voxel_positions(
     shape: Sequence[int], affine: Tensor, rows: slice | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """Map all voxel indices of an array.
@@ -137,7 +137,7 @@ class Grid:
         Returns:
             ``(*shape, n)`` float64 RAS+ mm, the first size that of ``rows``.
         """
-        return lattice(self.shape, self.affine, rows, device)
+        return voxel_positions(self.shape, self.affine, rows, device)
 
     def canonical(self) -> Grid:
         """The same voxels with the axes permuted and flipped to be nearest to RAS+."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.interpolation import interpolate_labels, interpolate_linear, interpolate_nearest
-from regplugins.spatial.transforms import AffineTransform, SpatialTransform, slabs
+from regplugins.spatial.transforms import AffineTransform, SpatialTransform, row_chunks
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -105,7 +105,7 @@ def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]
 
 def overlap(target: Grid, source: Grid, transform: SpatialTransform) -> bool:
     """Whether any voxel of ``target`` lands in the field of view of ``source``: if none does, nothing is resampled."""
-    return any(bool(source.contains(transform.map_grid(target, rows)).any()) for rows in slabs(target.shape))
+    return any(bool(source.contains(transform.map_grid(target, rows)).any()) for rows in row_chunks(target.shape))
 
 
 def resample_labels(
@@ -162,7 +162,7 @@ def _resample(
         if torch.allclose(between_voxels, torch.eye(source.ndim + 1, dtype=torch.float64), rtol=0, atol=1e-7):
             return image.clone()
     out = image.new_empty((image.shape[0], *target.shape))
-    for rows in slabs(target.shape):
+    for rows in row_chunks(target.shape):
         index = to_index.map_grid(target, rows, image.device)
         out[:, rows] = interpolate(image, index)
         if fill is not None:

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from regplugins.spatial.ddf import compose_ddf
-from regplugins.spatial.grid import Grid, apply_affine, lattice
+from regplugins.spatial.grid import Grid, apply_affine, voxel_positions
 from regplugins.spatial.interpolation import interpolate_along_axes, interpolate_linear
 from regplugins.spatial.inversion import invert_ddf
 
 _SLAB_POINTS = 2**18
 
 
-def slabs(shape: Sequence[int]) -> Iterator[slice]:
+def row_chunks(shape: Sequence[int]) -> Iterator[slice]:
     """Parts of a grid's first axis, each of some hundred thousand voxels (at least one row), to bound memory."""
     rows = max(1, _SLAB_POINTS // math.prod(shape[1:]))
     for start in range(0, shape[0], rows):
@@ -59,7 +59,7 @@ class SpatialTransform(ABC):
     def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
         """This transform as a displacement field ``T(x) - x`` on a grid, computed on ``device`` (default: CPU)."""
         vectors = torch.empty((grid.ndim, *grid.shape), device=device)
-        for rows in slabs(grid.shape):
+        for rows in row_chunks(grid.shape):
             displacement = self.map_grid(grid, rows, device) - grid.coordinates(rows, device)
             vectors[:, rows] = displacement.movedim(-1, 0).to(vectors.dtype)
         return DisplacementField(vectors, grid)
@@ -109,7 +109,7 @@ class AffineTransform(SpatialTransform):
         return AffineTransform(torch.linalg.inv(self.matrix))
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        return lattice(grid.shape, self.matrix @ grid.affine, rows, device)
+        return voxel_positions(grid.shape, self.matrix @ grid.affine, rows, device)
 
 
 class DisplacementField(SpatialTransform):
@@ -163,7 +163,7 @@ class DisplacementField(SpatialTransform):
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Map a grid that matches the field's own by the field and then by ``outer``, without interpolation."""
-        points = lattice(grid.shape, outer.matrix @ grid.affine, rows, device)
+        points = voxel_positions(grid.shape, outer.matrix @ grid.affine, rows, device)
         vectors = self.vectors[:, rows or slice(None)].to(points.device)
         return points + _apply_linear(outer.matrix, vectors).movedim(0, -1)
 
