@@ -9,7 +9,7 @@ from regplugins.metrics.consistency import inverse_consistency_error, sample_poi
 from regplugins.metrics.folding import folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
 from regplugins.metrics.overlap import compare_label_sets, label_overlap, mean_overlap
-from regplugins.metrics.similarity import mutual_information, normalized_correlation, thinned
+from regplugins.metrics.similarity import mutual_information, normalized_correlation, subsample_volume
 
 __all__ = [
     "classification_scores",
@@ -24,7 +24,7 @@ __all__ = [
     "sample_points",
     "sd_log_jacobian",
     "sd_log_jacobian_learn2reg",
+    "subsample_volume",
     "target_registration_error",
-    "thinned",
     "warped_agreement",
 ]

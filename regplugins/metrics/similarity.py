@@ -18,7 +18,7 @@ from regplugins.spatial.transforms import row_chunks
 _SAMPLE_VOXELS = 1 << 20
 
 
-def thinned(volume: Tensor, voxels: int = _SAMPLE_VOXELS) -> tuple[Tensor, int]:
+def subsample_volume(volume: Tensor, voxels: int = _SAMPLE_VOXELS) -> tuple[Tensor, int]:
     """Every k-th voxel along each axis of a volume ``(C, *spatial)``, and k: about ``voxels`` of them, or all."""
     shape = volume.shape[1:]
     stride = max(1, round((math.prod(shape) / voxels) ** (1 / len(shape))))
@@ -74,9 +74,9 @@ def normalized_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = N
 
 def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
     """0.1th and 99.9th percentile of an image, from a regular subset of a large one."""
-    values, _ = thinned(image)
+    values, _ = subsample_volume(image)
     if mask is not None:
-        values = values[thinned(mask)[0].bool()]
+        values = values[subsample_volume(mask)[0].bool()]
     if values.numel() == 0:
         return 0.0, 0.0
     low, high = torch.quantile(
