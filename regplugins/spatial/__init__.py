@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where images lie, how worlds map to each other, and the tensor algebra of displacement fields under it.
+"""Image grids, transforms between their worlds, and the tensor algebra of displacement fields.
 
-World coordinates are RAS+ millimeters. Displacement fields in voxels ("DDF") are ``(B, n, *spatial)`` tensors, channel
-``k`` along spatial axis ``k``.
+World coordinates are RAS+ millimeters. A displacement field in voxels ("DDF") is ``(B, n, *spatial)``, channel ``k``
+along spatial axis ``k``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.inversion import invert_ddf
 from regplugins.spatial.padding import center_crop_or_pad, crop, pad_to_multiple
-from regplugins.spatial.pyramid import downsample
-from regplugins.spatial.resample import block_mean, overlap, resample, resample_labels, resample_to_grid
+from regplugins.spatial.resample import block_mean, downsample, overlap, resample, resample_labels, resample_to_grid
 from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform

@@ -85,7 +85,7 @@ def test_inverse_undoes_the_field_on_both_sides(shape):
 def test_fields_of_a_batch_and_voxels_are_inverted_one_by_one(monkeypatch):
     ddfs = torch.cat([smooth_ddf((9, 10, 11), 2.0), -smooth_ddf((9, 10, 11), 1.5)])
     together = invert_ddf(ddfs)
-    monkeypatch.setattr("regplugins.spatial.inversion._VOXELS_AT_A_TIME", 37)
+    monkeypatch.setattr("regplugins.spatial.inversion._CHUNK", 37)
     for k in range(2):
         for alone, both in zip(invert_ddf(ddfs[k : k + 1]), together, strict=True):
             torch.testing.assert_close(alone[0], both[k])
