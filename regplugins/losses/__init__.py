@@ -18,22 +18,3 @@ from regplugins.losses.regularization import (
     TotalVariationLoss,
 )
 from regplugins.losses.weak import WeaklySupervisedLoss
-
-__all__ = [
-    "MIND",
-    "DualBranchLoss",
-    "DualModalityLoss",
-    "FireLoss",
-    "LocalNCCLoss",
-    "MINDLoss",
-    "MagnitudeLoss",
-    "MotionLoss",
-    "MultiResolutionLoss",
-    "NCCLoss",
-    "PairLoss",
-    "SquaredGradientLoss",
-    "SquaredLaplacianLoss",
-    "TotalVariationLoss",
-    "WeaklySupervisedLoss",
-    "masked_similarity",
-]

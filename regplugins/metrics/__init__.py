@@ -10,21 +10,3 @@ from regplugins.metrics.folding import folding_percent, sd_log_jacobian, sd_log_
 from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
 from regplugins.metrics.overlap import compare_label_sets, label_overlap, mean_overlap
 from regplugins.metrics.similarity import mutual_information, normalized_correlation, subsample_volume
-
-__all__ = [
-    "classification_scores",
-    "compare_label_sets",
-    "folding_percent",
-    "inverse_consistency_error",
-    "label_overlap",
-    "landmark_statistics",
-    "mean_overlap",
-    "mutual_information",
-    "normalized_correlation",
-    "sample_points",
-    "sd_log_jacobian",
-    "sd_log_jacobian_learn2reg",
-    "subsample_volume",
-    "target_registration_error",
-    "warped_agreement",
-]

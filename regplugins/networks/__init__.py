@@ -14,19 +14,3 @@ from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import listed_sha256, load_weights, weights_file
-
-__all__ = [
-    "MLP",
-    "Fire",
-    "GatedDualBranch",
-    "IdentityNetwork",
-    "ModalityCNN",
-    "MultiResolutionFCN",
-    "RegistrationNetwork",
-    "RigidCNN",
-    "ValidUNet",
-    "bidirectional",
-    "listed_sha256",
-    "load_weights",
-    "weights_file",
-]

@@ -18,35 +18,3 @@ from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform
 from regplugins.spatial.warp import identity_grid, warp, warp_center
-
-__all__ = [
-    "AffineTransform",
-    "CompositeTransform",
-    "DisplacementField",
-    "Grid",
-    "SpatialTransform",
-    "block_mean",
-    "center_crop_or_pad",
-    "compose_ddf",
-    "crop",
-    "downsample",
-    "downsample_field",
-    "downsampling_error",
-    "gradient_magnitude",
-    "identity_grid",
-    "integrate_velocity",
-    "invert_ddf",
-    "jacobian_determinant",
-    "overlap",
-    "pad_to_multiple",
-    "resample",
-    "resample_labels",
-    "resample_to_grid",
-    "rigid_parameters",
-    "rigid_transform",
-    "spline_basis",
-    "spline_values",
-    "upsample_ddf",
-    "warp",
-    "warp_center",
-]

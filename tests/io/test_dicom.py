@@ -92,7 +92,7 @@ def test_a_report_among_the_slices_is_named(slices: list[Path]) -> None:
 
 def test_two_slices_of_one_place_are_named(slices: list[Path]) -> None:
     shutil.copy(slices[2], slices[0].with_name("copy.dcm"))
-    with pytest.raises(ValueError, match=rf"({slices[2].name}|copy\.dcm) and .* lie at one position"):
+    with pytest.raises(ValueError, match=rf"({slices[2].name}|copy\.dcm) and .* have the same position"):
         read_volume(slices[0].parent)
 
 
@@ -100,7 +100,7 @@ def test_slices_without_a_position_are_refused(slices: list[Path]) -> None:
     tag = struct.pack("<HH", 0x20, 0x32)
     for path in slices:  # a private number in place of the tag
         path.write_bytes(path.read_bytes().replace(tag, struct.pack("<HH", 0x20, 0x33)))
-    with pytest.raises(ValueError, match="does not say where it lies"):
+    with pytest.raises(ValueError, match="has no position"):
         read_volume(slices[0].parent)
 
 
@@ -170,7 +170,7 @@ def test_slices_without_an_orientation_are_refused(slices: list[Path]) -> None:
     tag = struct.pack("<HH", 0x20, 0x37)
     for path in slices:  # a private number in place of the tag
         path.write_bytes(path.read_bytes().replace(tag, struct.pack("<HH", 0x20, 0x38)))
-    with pytest.raises(ValueError, match=r"series: slices do not say how they are oriented \(tag 0020\|0037\)"):
+    with pytest.raises(ValueError, match=r"series: slices have no orientation \(tag 0020\|0037\)"):
         read_volume(slices[0].parent)
 
 
