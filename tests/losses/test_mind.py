@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regplugins.losses import MIND, MINDLoss, mind
+from regplugins.losses import MIND, MINDLoss, _mind_fused
 
 NEIGHBORHOODS = ["mind", "ssc"]
 NORMS = ["l1", "l2"]
@@ -23,7 +23,7 @@ NORMS = ["l1", "l2"]
 def slabs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have images worked on in many slabs, each smaller than the reach of its patches, or in one."""
     if request.param is not None:
-        monkeypatch.setitem(mind._SLAB, "cpu", request.param)
+        monkeypatch.setitem(_mind_fused._CHUNK, "cpu", request.param)
 
 
 def pair(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
