@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that judge a registration: regularity, landmark error, inverse consistency, similarity, overlap of labels."""
+"""Metrics of a registration: regularity, landmark error, inverse consistency, similarity, label overlap."""
 
 from __future__ import annotations
 

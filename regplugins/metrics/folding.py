@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How regular a transform is: the share of folded voxels and the spread of the local volume change.
+"""Regularity of a transform: the share of folded voxels and the variation of the local volume change.
 
-Both come from the Jacobian determinant, which is the same number in voxels and in millimeters: a change of the grid's
-axes or spacing multiplies by a matrix on one side and by its inverse on the other.
+Both follow from the Jacobian determinant, which is the same in voxels and in millimeters.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from torch import Tensor
 
 
 def folding_percent(determinant: Tensor) -> Tensor:
-    """Share of voxels at which a transform folds or collapses space.
+    """Percent of voxels at which a transform folds or collapses space.
 
     Args:
-        determinant: Jacobian determinant, ``(B, *spatial)``. One that is not a number counts as folded.
+        determinant: Jacobian determinant, ``(B, *spatial)``; NaN counts as folded.
 
     Returns:
         ``(B,)``, percent of voxels whose determinant is zero or less.
@@ -27,13 +26,11 @@ def folding_percent(determinant: Tensor) -> Tensor:
 def sd_log_jacobian(determinant: Tensor) -> Tensor:
     """Standard deviation of the logarithm of the Jacobian determinant over the voxels that do not fold.
 
-    It says how uneven the volume change is. Folded voxels are counted by :func:`folding_percent` alone.
-
     Args:
         determinant: Jacobian determinant, ``(B, *spatial)``.
 
     Returns:
-        ``(B,)``, dimensionless; zero where the whole image scales alike, NaN where every voxel folds.
+        ``(B,)``, dimensionless; zero for uniform scaling, NaN where every voxel folds.
     """
     logs = [sample[sample > 0].log() for sample in determinant.flatten(1)]
     return torch.stack([(log - log.mean()).square().mean().sqrt() for log in logs])

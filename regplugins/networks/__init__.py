@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration networks. ``forward(pair)`` gives the one tensor that inference needs, ``fields(pair)`` all that a loss
-needs.
-"""
+"""Registration networks: ``forward(pair)`` gives the tensor for inference, ``fields(pair)`` those for the loss."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ class TestAffine:
 def test_a_network_of_one_direction_is_left_as_it_is(caplog):
     network = IdentityNetwork()
     assert bidirectional(network) is network
-    assert "IdentityNetwork: gives one direction alone" in caplog.text
+    assert "IdentityNetwork: gives a single direction" in caplog.text
 
 
 @pytest.mark.parametrize("keypoints", [True, False])
