@@ -52,9 +52,8 @@ class GatedDualBranch(RegistrationNetwork):
     """Branch that registers the images, branch that registers their gradient magnitudes, and a gate that fuses the
     fields.
 
-    Each branch is VoxelMorph: a convolution at full resolution, four of stride 2, upsampling with skip connections, and
-    three convolutions at full resolution, the last of which gives the field. The gradient magnitudes are computed
-    inside.
+    Each branch is VoxelMorph: a convolution, four of stride 2, upsampling with skip connections, and three convolutions
+    that give the field. The gradient magnitudes are computed inside.
 
     Args:
         spatial_dims: 2 or 3.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as files: what is written lies where ITK and nibabel find it."""
+"""Written images have the same position in ITK and nibabel."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed NIfTI files: the same bytes from any number of threads, and readable by every tool."""
+"""Compressed NIfTI files: readable by every tool, with bytes that do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_full_disk_leaves_what_was_there(threads, tmp_path: Path) -> None:
 
 
 def test_floating_point_takes_no_more_than_a_match_search_would(tmp_path: Path) -> None:
-    """Half of it background, as in a warped image: gzip's own fastest level is the measure."""
+    """Half of the image is background; gzip's fastest level is the reference."""
     image = torch.randn(1, *GRID.shape)
     image[:, :35] = 0
     write_image(image, GRID, tmp_path / "image.nii.gz")

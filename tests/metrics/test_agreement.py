@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks whose overlap can be counted."""
+"""Agreement of blocks with known overlap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from regplugins.metrics import warped_agreement
 
 
 def block(first: int) -> torch.Tensor:
-    """Ten voxels an axis, from one on along the first axis; brighter in its middle."""
+    """Block of ten voxels per axis that starts at ``first`` along the first axis, brighter in its middle."""
     image = torch.zeros(1, 24, 20, 20)
     image[:, first : first + 10, 5:15, 5:15] = 100.0
     image[:, first + 4 : first + 6, 9:11, 9:11] = 110.0
@@ -32,7 +32,7 @@ def test_overlap_of_a_block_that_is_shifted():
 
 
 def test_contours_within_the_tolerance():
-    """A shift by two voxels of 2 mm is 4 mm."""
+    """The blocks are shifted by two voxels of 2 mm."""
     near, far = (
         warped_agreement(block(8), block(6), 50.0, [2.0] * 3, tolerance)["contour"] for tolerance in (4.1, 3.9)
     )
