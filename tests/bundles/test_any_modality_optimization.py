@@ -53,7 +53,7 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     assert settings["init"] == aligned
     assert settings["levels"] == LEVELS_AT_4_MM.get(preset, settings["levels"])
     config = json.loads((bundle / f"configs/{preset}.json").read_text())
-    for key in ("similarity", "regularization", "model"):
+    for key in ("similarity", "regularization", "parametrization"):
         assert config[key]["_target_"].rsplit(".", 1)[1] in settings[key]
     assert settings["regularization_weight"] == config["regularization_weight"]
 
@@ -65,8 +65,8 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
             {"regularization": {"_target_": f"{LOSSES}.SquaredGradientLoss"}, "regularization_weight": 0.15},
             {"regularization": "SquaredGradientLoss()"},
         ),
-        ({"model": {"_target_": "regplugins.registration.Velocity"}}, {"model": "Velocity("}),
-        ({"model": {"_target_": "regplugins.registration.BSplineField", "distance": 4}}, {"model": "distance=4)"}),
+        ({"parametrization": {"_target_": "regplugins.registration.StationaryVelocityField"}}, {"parametrization": "StationaryVelocityField("}),
+        ({"parametrization": {"_target_": "regplugins.registration.BSplineField", "distance": 4}}, {"parametrization": "distance=4)"}),
         (
             {
                 "similarity": [

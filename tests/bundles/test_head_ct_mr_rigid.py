@@ -150,7 +150,7 @@ class TestRegressor:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"baselines": ["svm"]}, "rivals must be one of"),
+            ({"baselines": ["svm"]}, "baselines must be one of"),
             ({"pairs": 0}, "pairs must be a whole number of at least 2, got 0"),
             ({"method": "svr"}, "method must be one of"),
         ],

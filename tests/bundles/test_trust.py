@@ -97,12 +97,12 @@ class TestCommandLineIsData:
 
     def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(next(c for c in CASES if c.name.startswith("any_"))))]
-        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--model#smoothing", "1.25"]
+        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
         main([*words, "--output_dir", str(tmp_path / "o")])
         settings = json.loads((tmp_path / "o/report.json").read_text())["settings"]
         assert settings["levels"] == [[8.0, 3]]
         assert settings["spacing"] == 4.0
-        assert "smoothing=1.25" in settings["model"]
+        assert "smoothing=1.25" in settings["parametrization"]
 
     def test_unknown_option(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]

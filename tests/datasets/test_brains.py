@@ -22,8 +22,9 @@ from monai.data import MetaTensor
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from regplugins.data import read_datalist
 from regplugins.data.records import RECORD_KEYS
-from regplugins.datasets import brain_pairs, brains, prepare_brains, read_datalist
+from regplugins.datasets import brain_pairs, brains, prepare_brains
 from regplugins.datasets.brain_pairs import STRUCTURES, known_pairs, remap, tissue_classes
 from regplugins.io import load_image, load_label, read_displacement
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform

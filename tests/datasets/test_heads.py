@@ -13,7 +13,8 @@ import torch
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from regplugins.datasets import heads, prepare_heads, read_datalist
+from regplugins.data import read_datalist
+from regplugins.datasets import heads, prepare_heads
 from regplugins.io import read_transform, write_image
 from tests.itk_truth import make_grid
 from tests.registration.heads import ct, head
