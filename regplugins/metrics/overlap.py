@@ -88,29 +88,32 @@ def label_overlap(
     box = _union(box, _foreground_box(a) or box)
     a, b = _codes(a[box], values), _codes(b[box], values)
     scores: dict[int, dict[str, float]] = {}
-    for code, (value, box_a, box_b) in enumerate(
-        zip(values, find_objects(a, len(values)), find_objects(b, len(values)), strict=True), start=1
-    ):
+    boxes = zip(find_objects(a, len(values)), find_objects(b, len(values)), strict=True)
+    for code, (value, (box_a, box_b)) in enumerate(zip(values, boxes, strict=True), start=1):
         if box_a is None:
-            scores[int(value)] = {"dice": 0.0, "hd95": float("nan"), "asd": float("nan")}
-            continue
-        crop = _union(box_a, box_b)
-        pair = [torch.from_numpy(codes[crop] == code)[None, None] for codes in (a, b)]
-        sizes = [float(size) for size in spacing]
-        with warnings.catch_warnings():
-            # MONAI calls its own function with a deprecated argument.
-            warnings.simplefilter("ignore", FutureWarning)
-            dice = compute_dice(*pair, include_background=True)
-            hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=sizes)
-            asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=sizes)
-        scores[int(value)] = {"dice": dice.item(), "hd95": hd95.item(), "asd": asd.item()}
+            scores[int(value)] = {"dice": 0.0, "hd95": math.nan, "asd": math.nan}
+        else:
+            crop = _union(box_a, box_b)
+            scores[int(value)] = _compare(a[crop] == code, b[crop] == code, [float(size) for size in spacing])
     return scores
+
+
+def _compare(prediction: np.ndarray, reference: np.ndarray, spacing: list[float]) -> dict[str, float]:
+    """Dice, HD95 and ASD of one structure by MONAI."""
+    pair = [torch.from_numpy(mask)[None, None] for mask in (prediction, reference)]
+    with warnings.catch_warnings():
+        # MONAI calls its own function with a deprecated argument.
+        warnings.simplefilter("ignore", FutureWarning)
+        dice = compute_dice(*pair, include_background=True)
+        hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
+        asd = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=spacing)
+    return {"dice": dice.item(), "hd95": hd95.item(), "asd": asd.item()}
 
 
 def mean_overlap(scores: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     """Mean ``dice``, ``hd95`` and ``asd`` over the structures of :func:`label_overlap`, at least one.
 
-    A structure missing from the prediction counts as Dice 0 and is left out of the mean distances, which are NaN if no
+    A structure missing from the prediction counts as Dice 0. It is left out of the mean distances, which are NaN if no
     structure has one.
     """
     found = [score for score in scores.values() if not math.isnan(score["asd"])]

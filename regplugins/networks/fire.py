@@ -92,9 +92,7 @@ class Fire(RegistrationNetwork):
 
     @torch.jit.export
     def synthesize(self, pair: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the moving image in the fixed modality and the fixed image in the moving modality, ``(B, 1,
-        *spatial)``.
-        """
+        """Return each image in the other modality, moving and fixed: two of ``(B, 1, *spatial)``."""
         a, b = self._encoded(pair)
         return (self.decoder_ab(a) + 1) / 2, (self.decoder_ba(b) + 1) / 2
 
@@ -116,30 +114,9 @@ class Fire(RegistrationNetwork):
         ``G(affine_a)``. ``restored_a`` is ``A`` made of ``synthesized_b``.
         """
         self.check(pair)
-        images = {"a": 2 * pair[:, :1] - 1, "b": 2 * pair[:, 1:] - 1}
-        features = dict(zip("ab", self._each(self.encoder, images["a"], images["b"]), strict=True))
-        result: dict[str, Tensor] = {}
-        moved: dict[str, list[Tensor]] = {}
-        for own, other in ("ab", "ba"):
-            network = self.transform_ab if own == "a" else self.transform_ba
-            affine, nonrigid, through_affine = network(features[own], features[other])
-            full = upsample_ddf(nonrigid, 4)
-            ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
-            moved[own] = [warp(images[own], field) for field in (ddf, affine_ddf)]
-            result |= {
-                f"affine_{own}{other}": affine,
-                f"determinant_{own}{other}": torch.linalg.det(affine[:, :, :-1]),
-                f"nonrigid_{own}{other}": nonrigid,
-                f"ddf_{own}{other}": ddf,
-                f"affine_ddf_{own}{other}": affine_ddf,
-                f"image_{own}": images[own],
-                f"warped_{own}": moved[own][0],
-                f"affine_{own}": moved[own][1],
-                f"features_{own}": features[own],
-                f"features_warped_{own}": warp(features[own], after_affine(affine, nonrigid, 4)),
-                f"features_affine_{own}": through_affine,
-            }
-        again = self._each(self.encoder, *moved["a"], *moved["b"])
+        result = self._transforms(pair)
+        names = ("warped_a", "affine_a", "warped_b", "affine_b")
+        again = self._each(self.encoder, *[result[name] for name in names])
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):
             decoder = self.decoder_ab if own == "a" else self.decoder_ba
             sources = [result[f"features{kind}_{own}"] for kind in ("", "_warped", "_affine")]
@@ -147,10 +124,35 @@ class Fire(RegistrationNetwork):
             made = self._each(decoder, *sources, *encoded)
             result |= {f"{name}_{other}": image for name, image in zip(names, made, strict=True)}
             cycle = compose_ddf(result[f"ddf_{own}{other}"], result[f"ddf_{other}{own}"])
-            result[f"cycled_{own}"] = warp(images[own], cycle)
+            result[f"cycled_{own}"] = warp(result[f"image_{own}"], cycle)
         made_b, made_a = self._each(self.encoder, result["synthesized_b"], result["synthesized_a"])
         result |= {"features_synthesized_b": made_b, "features_synthesized_a": made_a}
         return result | {"restored_a": self.decoder_ba(made_b), "restored_b": self.decoder_ab(made_a)}
+
+    def _transforms(self, pair: Tensor) -> dict[str, Tensor]:
+        """Transforms in both directions, and images and features before and after them; named as in ``fields``."""
+        images = {"a": 2 * pair[:, :1] - 1, "b": 2 * pair[:, 1:] - 1}
+        features = dict(zip("ab", self._each(self.encoder, images["a"], images["b"]), strict=True))
+        result: dict[str, Tensor] = {}
+        for own, other in ("ab", "ba"):
+            network = self.transform_ab if own == "a" else self.transform_ba
+            affine, nonrigid, through_affine = network(features[own], features[other])
+            full = upsample_ddf(nonrigid, 4)
+            ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
+            result |= {
+                f"affine_{own}{other}": affine,
+                f"determinant_{own}{other}": torch.linalg.det(affine[:, :, :-1]),
+                f"nonrigid_{own}{other}": nonrigid,
+                f"ddf_{own}{other}": ddf,
+                f"affine_ddf_{own}{other}": affine_ddf,
+                f"image_{own}": images[own],
+                f"warped_{own}": warp(images[own], ddf),
+                f"affine_{own}": warp(images[own], affine_ddf),
+                f"features_{own}": features[own],
+                f"features_warped_{own}": warp(features[own], after_affine(affine, nonrigid, 4)),
+                f"features_affine_{own}": through_affine,
+            }
+        return result
 
     @staticmethod
     def _each(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -33,8 +33,8 @@ class MultiResolutionFCN(RegistrationNetwork):
     """Fields at quarter, half and full resolution from one network without skip connections.
 
     Convolutions of 32, 64, 128 and 64 kernels, max pooling after each of the first two, and deconvolutions of 64 and
-    32. A regression convolution gives the field at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i`` of the next
-    finer one.
+    32. A regression convolution gives the field at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i``
+    of the next finer one.
 
     Args:
         spatial_dims: 2 or 3.

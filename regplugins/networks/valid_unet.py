@@ -40,8 +40,8 @@ class ValidUNet(RegistrationNetwork):
     Two convolutions at full, half and quarter resolution on the way down, and at half and full resolution on the way
     up, without padding. Max pooling down, transposed convolutions (2 x 2 x 2, stride 2) up, cropped skip connections,
     and a 1 x 1 x 1 convolution without activation. Sizes for the paper's patch: 68, 64, 32, 28, 14, 10, 20, 16, 32, 28.
-    The field at a voxel depends only on the ``margin`` voxels around it and on its position modulo 4, so that it does
-    not depend on the tiling of a volume.
+    The field at a voxel depends only on the ``margin`` voxels around it and on its position modulo 4. Hence it does not
+    depend on the tiling of a volume.
 
     Args:
         spatial_dims: 2 or 3.

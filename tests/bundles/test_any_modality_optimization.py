@@ -65,8 +65,14 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
             {"regularization": {"_target_": f"{LOSSES}.SquaredGradientLoss"}, "regularization_weight": 0.15},
             {"regularization": "SquaredGradientLoss()"},
         ),
-        ({"parametrization": {"_target_": "regplugins.registration.StationaryVelocityField"}}, {"parametrization": "StationaryVelocityField("}),
-        ({"parametrization": {"_target_": "regplugins.registration.BSplineField", "distance": 4}}, {"parametrization": "distance=4)"}),
+        (
+            {"parametrization": {"_target_": "regplugins.registration.StationaryVelocityField"}},
+            {"parametrization": "StationaryVelocityField("},
+        ),
+        (
+            {"parametrization": {"_target_": "regplugins.registration.BSplineField", "distance": 4}},
+            {"parametrization": "distance=4)"},
+        ),
         (
             {
                 "similarity": [
