@@ -115,8 +115,8 @@ class Fire(RegistrationNetwork):
         """
         self.check(pair)
         result = self._transforms(pair)
-        names = ("warped_a", "affine_a", "warped_b", "affine_b")
-        again = self._each(self.encoder, *[result[name] for name in names])
+        sources = [result[name] for name in ("warped_a", "affine_a", "warped_b", "affine_b")]
+        again = self._each(self.encoder, *sources)
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):
             decoder = self.decoder_ab if own == "a" else self.decoder_ba
             sources = [result[f"features{kind}_{own}"] for kind in ("", "_warped", "_affine")]
