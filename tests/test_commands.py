@@ -190,8 +190,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("invert damaged.nii.gz affine.mat --output back.nii.gz", "on which grid"),
-            ("compose affine.mat damaged.nii.gz --output chain.nii.gz", "on which grid"),
+            ("invert damaged.nii.gz affine.mat --output back.nii.gz", "the grid is undetermined"),
+            ("compose affine.mat damaged.nii.gz --output chain.nii.gz", "the grid is undetermined"),
             ("invert damaged.nii.gz --output back.mat", r"back\.mat: .* displacement field; choose \.h5"),
             ("invert damaged.nii.gz --output back.xyz", "a transform file ends in"),
             ("invert damaged.nii.gz --output no/back.h5", "its folder does not exist"),
@@ -206,7 +206,7 @@ class TestFiles:
 
     def test_a_composite_that_needs_a_grid_is_not_inverted_first(self, run, caplog):
         run("compose warp.nii.gz affine.mat --output chain.h5")
-        with caplog.at_level("INFO"), pytest.raises(SystemExit, match="on which grid"):
+        with caplog.at_level("INFO"), pytest.raises(SystemExit, match="the grid is undetermined"):
             run("invert chain.h5 --output back.nii.gz")
         assert "inverting" not in caplog.text
 
@@ -392,7 +392,7 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
             r"rgb\.nii\.gz: 3 values per voxel",
         ),
         ("invert [affine.mat,1] --output affine.mat", r"affine\.mat: is an input"),
-        ("invert warp.nii.gz affine.mat --output back.nii.gz", "on which grid"),
+        ("invert warp.nii.gz affine.mat --output back.nii.gz", "the grid is undetermined"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message):

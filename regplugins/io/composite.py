@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composite transforms as ITK's HDF5 files (``.h5``), LPS mm, and transforms of any kind that only ITK can read.
+"""Composite transforms in ITK's HDF5 files (``.h5``), LPS mm, and transforms that only ITK can read.
 
-ITK keeps a composite as a list of which the LAST transform acts first; so ``CompositeTransform([A, B])``, which maps
-``p`` to ``A(B(p))``, is the list A, B in both libraries.
+In ITK's list the last transform acts first: ``CompositeTransform([A, B])``, which maps ``p`` to ``A(B(p))``, is the
+list A, B in both libraries.
 """
 
 from __future__ import annotations
@@ -20,19 +20,11 @@ from regplugins.spatial.transforms import AffineTransform, CompositeTransform, D
 
 
 def read_with_itk(path: PathLike) -> SpatialTransform:
-    """Read a transform through ITK: linear ones of every kind, displacement fields, and composites of these.
-
-    Args:
-        path: ends in ``.h5``, ``.mat``, ``.tfm`` or ``.txt``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds other than one such transform.
-    """
+    """Read a linear transform, a displacement field or a composite of these (``.h5``, ``.mat``, ``.tfm``, ``.txt``)."""
     path = existing(path)
     try:
         found = list(itk.transformread(str(path)))
-    except Exception as error:  # The bindings raise whatever the C++ exception resembles.
+    except Exception as error:  # the bindings raise errors of any type
         raise ValueError(f"{path}: damaged, or not an ITK transform") from error
     if len(found) != 1:
         raise ValueError(f"{path}: expected one transform, found {len(found)}")
@@ -43,12 +35,7 @@ def read_with_itk(path: PathLike) -> SpatialTransform:
 
 
 def write_composite(transform: SpatialTransform, path: PathLike) -> None:
-    """Write any transform as a composite; a single one as a composite of one.
-
-    Args:
-        transform: what to write.
-        path: ends in ``.h5``.
-    """
+    """Write any transform as a composite; ``path`` ends in ``.h5``."""
     composite = itk.CompositeTransform[itk.D, transform.ndim].New()
     for part in CompositeTransform([transform]).transforms:
         composite.AddTransform(_to_itk(part))
@@ -63,7 +50,7 @@ def _from_itk(transform: Any) -> SpatialTransform:
         parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
         return CompositeTransform([_from_itk(part) for part in parts])
     if transform.IsLinear():
-        # Where the origin and the unit points go is the matrix, whatever the kind, its parameters and its center.
+        # The images of the origin and the unit points give the matrix of any linear kind.
         origin, *units = (np.array(transform.TransformPoint(point)) for point in np.vstack([np.zeros(n), np.eye(n)]))
         matrix = np.eye(n + 1)
         matrix[:n, :n] = np.stack(units, axis=1) - origin[:, None]
@@ -79,7 +66,7 @@ def _from_itk(transform: Any) -> SpatialTransform:
         vectors = flip_points(torch.from_numpy(itk.array_from_image(image).astype(np.float32)))
         vectors = vectors.permute(*reversed(range(n + 1))).contiguous()
         return DisplacementField(vectors, Grid(tuple(vectors.shape[1:]), flip_affine(torch.from_numpy(affine))))
-    raise ValueError(f"a {transform.GetNameOfClass()} is not among the transforms that can be read")
+    raise ValueError(f"a {transform.GetNameOfClass()} is not supported")
 
 
 def _to_itk(transform: SpatialTransform) -> Any:
@@ -104,4 +91,4 @@ def _to_itk(transform: SpatialTransform) -> Any:
         field = itk.DisplacementFieldTransform[itk.D, n].New()
         field.SetDisplacementField(image)
         return field
-    raise TypeError(f"a {type(transform).__name__} has no counterpart in ITK")
+    raise TypeError(f"a {type(transform).__name__} has no equivalent in ITK")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM: the one series of a folder, or a multi-frame file, through ITK."""
+"""DICOM volumes, a folder with one series or a multi-frame file, read through ITK."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _POSITION = "0020|0032"
 _ORIENTATION = "0020|0037"
 _INSTANCE_NUMBER = "0020|0013"
 _THICKNESS = "0018|0050"
-# Fraction of the distance between slices: one that lies farther from its place is missing a neighbor.
+# Largest deviation from even spacing, as a fraction of the distance between slices.
 _UNEVEN = 0.1
-# Fraction of a pixel: slices may be shifted against the first one by so much at the end of a series.
+# Largest in-plane shift between the first and the last slice, as a fraction of a pixel.
 _TILTED = 0.1
-# Distance between slices in units of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
-_APART = 1.5
+# Largest distance between slices, as a multiple of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
+_GAP = 1.5
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is meant as DICOM, by its ending or by its first bytes."""
+    """Tell whether a file claims to be DICOM, by its suffix or its first bytes."""
     if path.suffix.lower() in _SUFFIXES:
         return True
     with path.open("rb") as file:
@@ -39,14 +39,14 @@ def read_dicom(path: Path) -> tuple[Any, list[str]]:
     """Read a volume.
 
     Args:
-        path: folder with the slices of one series (other kinds of files may lie beside them), or a multi-frame file.
+        path: folder with the slices of one series, beside files of other kinds, or a multi-frame file.
 
     Returns:
-        3-D ITK image, and warnings that slices may be missing at an end of the series or at regular distances.
+        3-D ITK image, and warnings about slices that may be missing.
 
     Raises:
-        ValueError: if a file of the folder is damaged or of another series, a slice is missing, there is but one, or
-            slices are tilted against their stacking direction. The message names the folder and the files.
+        ValueError: if a file is damaged or of another series, slices are missing, unevenly spaced or tilted, or there
+            is only one. The message names the folder and the files.
     """
     names = _series(path) if path.is_dir() else [str(path)]
     if len(names) > 1:
@@ -59,7 +59,7 @@ def read_dicom(path: Path) -> tuple[Any, list[str]]:
 
 
 def _series(folder: Path) -> list[str]:
-    """The files of a folder's only series, in the order of their positions."""
+    """Files of a folder's only series, in the order of their positions."""
     with reading(folder):
         finder = itk.GDCMSeriesFileNames.New()
         finder.SetUseSeriesDetails(True)
@@ -68,11 +68,11 @@ def _series(folder: Path) -> list[str]:
         found = [list(finder.GetFileNames(uid)) for uid in finder.GetSeriesUIDs()]
     series = [names for names in found if not _is_index(names)]
     known = {Path(name).name for names in series for name in names}
-    lost = sorted(file.name for file in folder.iterdir() if _expected(file) and file.name not in known)
-    if lost:
+    unread = sorted(file.name for file in folder.iterdir() if _expected(file) and file.name not in known)
+    if unread:
         raise ValueError(
-            f"{folder}: {', '.join(lost[:3])} cannot be read as DICOM slices ({len(lost)} files in all), the series "
-            "would be incomplete; replace them, or remove what does not belong to it"
+            f"{folder}: {', '.join(unread[:3])} cannot be read as DICOM slices ({len(unread)} files in all), the "
+            "series would be incomplete; replace them, or remove what does not belong to it"
         )
     if not series:
         raise ValueError(f"{folder}: no DICOM files in this folder")
@@ -89,9 +89,9 @@ def _is_index(names: Sequence[str]) -> bool:
 
 
 def _expected(file: Path) -> bool:
-    """Tell whether a file should be a slice: not hidden, as some systems' companion files are, nor the medium's index.
+    """Tell whether a file should be a slice: not a hidden companion file, nor the medium's index.
 
-    On media, names of slices have no suffix, or end in a number as UIDs do. So does that of an empty or cut file.
+    On media, slices have no suffix, or one that ends in a number as UIDs do.
     """
     if not file.is_file() or file.name.startswith(".") or _is_index([file.name]):
         return False
@@ -108,16 +108,16 @@ def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     for name, header in zip((Path(name).name for name in names), headers, strict=True):
         position = tuple(_numbers(header, _POSITION))
         if len(position) != 3:
-            raise ValueError(f"{folder}: {name} does not say where it lies (tag {_POSITION}), slices cannot be ordered")
+            raise ValueError(f"{folder}: {name} has no position (tag {_POSITION}), slices cannot be ordered")
         if position in positions:
             raise ValueError(
-                f"{folder}: {positions[position]} and {name} lie at one position; of a time series, or of several "
+                f"{folder}: {positions[position]} and {name} have the same position; of a time series, or of several "
                 "contrasts, give one volume in a folder of its own"
             )
         positions[position] = name
-    places = np.array(list(positions))
-    _check_even(folder, list(positions.values()), places)
-    image, stack = reader.GetOutput(), places[-1] - places[0]
+    origins = np.array(list(positions))
+    _check_even(folder, list(positions.values()), origins)
+    image, stack = reader.GetOutput(), origins[-1] - origins[0]
     _check_tilt(folder, stack, _numbers(headers[0], _ORIENTATION), _TILTED * min(list(image.GetSpacing())[:2]))
     missing = _missing_numbers([_numbers(header, _INSTANCE_NUMBER) for header in headers])
     warnings = _gap_warnings(folder, _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1))
@@ -127,7 +127,7 @@ def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
 
 
 def _numbers(header: Any, tag: str) -> list[float]:
-    """The numbers of a DICOM tag; none if it is absent, empty or holds something else."""
+    """Numbers of a DICOM tag; none if it is absent, empty or not numeric."""
     try:
         numbers = [float(number) for number in header[tag].split("\\")] if header.HasKey(tag) else []
     except ValueError:
@@ -136,7 +136,7 @@ def _numbers(header: Any, tag: str) -> list[float]:
 
 
 def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> None:
-    """Refuse slices that are not evenly spaced along a line: ITK would spread them over what lies between the ends."""
+    """Refuse slices that are not evenly spaced along a line; ITK would space them evenly."""
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     usual = float(np.median(gaps))
     even = np.linspace(positions[0], positions[-1], len(positions))
@@ -149,16 +149,16 @@ def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> No
 
 
 def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], tolerance: float) -> None:
-    """Refuse slices that are shifted in their plane: ITK would stack them at right angles.
+    """Refuse slices that are shifted in their plane; ITK would stack them orthogonally.
 
     Args:
-        folder: of the series, for the message.
+        folder: named in the message.
         stack: ``(3,)`` vector from the first to the last slice, mm.
         orientation: unit vectors of the rows and of the columns.
-        tolerance: shift of the last slice that is let pass, mm.
+        tolerance: largest shift of the last slice, mm.
     """
     if len(orientation) != 6:
-        raise ValueError(f"{folder}: slices do not say how they are oriented (tag {_ORIENTATION})")
+        raise ValueError(f"{folder}: slices have no orientation (tag {_ORIENTATION})")
     normal = np.cross(orientation[:3], orientation[3:])
     along, shift = abs(float(stack @ normal)), float(np.linalg.norm(np.cross(stack, normal)))
     if shift > tolerance:
@@ -169,7 +169,7 @@ def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], t
 
 
 def _missing_numbers(numbers: Sequence[Sequence[float]]) -> str:
-    """Ranges of numbers that a count of slices leaves out, from 0 or 1 on; "" if most do not follow each other."""
+    """Ranges of slice numbers that are missing, from 0 or 1 on; "" if most numbers are not consecutive."""
     known = sorted({int(number) for one in numbers for number in one})
     if len(known) != len(numbers) or 2 * np.count_nonzero(np.diff(known) == 1) < len(known):
         return ""
@@ -178,7 +178,6 @@ def _missing_numbers(numbers: Sequence[Sequence[float]]) -> str:
 
 
 def _gap_warnings(folder: Path, thickness: Sequence[float], distance: float) -> list[str]:
-    if not thickness or not 0 < _APART * thickness[0] < distance:
+    if not thickness or not 0 < _GAP * thickness[0] < distance:
         return []
-    apart = f"slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart"
-    return [f"{folder}: {apart}: every second may be missing"]
+    return [f"{folder}: slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart: every second may be missing"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One way in for images of every format."""
+"""Reading of images of every format."""
 
 from __future__ import annotations
 
@@ -13,47 +13,38 @@ import torch
 from regplugins.io.dicom import is_dicom, read_dicom
 from regplugins.io.files import PathLike
 from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
-from regplugins.io.reading import one_channel, reading, real_voxels, right_angled, spatial_shape
+from regplugins.io.reading import check_real_voxels, check_single_channel, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
 
 
 def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
-    """Read an image: NIfTI, whatever ITK reads (NRRD, MHA, PNG, ...), or a folder with one DICOM series.
-
-    Args:
-        path: file or folder.
+    """Read an image: NIfTI, any format of ITK (NRRD, MHA, PNG, ...), or a folder with one DICOM series.
 
     Returns:
         Array ``(*spatial)``, 2-D or 3-D, its grid, and warnings, which name the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, incomplete, not a 2-D or 3-D image of one real number a voxel, or its place in
-            the world is not clear. The message names the file.
+        ValueError: if voxels are not one real number each, or their position is undetermined.
     """
     path = _existing(path)
     if path.name.endswith(NIFTI_SUFFIXES):
         return read_nifti(path)
     image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
-    one_channel(path, image.GetNumberOfComponentsPerPixel())
-    from monai.data import ITKReader  # takes seconds, for which NIfTI need not wait
+    check_single_channel(path, image.GetNumberOfComponentsPerPixel())
+    from monai.data import ITKReader  # takes seconds, which NIfTI files need not wait for
 
     array, meta = ITKReader().get_data(image)
-    real_voxels(path, array.dtype)
+    check_real_voxels(path, array.dtype)
     shape = spatial_shape(path, array.shape)
     try:
-        grid = right_angled(shape, torch.as_tensor(meta["affine"], dtype=torch.float64))
+        grid = orthogonal_grid(shape, torch.as_tensor(meta["affine"], dtype=torch.float64))
     except ValueError as error:
         raise ValueError(f"{path}: its affine {error}; resample it first") from error
     return array.reshape(shape), grid, warnings
 
 
 def read_grid(path: PathLike) -> tuple[Grid, list[str]]:
-    """Read where an image's voxels lie, and warnings about it; of NIfTI files the header alone is read.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``read_volume``.
-    """
+    """Grid of an image and warnings, as ``read_volume``; of NIfTI files only the header is read."""
     path = _existing(path)
     if path.name.endswith(NIFTI_SUFFIXES):
         return read_nifti_grid(path)
@@ -67,8 +58,8 @@ def _read_with_itk(path: Path) -> Any:
         if header is not None:
             header.SetFileName(str(path))
             header.ReadImageInformation()
-    if header is not None:  # ITK's Python would read gray with opacity as an image of one channel
-        one_channel(path, header.GetNumberOfComponents())
+    if header is not None:  # ITK's Python reads gray with opacity as a single channel
+        check_single_channel(path, header.GetNumberOfComponents())
     with reading(path):
         return itk.imread(str(path))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composite files, and kinds of transforms that ITK reads for the package, against SimpleITK."""
+"""Composite files and other transforms that ITK reads, against SimpleITK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ grids = pytest.mark.parametrize("grid", [GRIDS["oblique"], GRIDS["las"], GRIDS["
 
 
 def linear_transforms() -> dict[str, sitk.SpatialTransform]:
-    """A transform of every kind that a rigid, similarity or affine registration with ITK writes."""
+    """Transforms of every kind that linear registration with ITK writes."""
     center, shift = (10.0, -20.0, 30.0), (3.0, 4.0, -5.0)
     axis = (1 / math.sqrt(3),) * 3
     return {
@@ -49,7 +49,7 @@ def test_every_linear_transform_by_itk_is_affine(kind: str, suffix: str, tmp_pat
 
 
 def chain(grid: Grid) -> CompositeTransform:
-    """Affine, field, affine, the last nearest to the points; the order matters."""
+    """Affine, field, affine; the last is applied first."""
     outer, inner = AffineTransform(random_affine(grid.ndim)), AffineTransform(random_affine(grid.ndim))
     return CompositeTransform([outer, random_field(grid), inner])
 
@@ -159,7 +159,7 @@ def test_truncated_text_is_not_taken_for_the_identity(kind: str, tmp_path: Path)
 
 def test_other_kinds_are_named(tmp_path: Path) -> None:
     sitk.WriteTransform(sitk.BSplineTransform(3), tmp_path / "spline.h5")
-    with pytest.raises(ValueError, match=r"spline\.h5: a BSplineTransform is not among"):
+    with pytest.raises(ValueError, match=r"spline\.h5: a BSplineTransform is not supported"):
         read_transform(tmp_path / "spline.h5")
 
 

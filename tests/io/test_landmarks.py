@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landmark files: what is written is read, in either world."""
+"""Landmark files: written points are read, in either world."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where NIfTI headers of every kind place an image, judged by SimpleITK."""
+"""Positions of images with NIfTI headers of every kind, against SimpleITK."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.io.nifti import read_nifti, read_nifti_grid
-from regplugins.io.reading import right_angled
+from regplugins.io.reading import orthogonal_grid
 from regplugins.spatial import Grid
 from tests.itk_truth import rotation
 
@@ -46,7 +46,7 @@ FORMS = {
 
 
 def write(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], **fields: object) -> Path:
-    """A file with these forms and codes, byte for byte: nibabel would mend the header."""
+    """Write these forms and codes as raw bytes, since nibabel would correct the header."""
     header = nib.Nifti1Header()
     header.set_data_shape(SHAPE)
     header.set_data_dtype(np.float32)
@@ -65,7 +65,7 @@ def pixdim(*sizes: float) -> list[float]:
 
 
 def itk_grid(path: Path) -> Grid:
-    """The grid on which SimpleITK sees the image."""
+    """Grid of the image in SimpleITK."""
     image = sitk.ReadImage(str(path))
     n = image.GetDimension()
     matrix = np.eye(n + 1)
@@ -76,11 +76,11 @@ def itk_grid(path: Path) -> Grid:
 
 
 def grid_of(form: np.ndarray) -> Grid:
-    return right_angled(SHAPE, torch.from_numpy(form))
+    return orthogonal_grid(SHAPE, torch.from_numpy(form))
 
 
 def test_itk_sees_what_is_accepted_without_a_warning_in_the_same_place(tmp_path: Path) -> None:
-    """Every sform with every qform, of every code."""
+    """Every sform and code with every qform and code."""
     silent = 0
     for (name, form), code, q_name, q_code in product(FORMS.items(), (0, 1, 2), ("right", "turned"), (0, 1, 2)):
         path = write(tmp_path / "image.nii", (form, code), (FORMS[q_name], q_code))

@@ -175,7 +175,7 @@ def test_by_its_command(tmp_path, capsys):
 
 def test_a_folder_that_is_there_is_left_alone(labeled):
     sample = HIPPOCAMPUS / "sample"
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists; remove it"):
         lay_out(HIPPOCAMPUS, labeled.parent, sample / "moving.nii.gz", sample / "moving_label.nii.gz")
 
 
