@@ -24,10 +24,10 @@ class DataWorkflow(ConfigWorkflow):
 
     Args:
         files: configurations, laid one over the other.
-        values: by key, nested keys with "#" or "::"; mappings alone are parts of the configuration (``_target_``).
+        values: by key, nested keys with "#" or "::".
 
     Raises:
-        ValueError: if no configuration has one of the keys.
+        ValueError: if no configuration has one of the keys, or a value would define a part of the configuration.
     """
 
     def __init__(self, files: Sequence[str], values: Mapping[str, Any]) -> None:
@@ -37,12 +37,15 @@ class DataWorkflow(ConfigWorkflow):
         if unknown:
             known = sorted(key for key in self.parser.get() if not key.startswith("_"))
             raise ValueError(f"unknown options {unknown}; {', '.join(map(repr, files))} have {known}")
-        plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-        self._values = list(plain.values())
-        references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(plain)}
-        self.parser.update(
-            {_VALUES: [None] * len(plain), **references, **{k: values[k] for k in values.keys() - plain}}
-        )
+        for key, value in values.items():
+            if "_target_" in key or _has_mapping(value):
+                raise ValueError(
+                    f"--{key}: a definition ({{...}} or _target_) may run any code and is not taken from this command "
+                    f"line; use python -m monai.bundle run --config_file {files[0]}"
+                )
+        self._values = list(values.values())
+        references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(values)}
+        self.parser.update({_VALUES: [None] * len(values), **references})
 
     def initialize(self) -> Any:
         """Parse the configuration, set the values, and evaluate what is to happen first."""
@@ -51,6 +54,11 @@ class DataWorkflow(ConfigWorkflow):
             self.parser.ref_resolver.resolved_content[f"{_VALUES}::{number}"] = value
         self._is_initialized = True
         return self._run_expr(id=self.init_id)
+
+
+def _has_mapping(value: Any) -> bool:
+    """Tell whether a value is a mapping, or a list with one at any depth."""
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_has_mapping, value)))
 
 
 @contextlib.contextmanager

@@ -97,12 +97,30 @@ class TestCommandLineIsData:
 
     def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(next(c for c in CASES if c.name.startswith("any_"))))]
-        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--model#smoothing", "1.25"]
+        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
         main([*words, "--output_dir", str(tmp_path / "o")])
         settings = json.loads((tmp_path / "o/report.json").read_text())["settings"]
         assert settings["levels"] == [[8.0, 3]]
         assert settings["spacing"] == 4.0
-        assert "smoothing=1.25" in settings["model"]
+        assert "smoothing=1.25" in settings["parametrization"]
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--spacing", "{'_target_':'os.mkdir','path':'planted'}"],
+            ["--spacing", "[{'_target_':'os.mkdir','path':'planted'}]"],
+            ["--dataset", "{'_target_':'regplugins.io.FolderLock','folder':'planted'}"],
+            ["--network_def#_target_", "os.mkdir", "--network_def#path", "planted"],
+            ["--dataset::_target_", "os.mkdir", "--dataset::path", "planted"],
+        ],
+    )
+    def test_definitions_are_refused(self, bundle_of, words, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        bundle = bundle_of(next(case for case in CASES if case.name == "any_modality_optimization"))
+        refusal = rf"--{words[0][2:]}: a definition .* python -m monai\.bundle run"
+        with pytest.raises(SystemExit, match=refusal):
+            main(["register", "--bundle", str(bundle), "--output_dir", "o", *words])
+        assert list(tmp_path.iterdir()) == []
 
     def test_unknown_option(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
