@@ -8,6 +8,8 @@ whatever it holds; ITK takes directions from one of the forms and spacings from 
 from __future__ import annotations
 
 import gzip
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
         path: ends in one of ``NIFTI_SUFFIXES``.
 
     Returns:
-        Array ``(*spatial)``, its grid, and warnings about its place and the scale of its values.
+        Array ``(*spatial)``, its grid, and warnings about its place, the scale of its values, and undeclared voxels.
 
     Raises:
         ValueError: if it is damaged, not a 2-D or 3-D image of one real number a voxel, or no form of its header is
@@ -47,9 +49,18 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 array = np.asanyarray(type(image).from_stream(file).dataobj)
-                file.read()  # the checksum comes after the voxels
+                size = file.seek(0, os.SEEK_END)  # the checksum comes after the voxels
         else:
             array = np.asanyarray(image.dataobj)
+            size = path.stat().st_size
+        proxy: Any = image.dataobj
+        rest = size - proxy.offset - proxy.dtype.itemsize * math.prod(proxy.shape)
+    if rest > 0:
+        declared = " x ".join(map(str, proxy.shape))
+        warnings.append(
+            f"{path}: {rest} bytes after the {declared} voxels of its header are not read; correct the header if slices "
+            "are missing"
+        )
     return array.reshape(grid.shape), grid, warnings
 
 
