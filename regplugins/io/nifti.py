@@ -58,8 +58,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
     if rest > 0:
         declared = " x ".join(map(str, proxy.shape))
         warnings.append(
-            f"{path}: {rest} bytes after the {declared} voxels of its header are not read; correct the header if slices "
-            "are missing"
+            f"{path}: {rest} bytes after the {declared} voxels of its header are not read; correct the header if "
+            "slices are missing"
         )
     return array.reshape(grid.shape), grid, warnings
 
