@@ -333,6 +333,10 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
     (name,) = [path.parents[1].name for path in (ROOT / "bundles").glob("hippocampus*/configs/metadata.json")]
     shutil.copytree(ROOT / "bundles" / name, tmp_path / "bundles" / name)
     models = tmp_path / "bundles" / name / "models"
+    metadata = tmp_path / "bundles" / name / "configs/metadata.json"
+    entries = json.loads(metadata.read_text())
+    entries["weights"]["models/model.pt"]["sha256"] = entries["weights"]["models/model.pt"]["sha256"].upper()
+    metadata.write_text(json.dumps(entries))
     assert set(run("bundles")[name]["weights"].values()) == {"ok"}
     (models / "model.pt").write_bytes(b"cut")
     (models / "model_weak.pt").unlink()

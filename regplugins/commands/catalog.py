@@ -36,7 +36,7 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
         try:
             for name, entry in metadata.get("weights", {}).items():
                 file = root / name
-                same = file.is_file() and regplugins.io.sha256(file) == entry["sha256"]
+                same = file.is_file() and regplugins.io.sha256(file) == entry["sha256"].lower()
                 weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
             found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
         except (KeyError, TypeError, AttributeError) as error:

@@ -24,23 +24,25 @@ class DataWorkflow(ConfigWorkflow):
 
     Args:
         files: configurations; later ones override earlier ones.
-        values: values by key; nested keys have "#" or "::". Mappings alone are parts of the configuration
-            (``_target_``).
+        values: values by key; nested keys have "#" or "::".
 
     Raises:
-        ValueError: if no configuration has one of the keys.
+        ValueError: if no configuration has one of the keys, or a value would define a part of the configuration.
     """
 
     def __init__(self, files: Sequence[str], values: Mapping[str, Any]) -> None:
         with _quiet():
             super().__init__(list(files), workflow_type="infer")
         refuse_unknown(list(values), self.parser.get())
-        plain = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-        self._values = list(plain.values())
-        references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(plain)}
-        self.parser.update(
-            {_VALUES: [None] * len(plain), **references, **{k: values[k] for k in values.keys() - plain}}
-        )
+        for key, value in values.items():
+            if "_target_" in key or _has_mapping(value):
+                raise ValueError(
+                    f"--{key}: a definition ({{...}} or _target_) may run any code and is not taken from this command "
+                    f"line; use python -m monai.bundle run --config_file {files[0]}"
+                )
+        self._values = list(values.values())
+        references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(values)}
+        self.parser.update({_VALUES: [None] * len(values), **references})
 
     def initialize(self) -> Any:
         """Parse the configuration, set the values, and evaluate its ``initialize``."""
@@ -49,6 +51,11 @@ class DataWorkflow(ConfigWorkflow):
             self.parser.ref_resolver.resolved_content[f"{_VALUES}::{number}"] = value
         self._is_initialized = True
         return self._run_expr(id=self.init_id)
+
+
+def _has_mapping(value: Any) -> bool:
+    """Tell whether a value is a mapping, or a list with one at any depth."""
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_has_mapping, value)))
 
 
 @contextlib.contextmanager

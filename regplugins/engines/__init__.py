@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.engines.alternating import AlternatingOptimizer, parameter_groups
 from regplugins.engines.begin import begin_run
-from regplugins.engines.folders import PairFolders
+from regplugins.engines.folders import PairFolders, discard_results
 from regplugins.engines.pairs import PairEvaluator
 from regplugins.engines.processes import (
     SharedLoss,
@@ -35,6 +35,7 @@ __all__ = [
     "batch_minimum",
     "begin_run",
     "convert_sync_batchnorm",
+    "discard_results",
     "fit_regressor",
     "init_distributed",
     "loss_terms",

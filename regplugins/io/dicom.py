@@ -19,12 +19,16 @@ _POSITION = "0020|0032"
 _ORIENTATION = "0020|0037"
 _INSTANCE_NUMBER = "0020|0013"
 _THICKNESS = "0018|0050"
+# Slope, intercept, bits stored and sign, with their defaults: the type of a slice's values depends on them.
+_VALUES = {"0028|1053": 1.0, "0028|1052": 0.0, "0028|0101": 16.0, "0028|0103": 0.0}
 # Largest deviation from even spacing, as a fraction of the distance between slices.
 _UNEVEN = 0.1
 # Largest in-plane shift between the first and the last slice, as a fraction of a pixel.
 _TILTED = 0.1
 # Largest distance between slices, as a multiple of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
 _GAP = 1.5
+# Largest difference of the components of the unit vectors of two slices.
+_TURNED = 1e-3
 
 
 def is_dicom(path: Path) -> bool:
@@ -42,15 +46,16 @@ def read_dicom(path: Path) -> tuple[Any, list[str]]:
         path: folder with the slices of one series, beside files of other kinds, or a multi-frame file.
 
     Returns:
-        3-D ITK image, and warnings about slices that may be missing.
+        3-D ITK image, and warnings about slices that may be missing and files that were not read.
 
     Raises:
-        ValueError: if a file is damaged or of another series, slices are missing, unevenly spaced or tilted, or there
-            is only one. The message names the folder and the files.
+        ValueError: if a file is damaged or of another series, slices are missing, unevenly spaced, tilted or oriented
+            differently, or there is only one. The message names the folder and the files.
     """
     names = _series(path) if path.is_dir() else [str(path)]
     if len(names) > 1:
-        return _read_slices(path, names)
+        image, warnings = _read_slices(path, names)
+        return image, warnings + _others_warnings(path, names)
     with reading(path):
         image = itk.imread(names[0])
     if image.GetLargestPossibleRegion().GetSize()[2] == 1:
@@ -84,6 +89,21 @@ def _series(folder: Path) -> list[str]:
     return series[0]
 
 
+def _others_warnings(folder: Path, names: Sequence[str]) -> list[str]:
+    """A warning of files in a folder and below it that are no slices: a slice may be among them."""
+    read = {Path(name).name for name in names}
+    files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and not _is_index([file.name])]
+    others = sorted(
+        file.as_posix()
+        for file in files
+        if file.as_posix() not in read and not any(part.startswith(".") for part in file.parts)
+    )
+    if not others:
+        return []
+    more = ", ..." if len(others) > 3 else ""
+    return [f"{folder}: files that are not read as slices of its series ({len(others)}): {', '.join(others[:3])}{more}"]
+
+
 def _is_index(names: Sequence[str]) -> bool:
     return [Path(name).name.upper() for name in names] == ["DICOMDIR"]
 
@@ -100,10 +120,13 @@ def _expected(file: Path) -> bool:
 
 def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     with reading(folder):
-        reader = itk.ImageSeriesReader.New(FileNames=names)
-        reader.SetSpacingWarningRelThreshold(math.inf)  # slices are checked here
-        reader.Update()
+        reader = _series_reader(itk.ImageSeriesReader, names)
         headers = reader.GetMetaDataDictionaryArray()
+        kinds = {tuple(tuple(_numbers(header, tag) or [usual]) for tag, usual in _VALUES.items()) for header in headers}
+        if len(kinds) > 1:  # ITK would convert all values to the type of the first slice
+            reader = _series_reader(itk.ImageSeriesReader[itk.Image[itk.F, 3]], names)
+            headers = reader.GetMetaDataDictionaryArray()
+    _check_orientations(folder, names, [_numbers(header, _ORIENTATION) for header in headers])
     positions: dict[tuple[float, ...], str] = {}
     for name, header in zip((Path(name).name for name in names), headers, strict=True):
         position = tuple(_numbers(header, _POSITION))
@@ -119,11 +142,16 @@ def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     _check_even(folder, list(positions.values()), origins)
     image, stack = reader.GetOutput(), origins[-1] - origins[0]
     _check_tilt(folder, stack, _numbers(headers[0], _ORIENTATION), _TILTED * min(list(image.GetSpacing())[:2]))
-    missing = _missing_numbers([_numbers(header, _INSTANCE_NUMBER) for header in headers])
     warnings = _gap_warnings(folder, _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1))
-    if missing:
-        warnings.append(f"{folder}: slice numbers {missing} are missing (InstanceNumber), the series may be incomplete")
-    return image, warnings
+    return image, warnings + _number_warnings(folder, [_numbers(header, _INSTANCE_NUMBER) for header in headers])
+
+
+def _series_reader(kind: Any, names: Sequence[str]) -> Any:
+    """ITK's reader of a series, its slices read."""
+    reader = kind.New(FileNames=names)
+    reader.SetSpacingWarningRelThreshold(math.inf)  # slices are checked here
+    reader.Update()
+    return reader
 
 
 def _numbers(header: Any, tag: str) -> list[float]:
@@ -133,6 +161,18 @@ def _numbers(header: Any, tag: str) -> list[float]:
     except ValueError:
         return []
     return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def _check_orientations(folder: Path, names: Sequence[str], orientations: Sequence[Sequence[float]]) -> None:
+    """Refuse slices that are not all oriented as the first one: ITK would stack them as if they were."""
+    for name, orientation in zip((Path(name).name for name in names), orientations, strict=True):
+        if len(orientation) != 6:
+            raise ValueError(f"{folder}: slices do not say how they are oriented (tag {_ORIENTATION}), such as {name}")
+        if not np.allclose(orientation, orientations[0], rtol=0, atol=_TURNED):
+            raise ValueError(
+                f"{folder}: {name} is oriented differently from {Path(names[0]).name} (tag {_ORIENTATION}); give "
+                "slices of one orientation in a folder of their own"
+            )
 
 
 def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> None:
@@ -157,8 +197,6 @@ def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], t
         orientation: unit vectors of the rows and of the columns.
         tolerance: largest shift of the last slice, mm.
     """
-    if len(orientation) != 6:
-        raise ValueError(f"{folder}: slices have no orientation (tag {_ORIENTATION})")
     normal = np.cross(orientation[:3], orientation[3:])
     along, shift = abs(float(stack @ normal)), float(np.linalg.norm(np.cross(stack, normal)))
     if shift > tolerance:
@@ -168,13 +206,23 @@ def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], t
         )
 
 
-def _missing_numbers(numbers: Sequence[Sequence[float]]) -> str:
-    """Ranges of slice numbers that are missing, from 0 or 1 on; "" if most numbers are not consecutive."""
+def _number_warnings(folder: Path, numbers: Sequence[Sequence[float]]) -> list[str]:
+    """Warn of instance numbers that are missing from 0 or 1 on, or that rise by more than one."""
     known = sorted({int(number) for one in numbers for number in one})
-    if len(known) != len(numbers) or 2 * np.count_nonzero(np.diff(known) == 1) < len(known):
-        return ""
+    steps = np.diff(known)
+    if len(known) != len(numbers):
+        return []
+    if len(known) > 2 and steps.min() == steps.max() > 1:
+        first = ", ".join(map(str, known[:3]))
+        missing = f"{steps[0] - 1} of {steps[0]} slices may be missing, unless several series are interleaved"
+        return [f"{folder}: instance numbers {first}, ...: {missing}"]
+    if 2 * np.count_nonzero(steps == 1) < len(known):
+        return []
     gaps = [(a + 1, b - 1) for a, b in pairwise([min(1, known[0]) - 1, *known]) if b - a > 1]
-    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in gaps)
+    if not gaps:
+        return []
+    missing = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in gaps)
+    return [f"{folder}: slice numbers {missing} are missing (InstanceNumber), the series may be incomplete"]
 
 
 def _gap_warnings(folder: Path, thickness: Sequence[float], distance: float) -> list[str]:

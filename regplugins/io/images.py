@@ -29,6 +29,8 @@ _MANY_LABELS = 64
 _MIN_EQUAL_NEIGHBORS = 0.4
 # Largest number up to which single precision represents all integers.
 _MAX_EXACT = 2**24
+# Labels above this do not fit in 16 bits, which other programs may store them in.
+_MAX_COMMON_LABEL = 2**16 - 1
 _ALIGNED = 2
 
 
@@ -153,10 +155,10 @@ def _read_integers(path: str | Path, kind: str) -> Volume:
         )
     stored = array.dtype
     if stored == np.float32 and high > _MAX_EXACT:
-        warnings = [
-            *warnings,
-            f"{path}: labels up to {high} in single precision, which rounds those above {_MAX_EXACT}",
-        ]
+        rounded = f"{path}: labels up to {high} in single precision, which rounds those above {_MAX_EXACT}"
+        warnings = [*warnings, rounded]
+    elif kind == "label map" and high > _MAX_COMMON_LABEL:
+        warnings = [*warnings, f"{path}: labels up to {high}; Slicer and ANTs may not show those above 65535, renumber"]
     if stored.kind not in "iu":
         stored = np.dtype(np.int16 if high <= np.iinfo(np.int16).max else np.int32)
     _log(warnings)

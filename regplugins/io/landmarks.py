@@ -82,7 +82,8 @@ def landmarks_outside(
         inner: maps the points to the world of the grid; default: identity.
 
     Returns:
-        The number inside, and a message, empty if all are inside. It suggests the other space if that puts more inside.
+        The number inside, and a message, empty if all are inside. It suggests the other space if that puts more and
+        most of them inside, and voxel indices if most are outside in both.
     """
     inner = inner or AffineTransform.identity(grid.ndim)
     view = grid.resized(grid.spacing, [size + 2 for size in grid.shape])
@@ -91,10 +92,10 @@ def landmarks_outside(
     if inside == count:
         return inside, ""
     message = f"{names[0]}: {count - inside} of {count} landmarks lie outside {names[1]}, read as {space} mm"
-    if flipped > inside:
+    if flipped > max(inside, count / 2):
         other = "LPS" if space == "RAS" else "RAS"
         message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
-    elif inside == 0:
+    elif inside <= count / 2:
         message += "; expected points in the world of the image, not voxel indices"
     return inside, message
 

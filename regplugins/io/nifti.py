@@ -8,6 +8,8 @@ the sform. ITK takes directions from one of the forms and spacings from pixdim, 
 from __future__ import annotations
 
 import gzip
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,25 @@ _UNITS = {1: ("meters", 1e3), 3: ("micrometers", 1e-3)}
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
-    """Read an image as array ``(*spatial)``, its grid, and warnings about its position and scaling."""
+    """Read an image as array ``(*spatial)``, its grid, and warnings about its position, scaling and trailing data."""
     grid, warnings = read_nifti_grid(path)
     with reading(path):
         image = nib.load(path)
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 array = np.asanyarray(type(image).from_stream(file).dataobj)
-                file.read()  # to the checksum after the voxels
+                size = file.seek(0, os.SEEK_END)  # the checksum comes after the voxels
         else:
             array = np.asanyarray(image.dataobj)
+            size = path.stat().st_size
+        proxy: Any = image.dataobj
+        rest = size - proxy.offset - proxy.dtype.itemsize * math.prod(proxy.shape)
+    if rest > 0:
+        declared = " x ".join(map(str, proxy.shape))
+        warnings.append(
+            f"{path}: {rest} bytes after the {declared} voxels of its header are not read; correct the header if "
+            "slices are missing"
+        )
     return array.reshape(grid.shape), grid, warnings
 
 

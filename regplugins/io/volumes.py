@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import itk
 import numpy as np
+import PIL.Image
 import torch
 
 from regplugins.io.dicom import is_dicom, read_dicom
@@ -15,6 +18,9 @@ from regplugins.io.files import PathLike
 from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
 from regplugins.io.reading import check_real_voxels, check_single_channel, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
+
+# Keys of a MetaImage header that place its voxels.
+_PLACE = ("Offset", "Position", "Origin", "ElementSpacing", "TransformMatrix", "Rotation", "Orientation")
 
 
 def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
@@ -53,15 +59,42 @@ def read_grid(path: PathLike) -> tuple[Grid, list[str]]:
 
 
 def _read_with_itk(path: Path) -> Any:
+    if path.suffix.lower() in (".mha", ".mhd"):
+        _check_meta_header(path)
     with reading(path):
         header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
         if header is not None:
             header.SetFileName(str(path))
             header.ReadImageInformation()
+    if path.suffix.lower() == ".bmp" and _is_gray(path):
+        return itk.imread(str(path), itk.UC)  # ITK takes its palette of grays for color
     if header is not None:  # ITK's Python reads gray with opacity as a single channel
         check_single_channel(path, header.GetNumberOfComponents())
     with reading(path):
         return itk.imread(str(path))
+
+
+def _is_gray(path: Path) -> bool:
+    with reading(path), PIL.Image.open(path) as image:
+        return image.mode == "L"
+
+
+def _check_meta_header(path: Path) -> None:
+    """Refuse a header of MetaImage whose place is not all finite numbers: ITK would put zeros in their stead."""
+    with path.open("rb") as file:
+        for line in file:
+            key, _, value = line.decode("latin-1").partition("=")
+            if key.strip() in _PLACE and not _are_finite(value.split()):
+                raise ValueError(f"{path}: its {key.strip()} is {value.strip()!r}, expected finite numbers")
+            if key.strip() == "ElementDataFile":  # the last line of a header
+                return
+
+
+def _are_finite(words: Sequence[str]) -> bool:
+    try:
+        return all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False
 
 
 def _existing(path: PathLike) -> Path:

@@ -178,7 +178,7 @@ class _Bidirectional(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
-        self.weights_path = getattr(network, "weights_path", type(network).__name__)
+        self.weights_name = getattr(network, "weights_name", type(network).__name__)
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return the displacement ``(B, 2 n, *spatial)`` in voxels, moving to fixed image and back."""

@@ -39,7 +39,7 @@ def listed_sha256(path: Path) -> str | None:
     try:
         weights = json.loads(metadata.read_text(encoding="utf-8")).get("weights", {})
         entry = weights.get(f"{folder.name}/{path.name}")
-        return None if entry is None else str(entry["sha256"])
+        return None if entry is None else str(entry["sha256"]).lower()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{metadata}: not a bundle's metadata ({error!r})") from error
 
@@ -64,7 +64,7 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     if path is None:
         return network
     if path.suffix in SUFFIXES:
-        return load_exported(path, network)
+        return _named(load_exported(path, network), path, folder)
     if not path.is_file():
         present = sorted(file.name for file in Path(folder).glob("model*.pt"))
         raise FileNotFoundError(f"{path}: no such weights; there are {present}")
@@ -80,5 +80,11 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     except Exception as error:
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: not the weights of this network, or damaged ({reason})") from error
-    setattr(network, "weights_path", str(path))  # noqa: B010 (mypy allows only tensors as attributes of modules)
+    return _named(network, path, folder)
+
+
+def _named(network: nn.Module, path: Path, folder: str | Path) -> nn.Module:
+    """The network, with the name that messages give its weights."""
+    name = f"{path} (weights of the bundle {Path(folder).resolve().parent.name})"
+    setattr(network, "weights_name", name)  # noqa: B010 (modules take any attribute, mypy knows tensors alone)
     return network

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from regplugins.io.itk_bridge import affine_parameters, image_to_itk, itk_class, points_to_itk
 from regplugins.io.lps import flip_matrix, flip_points
-from regplugins.registration.itk_bridge import affine_parameters, image_to_itk, itk_class, points_to_itk
 from regplugins.registration.volume import Volume
 
 

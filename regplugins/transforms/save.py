@@ -77,6 +77,8 @@ class SavePaird(Transform):
             ValueError: if an input lies where an output would go.
         """
         inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
+        init = str(self.settings.get("init"))  # a file, or what else says how to begin
+        inputs[Path(init).resolve()] = init
         for folder in map(self.folder, records):
             for name in OUTPUTS:
                 keep_inputs(folder / name, [inputs.get((folder / name).resolve())])

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import itk
@@ -161,6 +163,24 @@ def test_other_kinds_are_named(tmp_path: Path) -> None:
     sitk.WriteTransform(sitk.BSplineTransform(3), tmp_path / "spline.h5")
     with pytest.raises(ValueError, match=r"spline\.h5: a BSplineTransform is not supported"):
         read_transform(tmp_path / "spline.h5")
+
+
+def test_a_process_loads_the_classes_it_needs_and_no_others(tmp_path: Path) -> None:
+    """In a process of its own: here all of ITK is loaded."""
+    grid = GRIDS["oblique"]
+    write_transform(chain(grid), tmp_path / "composite.h5")
+    program = """
+import sys
+from regplugins.io import read_transform, write_transform
+write_transform(read_transform(sys.argv[1]), sys.argv[2])
+assert "itk.itkCompositeTransformPython" in sys.modules
+assert "itk.itkBSplineTransformPython" not in sys.modules, "all of ITK's transforms are loaded"
+"""
+    files = [str(tmp_path / name) for name in ("composite.h5", "again.h5")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True, timeout=300)
+    points = points_in(grid)
+    before, after = (transform_points(sitk.ReadTransform(file), points) for file in files)
+    np.testing.assert_allclose(after, before, atol=1e-9)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -49,7 +49,58 @@ def test_what_is_no_slice_may_lie_beside_a_series(slices: list[Path]) -> None:
     values, grid, warnings = read_volume(folder)
     np.testing.assert_array_equal(values, array_of(IMAGE))
     assert grid.matches(GRID)
-    assert warnings == []
+    assert warnings == [
+        f"{folder}: files that are not read as slices of its series (8): readme.txt, scan.csv, scan.jpg, ..."
+    ]
+
+
+@pytest.mark.parametrize("name", ["006.tmp", "below/006.dcm"])
+def test_a_slice_that_is_not_read_is_warned_of(slices: list[Path], name: str) -> None:
+    other = slices[0].parent / name
+    other.parent.mkdir(exist_ok=True)
+    slices[-1].rename(other)
+    if other.suffix == ".tmp":
+        other.write_bytes(other.read_bytes()[:120])
+    assert warnings_of(slices) == [f"files that are not read as slices of its series (1): {name}"]
+
+
+def test_a_slice_of_another_orientation_is_refused(slices: list[Path]) -> None:
+    turned = "\\".join(f"{x:.9f}" for x in rotation(3, 21)[:, :2].T.ravel())
+    rewrite(slices[4:5], "0020|0037", [turned])
+    with pytest.raises(ValueError, match=rf"series: {slices[4].name} is oriented differently from .*0020\|0037"):
+        read_volume(slices[0].parent)
+
+
+def test_values_that_are_scaled_slice_by_slice(slices: list[Path]) -> None:
+    """Slope 3 in the first slice, whose values are whole numbers, and .5 in the others."""
+    rewrite(slices, "0008|0060", ["CT"] * len(slices))
+    rewrite(slices, "0028|1053", [3] * len(slices))
+    # Implicit: a length of 4 bytes in place of a type.
+    before, after = (struct.pack("<HHI", 0x28, 0x1053, 2) + slope for slope in (b"3 ", b".5"))
+    stored = np.stack([array_of(sitk.ReadImage(str(path)))[..., 0] / 3 for path in slices], axis=-1)
+    for path in slices[1:]:
+        assert before in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(before, after))
+    values, _, _ = read_volume(slices[0].parent)
+    np.testing.assert_array_equal(values[..., 0], 3 * stored[..., 0])
+    np.testing.assert_array_equal(values[..., 1:], stored[..., 1:] / 2)
+    assert (values % 1 != 0).any()
+
+
+def test_slices_of_another_type_than_the_first(slices: list[Path]) -> None:
+    """Values above 32767 after a first slice of signed numbers."""
+    for path in slices[1:]:
+        plane = sitk.ReadImage(str(path))
+        bright = sitk.Cast(plane, sitk.sitkUInt16) + 40_000
+        for tag in plane.GetMetaDataKeys():
+            if not tag.startswith("0028"):
+                bright.SetMetaData(tag, plane.GetMetaData(tag))
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(path))
+        writer.Execute(bright)
+    values, _, _ = read_volume(slices[0].parent)
+    np.testing.assert_array_equal(values, array_of(IMAGE) + 40_000 * (np.arange(len(slices)) > 0))
 
 
 @pytest.mark.parametrize("missing", [(3,), (3, 4)])
@@ -193,8 +244,7 @@ def test_missing_slice_numbers_are_warned_of(slices: list[Path], numbers: Sequen
         range(1, 8),
         range(7, 0, -1),
         (1, 5, 2, 6, 3, 7, 4),
-        range(1, 15, 2),
-        range(5, 210, 30),
+        (1, 3, 5, 8, 11, 13, 20),
         [1] * 7,
         [""] * 7,
     ],
@@ -204,10 +254,24 @@ def test_other_ways_to_number_slices_are_not(slices: list[Path], numbers: Sequen
     assert warnings_of(slices) == []
 
 
+@pytest.mark.parametrize(
+    ("numbers", "first", "missing"),
+    [(range(1, 15, 2), "1, 3, 5", "1 of 2"), (range(5, 210, 30), "5, 35, 65", "29 of 30")],
+)
+def test_slice_numbers_of_a_stride_are_warned_of(
+    slices: list[Path], numbers: Sequence[int], first: str, missing: str
+) -> None:
+    rewrite(slices, "0020|0013", numbers)
+    assert warnings_of(slices) == [
+        f"instance numbers {first}, ...: {missing} slices may be missing, unless several series are interleaved"
+    ]
+
+
 def test_slices_that_lie_far_apart_are_warned_of(slices: list[Path]) -> None:
     """Slices of 3 mm."""
     for path in slices[1::2]:
         path.unlink()
+    rewrite(slices[::2], "0020|0013", range(4))
     assert warnings_of(slices) == ["slices of 3 mm lie 6 mm apart: every second may be missing"]
 
 

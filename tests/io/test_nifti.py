@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from itertools import product
 from pathlib import Path
 
@@ -182,6 +183,21 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"image\.nii\.gz: cannot be read as an image \(CRC check failed"):
         read_nifti(path)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_voxels_that_the_header_does_not_declare_are_warned_of(tmp_path: Path, ending: str) -> None:
+    content = bytearray(write(tmp_path / "image.nii", (RIGHT, 1), (RIGHT, 1)).read_bytes())
+    content[46:48] = struct.pack("<h", 5)  # slices in place of 8
+    path = tmp_path / f"image.{ending}"
+    path.write_bytes(gzip.compress(content) if ending == "nii.gz" else content)
+    values, grid, warnings = read_nifti(path)
+    np.testing.assert_array_equal(values, VALUES[..., :5])
+    assert grid.shape == (6, 7, 5)
+    assert warnings == [
+        f"{path}: 504 bytes after the 6 x 7 x 5 voxels of its header are not read; correct the header if slices are "
+        "missing"
+    ]
 
 
 @pytest.mark.parametrize("slope", [np.nan, np.inf, -np.inf])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classes of ITK that registration takes, and how images and transforms come into its LPS world and back."""
+"""Single classes of ITK, and images and transforms in its LPS world."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _PIXELS = {torch.float32: "F", torch.uint8: "UC"}
 def itk_class(name: str, variant: str, module: str | None = None) -> Any:
     """One variant of a class template of ITK.
 
-    The same object as ``itk.<name>[...]``, which would first load all that its ITK module depends on: ten seconds of
-    computing for a registration of two.
+    The same object as ``itk.<name>[...]``, which would first load all that its ITK module depends on, for up to ten
+    seconds.
 
     Args:
         name: such as "AffineTransform".
@@ -46,11 +46,16 @@ def image_to_itk(values: Tensor, grid: Grid) -> Any:
     duplicator.SetInputImage(view)
     duplicator.Update()
     image = duplicator.GetOutput()
-    affine, spacing = flip_affine(grid.affine).numpy(), grid.spacing.numpy()
+    place_image(image, grid)
+    return image
+
+
+def place_image(image: Any, grid: Grid) -> None:
+    """Set spacing, origin and direction of an image of ITK to those of a grid."""
+    n, affine, spacing = grid.ndim, flip_affine(grid.affine).numpy(), grid.spacing.numpy()
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:n, n].tolist())
     image.SetDirection(np.ascontiguousarray(affine[:n, :n] / spacing))
-    return image
 
 
 def points_to_itk(points: Tensor) -> Any:
