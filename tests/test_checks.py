@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what comes from a command line."""
+"""Checks of values from a command line, and the line that explains an error."""
 
 from __future__ import annotations
 
 import errno
-import json
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
-import monai.bundle
 import pytest
 import torch
 
@@ -18,13 +14,12 @@ from regplugins.checks import (
     boolean,
     choice,
     device,
+    did_you_mean,
     error_line,
-    explain_errors,
     first_cause,
     not_negative,
     number,
     positive,
-    refuse_unknown_options,
     whole,
 )
 
@@ -90,17 +85,11 @@ def test_a_device_that_is_not_there(name: str) -> None:
         (ValueError("x\ny\x1b[31m.mat: no such file"), r"x\ny\x1b[31m.mat: no such file"),
     ],
 )
-def test_an_error_is_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line(error: Exception, line: str) -> None:
     assert error_line(error) == line
     wrapped = RuntimeError("applying transform")
     wrapped.__cause__ = error
-    hook = sys.excepthook
-    try:
-        explain_errors()
-        sys.excepthook(RuntimeError, wrapped, None)
-    finally:
-        sys.excepthook = hook
-    assert capsys.readouterr().err.splitlines()[-1] == f"error: {line}"
+    assert error_line(wrapped) == line
 
 
 def test_choice_lists_what_there_is() -> None:
@@ -122,46 +111,6 @@ def test_first_cause_is_the_users_mistake() -> None:
     assert first_cause(alone) is alone
 
 
-class TestUnknownOptions:
-    PROGRAM = str(Path(monai.bundle.__file__).with_name("__main__.py"))
-
-    @pytest.fixture
-    def configs(self, tmp_path):
-        for name, content in (
-            ("inference", {"fixed": None, "network_def": {"channels": 2}}),
-            ("refine", {"levels": 1}),
-        ):
-            (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        return [str(tmp_path / f"{name}.json") for name in ("inference", "refine")]
-
-    def run(self, configs, *words: str) -> None:
-        refuse_unknown_options([self.PROGRAM, "run", "--config_file", str(configs), *words])
-
-    def test_what_configs_and_monai_know_passes(self, configs):
-        self.run(configs[0], "--fixed", "a.nii", "--network_def#channels", "3", "--run_id=run", "--meta_file", "m.json")
-        self.run(configs, "--fixed=a.nii", "--levels", "[[8, 1]]", "--nolevels", "--network_def::channels", "-3")
-
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
-            (["--fixd", "a.nii"], "unknown option --fixd; did you mean --fixed"),
-            (["--fixd=a.nii"], "unknown option --fixd; did you mean --fixed"),
-            (["--fixed", "a.nii", "--levels", "3"], "unknown option --levels$"),  # of a config that is not laid over
-            (["--network_de#channels", "3"], "unknown option --network_de#channels; did you mean --network_def"),
-            (["--xyz"], "unknown option --xyz$"),
-        ],
-    )
-    def test_what_none_knows_is_refused(self, configs, words, message):
-        with pytest.raises(ValueError, match=message):
-            self.run(configs[0], *words)
-
-    def test_options_from_a_file(self, configs, tmp_path):
-        (tmp_path / "args.json").write_text(
-            json.dumps({"config_file": configs[0], "fixed": "a.nii", "moving": "b.nii"})
-        )
-        with pytest.raises(ValueError, match="unknown option --moving"):
-            refuse_unknown_options([self.PROGRAM, "run", "--args_file", str(tmp_path / "args.json")])
-
-    def test_other_programs_are_left_alone(self, configs):
-        refuse_unknown_options(["pytest", "run", "--config_file", configs[0], "--fixd", "a"])
-        refuse_unknown_options([self.PROGRAM, "verify_metadata", "--config_file", configs[0], "--fixd", "a"])
+def test_a_similar_option_is_suggested() -> None:
+    assert did_you_mean("fil", ["fixed", "fill"]) == "; did you mean --fill?"
+    assert did_you_mean("xyz", ["fixed", "fill"]) == ""

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +19,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+import regplugins
 from regplugins.__main__ import main
+from regplugins.commands import COMMANDS
 from regplugins.datasets.hippocampus import TEST_CASES, VALIDATION_CASES
 from regplugins.io import folder_lock, read_transform, write_landmarks, write_transform
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
@@ -185,8 +190,8 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("invert damaged.nii.gz affine.mat --output back.nii.gz", "on which grid"),
-            ("compose affine.mat damaged.nii.gz --output chain.nii.gz", "on which grid"),
+            ("invert damaged.nii.gz affine.mat --output back.nii.gz", "the grid is undetermined"),
+            ("compose affine.mat damaged.nii.gz --output chain.nii.gz", "the grid is undetermined"),
             ("invert damaged.nii.gz --output back.mat", r"back\.mat: .* displacement field; choose \.h5"),
             ("invert damaged.nii.gz --output back.xyz", "a transform file ends in"),
             ("invert damaged.nii.gz --output no/back.h5", "its folder does not exist"),
@@ -201,7 +206,7 @@ class TestFiles:
 
     def test_a_composite_that_needs_a_grid_is_not_inverted_first(self, run, caplog):
         run("compose warp.nii.gz affine.mat --output chain.h5")
-        with caplog.at_level("INFO"), pytest.raises(SystemExit, match="on which grid"):
+        with caplog.at_level("INFO"), pytest.raises(SystemExit, match="the grid is undetermined"):
             run("invert chain.h5 --output back.nii.gz")
         assert "inverting" not in caplog.text
 
@@ -328,6 +333,10 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
     (name,) = [path.parents[1].name for path in (ROOT / "bundles").glob("hippocampus*/configs/metadata.json")]
     shutil.copytree(ROOT / "bundles" / name, tmp_path / "bundles" / name)
     models = tmp_path / "bundles" / name / "models"
+    metadata = tmp_path / "bundles" / name / "configs/metadata.json"
+    entries = json.loads(metadata.read_text())
+    entries["weights"]["models/model.pt"]["sha256"] = entries["weights"]["models/model.pt"]["sha256"].upper()
+    metadata.write_text(json.dumps(entries))
     assert set(run("bundles")[name]["weights"].values()) == {"ok"}
     (models / "model.pt").write_bytes(b"cut")
     (models / "model_weak.pt").unlink()
@@ -358,6 +367,9 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
             "inverse must be True or False",
         ),
         ("apply affine.mat --inverse false --landmarks points.csv --output o.csv", "inverse must be True or False"),
+        ("apply affine.mat --landmarks points.csv --output o.csv --fill x", "fill must be a number, got 'x'"),
+        ("align fixed.nii.gz moving.nii.gz out --seed abc", "seed must be a whole number of at least 0, got 'abc'"),
+        ("align fixed.nii.gz moving.nii.gz out --seed=-1", "seed must be a whole number of at least 0, got -1"),
         ("apply affine.mat --landmarks points.csv --output points.csv", r"points\.csv: is an input"),
         ("apply affine.mat --image moving.nii.gz --reference fixed.nii.gz --output o.mha", r"o\.mha: an image is"),
         ("invert affine.mat --output affine.mat", r"affine\.mat: is an input"),
@@ -384,7 +396,7 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
             r"rgb\.nii\.gz: 3 values per voxel",
         ),
         ("invert [affine.mat,1] --output affine.mat", r"affine\.mat: is an input"),
-        ("invert warp.nii.gz affine.mat --output back.nii.gz", "on which grid"),
+        ("invert warp.nii.gz affine.mat --output back.nii.gz", "the grid is undetermined"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message):
@@ -407,14 +419,21 @@ def test_unknown_options_are_refused_before_anything_is_done(run, tmp_path, caps
     with pytest.raises(SystemExit) as error:
         run("apply warp.nii.gz --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz --fil 3")
     assert error.value.code == 2
-    assert "no option --fil" in capsys.readouterr().err
+    message = "error: apply has no option --fil; did you mean --fill?; see regplugins apply --help\n"
+    assert capsys.readouterr().err == message
     assert not (tmp_path / "o.nii.gz").exists()
-    with pytest.raises(SystemExit, match=r"unknown options .*'fixd'"):
+    with pytest.raises(SystemExit, match=r"unknown option --fixd; did you mean --fixed\?$"):
         run(f"register --bundle {ROOT / 'bundles/hippocampus_mr_multires_fcn'} --output_dir out --fixd fixed.nii.gz")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", [" lead.mat", "a,b.mat", "a [1].mat", "[x].mat", "[x,1].mat", "a\nb.mat", "ä'\".mat"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(" lead.mat", "a,b.mat", "a [1].mat", "[x].mat", "[x,1].mat", "a\nb.mat", "ä'\".mat", "$x.mat", "F#1.mat"),
+        *("%F.mat", "@out.mat", "-1.mat", "1e5.mat", "(__import__).mat"),
+    ],
+)
 def test_names_of_files_may_be_any(run, tmp_path, name):
     shutil.copy("affine.mat", name)
     truth = read_transform("affine.mat")
@@ -439,7 +458,7 @@ def test_a_name_that_looks_like_an_option(run, tmp_path, capsys, words):
     with pytest.raises(SystemExit) as error:
         main(words)
     assert error.value.code == 2
-    assert "invert has no option -x.mat (a file of that name is written ./-x.mat)" in capsys.readouterr().err
+    assert "invert has no option -x.mat; a file of that name is written ./-x.mat" in capsys.readouterr().err
     main([word.replace("-x", "./-x") for word in words])
     truth = read_transform("affine.mat").inverse().matrix
     torch.testing.assert_close(read_transform("o.mat" if "o.mat" in words else "-x.mat").matrix, truth)
@@ -477,7 +496,6 @@ def test_a_damaged_bundle_is_named(run, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("align fixed.nii.gz moving.nii.gz out --seed abc", "wants a number (int) for seed, got 'abc'"),
         ("align fixed.nii.gz moving.nii.gz --kind fov --output_dir", "wants a value after --output_dir"),
         ("register --bundle --output_dir out", "wants a value after --bundle"),
         ("register --bundle b --output_dir out --fixed", "wants a value after --fixed"),
@@ -498,13 +516,17 @@ def test_words_stay_words(run, tmp_path):
     assert run("align fixed.nii.gz moving.nii.gz --output_dir 2024.10 -k fov")["transform"].startswith("2024.10/")
     run("convert 2024.10/transform_0GenericAffine.mat --output 7.txt")
     assert (tmp_path / "7.txt").is_file()
+    for folder in ("1e5", "None", "True", "$HOME", "F#1", "%F", "@out", "[a]", "{a: 1}", "'quoted'", "-"):
+        for words in (["--output_dir", folder], [f"--output_dir={folder}"], [folder]):
+            main(["align", "fixed.nii.gz", "moving.nii.gz", *words, "--kind", "fov"])
+            (tmp_path / folder / "transform_0GenericAffine.mat").unlink()
 
 
 def test_words_too_many_are_refused_before_anything_is_done(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         run("align fixed.nii.gz moving.nii.gz out rigid mask.nii.gz mask.nii.gz 0 8")
     assert error.value.code == 2
-    assert "takes 7 words, got 8" in capsys.readouterr().err
+    assert "Could not consume arg: '8'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -532,17 +554,73 @@ def test_json_is_strict(run, tmp_path):
     assert figures["overlap"]["1"] == {"dice": 0.0, "hd95": None, "asd": None}
 
 
-def test_exit_codes_and_help():
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "regplugins", *words]
-        return subprocess.run(command, capture_output=True, text=True, env={"PAGER": "cat", "PATH": "/usr/bin:/bin"})
+def imported(*words: str, folder: Path) -> tuple[int, str, set[str]]:
+    """Exit code of a command in an interpreter of its own, its output, and the modules that it has imported."""
+    code = "import atexit, sys; atexit.register(lambda: open('modules', 'w').write(' '.join(sys.modules)))\n"
+    code += "from regplugins.__main__ import main; main()"
+    environment = {"PAGER": "cat", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *words]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
+    return result.returncode, result.stdout + result.stderr, set((folder / "modules").read_text().split())
 
-    assert call("bundles", "--folder", "nowhere").returncode == 1
-    assert call("no_such_command").returncode == 2
-    for words, content in (((), "apply"), (("apply", "--help"), "antsApplyTransforms"), (("register", "-h"), "preset")):
-        result = call(*words)
-        assert result.returncode == 0
-        assert content in result.stdout + result.stderr and "METADATA" not in result.stdout + result.stderr
+
+def test_help_imports_neither_torch_nor_monai(tmp_path):
+    for words, content in (
+        (("--help",), "COMMAND is one of the following"),
+        (("apply", "--help"), "antsApplyTransforms"),
+        (("--version",), f"regplugins {regplugins.__version__}\n"),
+    ):
+        code, output, modules = imported(*words, folder=tmp_path)
+        assert code == 0 and content in output
+        assert modules.isdisjoint({"torch", "monai", "itk", "scipy", "matplotlib", "numpy"})
+
+
+def test_commands_on_transform_files_do_not_import_monai(run, tmp_path):
+    for line in (
+        "apply warp.nii.gz affine.mat --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz --json",
+        "invert warp.nii.gz affine.mat --output back.nii.gz --reference moving.nii.gz",
+    ):
+        code, output, modules = imported(*line.split(), folder=tmp_path)
+        assert code == 0, output
+        assert "torch" in modules and "monai" not in modules
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(capsys, monkeypatch, command):
+    monkeypatch.setenv("PAGER", "cat")
+    for flag in ("--help", "-h"):
+        with pytest.raises(SystemExit) as error:
+            main([command, flag])
+        assert error.value.code == 0
+        text = "".join(capsys.readouterr())
+        assert f"regplugins {command} - " in text
+        for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
+            assert name.upper() in text or parameter.kind is parameter.VAR_KEYWORD
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("bundles --folder nowhere", "error: nowhere: no bundle in this folder; give --folder", ""),
+        ("no_such_command", 2, "error: no command no_such_command; commands are register, align"),
+        ("keys", 2, "error: no command keys"),  # of the dictionary of commands
+        ("align fixed.nii.gz", 2, "no value for the required argument: moving"),
+        ("invert affine.mat", 2, "Missing required flags: {'output'}"),
+    ],
+)
+def test_exit_codes(capsys, line, code, message):
+    with pytest.raises(SystemExit) as error:
+        main(line.split())
+    assert error.value.code == code
+    assert message in capsys.readouterr().err
+
+
+def test_module_and_script_are_the_same_program():
+    scripts = re.findall(r"(?m)^\[project\.scripts\]\nregplugins = \"(.+)\"$", (ROOT / "pyproject.toml").read_text())
+    assert pkgutil.resolve_name(*scripts) is main
+    command = [sys.executable, "-m", "regplugins", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout == f"regplugins {regplugins.__version__}\n"
 
 
 def test_two_dimensional_images(run, tmp_path):

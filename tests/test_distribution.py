@@ -93,6 +93,6 @@ def test_the_index_follows_the_metadata(tmp_path):
     del metadata["weights"]["models/model_weak.pt"]
     (copy / "configs/metadata.json").write_text(json.dumps(metadata))
     page = model_index(tmp_path)
-    assert f"| [`{NAME}`](../bundles/{NAME}/docs/README.md) | 7.8.9 |" in page
+    assert f"|[`{NAME}`](../bundles/{NAME}/docs/README.md)|7.8.9|" in page
     assert "model.pt" in page
     assert "model_weak.pt" not in page

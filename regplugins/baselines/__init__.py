@@ -6,5 +6,3 @@ from __future__ import annotations
 from regplugins.baselines.bayesian_mlp import train_mlp
 from regplugins.baselines.least_squares import Evidence, maximize_evidence
 from regplugins.baselines.one_plus_one_es import principal_axes_pose, register_one_plus_one_es
-
-__all__ = ["Evidence", "maximize_evidence", "principal_axes_pose", "register_one_plus_one_es", "train_mlp"]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regplugins.io.itk_bridge import itk_class
 from regplugins.io.lps import flip_matrix, flip_points
 from regplugins.registration.centers import center_of_mass, weighted_foreground
-from regplugins.registration.itk_bridge import itk_class
 from regplugins.registration.mattes_metric import MutualInformation, itk_mattes_metric
 from regplugins.registration.poses import principal_axes, rotation_about
 from regplugins.registration.volume import Volume

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of ``python -m regplugins``, each thin over a public function; their docstrings are the help texts."""
+"""Commands of ``regplugins``, each thin over a public function; their docstrings are the help texts.
+
+A command imports PyTorch and MONAI when it runs, so that help does not wait for them.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`prepare` and `bundles`: data sets to train on, and what there is to run."""
+"""`prepare` and `bundles`: data sets for training, and the bundles of a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+import regplugins
 
 
 def prepare(dataset: str, target: str, source: str | None = None) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
     """List the bundles in a folder: version, task, and whether their weights are those that metadata.json names.
 
     Args:
-        folder: where to look; a bundle is a folder with configs/metadata.json.
+        folder: folder of bundles; a bundle is a folder with configs/metadata.json.
     """
     found: dict[str, Any] = {}
     for path in sorted(Path(folder).glob("*/configs/metadata.json")):
@@ -36,7 +36,7 @@ def bundles(folder: str = "bundles") -> dict[str, Any]:
         try:
             for name, entry in metadata.get("weights", {}).items():
                 file = root / name
-                same = file.is_file() and regplugins.io.sha256(file) == entry["sha256"]
+                same = file.is_file() and regplugins.io.sha256(file) == entry["sha256"].lower()
                 weights[name] = "ok" if same else "changed" if file.is_file() else "missing"
             found[root.name] = {"version": metadata["version"], "task": metadata["task"], "weights": weights}
         except (KeyError, TypeError, AttributeError) as error:

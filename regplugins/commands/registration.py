@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`register` and `align`: bring two scans onto each other."""
+"""`register` and `align`: register a pair of scans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+import regplugins
 
 
 def register(
@@ -29,25 +29,25 @@ def register(
     preset: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Register a pair with a bundle: the same as running its inference.json.
+    """Register a pair with a bundle, as its inference.json does.
 
     Args:
         bundle: the bundle's folder.
-        output_dir: where the warped image, the transforms, the picture and the report go.
-        fixed: scan that stays: NIfTI, NRRD, MHA or a DICOM folder. Without scans the bundle's sample is registered.
-        moving: scan that is to lie on it.
-        fixed_label: label map of the fixed scan, to score by.
-        moving_label: label map of the moving scan, to warp and to score by.
+        output_dir: folder for the warped image, the transforms, the picture and the report.
+        fixed: fixed scan: NIfTI, NRRD, MHA or a DICOM folder. Without scans the bundle's sample is registered.
+        moving: moving scan, in any of these formats.
+        fixed_label: label map of the fixed scan, for evaluation.
+        moving_label: label map of the moving scan, to warp and for evaluation.
         fixed_landmarks: CSV with x,y,z in mm.
         moving_landmarks: CSV with the same points in the moving scan.
-        fixed_mask: label map; zero where the fixed scan does not count.
-        moving_mask: label map; zero where the moving scan does not count.
-        datalist: JSON file, a list of records with these keys and a name, instead of one pair.
+        fixed_mask: mask of the fixed scan; voxels where it is zero are ignored.
+        moving_mask: mask of the moving scan; voxels where it is zero are ignored.
+        datalist: JSON file instead of one pair: a list of records with these keys and a name.
         init: initial transform: "none", "fov", "center", "rigid", "affine" or a file.
         weights: name of weights of the bundle, or a file (.pt, .ts, .onnx).
-        refine: improve the result by optimizing the "field" or the network's "weights" on this pair (refine.json).
-        preset: lay the bundle's configs/<preset>.json over inference.json, where it has such files.
-        options: every other key of inference.json: --device cpu, --failed_pairs stop, --resume True, ...
+        refine: refine the result by optimizing the "field" or the network's "weights" on this pair (refine.json).
+        preset: name of a file configs/<preset>.json of the bundle that overrides inference.json.
+        options: any other key of inference.json: --device cpu, --failed_pairs stop, --resume True.
     """
     named = {
         "fixed": fixed,
@@ -63,7 +63,7 @@ def register(
         "weights": weights,
     }
     options |= {key: value for key, value in named.items() if value is not None}
-    from regplugins.commands.workflow import DataWorkflow  # takes seconds, which help need not wait for
+    from regplugins.commands.workflow import DataWorkflow  # imports MONAI
 
     configs = Path(bundle) / "configs"
     names = ["inference"] if refine is None else ["inference", "refine"]
@@ -85,7 +85,7 @@ def register(
 
 
 def _presets(configs: Path) -> dict[str, str]:
-    """Files of keys that inference.json has, by their names."""
+    """Presets by name: the configurations whose keys inference.json has."""
     known = regplugins.io.read_json(configs / "inference.json").keys()
     files = {path.stem: path for path in configs.glob("*.json") if path.stem != "inference"}
     return {name: str(file) for name, file in files.items() if regplugins.io.read_json(file).keys() <= known}
@@ -100,21 +100,22 @@ def align(
     moving_mask: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Bring two scans roughly together: the initial transform alone, without a network.
+    """Compute the initial transform of two scans, without a network.
 
     Writes transform_0GenericAffine.mat (ITK, LPS mm, fixed to moving points), which ANTs, ITK, Slicer and --init of
     every bundle read.
 
     Args:
-        fixed: scan that stays: NIfTI, NRRD, MHA or a DICOM folder.
-        moving: scan that is to lie on it.
+        fixed: fixed scan: NIfTI, NRRD, MHA or a DICOM folder.
+        moving: moving scan, in any of these formats.
         output_dir: folder for the transform.
         kind: "rigid" or "affine" (mutual information), "center" (centers of mass) or "fov" (centers of the fields of
             view).
-        fixed_mask: label map on the fixed scan's grid; only where it is not zero does the scan count.
-        moving_mask: the same for the moving scan.
-        seed: of the sampling.
+        fixed_mask: mask on the fixed scan's grid; voxels where it is zero are ignored.
+        moving_mask: mask on the moving scan's grid; voxels where it is zero are ignored.
+        seed: random seed of the voxel samples that mutual information uses.
     """
+    seed = regplugins.checks.whole("seed", seed, 0)
     kinds = [choice for choice in regplugins.registration.CHOICES if choice != "none"]
     if kind not in kinds:
         raise ValueError(f"kind must be one of {kinds}, got '{kind}'")

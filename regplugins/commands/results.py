@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate` and `report`: judge a registration by its files, and show it."""
+"""`evaluate` and `report`: evaluate a registration from its files, and report it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+import regplugins
 
 logger = logging.getLogger(__name__)
 
@@ -21,18 +21,18 @@ def evaluate(
     landmark_space: str = "RAS",
     moving_label: str | None = None,
 ) -> dict[str, Any]:
-    """Judge a registration of any tool by its files: overlap of labels, distance of landmarks, folding.
+    """Evaluate a registration of any tool from its files: label overlap, landmark error, folding.
 
     Args:
-        warped_label: label map after registration; gives Dice, HD95 and ASD (mm) with fixed_label.
+        warped_label: label map after registration; with fixed_label it gives Dice, HD95 and ASD (mm).
         fixed_label: label map on the same grid.
-        warped_landmarks: CSV of landmarks after registration; gives the target registration error (mm) with
-            moving_landmarks.
-        moving_landmarks: CSV of where they belong, in the same order.
+        warped_landmarks: CSV of landmarks after registration; with moving_landmarks it gives the target registration
+            error (mm).
+        moving_landmarks: CSV of the true landmarks, in the same order.
         transform: displacement field (.nii.gz); gives the share of folded voxels and the spread of log Jacobian.
-        landmark_space: "RAS" or "LPS", the world of both CSV files.
-        moving_label: label map before registration. With it the means are over the labels that both scans have;
-            without it, over all of fixed_label, since a label missing after registration may have been lost by it.
+        landmark_space: coordinate system of both CSV files, "RAS" or "LPS".
+        moving_label: label map before registration. With it the means are over the labels that both scans have.
+            Without it they are over all labels of fixed_label, since registration may have lost a label.
     """
     figures: dict[str, Any] = {}
     if _both(warped_label=warped_label, fixed_label=fixed_label):
@@ -57,7 +57,7 @@ def evaluate(
 
 
 def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> dict[str, Any]:
-    """``overlap`` by label with its means, and ``labels``: which ones these are over, and which are missing where."""
+    """Compute ``overlap`` by label with its means, and list under ``labels`` those that count and those missing."""
     warped, fixed = (regplugins.io.load_label(path) for path in (warped_label, fixed_label))
     grid = regplugins.spatial.Grid.from_image(fixed)
     if not grid.matches(regplugins.spatial.Grid.from_image(warped), tolerance=0.1):
@@ -98,22 +98,21 @@ def report(
     landmark_space: str = "RAS",
     fill: float = 0.0,
 ) -> dict[str, Any]:
-    """Report on registered pairs: a page over a folder of them, or all files of one pair from its transforms.
+    """Report registered pairs: one page for a folder of pairs, or all files of one pair from its transforms.
 
-    With a folder alone, writes report.html into it, over the pairs of its summary.csv or metrics.csv. With images and
-    transforms, which may be any tool's, writes what a bundle would have written of that pair: warped images, picture,
-    report.json.
+    With a folder alone, writes report.html into it, for the pairs of its summary.csv or metrics.csv. With images and
+    transforms of any tool, writes the files that a bundle writes for a pair: warped images, picture, report.json.
 
     Args:
-        output_dir: the folder.
+        output_dir: folder of the pairs, or for the files of one pair.
         transforms: files in the order of antsApplyTransforms, from the fixed to the moving scan.
-        fixed: scan that stayed.
-        moving: scan that was registered.
+        fixed: fixed scan.
+        moving: moving scan.
         fixed_label: label map of the fixed scan.
         moving_label: label map of the moving scan.
         fixed_landmarks: CSV with x,y,z in mm.
         moving_landmarks: CSV with the same points in the moving scan.
-        landmark_space: "RAS" or "LPS", the world of both CSV files.
+        landmark_space: coordinate system of both CSV files, "RAS" or "LPS".
         fill: value of the warped image outside the moving one.
     """
     given = {
@@ -130,7 +129,7 @@ def report(
         if given[key] is None:
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
-    logger.info("carrying, measuring and drawing %s", moving)
+    logger.info("warping, evaluating and drawing %s", moving)
     pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(
         regplugins.transforms.LoadPaird(landmark_space)(record)
     )
@@ -143,7 +142,7 @@ def report(
 
 
 def _both(**files: str | None) -> bool:
-    """Whether two files that belong together are given."""
+    """Tell whether two files that belong together are given; one alone is refused."""
     (first, a), (second, b) = files.items()
     if (a is None) != (b is None):
         raise ValueError(f"give both --{first} and --{second}, or neither")

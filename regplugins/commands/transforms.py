@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`apply`, `compose`, `convert` and `invert`: work with transform files of any tool."""
+"""`apply`, `compose`, `invert` and `convert`: transform files of any tool."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import regplugins  # its parts, and MONAI with them, are loaded when a command needs them: help should not wait
+import regplugins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _POOR_INVERSE = 0.5
 _FOLDS = (
     "a displacement field folds at %.3g %% of its voxels: there it has no inverse, and the result holds one of the "
-    "points that it carries to the same place"
+    "points that it maps to the same place"
 )
 
 
@@ -36,25 +36,27 @@ def apply(
     interpolation: str = "linear",
     fill: float = 0.0,
 ) -> dict[str, Any]:
-    """Send an image, a label map or landmarks through transform files.
+    """Apply transform files to an image, a label map or landmarks.
 
-    Images go from the moving to the fixed scan, landmarks from the fixed to the moving one; with --inverse each goes
-    the other way.
+    Images are resampled from the moving to the fixed scan. Landmarks are mapped from the fixed to the moving scan. With
+    --inverse each goes the other way.
 
     Args:
         transforms: files in the order of antsApplyTransforms: transform_1Warp.nii.gz transform_0GenericAffine.mat;
             [file,1] is a file's inverse.
         output: file to write; NIfTI, or CSV for landmarks.
-        reference: scan whose grid the result gets: the fixed one; with --inverse the moving one. Landmarks need none.
+        reference: scan that gives the grid of the result: the fixed one; with --inverse the moving one. Landmarks need
+            none.
         image: scan to resample.
         label: label map to resample instead; its values and its type are kept.
-        landmarks: CSV file with x,y,z in mm to carry instead.
-        landmark_space: "RAS" or "LPS", the world of the CSV's numbers.
-        inverse: go back.
-        interpolation: of the image, "linear" or "nearest".
+        landmarks: CSV file with x,y,z in mm to map instead.
+        landmark_space: coordinate system of the CSV, "RAS" or "LPS".
+        inverse: apply the inverse.
+        interpolation: interpolation of the image, "linear" or "nearest".
         fill: value outside the image.
     """
-    backwards = regplugins.checks.boolean("inverse", inverse)
+    inverse = regplugins.checks.boolean("inverse", inverse)
+    fill = regplugins.checks.number("fill", fill)
     given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
@@ -70,57 +72,57 @@ def apply(
     logger.info("reading %d transforms", len(transforms))
     chain = regplugins.io.read_chain(transforms)
     result: dict[str, Any] = {}
-    if backwards:
+    if inverse:
         chain, result = _inverted(chain)
     if kind == "landmarks":
-        _carry_landmarks(chain, path, output, landmark_space)
+        _map_landmarks(chain, path, output, landmark_space)
     else:
         _resample_file(chain, kind, path, output, reference, interpolation, fill)
     return {kind: output, **result}
 
 
 def compose(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
-    """Make one transform file of several.
+    """Compose transform files to one.
 
     Args:
-        transforms: files in the order of antsApplyTransforms: of a fixed point, the first named is applied first.
-        output: .h5 keeps the parts; .nii.gz is one displacement field on the reference's grid; .mat, .tfm or .txt if
-            all parts are affine.
-        reference: scan whose grid a displacement field gets: the fixed one. Default: that of the field that is
-            applied first.
+        transforms: files in the order of antsApplyTransforms: the first one is applied to a fixed point first.
+        output: file to write: .h5 keeps the parts, .nii.gz is one displacement field on the reference's grid, .mat,
+            .tfm and .txt hold affine transforms alone.
+        reference: scan that gives the grid of a displacement field: the fixed one. Default: the grid of the field that
+            is applied first.
     """
     return _write(transforms, output, reference)
 
 
 def convert(transform: str, output: str, reference: str | None = None) -> dict[str, Any]:
-    """Write a transform file in another form; the endings say which.
+    """Convert a transform file to another format; the file endings give the formats.
 
     Args:
-        transform: .mat, .tfm, .txt, .h5 or .nii.gz.
-        output: .mat, .tfm, .txt (affine transforms), .h5 (any) or .nii.gz (a displacement field).
-        reference: scan whose grid a displacement field gets. Default: that of the field that is applied
+        transform: file to read: .mat, .tfm, .txt, .h5 or .nii.gz.
+        output: file to write: .mat, .tfm, .txt (affine transforms), .h5 (any) or .nii.gz (a displacement field).
+        reference: scan that gives the grid of a displacement field. Default: the grid of the field that is applied
             first.
     """
     return _write([transform], output, reference)
 
 
 def invert(*transforms: str, output: str, reference: str | None = None) -> dict[str, Any]:
-    """Write the inverse of a transform, or of several one after the other.
+    """Invert transform files, composed in the order given.
 
-    Affine parts are inverted exactly, displacement fields iteratively: the command says what that leaves, in mm, and
-    where (RAS mm). Where a field folds, several points go to one place and no inverse exists: a warning says so.
+    Affine parts are inverted exactly, displacement fields iteratively. The residual of the iteration is reported in mm,
+    with its place (RAS mm). A field that folds has no inverse there, and a warning says so.
 
     Args:
         transforms: files in the order of antsApplyTransforms.
-        output: as for compose.
-        reference: scan whose grid a displacement field gets: the moving one. Default: that of the field that is
-            applied first.
+        output: file to write, as for compose.
+        reference: scan that gives the grid of a displacement field: the moving one. Default: the grid of the field that
+            is applied first.
     """
     return _write(transforms, output, reference, inverse=True)
 
 
 def _write(files: Sequence[str], output: str, reference: str | None, inverse: bool = False) -> dict[str, Any]:
-    """Write the transform that files make together, or its inverse, in the form that the output's name asks for."""
+    """Write the composition of files, or its inverse, in the format of the output's ending."""
     names = regplugins.io.chain_files(files)
     regplugins.io.keep_inputs(output, [*names, reference])
     by_name = [regplugins.io.may_hold_field(name) for name in names]
@@ -139,15 +141,16 @@ def _write(files: Sequence[str], output: str, reference: str | None, inverse: bo
 
 
 def _inverted(chain: SpatialTransform) -> tuple[SpatialTransform, dict[str, Any]]:
-    """The inverse, and of its displacement fields how far, in mm, and where they are from being inverses."""
+    """Invert a transform; the residual of its displacement fields is reported in mm, with its place."""
     logger.info("inverting")
     inverse = ~chain
     left = [(field.residual, field.grid) for field in _fields(inverse) if field.residual is not None]
     if not left:
         return inverse, {}
     for field in _fields(chain):
-        determinant = regplugins.spatial.jacobian_determinant(field.to_ddf()[None])
-        percent = float(regplugins.metrics.folding_percent(determinant))
+        # `regplugins.metrics` would import MONAI, which takes longer than the inversion of a small field.
+        folded = ~(regplugins.spatial.jacobian_determinant(field.to_ddf()[None]) > 0)
+        percent = 100 * float(folded.double().mean())
         if percent > 0:
             logger.warning(_FOLDS, percent)
     residual, grid = max(left, key=lambda pair: float(pair[0].max()))
@@ -168,7 +171,7 @@ def _fields(transform: SpatialTransform) -> list[DisplacementField]:
 
 
 def _check_applied(kind: str, output: str, reference: str | None) -> None:
-    """Refuse an output of `apply` before anything is read."""
+    """Refuse an output that `apply` cannot write, before anything is read."""
     if kind == "landmarks":
         if not str(output).endswith(".csv"):
             raise ValueError(f"{output}: landmarks are written as .csv")
@@ -179,7 +182,7 @@ def _check_applied(kind: str, output: str, reference: str | None) -> None:
     regplugins.io.in_existing_folder(output)
 
 
-def _carry_landmarks(transform: SpatialTransform, path: str, output: str, space: str) -> None:
+def _map_landmarks(transform: SpatialTransform, path: str, output: str, space: str) -> None:
     points = regplugins.io.read_landmarks(path, space)
     if points.shape[1] != transform.ndim:
         raise ValueError(f"{path}: {points.shape[1]}-D points, the transform is {transform.ndim}-D")
@@ -188,7 +191,7 @@ def _carry_landmarks(transform: SpatialTransform, path: str, output: str, space:
 
 
 def _warn_outside(transform: SpatialTransform, points: Tensor, path: str, space: str) -> None:
-    """Warn of points outside the displacement field that is applied first: it continues from its border there."""
+    """Warn of points outside the displacement field that is applied first; it is extrapolated from its border."""
     inner: SpatialTransform = regplugins.spatial.AffineTransform.identity(transform.ndim)
     for part in reversed(regplugins.spatial.CompositeTransform([transform]).transforms):
         if isinstance(part, regplugins.spatial.DisplacementField):
@@ -210,8 +213,8 @@ def _resample_file(
     fill: float,
 ) -> None:
     target = regplugins.io.load_grid(reference)
-    volume = regplugins.io.load_label(path) if kind == "label" else regplugins.io.load_image(path)
-    source = regplugins.spatial.Grid.from_image(volume)
+    volume = regplugins.io.read_label(path) if kind == "label" else regplugins.io.read_image(path)
+    source = volume.grid
     for name, grid in ((reference, target), (path, source)):
         if grid.ndim != transform.ndim:
             raise ValueError(f"{name}: {grid.ndim}-D, the transform is {transform.ndim}-D")
@@ -219,8 +222,8 @@ def _resample_file(
         raise ValueError(f"{reference} and {path} do not overlap through the transform: the result would be empty")
     logger.info("resampling %s", path)
     if kind == "label":
-        result = regplugins.spatial.resample_labels(volume.as_tensor(), source, target, transform)
-        regplugins.io.write_image(result, target, output, volume.meta["stored_dtype"])
+        result = regplugins.spatial.resample_labels(volume.values, source, target, transform)
+        regplugins.io.write_image(result, target, output, volume.stored_dtype)
     else:
-        result = regplugins.spatial.resample(volume.as_tensor(), source, target, transform, interpolation, float(fill))
+        result = regplugins.spatial.resample(volume.values, source, target, transform, interpolation, fill)
         regplugins.io.write_image(result, target, output)

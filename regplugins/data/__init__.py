@@ -13,21 +13,3 @@ from regplugins.data.pairs import (
 )
 from regplugins.data.random_warps import RandomWarp
 from regplugins.data.records import PATH_KEYS, image_records, ordered_pairs, pair_records, read_datalist, swapped_key
-
-__all__ = [
-    "PATH_KEYS",
-    "ClassDataset",
-    "PairDataset",
-    "PairSampler",
-    "RandomWarp",
-    "balance_by",
-    "image_records",
-    "multimodal_pairs",
-    "ordered_pairs",
-    "pair_records",
-    "paired_modalities",
-    "read_datalist",
-    "sequence_pairs",
-    "subsample",
-    "swapped_key",
-]

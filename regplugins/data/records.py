@@ -193,6 +193,8 @@ def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
             raise ValueError(f"{source}: the name '{name}' is given twice")
         if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
             raise ValueError(f"{source}: the name {name!r} is no plain folder name")
+        if name.startswith("."):
+            raise ValueError(f"{source}: the name '{name}' begins with a dot, as temporary files do; choose another")
         if len(name.encode()) > _MAX_NAME_BYTES:
             raise ValueError(f"{source}: the name '{name[:30]}...' is longer than {_MAX_NAME_BYTES} bytes")
         if name.lower() in _RESERVED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from regplugins.engines.alternating import AlternatingOptimizer, parameter_groups
 from regplugins.engines.begin import begin_run
-from regplugins.engines.folders import PairFolders
+from regplugins.engines.folders import PairFolders, discard_results
 from regplugins.engines.pairs import PairEvaluator
 from regplugins.engines.processes import (
     SharedLoss,
@@ -25,25 +25,3 @@ from regplugins.engines.training import (
     prepare_training_batch,
     single_pair,
 )
-
-__all__ = [
-    "AlternatingOptimizer",
-    "FieldsModule",
-    "PairEvaluator",
-    "PairFolders",
-    "SharedLoss",
-    "batch_minimum",
-    "begin_run",
-    "convert_sync_batchnorm",
-    "fit_regressor",
-    "init_distributed",
-    "loss_terms",
-    "negative_loss",
-    "parameter_groups",
-    "per_rank_batch_size",
-    "prepare_pair",
-    "prepare_rigid_pair",
-    "prepare_training_batch",
-    "process_device",
-    "single_pair",
-]

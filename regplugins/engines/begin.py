@@ -8,9 +8,10 @@ from typing import Any
 
 from monai.utils import set_determinism
 
-from regplugins.checks import boolean, explain_errors, refuse_unknown_options, whole
+from regplugins.checks import boolean, whole
 from regplugins.checks import device as available_device
 from regplugins.compatibility import check_bundle
+from regplugins.engines.command_line import guard_bundle_run
 from regplugins.io.files import PathLike
 
 
@@ -39,10 +40,9 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
         ValueError: if the command line has an option that no configuration has, the seed is no whole number, or there
             is no such device, or the bundle was made for another minor version of this package.
     """
-    explain_errors()
+    guard_bundle_run()
     check_bundle(bundle_root)
     level = logging.INFO if boolean("verbose", verbose) else logging.WARNING
-    refuse_unknown_options()
     if device is not None:
         available_device(device)
     set_determinism(whole("seed", seed, 0))

@@ -14,6 +14,7 @@ from typing import Any
 import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
+from regplugins.data.records import OUTPUTS
 from regplugins.io import FolderLock, folder_lock, remove_temporaries
 from regplugins.report.summary import write_json
 from regplugins.report.table import report_row, write_table
@@ -167,7 +168,7 @@ class PairFolders:
                 remove_temporaries(folder)
                 (folder / FAILURE).unlink(missing_ok=True)
                 if not (self.resume and self.writer.is_complete(record)):
-                    (folder / REPORT).unlink(missing_ok=True)
+                    _remove_results(folder)
 
     def _write_table(self) -> None:
         if self.is_single and self.rows()[0]["status"] != "done":
@@ -177,6 +178,41 @@ class PairFolders:
         while (rows := self.rows()) != written:
             write_table(rows, self.table)
             written = rows
+
+
+def discard_results(
+    output_dir: str | Path,
+    pair: Mapping[str, str | None],
+    init: str,
+    datalist: str | Path | None = None,
+    resume: bool = False,
+) -> None:
+    """Remove the results of an earlier run on a single pair, which would look current if this run failed early.
+
+    Results stay that are inputs of this run, or that another run writes; those of a datalist or with ``resume``, too.
+
+    Args:
+        output_dir: folder of the results.
+        pair: paths of the inputs by key; None for those that are not given.
+        init: file of the initial transform, or another value of ``init``.
+        datalist: file with many pairs; default: there is a single one.
+        resume: keep results that are complete.
+    """
+    folder = Path(output_dir)
+    if datalist is not None or resume or not (folder / REPORT).is_file():
+        return
+    inputs = {Path(path).resolve() for path in (*pair.values(), init) if path is not None}
+    with folder_lock(folder) as is_held:
+        if is_held and inputs.isdisjoint((folder / name).resolve() for name in OUTPUTS):
+            _remove_results(folder)
+            (folder / SUMMARY).unlink(missing_ok=True)
+
+
+def _remove_results(folder: Path) -> None:
+    """Remove the results of one pair, the report first: without it the others are not taken for whole."""
+    for name in reversed(OUTPUTS):
+        (folder / name).unlink(missing_ok=True)
+        (folder / "backward" / name).unlink(missing_ok=True)
 
 
 def _is_restarted() -> bool:

@@ -13,15 +13,3 @@ from regplugins.handlers.scores import (
 )
 from regplugins.handlers.stopping import EarlyStopping
 from regplugins.handlers.tables import ClassTable, SummaryTable
-
-__all__ = [
-    "ClassTable",
-    "EarlyStopping",
-    "SummaryTable",
-    "TrainingCheckpoints",
-    "correlation",
-    "folding_percent",
-    "mean_dice",
-    "mean_true_probability",
-    "negative_endpoint_error",
-]

@@ -7,5 +7,3 @@ from regplugins.inferers.refine import RefineInferer
 from regplugins.inferers.rigid import RigidInferer
 from regplugins.inferers.valid_tiles import ValidTileInferer
 from regplugins.inferers.whole_volume import WholeVolumeInferer
-
-__all__ = ["RefineInferer", "RigidInferer", "ValidTileInferer", "WholeVolumeInferer"]

@@ -94,10 +94,10 @@ def check_finite(output: Tensor, network: nn.Module) -> None:
     """Refuse what a network with damaged weights gives.
 
     Raises:
-        ValueError: if a value is not finite; the message names the file of the weights.
+        ValueError: if a value is not finite; the message names the file of the weights and the bundle.
     """
     if not output.isfinite().all():
-        name = getattr(network, "weights_path", type(network).__name__)
+        name = getattr(network, "weights_name", type(network).__name__)
         count = int((~output.isfinite()).sum())
         raise ValueError(f"{name}: {count} of {output.numel()} values that this network gives are not finite")
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Affine transforms in ITK's own files: MATLAB 4 (``.mat``) and text (``.tfm``, ``.txt``), LPS mm.
+"""Affine transforms in ITK's MATLAB 4 (``.mat``) and text files (``.tfm``, ``.txt``), LPS mm.
 
-``AffineTransform`` and ``MatrixOffsetTransformBase``, the kinds that ANTs writes, are handled here, since ITK's Python
-takes several seconds to load its transforms; other kinds are left to ITK. The parameters are the matrix ``A``, row by
-row, and the translation ``t``, the fixed parameters the center ``c``: ``p -> A (p - c) + c + t``.
+The kinds that ANTs writes are read here, since ITK's Python takes several seconds to load its transforms; ITK reads the
+others. Parameters are the matrix ``A``, row by row, and the translation ``t``; fixed parameters are the center ``c``:
+``p -> A (p - c) + c + t``.
 """
 
 from __future__ import annotations
@@ -24,16 +24,9 @@ _KIND = re.compile(r"(?:AffineTransform|MatrixOffsetTransformBase)_(?:double|flo
 
 
 def read_affine(path: PathLike) -> SpatialTransform:
-    """Read a transform file that ITK, ANTs or Slicer wrote.
+    """Read a transform file (``.mat``, ``.tfm`` or ``.txt``) of ITK, ANTs or Slicer.
 
     Linear transforms of every kind (translation, rigid, similarity, affine) become an ``AffineTransform``.
-
-    Args:
-        path: ends in ``.mat``, ``.tfm`` or ``.txt``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds no transform that can be read.
     """
     path = existing(path)
     try:
@@ -51,20 +44,16 @@ def read_affine(path: PathLike) -> SpatialTransform:
             if not np.isfinite(np.linalg.cond(matrix)):
                 raise ValueError("a matrix that has no inverse")
             return AffineTransform(flip_matrix(torch.from_numpy(matrix)))
-    except Exception as error:  # SciPy raises whatever the damage leads to.
+    except Exception as error:  # SciPy raises errors of any type
         raise ValueError(f"{path}: damaged, or not an ITK transform ({error})") from error
     return read_with_itk(path)
 
 
 def write_affine(transform: SpatialTransform, path: PathLike) -> None:
-    """Write an ``AffineTransform`` about the center 0, in float64.
-
-    Args:
-        transform: an ``AffineTransform``.
-        path: ends in ``.mat``, ``.tfm`` or ``.txt``.
+    """Write an ``AffineTransform`` with center 0, in float64; ``path`` ends in ``.mat``, ``.tfm`` or ``.txt``.
 
     Raises:
-        ValueError: the transform is of another kind.
+        ValueError: if the transform is of another kind.
     """
     if not isinstance(transform, AffineTransform):
         raise ValueError(f"{path}: such a file holds an affine transform, got {type(transform).__name__}")
@@ -85,7 +74,7 @@ def write_affine(transform: SpatialTransform, path: PathLike) -> None:
 
 
 def _read_mat(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
-    """Kind, parameters and fixed parameters. SciPy refuses a truncated file, ITK takes what is missing to be zero."""
+    """Kind, parameters and fixed parameters. SciPy refuses a truncated file; ITK fills it with zeros."""
     variables = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     fixed = variables.pop("fixed", None)
     if fixed is None or len(variables) != 1:
@@ -95,7 +84,7 @@ def _read_mat(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def _read_text(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
-    """Kind, parameters and fixed parameters of the first transform. ITK takes a truncated file for the identity."""
+    """Kind, parameters and fixed parameters of the first transform. ITK reads a truncated file as the identity."""
     lines = re.findall(r"^(Transform|Parameters|FixedParameters):(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     kinds = [value.strip() for name, value in lines if name == "Transform"]
     complete = sum(not kind.startswith("CompositeTransform") for kind in kinds)
@@ -107,6 +96,6 @@ def _read_text(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
         raise ValueError("an empty composite")
     # ITK writes several transforms into one file without calling them a composite.
     kind = kinds[0] if len(kinds) == 1 else "CompositeTransform"
-    if len(kinds) > 1:  # for ITK to read; what matters here is whether the numbers are finite
+    if len(kinds) > 1:  # ITK reads it; here only finite numbers are checked
         parameters, fixed = [" ".join(parameters)], [" ".join(fixed)]
     return kind, np.array(parameters[0].split(), dtype=np.float64), np.array(fixed[0].split(), dtype=np.float64)

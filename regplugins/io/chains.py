@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several transform files one after the other, named in the order of antsApplyTransforms."""
+"""Sequences of transform files in the order of antsApplyTransforms."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from functools import reduce
 from typing import Any
 
 from regplugins.io.files import PathLike, in_existing_folder
-from regplugins.io.transform_files import is_field_file, may_hold_field, read_transform, write_transform
+from regplugins.io.transform_files import may_hold_field, read_transform, write_transform
 from regplugins.spatial import CompositeTransform, DisplacementField, Grid, SpatialTransform
 
 
 def read_chain(files: Sequence[Any]) -> SpatialTransform:
-    """Read the transform that files make together.
+    """Read the composition of transform files.
 
     Args:
-        files: in the order of antsApplyTransforms: of a point of the fixed world, the first named is applied first.
-            ``[file,1]``, as text or as a sequence, stands for a file's inverse.
+        files: in the order of antsApplyTransforms: the first is applied first to a point of the fixed world.
+            ``[file,1]``, as text or as a sequence, is a file's inverse.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no file is given, one holds no transform, or their dimensions differ.
+        ValueError: if no file is given, or their dimensions differ.
     """
     if not files:
         raise ValueError("give at least one transform file")
     steps = []
-    for name, backwards in map(_parsed, files):
+    for name, inverted in map(_parsed, files):
         transform = read_transform(name)
-        steps.append(~transform if backwards else transform)
+        steps.append(~transform if inverted else transform)
     dimensions = {step.ndim for step in steps}
     if len(dimensions) > 1:
         raise ValueError(f"transforms of one dimension expected, got {sorted(dimensions)} in {list(map(str, files))}")
@@ -36,19 +35,19 @@ def read_chain(files: Sequence[Any]) -> SpatialTransform:
 
 
 def chain_files(files: Sequence[Any]) -> list[str]:
-    """The paths alone, of files named as for ``read_chain``."""
+    """Paths of files named as for ``read_chain``."""
     return [name for name, _ in map(_parsed, files)]
 
 
 def _parsed(file: Any) -> tuple[str, bool]:
-    """A file's path, and whether its inverse is meant."""
-    name, backwards = file if isinstance(file, list | tuple) else (str(file), 0)
+    """Path of a file, and whether it is inverted."""
+    name, inverted = file if isinstance(file, list | tuple) else (str(file), 0)
     if str(name).startswith("[") and str(name).endswith("]"):
-        name, _, backwards = str(name)[1:-1].rpartition(",")
+        name, _, inverted = str(name)[1:-1].rpartition(",")
         name = name.strip()
-    if str(backwards).strip() not in ("0", "1"):
+    if str(inverted).strip() not in ("0", "1"):
         raise ValueError(f"{file}: expected a transform's file, or [file,1] for its inverse")
-    return str(name), str(backwards).strip() == "1"
+    return str(name), str(inverted).strip() == "1"
 
 
 def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) -> None:
@@ -56,18 +55,17 @@ def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) 
 
     Args:
         path: as for ``write_transform``.
-        fields: of each part, in the order in which they are applied, whether it is a displacement field; None if that
-            is not known.
+        fields: for each part in order of application, whether it is a displacement field; None if unknown.
         has_grid: whether a grid is given for a displacement field.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if the form cannot hold the transform, or it is not clear on which grid.
+        ValueError: if the format cannot hold the transform, or the grid of the field is undetermined.
     """
     in_existing_folder(path)
     form = may_hold_field(path)
     if form is True and not has_grid and fields[:1] == [False]:
-        raise ValueError(f"{path}: on which grid? No displacement field is applied first; give a --reference scan")
+        raise ValueError(f"{path}: no displacement field is applied first, the grid is undetermined; give --reference")
     if form is not True and has_grid:
         raise ValueError(f"{path}: only a displacement field (.nii.gz) has the grid of a reference")
     if form is False and True in fields:
@@ -75,27 +73,26 @@ def check_output(path: PathLike, fields: Sequence[bool | None], has_grid: bool) 
 
 
 def are_fields(transform: SpatialTransform) -> list[bool | None]:
-    """Tell of each part of a transform, in the order of application, whether it is a displacement field."""
+    """For each part of a transform in order of application, whether it is a displacement field."""
     return [isinstance(part, DisplacementField) for part in reversed(CompositeTransform([transform]).transforms)]
 
 
 def write_chain(transform: SpatialTransform, path: PathLike, grid: Grid | None = None) -> None:
-    """Write any transform in the form that the path's ending says.
+    """Write any transform in the format of the path's suffix.
 
     Args:
-        transform: what to write.
+        transform: any.
         path: as for ``write_transform``.
-        grid: where a displacement field (``.nii``, ``.nii.gz``) is to lie. Default: that of the field which is applied
-            first, if one is.
+        grid: grid of a displacement field (``.nii``, ``.nii.gz``); default: that of the field which is applied first.
 
     Raises:
-        ValueError: the form cannot hold the transform, or it is not clear on which grid.
+        ValueError: if the format cannot hold the transform, or the grid of the field is undetermined.
     """
     check_output(path, are_fields(transform), grid is not None)
     *others, innermost = CompositeTransform([transform]).transforms
     if not others:
         transform = innermost
-    if is_field_file(path):
+    if may_hold_field(path):
         if grid is None and isinstance(innermost, DisplacementField):
             grid = innermost.grid
         if grid is not None and not (isinstance(transform, DisplacementField) and transform.grid is grid):

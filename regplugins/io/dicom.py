@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM: the one series of a folder, or a multi-frame file, through ITK."""
+"""DICOM volumes, a folder with one series or a multi-frame file, read through ITK."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ _POSITION = "0020|0032"
 _ORIENTATION = "0020|0037"
 _INSTANCE_NUMBER = "0020|0013"
 _THICKNESS = "0018|0050"
-# Fraction of the distance between slices: one that lies farther from its place is missing a neighbor.
+# Slope, intercept, bits stored and sign, with their defaults: the type of a slice's values depends on them.
+_VALUES = {"0028|1053": 1.0, "0028|1052": 0.0, "0028|0101": 16.0, "0028|0103": 0.0}
+# Largest deviation from even spacing, as a fraction of the distance between slices.
 _UNEVEN = 0.1
-# Fraction of a pixel: slices may be shifted against the first one by so much at the end of a series.
+# Largest in-plane shift between the first and the last slice, as a fraction of a pixel.
 _TILTED = 0.1
-# Distance between slices in units of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
-_APART = 1.5
+# Largest distance between slices, as a multiple of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
+_GAP = 1.5
+# Largest difference of the components of the unit vectors of two slices.
+_TURNED = 1e-3
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is meant as DICOM, by its ending or by its first bytes."""
+    """Tell whether a file claims to be DICOM, by its suffix or its first bytes."""
     if path.suffix.lower() in _SUFFIXES:
         return True
     with path.open("rb") as file:
@@ -39,18 +43,19 @@ def read_dicom(path: Path) -> tuple[Any, list[str]]:
     """Read a volume.
 
     Args:
-        path: folder with the slices of one series (other kinds of files may lie beside them), or a multi-frame file.
+        path: folder with the slices of one series, beside files of other kinds, or a multi-frame file.
 
     Returns:
-        3-D ITK image, and warnings that slices may be missing at an end of the series or at regular distances.
+        3-D ITK image, and warnings about slices that may be missing and files that were not read.
 
     Raises:
-        ValueError: if a file of the folder is damaged or of another series, a slice is missing, there is but one, or
-            slices are tilted against their stacking direction. The message names the folder and the files.
+        ValueError: if a file is damaged or of another series, slices are missing, unevenly spaced, tilted or oriented
+            differently, or there is only one. The message names the folder and the files.
     """
     names = _series(path) if path.is_dir() else [str(path)]
     if len(names) > 1:
-        return _read_slices(path, names)
+        image, warnings = _read_slices(path, names)
+        return image, warnings + _others_warnings(path, names)
     with reading(path):
         image = itk.imread(names[0])
     if image.GetLargestPossibleRegion().GetSize()[2] == 1:
@@ -59,7 +64,7 @@ def read_dicom(path: Path) -> tuple[Any, list[str]]:
 
 
 def _series(folder: Path) -> list[str]:
-    """The files of a folder's only series, in the order of their positions."""
+    """Files of a folder's only series, in the order of their positions."""
     with reading(folder):
         finder = itk.GDCMSeriesFileNames.New()
         finder.SetUseSeriesDetails(True)
@@ -68,11 +73,11 @@ def _series(folder: Path) -> list[str]:
         found = [list(finder.GetFileNames(uid)) for uid in finder.GetSeriesUIDs()]
     series = [names for names in found if not _is_index(names)]
     known = {Path(name).name for names in series for name in names}
-    lost = sorted(file.name for file in folder.iterdir() if _expected(file) and file.name not in known)
-    if lost:
+    unread = sorted(file.name for file in folder.iterdir() if _expected(file) and file.name not in known)
+    if unread:
         raise ValueError(
-            f"{folder}: {', '.join(lost[:3])} cannot be read as DICOM slices ({len(lost)} files in all), the series "
-            "would be incomplete; replace them, or remove what does not belong to it"
+            f"{folder}: {', '.join(unread[:3])} cannot be read as DICOM slices ({len(unread)} files in all), the "
+            "series would be incomplete; replace them, or remove what does not belong to it"
         )
     if not series:
         raise ValueError(f"{folder}: no DICOM files in this folder")
@@ -84,14 +89,29 @@ def _series(folder: Path) -> list[str]:
     return series[0]
 
 
+def _others_warnings(folder: Path, names: Sequence[str]) -> list[str]:
+    """A warning of files in a folder and below it that are no slices: a slice may be among them."""
+    read = {Path(name).name for name in names}
+    files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file() and not _is_index([file.name])]
+    others = sorted(
+        file.as_posix()
+        for file in files
+        if file.as_posix() not in read and not any(part.startswith(".") for part in file.parts)
+    )
+    if not others:
+        return []
+    more = ", ..." if len(others) > 3 else ""
+    return [f"{folder}: files that are not read as slices of its series ({len(others)}): {', '.join(others[:3])}{more}"]
+
+
 def _is_index(names: Sequence[str]) -> bool:
     return [Path(name).name.upper() for name in names] == ["DICOMDIR"]
 
 
 def _expected(file: Path) -> bool:
-    """Tell whether a file should be a slice: not hidden, as some systems' companion files are, nor the medium's index.
+    """Tell whether a file should be a slice: not a hidden companion file, nor the medium's index.
 
-    On media, names of slices have no suffix, or end in a number as UIDs do. So does that of an empty or cut file.
+    On media, slices have no suffix, or one that ends in a number as UIDs do.
     """
     if not file.is_file() or file.name.startswith(".") or _is_index([file.name]):
         return False
@@ -100,34 +120,42 @@ def _expected(file: Path) -> bool:
 
 def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     with reading(folder):
-        reader = itk.ImageSeriesReader.New(FileNames=names)
-        reader.SetSpacingWarningRelThreshold(math.inf)  # slices are checked here
-        reader.Update()
+        reader = _series_reader(itk.ImageSeriesReader, names)
         headers = reader.GetMetaDataDictionaryArray()
+        kinds = {tuple(tuple(_numbers(header, tag) or [usual]) for tag, usual in _VALUES.items()) for header in headers}
+        if len(kinds) > 1:  # ITK would convert all values to the type of the first slice
+            reader = _series_reader(itk.ImageSeriesReader[itk.Image[itk.F, 3]], names)
+            headers = reader.GetMetaDataDictionaryArray()
+    _check_orientations(folder, names, [_numbers(header, _ORIENTATION) for header in headers])
     positions: dict[tuple[float, ...], str] = {}
     for name, header in zip((Path(name).name for name in names), headers, strict=True):
         position = tuple(_numbers(header, _POSITION))
         if len(position) != 3:
-            raise ValueError(f"{folder}: {name} does not say where it lies (tag {_POSITION}), slices cannot be ordered")
+            raise ValueError(f"{folder}: {name} has no position (tag {_POSITION}), slices cannot be ordered")
         if position in positions:
             raise ValueError(
-                f"{folder}: {positions[position]} and {name} lie at one position; of a time series, or of several "
+                f"{folder}: {positions[position]} and {name} have the same position; of a time series, or of several "
                 "contrasts, give one volume in a folder of its own"
             )
         positions[position] = name
-    places = np.array(list(positions))
-    _check_even(folder, list(positions.values()), places)
-    image, stack = reader.GetOutput(), places[-1] - places[0]
+    origins = np.array(list(positions))
+    _check_even(folder, list(positions.values()), origins)
+    image, stack = reader.GetOutput(), origins[-1] - origins[0]
     _check_tilt(folder, stack, _numbers(headers[0], _ORIENTATION), _TILTED * min(list(image.GetSpacing())[:2]))
-    missing = _missing_numbers([_numbers(header, _INSTANCE_NUMBER) for header in headers])
     warnings = _gap_warnings(folder, _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1))
-    if missing:
-        warnings.append(f"{folder}: slice numbers {missing} are missing (InstanceNumber), the series may be incomplete")
-    return image, warnings
+    return image, warnings + _number_warnings(folder, [_numbers(header, _INSTANCE_NUMBER) for header in headers])
+
+
+def _series_reader(kind: Any, names: Sequence[str]) -> Any:
+    """ITK's reader of a series, its slices read."""
+    reader = kind.New(FileNames=names)
+    reader.SetSpacingWarningRelThreshold(math.inf)  # slices are checked here
+    reader.Update()
+    return reader
 
 
 def _numbers(header: Any, tag: str) -> list[float]:
-    """The numbers of a DICOM tag; none if it is absent, empty or holds something else."""
+    """Numbers of a DICOM tag; none if it is absent, empty or not numeric."""
     try:
         numbers = [float(number) for number in header[tag].split("\\")] if header.HasKey(tag) else []
     except ValueError:
@@ -135,8 +163,20 @@ def _numbers(header: Any, tag: str) -> list[float]:
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
+def _check_orientations(folder: Path, names: Sequence[str], orientations: Sequence[Sequence[float]]) -> None:
+    """Refuse slices that are not all oriented as the first one: ITK would stack them as if they were."""
+    for name, orientation in zip((Path(name).name for name in names), orientations, strict=True):
+        if len(orientation) != 6:
+            raise ValueError(f"{folder}: slices do not say how they are oriented (tag {_ORIENTATION}), such as {name}")
+        if not np.allclose(orientation, orientations[0], rtol=0, atol=_TURNED):
+            raise ValueError(
+                f"{folder}: {name} is oriented differently from {Path(names[0]).name} (tag {_ORIENTATION}); give "
+                "slices of one orientation in a folder of their own"
+            )
+
+
 def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> None:
-    """Refuse slices that are not evenly spaced along a line: ITK would spread them over what lies between the ends."""
+    """Refuse slices that are not evenly spaced along a line; ITK would space them evenly."""
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     usual = float(np.median(gaps))
     even = np.linspace(positions[0], positions[-1], len(positions))
@@ -149,16 +189,14 @@ def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> No
 
 
 def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], tolerance: float) -> None:
-    """Refuse slices that are shifted in their plane: ITK would stack them at right angles.
+    """Refuse slices that are shifted in their plane; ITK would stack them orthogonally.
 
     Args:
-        folder: of the series, for the message.
+        folder: named in the message.
         stack: ``(3,)`` vector from the first to the last slice, mm.
         orientation: unit vectors of the rows and of the columns.
-        tolerance: shift of the last slice that is let pass, mm.
+        tolerance: largest shift of the last slice, mm.
     """
-    if len(orientation) != 6:
-        raise ValueError(f"{folder}: slices do not say how they are oriented (tag {_ORIENTATION})")
     normal = np.cross(orientation[:3], orientation[3:])
     along, shift = abs(float(stack @ normal)), float(np.linalg.norm(np.cross(stack, normal)))
     if shift > tolerance:
@@ -168,17 +206,26 @@ def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], t
         )
 
 
-def _missing_numbers(numbers: Sequence[Sequence[float]]) -> str:
-    """Ranges of numbers that a count of slices leaves out, from 0 or 1 on; "" if most do not follow each other."""
+def _number_warnings(folder: Path, numbers: Sequence[Sequence[float]]) -> list[str]:
+    """Warn of instance numbers that are missing from 0 or 1 on, or that rise by more than one."""
     known = sorted({int(number) for one in numbers for number in one})
-    if len(known) != len(numbers) or 2 * np.count_nonzero(np.diff(known) == 1) < len(known):
-        return ""
+    steps = np.diff(known)
+    if len(known) != len(numbers):
+        return []
+    if len(known) > 2 and steps.min() == steps.max() > 1:
+        first = ", ".join(map(str, known[:3]))
+        missing = f"{steps[0] - 1} of {steps[0]} slices may be missing, unless several series are interleaved"
+        return [f"{folder}: instance numbers {first}, ...: {missing}"]
+    if 2 * np.count_nonzero(steps == 1) < len(known):
+        return []
     gaps = [(a + 1, b - 1) for a, b in pairwise([min(1, known[0]) - 1, *known]) if b - a > 1]
-    return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in gaps)
+    if not gaps:
+        return []
+    missing = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in gaps)
+    return [f"{folder}: slice numbers {missing} are missing (InstanceNumber), the series may be incomplete"]
 
 
 def _gap_warnings(folder: Path, thickness: Sequence[float], distance: float) -> list[str]:
-    if not thickness or not 0 < _APART * thickness[0] < distance:
+    if not thickness or not 0 < _GAP * thickness[0] < distance:
         return []
-    apart = f"slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart"
-    return [f"{folder}: {apart}: every second may be missing"]
+    return [f"{folder}: slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart: every second may be missing"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Displacement fields as NIfTI files: 5-D, intent 1007 (vector), LPS mm, as ITK, ANTs and Slicer use them."""
+"""Displacement fields as 5-D NIfTI files, intent 1007 (vector), LPS mm, as ITK, ANTs and Slicer use them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,21 @@ import torch
 from regplugins.io.files import PathLike, existing
 from regplugins.io.nifti_writer import write_nifti
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.transforms import DisplacementField
+from regplugins.spatial.transforms import DisplacementField, SpatialTransform
 
 _VECTOR = 1007
 _SCANNER = 1
 
 
 def read_displacement(path: PathLike) -> DisplacementField:
-    """Read a displacement field.
-
-    Args:
-        path: NIfTI file of shape ``(X, Y, Z, 1, 3)``, or ``(X, Y, 1, 1, 2)`` for a 2-D field.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a readable NIfTI file, or holds no such field.
-    """
+    """Read a displacement field, ``(X, Y, Z, 1, 3)``, or ``(X, Y, 1, 1, 2)`` in 2-D."""
     path = existing(path)
     try:
-        # Decompressed to the end, since only there a checksum tells that the file is whole.
+        # Decompressed to the end, where the checksum is.
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         image = nib.Nifti1Image.from_bytes(content)
         data = image.get_fdata(dtype=np.float32)
-    except Exception as error:  # nibabel raises whatever the damage leads to.
+    except Exception as error:  # nibabel raises errors of any type
         raise ValueError(f"{path}: not a readable NIfTI file ({error})") from error
     n = data.shape[4] if data.ndim == 5 else 0
     if n not in (2, 3) or data.shape[3] != 1 or (n == 2 and data.shape[2] != 1):
@@ -47,7 +39,7 @@ def read_displacement(path: PathLike) -> DisplacementField:
     in_plane = [*range(n), 3]
     affine = torch.from_numpy(image.affine.astype(np.float64)[np.ix_(in_plane, in_plane)])
     vectors = torch.from_numpy(data.reshape(*data.shape[:n], n)).movedim(-1, 0).contiguous()
-    vectors[:2].neg_()  # LPS; in place, since a scan's field takes gigabytes
+    vectors[:2].neg_()  # LPS; in place, since the field of a scan takes gigabytes
     try:
         grid = Grid(tuple(data.shape[:n]), affine)
     except ValueError as error:
@@ -55,13 +47,14 @@ def read_displacement(path: PathLike) -> DisplacementField:
     return DisplacementField(vectors, grid)
 
 
-def write_displacement(field: DisplacementField, path: PathLike) -> None:
-    """Write a displacement field for ``read_displacement`` and for ITK, ANTs and Slicer.
+def write_displacement(field: SpatialTransform, path: PathLike) -> None:
+    """Write a 2-D or 3-D ``DisplacementField``; ``path`` ends in ``.nii`` or ``.nii.gz``.
 
-    Args:
-        field: 2-D or 3-D.
-        path: ends in ``.nii`` or ``.nii.gz``.
+    Raises:
+        ValueError: if the transform is of another kind.
     """
+    if not isinstance(field, DisplacementField):
+        raise ValueError(f"{path}: such a file holds a displacement field, got {type(field).__name__}")
     n = field.ndim
     vectors = field.vectors.detach().cpu().numpy()
     header = nib.Nifti1Header()
@@ -69,6 +62,6 @@ def write_displacement(field: DisplacementField, path: PathLike) -> None:
     header.set_data_shape((*(*field.grid.shape, 1)[:3], 1, n))
     header.set_intent(_VECTOR)
     header.set_xyzt_units("mm", "sec")
-    # One component at a time, since a scan's field takes gigabytes.
+    # One component at a time, since the field of a scan takes gigabytes.
     components = (-component if axis < 2 else component for axis, component in enumerate(vectors))
     write_nifti(components, header, field.grid, path, world=_SCANNER)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there when they are read, and whole when they are written."""
+"""Checked input files, and output files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.+")
 
 
 def existing(path: PathLike) -> Path:
-    """The path of a file to read.
+    """Check the path of a file to read.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is empty.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,19 +37,12 @@ def existing(path: PathLike) -> Path:
 
 
 def read_json(path: PathLike, name: str | None = None, kind: type | tuple[type, ...] = dict) -> Any:
-    """Read a JSON file.
+    """Read a JSON file in UTF-8.
 
     Args:
-        path: file, UTF-8.
-        name: what messages call the file. Default: its path.
+        path: of the file.
+        name: name of the file in messages; default: its path.
         kind: type that the content must have: ``dict`` or ``list``.
-
-    Returns:
-        The content.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not JSON, or its content is of another type.
     """
     name = name or str(path)
     if not Path(path).is_file():
@@ -66,10 +59,10 @@ def read_json(path: PathLike, name: str | None = None, kind: type | tuple[type, 
 
 
 def output_folder(path: PathLike) -> Path:
-    """The path of a folder to write into, which need not be there yet.
+    """Check the path of an output folder, which need not exist.
 
     Raises:
-        NotADirectoryError: it is a file.
+        NotADirectoryError: if it is a file.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -78,17 +71,7 @@ def output_folder(path: PathLike) -> Path:
 
 
 def sha256(path: PathLike) -> str:
-    """SHA-256 of a file; of a folder (a DICOM series, say) that of its files' names and hashes in sorted order.
-
-    Args:
-        path: file, or folder with all below it.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-    """
+    """SHA-256 of a file, 64 hexadecimal digits; of a folder, that of its files' sorted names and hashes."""
     path = Path(path)
     digest = hashlib.sha256()
     if path.is_dir():
@@ -102,7 +85,7 @@ def sha256(path: PathLike) -> str:
 
 
 def in_existing_folder(path: PathLike) -> Path:
-    """The path of a file to write.
+    """Check the path of a file to write.
 
     Raises:
         FileNotFoundError: if its folder does not exist.
@@ -117,22 +100,21 @@ def in_existing_folder(path: PathLike) -> Path:
 def atomic(path: PathLike) -> Iterator[Path]:
     """Write a file completely or not at all.
 
-    Yields a temporary path in the same folder, its name ending as that of ``path`` does, which takes the place of
-    ``path`` when the block succeeds and is removed when it raises.
+    Yields a temporary path in the same folder with the same suffix. It replaces ``path`` when the block succeeds, and
+    is removed when it raises.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
         OSError: if the operating system refuses to write, for example on a full disk; it names ``path``.
     """
     path = in_existing_folder(path)
-    # Of a long name the end alone: with what stands before it, a name may have 255 bytes.
+    # Names may have 255 bytes, so that only the end of a long one is kept.
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name[-60:]}")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
         raise _naming(path, temporary, error) from error
-    except RuntimeError as error:  # PyTorch and ITK do not pass on what the operating system said
+    except RuntimeError as error:  # PyTorch and ITK hide the error of the operating system
         reason = (str(error).splitlines() or [type(error).__name__])[-1]
         raise OSError(errno.EIO, f"cannot be written ({reason})", str(path)) from error
     finally:
@@ -140,11 +122,7 @@ def atomic(path: PathLike) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what ``atomic`` has left in a folder of a process that was killed.
-
-    Args:
-        folder: one in which no other process writes.
-    """
+    """Remove the temporary files that a killed process left in a folder, in which no other process writes."""
     for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -154,15 +132,15 @@ def remove_temporaries(folder: Path) -> None:
 def atomic_folder(path: PathLike) -> Iterator[Path]:
     """Make a folder completely or not at all.
 
-    Yields an empty folder of the same name that lies beside ``path``, and takes its place when the block succeeds.
+    Yields an empty folder beside ``path`` with the same name, which is moved to ``path`` when the block succeeds.
 
     Raises:
-        FileExistsError: there is something of that name.
+        FileExistsError: if ``path`` exists.
         OSError: if the operating system refuses to write, for example on a full disk; it names a file in ``path``.
     """
     path = Path(path)
     if path.exists():
-        raise FileExistsError(f"{path}: is there already; remove it or choose another place")
+        raise FileExistsError(f"{path}: exists; remove it or choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         temporary = Path(folder) / path.name
@@ -175,19 +153,19 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
 
 
 def _naming(path: Path, temporary: Path, error: OSError) -> OSError:
-    """The error with the name that a user knows: a write that fails names no file, or the temporary one."""
+    """Error that names ``path`` instead of the temporary one."""
     if error.errno is None:
         return error
-    written = error.filename2 or error.filename  # of a copy that fails the second one
+    written = error.filename2 or error.filename  # a copy names its source first
     name = str(path) if written is None else os.fsdecode(written).replace(str(temporary), str(path))
     return OSError(error.errno, error.strerror, name)
 
 
 def keep_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
-    """Refuse to write over what is read; an input that is None is not given.
+    """Refuse to overwrite an input; an input that is None is not given.
 
     Raises:
-        ValueError: ``output`` is one of the inputs.
+        ValueError: if ``output`` is one of the inputs.
     """
     if any(path is not None and Path(path).resolve() == Path(output).resolve() for path in inputs):
-        raise ValueError(f"{output}: is an input and would be overwritten; choose another place for the result")
+        raise ValueError(f"{output}: is an input and would be overwritten; choose another path for the result")

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images, label maps and masks: read from any format, with their values checked, and written as NIfTI."""
+"""Images, label maps and masks: read from any format with checked values, written as NIfTI."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 
 from regplugins.io.files import PathLike
@@ -18,114 +18,122 @@ from regplugins.io.nifti_writer import write_nifti
 from regplugins.io.volumes import read_grid, read_volume
 from regplugins.spatial import Grid
 
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
 logger = logging.getLogger(__name__)
 
-# A label map of more labels than this, in which fewer neighbors than this are alike, is taken for an image. Real maps
-# of 24 to 138 structures have 0.86 and more, CT and MR 0.42 and less.
+# A label map is taken for an image if it has more labels and a smaller share of equal neighbors than these. Maps of 24
+# to 138 structures have a share of at least 0.86, CT and MR of at most 0.42.
 _MANY_LABELS = 64
 _MIN_EQUAL_NEIGHBORS = 0.4
-# Whole numbers from here on are rounded in single precision.
-_EXACT = 2**24
+# Largest number up to which single precision represents all integers.
+_MAX_EXACT = 2**24
+# Labels above this do not fit in 16 bits, which other programs may store them in.
+_MAX_COMMON_LABEL = 2**16 - 1
 _ALIGNED = 2
 
 
-def load_image(path: str | Path) -> MetaTensor:
-    """Read a scan: NIfTI, NRRD, MHA, a gray PNG or TIFF, or a folder of DICOM slices (whatever ITK reads).
+class Volume(NamedTuple):
+    """Voxels of a file and their place; unlike MONAI's ``MetaTensor`` it needs no import of MONAI.
 
-    Args:
-        path: file or folder.
+    Attributes:
+        values: ``(1, *spatial)``, float32 of an image, int32 of a label map.
+        grid: where the voxels lie.
+        stored_dtype: numpy type of the file, or of the file to write.
+        warnings: what is doubtful about the file.
+    """
+
+    values: Tensor
+    grid: Grid
+    stored_dtype: np.dtype
+    warnings: list[str]
+
+    def as_meta_tensor(self) -> MetaTensor:
+        """Values with the RAS+ affine, and in ``meta`` the stored type and the warnings."""
+        from monai.data import MetaTensor  # takes seconds, for which commands on files need not wait
+
+        meta = {"stored_dtype": self.stored_dtype, "warnings": self.warnings}
+        return MetaTensor(self.values, affine=self.grid.affine, meta=meta)
+
+
+def load_image(path: str | Path) -> MetaTensor:
+    """Read a scan: NIfTI, NRRD, MHA, a gray PNG or TIFF, or a folder of DICOM slices (all that ITK reads).
 
     Returns:
-        ``(1, *spatial)`` float32 with its RAS+ affine, 2-D or 3-D. ``meta["warnings"]`` lists what is doubtful about
-        the file; the same is logged.
+        ``(1, *spatial)`` float32 with its RAS+ affine, 2-D or 3-D. ``meta["warnings"]`` lists doubts about the file,
+        which are also logged.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, is neither 2-D nor 3-D, has color, or holds no varying, finite values. The
-            message names the file.
+        ValueError: if it has color, is constant or not finite.
     """
+    return read_image(path).as_meta_tensor()
+
+
+def read_image(path: str | Path) -> Volume:
+    """Read a scan as ``load_image`` does, without MONAI."""
     array, grid, warnings = read_volume(path)
     values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     low, high = values.aminmax()
-    if not torch.isfinite(low + high):  # NaN and infinities carry over to the extremes
+    if not torch.isfinite(low + high):  # NaN and infinities propagate to the extremes
         raise ValueError(f"{path}: {int((~torch.isfinite(values)).sum())} voxels are NaN or infinite")
     if low == high:
         raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
     _log(warnings)
-    return MetaTensor(values[None], affine=grid.affine, meta={"warnings": warnings})
+    return Volume(values[None], grid, array.dtype, warnings)
 
 
 def load_label(path: str | Path) -> MetaTensor:
     """Read a label map.
 
-    Args:
-        path: file or folder.
-
     Returns:
-        ``(1, *spatial)`` int32 with its RAS+ affine. ``meta["stored_dtype"]`` is the numpy type to write its like with:
-        that of the file, or the smaller of int16 and int32 that holds labels kept as floating-point numbers.
-        ``meta["warnings"]`` as of ``load_image``.
+        ``(1, *spatial)`` int32 with its RAS+ affine and ``meta["warnings"]``. ``meta["stored_dtype"]`` is the numpy
+        type for output: the file's, or for floating-point labels the smaller of int16 and int32 that holds them.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, is neither 2-D nor 3-D, holds other than whole numbers from 0 on, or looks
-            like an image. The message names the file.
+        ValueError: if it holds other than whole numbers from 0 on, or looks like an image.
     """
-    label = _load_integers(path, "label map")
-    if _is_like_an_image(label[0].numpy()):
+    return read_label(path).as_meta_tensor()
+
+
+def read_label(path: str | Path) -> Volume:
+    """Read a label map as ``load_label`` does, without MONAI."""
+    label = _read_integers(path, "label map")
+    if _is_like_an_image(label.values[0].numpy()):
         raise ValueError(
-            f"{path}: looks like an image, not a label map: {len(label.unique())} different values, and neighboring "
-            "voxels differ; give the label map"
+            f"{path}: looks like an image, not a label map: {len(label.values.unique())} different values, and "
+            "neighboring voxels differ; give the label map"
         )
     return label
 
 
 def load_mask(path: str | Path) -> MetaTensor:
-    """Read a mask, which counts where it is not zero; a masked image may serve as its own mask.
-
-    Args:
-        path: file or folder.
-
-    Returns:
-        As ``load_label``.
+    """Read a mask, as ``load_label``; any value but 0 is inside, so that a masked image may be its own mask.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, is neither 2-D nor 3-D, holds other than whole numbers from 0 on, or is zero
-            everywhere. The message names the file.
+        ValueError: if it holds other than whole numbers from 0 on, or is zero everywhere.
     """
-    mask = _load_integers(path, "mask")
-    if not mask.any():
+    mask = _read_integers(path, "mask")
+    if not mask.values.any():
         raise ValueError(f"{path}: the mask is empty (all voxels are 0)")
-    return mask
+    return mask.as_meta_tensor()
 
 
 def load_grid(path: str | Path) -> Grid:
-    """Read where an image's voxels lie, whatever they hold; of NIfTI files the header alone is read.
-
-    Args:
-        path: file or folder.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or is neither 2-D nor 3-D. The message names the file.
-    """
+    """Read the grid of an image; of NIfTI files only the header is read."""
     grid, warnings = read_grid(path)
     _log(warnings)
     return grid
 
 
 def write_image(values: Tensor, grid: Grid, path: PathLike, dtype: np.dtype | type = np.float32) -> None:
-    """Write an image, world coordinates in both of NIfTI's forms.
+    """Write an image with its world coordinates as sform and qform.
 
     Args:
         values: ``(1, *grid.shape)``.
-        grid: where its voxels lie.
+        grid: grid of the voxels.
         path: ends in ``.nii`` or ``.nii.gz``.
-        dtype: of the numbers in the file.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist.
+        dtype: number type in the file.
     """
     header = nib.Nifti1Header()
     header.set_data_dtype(dtype)
@@ -134,7 +142,7 @@ def write_image(values: Tensor, grid: Grid, path: PathLike, dtype: np.dtype | ty
     write_nifti([values[0].detach().cpu().numpy()], header, grid, path, world=_ALIGNED)
 
 
-def _load_integers(path: str | Path, kind: str) -> MetaTensor:
+def _read_integers(path: str | Path, kind: str) -> Volume:
     array, grid, warnings = read_volume(path)
     with np.errstate(invalid="ignore"):
         whole = np.ascontiguousarray(array.astype(np.int32))
@@ -143,26 +151,28 @@ def _load_integers(path: str | Path, kind: str) -> MetaTensor:
     low, high = int(whole.min()), int(whole.max())
     if low < 0:
         raise ValueError(
-            f"{path}: a {kind} holds no negative numbers, found {low}; was it stored in 8 or 16 bits that were too few?"
+            f"{path}: a {kind} holds no negative numbers, found {low}; if labels overflowed, store them in more bits"
         )
     stored = array.dtype
-    if stored == np.float32 and high > _EXACT:
-        warnings = [*warnings, f"{path}: labels up to {high} in single precision, which rounds those above {_EXACT}"]
+    if stored == np.float32 and high > _MAX_EXACT:
+        rounded = f"{path}: labels up to {high} in single precision, which rounds those above {_MAX_EXACT}"
+        warnings = [*warnings, rounded]
+    elif kind == "label map" and high > _MAX_COMMON_LABEL:
+        warnings = [*warnings, f"{path}: labels up to {high}; Slicer and ANTs may not show those above 65535, renumber"]
     if stored.kind not in "iu":
         stored = np.dtype(np.int16 if high <= np.iinfo(np.int16).max else np.int32)
     _log(warnings)
-    meta = {"stored_dtype": stored, "warnings": warnings}
-    return MetaTensor(torch.from_numpy(whole)[None], affine=grid.affine, meta=meta)
+    return Volume(torch.from_numpy(whole)[None], grid, stored, warnings)
 
 
 def _is_like_an_image(labels: np.ndarray) -> bool:
-    """Tell whether labels are many and neighbors along every axis mostly differ, background apart."""
+    """Tell whether labels are many and most neighbors along every axis differ, background apart."""
     if labels.max() <= _MANY_LABELS:
         return False
     shares = []
     for axis in range(labels.ndim):
         planes = np.moveaxis(labels, axis, 0)
-        ahead, behind = planes[1::4], planes[:-1:4]  # a quarter of all neighbors is enough
+        ahead, behind = planes[1::4], planes[:-1:4]  # a quarter of all neighbors suffices
         both = (ahead != 0) & (behind != 0)
         if both.any():
             shares.append(np.count_nonzero(both & (ahead == behind)) / np.count_nonzero(both))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landmarks as CSV: a header ``x,y,z`` (``x,y`` in 2-D), optionally ``name``, then a line a point, in mm."""
+"""Landmarks as CSV files: a header ``x,y,z`` (``x,y`` in 2-D), optionally ``name``, then one line per point, in mm."""
 
 from __future__ import annotations
 
@@ -17,18 +17,9 @@ _AXES = ["x", "y", "z"]
 
 
 def read_landmarks(path: PathLike, space: str = "RAS") -> Tensor:
-    """Read points.
+    """Read points, ``(points, n)`` float64 RAS+ mm, from the columns x, y and z of a CSV file.
 
-    Args:
-        path: CSV file; columns other than x, y and z are not looked at.
-        space: "RAS" or "LPS", the world of the file's numbers.
-
-    Returns:
-        ``(points, n)`` float64 RAS+ mm.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: unknown space, a missing column, no points, or something else than finite numbers.
+    ``space``, "RAS" or "LPS", is the world of the file.
     """
     _check(space)
     columns, rows = _read(path)
@@ -47,7 +38,7 @@ def read_landmarks(path: PathLike, space: str = "RAS") -> Tensor:
 
 
 def read_landmark_names(path: PathLike) -> list[str] | None:
-    """The points' names, or None where the file has no column ``name``."""
+    """Names of the points, or None if the file has no column ``name``."""
     _, rows = _read(path)
     return [row["name"] or "" for row in rows] if "name" in rows[0] else None
 
@@ -58,11 +49,11 @@ def write_landmarks(points: Tensor, path: PathLike, space: str = "RAS", names: S
     Args:
         points: ``(points, n)`` RAS+ mm, 2-D or 3-D.
         path: CSV file.
-        space: "RAS" or "LPS", the world of the file's numbers.
-        names: one a point.
+        space: "RAS" or "LPS", the world of the file.
+        names: one per point.
 
     Raises:
-        ValueError: unknown space, or shapes or numbers that do not belong together.
+        ValueError: if the shapes of points and names do not match.
     """
     _check(space)
     if points.ndim != 2 or points.shape[1] not in (2, 3):
@@ -81,17 +72,18 @@ def write_landmarks(points: Tensor, path: PathLike, space: str = "RAS", names: S
 def landmarks_outside(
     points: Tensor, grid: Grid, names: tuple[PathLike, PathLike], space: str, inner: SpatialTransform | None = None
 ) -> tuple[int, str]:
-    """Count landmarks that lie in a grid's field of view or less than a voxel beyond it, and describe the others.
+    """Count the landmarks in a grid's field of view, extended by a voxel, and describe the others.
 
     Args:
         points: ``(points, n)`` RAS+ mm.
-        grid: where they are expected.
-        names: of the landmarks' file, and of what has the grid.
-        space: "RAS" or "LPS", the world of the file's numbers.
-        inner: carries the points to the world of the grid; default: they are there.
+        grid: grid that should contain them.
+        names: name of the landmarks' file, and of the image.
+        space: "RAS" or "LPS", the world of the file.
+        inner: maps the points to the world of the grid; default: identity.
 
     Returns:
-        The number inside, and a sentence, empty if all are inside; it names the other space if that puts more inside.
+        The number inside, and a message, empty if all are inside. It suggests the other space if that puts more and
+        most of them inside, and voxel indices if most are outside in both.
     """
     inner = inner or AffineTransform.identity(grid.ndim)
     view = grid.resized(grid.spacing, [size + 2 for size in grid.shape])
@@ -100,10 +92,10 @@ def landmarks_outside(
     if inside == count:
         return inside, ""
     message = f"{names[0]}: {count - inside} of {count} landmarks lie outside {names[1]}, read as {space} mm"
-    if flipped > inside:
+    if flipped > max(inside, count / 2):
         other = "LPS" if space == "RAS" else "RAS"
         message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
-    elif inside == 0:
+    elif inside <= count / 2:
         message += "; expected points in the world of the image, not voxel indices"
     return inside, message
 
@@ -114,7 +106,7 @@ def _check(space: str) -> None:
 
 
 def _read(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:
-    """The coordinate columns there are, and the lines by column."""
+    """Coordinate columns, and the lines by column."""
     path = existing(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

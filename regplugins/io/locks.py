@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks of output folders, so that no two runs write into one."""
+"""Locks of output folders, so that two runs do not write into the same one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from types import ModuleType
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows has no such locks: there two runs are not kept apart.
+except ImportError:  # Windows has no such locks: two runs may write into one folder
     fcntl = None
 
 _NAME = ".lock"
-# Whoever releases a shared lock holds it alone for a moment.
+# A release holds a shared lock exclusively for a moment, s.
 _PAUSE = 0.1
 
 
 class FolderLock:
     """Lock of a folder, which the operating system releases when the process dies.
 
-    The folder is made if need be, and removed again at the end if nothing was written into it.
+    The folder is made if it does not exist, and removed on release if it is empty.
 
     Args:
-        folder: the folder.
-        purpose: holders that share it have the same one.
+        folder: folder to lock.
+        purpose: holders that share the lock must have the same purpose.
     """
 
     def __init__(self, folder: Path, purpose: str = "") -> None:
@@ -39,11 +39,7 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def acquire(self, shared: bool = False, retries: int = 0) -> bool:
-        """Hold the folder, alone or together with others that share it.
-
-        Returns:
-            Whether it is held; False: another one holds it, or shares it for another purpose.
-        """
+        """Acquire the lock, exclusively or shared, and tell whether it is held."""
         for attempt in range(retries + 1):
             if attempt:
                 time.sleep(_PAUSE)
@@ -52,15 +48,15 @@ class FolderLock:
         return False
 
     def share(self) -> None:
-        """Let others share a folder that is held alone."""
+        """Downgrade an exclusive lock to a shared one."""
         if self._descriptor is not None:
             _lock(self._descriptor, shared=True)
 
     def release(self) -> None:
-        """Let go of the folder, if it is held."""
+        """Release the lock if it is held."""
         if self._descriptor is None:
             return
-        if _lock(self._descriptor, shared=False):  # else others share it
+        if _lock(self._descriptor, shared=False):  # no other process shares it
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None
@@ -72,7 +68,7 @@ class FolderLock:
 
     def _try(self, shared: bool) -> bool:
         descriptor = _acquire(self._path, shared=False)
-        if descriptor is not None:  # there is no other holder whose purpose counts
+        if descriptor is not None:  # the only holder sets the purpose
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, self._purpose, 0)
             if shared:
@@ -90,11 +86,7 @@ class FolderLock:
 
 @contextmanager
 def folder_lock(folder: Path, shared: bool = False, purpose: str = "") -> Iterator[bool]:
-    """Hold a folder for the time of the block, see ``FolderLock``.
-
-    Yields:
-        Whether it is held; False: another one holds it.
-    """
+    """Hold a folder for the duration of the block, see ``FolderLock``. Yields whether it is held."""
     lock = FolderLock(folder, purpose)
     try:
         yield lock.acquire(shared)
@@ -103,31 +95,31 @@ def folder_lock(folder: Path, shared: bool = False, purpose: str = "") -> Iterat
 
 
 def _acquire(path: Path, shared: bool) -> int | None:
-    """A descriptor that holds the lock, or None if another one does."""
+    """Descriptor that holds the lock, or None if another process holds it."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another run has just removed the folder, which it left empty
+        except FileNotFoundError:  # another run has just removed the empty folder
             if path.parent.is_dir():
                 raise
             continue
         if not _lock(descriptor, shared):
             os.close(descriptor)
             return None
-        # Whoever held the file before may have removed it in between: then a lock of it keeps nobody out.
+        # The previous holder may have removed the file in between, which makes this lock void.
         if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
             return descriptor
         os.close(descriptor)
 
 
 def _lock(descriptor: int, shared: bool) -> bool:
-    """Lock a file, or change its lock, if no other holder keeps it from that."""
+    """Lock a file, or change its lock; False if another process prevents it."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
-        # Some network file systems know no locks: a run there is worth more than its lock.
+        # Some network file systems do not support locks; runs are allowed there.
         return error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
     return True

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between the RAS+ world of ``regplugins.spatial`` and the LPS+ world of ITK's files.
-
-Each function is its own inverse.
-"""
+"""Conversion between RAS+ and LPS+ world coordinates. Each function is its own inverse."""
 
 from __future__ import annotations
 
@@ -11,18 +8,18 @@ from torch import Tensor
 
 
 def flip_points(points: Tensor) -> Tensor:
-    """Points or vectors ``(..., n)``: the first two coordinates change sign."""
+    """Points or vectors ``(..., n)`` with the first two coordinates negated."""
     return points * _signs(points.shape[-1]).to(points)
 
 
 def flip_matrix(matrix: Tensor) -> Tensor:
-    """A transform's homogeneous matrix ``(n + 1, n + 1)`` between two worlds."""
+    """Homogeneous matrix ``(n + 1, n + 1)`` of a transform between two worlds."""
     signs = torch.cat([_signs(matrix.shape[0] - 1), torch.ones(1)]).to(matrix)
     return signs[:, None] * matrix * signs + 0.0  # no negative zeros in the files
 
 
 def flip_affine(affine: Tensor) -> Tensor:
-    """A grid's affine ``(n + 1, n + 1)`` from voxel indices to a world."""
+    """Affine ``(n + 1, n + 1)`` from voxel indices to a world."""
     return torch.cat([flip_points(affine[:-1].T).T, affine[-1:]])
 
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NIfTI images: voxels, read to the end of the file, and the form of the header that places them in the world.
+"""NIfTI images: voxels, and the header form that positions them in the world.
 
-A header has two forms, sform and qform, and voxel sizes (pixdim), which need not agree. nibabel takes the sform
-whatever it holds; ITK takes directions from one of the forms and spacings from pixdim, and refuses shear.
+A header has two forms, sform and qform, and voxel sizes (pixdim), which may contradict each other. nibabel always uses
+the sform. ITK takes directions from one of the forms and spacings from pixdim, and refuses shear.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +19,58 @@ import torch
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
-from regplugins.io.reading import reading, real_voxels, right_angled, spatial_shape
+from regplugins.io.reading import check_real_voxels, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
-# Fraction of a voxel: header forms that are farther apart anywhere in the image are different places.
-_APART = 0.1
+# Largest distance of corner voxels between header forms that agree, as a fraction of a voxel.
+_TOLERANCE = 0.1
 # Codes of units other than mm: name, and its length in mm.
 _UNITS = {1: ("meters", 1e3), 3: ("micrometers", 1e-3)}
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
-    """Read an image.
-
-    Args:
-        path: ends in one of ``NIFTI_SUFFIXES``.
-
-    Returns:
-        Array ``(*spatial)``, its grid, and warnings about its place and the scale of its values.
-
-    Raises:
-        ValueError: if it is damaged, not a 2-D or 3-D image of one real number a voxel, or no form of its header is
-            usable. The message names the file.
-    """
+    """Read an image as array ``(*spatial)``, its grid, and warnings about its position, scaling and trailing data."""
     grid, warnings = read_nifti_grid(path)
     with reading(path):
         image = nib.load(path)
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 array = np.asanyarray(type(image).from_stream(file).dataobj)
-                file.read()  # the checksum comes after the voxels
+                size = file.seek(0, os.SEEK_END)  # the checksum comes after the voxels
         else:
             array = np.asanyarray(image.dataobj)
+            size = path.stat().st_size
+        proxy: Any = image.dataobj
+        rest = size - proxy.offset - proxy.dtype.itemsize * math.prod(proxy.shape)
+    if rest > 0:
+        declared = " x ".join(map(str, proxy.shape))
+        warnings.append(
+            f"{path}: {rest} bytes after the {declared} voxels of its header are not read; correct the header if "
+            "slices are missing"
+        )
     return array.reshape(grid.shape), grid, warnings
 
 
 def read_nifti_grid(path: Path) -> tuple[Grid, list[str]]:
-    """Read the header of an image alone; see ``read_nifti``."""
+    """Grid of an image and warnings, from the header alone; see ``read_nifti``."""
     with reading(path):
         header = nib.load(path).header
         with ImageOpener(path) as file:
-            # nibabel corrects what it loads; the file's own voxel sizes and scale are needed here.
+            # nibabel corrects the header; the stored voxel sizes and scale are needed here.
             stored = type(header).from_fileobj(file, check=False)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    real_voxels(path, dtype)
+    check_real_voxels(path, dtype)
     pixdim = torch.from_numpy(stored["pixdim"].astype(np.float64))
-    grid, warnings = _place(path, spatial_shape(path, shape), header, pixdim[1 : len(shape) + 1])
+    grid, warnings = _choose_grid(path, spatial_shape(path, shape), header, pixdim[1 : len(shape) + 1])
     if not np.isfinite(stored["scl_slope"]):
         warnings.append(f"{path}: its scl_slope is {stored['scl_slope']}, its values are read without scaling")
     return grid, warnings
 
 
-def _place(path: Path, shape: tuple[int, ...], header: Any, pixdim: torch.Tensor) -> tuple[Grid, list[str]]:
-    """The grid on which a header places voxels, and a warning if its parts contradict each other."""
+def _choose_grid(path: Path, shape: tuple[int, ...], header: Any, pixdim: torch.Tensor) -> tuple[Grid, list[str]]:
+    """Grid of the most credible header form, and a warning if the forms contradict each other."""
     sizes = pixdim[: len(shape)]
     grids, faults = _forms(shape, header, sizes)
     if not grids and (faults or not _positive(sizes)):
@@ -84,7 +84,7 @@ def _place(path: Path, shape: tuple[int, ...], header: Any, pixdim: torch.Tensor
     elif sform is not None and not _same_sizes(sform, sizes):
         faults.append(f"its sform has voxels of {_numbers(sform.spacing)} and its pixdim says {_numbers(sizes)}")
         grid, taken = (sform, taken) if qform is None else (qform, "by its qform")
-    elif sform is not None and qform is not None and not sform.matches(qform, _APART):
+    elif sform is not None and qform is not None and not sform.matches(qform, _TOLERANCE):
         faults.append(f"its sform and its qform are up to {_distance(sform, qform):.3g} mm apart")
     unit, factor = _UNITS.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
     if factor != 1:
@@ -95,7 +95,7 @@ def _place(path: Path, shape: tuple[int, ...], header: Any, pixdim: torch.Tensor
 
 
 def _forms(shape: tuple[int, ...], header: Any, sizes: torch.Tensor) -> tuple[dict[str, Grid], list[str]]:
-    """The grids of the forms that are set and usable, and what is wrong with the others that are set."""
+    """Grids of the forms that are set and usable, and the faults of the others that are set."""
     grids: dict[str, Grid] = {}
     faults: list[str] = []
     for form in ("sform", "qform"):
@@ -110,7 +110,7 @@ def _forms(shape: tuple[int, ...], header: Any, sizes: torch.Tensor) -> tuple[di
 
 def _grid(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
     in_plane = [*range(len(shape)), 3]
-    return right_angled(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
+    return orthogonal_grid(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
 
 
 def _positive(sizes: torch.Tensor) -> bool:
@@ -118,8 +118,8 @@ def _positive(sizes: torch.Tensor) -> bool:
 
 
 def _same_sizes(grid: Grid, sizes: torch.Tensor) -> bool:
-    """Tell whether voxels of other sizes would still lie in the same places at the far end of the image."""
-    return bool(((grid.spacing - sizes).abs() * torch.tensor(grid.shape) <= _APART * grid.spacing).all())
+    """Tell whether other voxel sizes would give the same positions at the far end of the image."""
+    return bool(((grid.spacing - sizes).abs() * torch.tensor(grid.shape) <= _TOLERANCE * grid.spacing).all())
 
 
 def _distance(a: Grid, b: Grid) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NIfTI files, gzip-compressed by every thread of a CPU."""
+"""Multi-threaded writing of NIfTI files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from regplugins.io.files import PathLike, atomic
 from regplugins.spatial.grid import Grid
 
-# Independent of the number of threads, since the pieces decide the bytes of a compressed file.
+# Independent of the number of threads, since the pieces determine the compressed bytes.
 _PIECE_BYTES = 2**20
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # no name and no date: the same image gives the same file
 _EMPTY_LAST_BLOCK = b"\x03\x00"
@@ -30,18 +30,15 @@ def write_nifti(
 ) -> None:
     """Write arrays one after the other into one NIfTI file, completely or not at all.
 
-    The compressed file is one deflate stream of pieces that are compressed independently, as pigz writes it. The bytes
-    do not depend on the number of threads. Memory beyond the arrays stays at some megabytes a thread.
+    The file is one deflate stream of independently compressed pieces, as pigz writes it. Its bytes do not depend on the
+    number of threads. Memory beyond the arrays is some megabytes per thread.
 
     Args:
         components: real arrays of shape ``grid.shape``; cast to the header's type piece by piece.
-        header: shape, type, units and intent; gets the geometry of ``grid`` in both of NIfTI's forms.
-        grid: position of the voxels.
+        header: shape, type, units and intent; sform and qform are set to ``grid``.
+        grid: grid of the voxels.
         path: ends in ``.nii`` or ``.nii.gz``.
-        world: NIfTI's code of the sform: 1 is the scanner's world, 2 one that an image is aligned to.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist.
+        world: sform code: 1 for the scanner's world, 2 for one to which the image is aligned.
     """
     affine = np.eye(4)
     in_plane = [*range(grid.ndim), 3]
@@ -49,7 +46,7 @@ def write_nifti(
     header.set_sform(affine, code=world)
     header.set_qform(affine, code=1)
     dtype = header.get_data_dtype()
-    # Mantissas do not repeat, so that a search for matches gains nothing; runs of equal bytes are background.
+    # Mantissas do not repeat, so that only runs of equal bytes (background) are worth compressing.
     strategy = zlib.Z_RLE if dtype.kind == "f" else zlib.Z_DEFAULT_STRATEGY
     with atomic(path) as temporary:
         pieces = _pieces(components, header, dtype)
@@ -63,7 +60,7 @@ def write_nifti(
 def _pieces(
     components: Iterable[np.ndarray], header: nib.Nifti1Header, dtype: np.dtype
 ) -> Iterator[Callable[[], bytes]]:
-    """Functions that give the file's content piece by piece, for threads to call."""
+    """Functions that return the file's content piece by piece, for threads to call."""
     start_of_file = io.BytesIO()
     header.write_to(start_of_file)
     yield start_of_file.getvalue
@@ -89,7 +86,7 @@ def _write_gzip(pieces: Iterable[Callable[[], bytes]], path: Path, strategy: int
 
 
 def _in_order(pieces: Iterable[Callable[[], bytes]], strategy: int) -> Iterator[tuple[bytes, bytes]]:
-    """Compress pieces in as many threads as PyTorch uses, few of them in advance."""
+    """Compress pieces in as many threads as PyTorch uses, a few of them in advance."""
     threads = torch.get_num_threads()
     waiting: deque[Future[tuple[bytes, bytes]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

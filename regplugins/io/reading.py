@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the readers of images share."""
+"""Checks shared by the readers of images."""
 
 from __future__ import annotations
 
@@ -12,28 +12,24 @@ import torch
 from regplugins.io.files import PathLike
 from regplugins.spatial.grid import Grid
 
-# Cosine of the angle between two axes of an image: what rounding leaves in a header is below it.
-_SKEW = 1e-3
+# Largest cosine of the angle between two axes, above the rounding errors of headers.
+_MAX_COSINE = 1e-3
 
 
 @contextmanager
 def reading(path: PathLike) -> Iterator[None]:
-    """Turn whatever a library raises about a damaged file into a ``ValueError`` that names the file."""
+    """Turn any error of a library about a damaged file into a ``ValueError`` that names the file."""
     try:
         yield
     except Exception as error:
-        # After its own reason ITK tells that of the operating system, which is often another's.
+        # ITK appends the last error of the operating system, which is often unrelated.
         lines = [line for line in str(error).strip().splitlines() if not line.startswith("Reason:")]
         reason = (lines or [type(error).__name__])[-1]
         raise ValueError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 2-D or 3-D shape, without empty axes after the third.
-
-    Raises:
-        ValueError: if an axis is empty, or there are fewer than two or more than three axes.
-    """
+    """2-D or 3-D shape without single axes after the third; raises ``ValueError`` if the image has none."""
     if 0 in shape:
         raise ValueError(f"{path}: empty image of shape {shape}")
     while len(shape) > 3 and shape[-1] == 1:
@@ -43,37 +39,25 @@ def spatial_shape(path: PathLike, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def one_channel(path: PathLike, channels: int) -> None:
-    """Refuse color and vectors.
-
-    Raises:
-        ValueError: if a voxel has more than one value.
-    """
+def check_single_channel(path: PathLike, channels: int) -> None:
+    """Refuse color and vectors with a ``ValueError``."""
     if channels > 1:
         raise ValueError(f"{path}: {channels} values per voxel (color or vectors), expected one; convert color to gray")
 
 
-def real_voxels(path: PathLike, dtype: np.dtype) -> None:
-    """Refuse voxels that are not one real number each.
-
-    Raises:
-        ValueError: if they are records, such as those of color, or complex.
-    """
-    one_channel(path, len(dtype.names or ()))
+def check_real_voxels(path: PathLike, dtype: np.dtype) -> None:
+    """Refuse voxels that are not one real number each with a ``ValueError``."""
+    check_single_channel(path, len(dtype.names or ()))
     if dtype.kind not in "biuf":
         raise ValueError(f"{path}: voxels are of type {dtype}, expected one real number each")
 
 
-def right_angled(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
-    """The grid of an image whose axes are at right angles, as those of ITK's images are.
-
-    Args:
-        shape: sizes of its ``n`` axes.
-        affine: ``(n + 1, n + 1)`` voxel index to RAS+ mm.
+def orthogonal_grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
+    """Grid of an image with orthogonal axes, as ITK requires.
 
     Raises:
-        ValueError: if the affine is not finite, has no inverse or is sheared. The message is a predicate, to be read
-            after the name of what has such an affine.
+        ValueError: if the affine is not finite, has no inverse or is sheared. The message is a predicate without a
+            subject.
     """
     n = len(shape)
     if not affine.isfinite().all():
@@ -83,6 +67,6 @@ def right_angled(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
     except ValueError:
         raise ValueError("has no inverse") from None
     axes = grid.affine[:n, :n] / grid.spacing
-    if (axes.T @ axes - torch.eye(n, dtype=axes.dtype)).abs().max() > _SKEW:
+    if (axes.T @ axes - torch.eye(n, dtype=axes.dtype)).abs().max() > _MAX_COSINE:
         raise ValueError("is sheared (axes not at right angles)")
     return grid

@@ -5,5 +5,3 @@ from __future__ import annotations
 
 from regplugins.label.layout import lay_out
 from regplugins.label.transforms import BatchOfOned, FromAtlasd, OpenedImaged, PropagatedLabeld
-
-__all__ = ["BatchOfOned", "FromAtlasd", "OpenedImaged", "PropagatedLabeld", "lay_out"]

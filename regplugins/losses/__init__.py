@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of unsupervised registration: image similarity, and regularity of the displacement."""
+"""Losses of registration: image similarity, regularization of the displacement field, and objectives of papers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,3 @@ from regplugins.losses.regularization import (
     TotalVariationLoss,
 )
 from regplugins.losses.weak import WeaklySupervisedLoss
-
-__all__ = [
-    "MIND",
-    "DualBranchLoss",
-    "DualModalityLoss",
-    "FireLoss",
-    "LocalNCCLoss",
-    "MINDLoss",
-    "MagnitudeLoss",
-    "MotionLoss",
-    "MultiResolutionLoss",
-    "NCCLoss",
-    "PairLoss",
-    "SquaredGradientLoss",
-    "SquaredLaplacianLoss",
-    "TotalVariationLoss",
-    "WeaklySupervisedLoss",
-    "masked_similarity",
-]

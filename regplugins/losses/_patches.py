@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums of squared differences between the patches around each voxel, over images laid out in a row."""
+"""Sums of squared differences between the patches around each voxel, over images flattened to rows."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from torch import Tensor
 
 
 class PatchLayout:
-    """Where the patches lie in a padded image whose voxels are all in one row, so that an offset is one number.
+    """Positions of the patches in a padded, flattened image, where an offset is one number.
 
     The map ``E_s(y) = sum_p w_p (I(y+p) - I(y+p+s))²`` serves two edges, those from a and from -a-s, with b = a+s: the
-    distance of an edge at x is E_s(x+a). Offsets from a voxel of the image never leave the padding. Those from the
-    padding between two lines of the image may go astray: what comes of them has no weight.
+    distance of an edge at x is E_s(x+a). Offsets from a voxel of the image stay within the padding. Those from padding
+    between two lines may cross into another line; their results have no weight.
 
     Attributes:
-        padded: the size of the padded image along each axis.
-        strides: from one voxel to the next along each axis, in the row.
-        tails: the weight of a voxel at 1, 2, ... from the center of a patch along an axis, that of the center being 1.
-            They are not normalized, since the scale of the distances cancels.
-        patch: the sum of the weights of a patch.
+        padded: size of the padded image along each axis.
+        strides: row offset between neighbors along each axis.
+        tails: weight of a voxel at 1, 2, ... from the center of a patch along an axis, relative to the center. They are
+            not normalized, since the scale of the distances cancels.
+        patch: sum of the weights of a patch.
         shifts: s of each map.
         edges: for each edge the index of its map, and a.
-        first, last: the range of the row from the image's first voxel to past its last.
-        reach: of a patch from its center, in the row.
-        lowest, highest: the extremes of a.
+        first, last: range of the row from the image's first voxel to past its last.
+        reach: largest row offset of a patch from its center.
+        lowest, highest: extremes of a.
     """
 
     def __init__(self, shape: Sequence[int], neighborhood: str, radius: int, dilation: int, weighting: str) -> None:
         self._padding = [radius + dilation] * (2 * len(shape))
-        # The range that any map is needed over, read of each of them, runs past the end by up to this.
+        # All maps are read over the union of their ranges, which exceeds the end by up to one.
         self._padding[-1] += 1
         self.padded = [size + 2 * (radius + dilation) for size in shape]
         self.padded[0] += 1
@@ -65,22 +65,22 @@ class PatchLayout:
         return F.pad(image, self._padding, mode=mode)
 
     def read(self, first: int, last: int) -> tuple[int, int]:
-        """Return the range of differences that the distances at a range of voxels depend on."""
+        """Return the range of differences on which the distances at a range of voxels depend."""
         return first + self.lowest - self.reach, last + self.highest + self.reach
 
     def differences(self, row: Tensor, first: int, last: int, out: Tensor | None = None) -> Tensor:
-        """Subtract from the voxels of a range (..., voxels) those at each of the shifts: (..., maps, voxels)."""
-        here, there = row[..., first:last], [row[..., first + shift : last + shift] for shift in self.shifts]
+        """Subtract from a range of voxels (..., voxels) those at each of the shifts: (..., maps, voxels)."""
+        center, others = row[..., first:last], [row[..., first + shift : last + shift] for shift in self.shifts]
         if out is None:
-            return torch.stack([here - shifted for shifted in there], -2)
-        for difference, shifted in zip(out.unbind(-2), there, strict=True):
-            torch.sub(here, shifted, out=difference)
+            return torch.stack([center - shifted for shifted in others], -2)
+        for difference, shifted in zip(out.unbind(-2), others, strict=True):
+            torch.sub(center, shifted, out=difference)
         return out
 
     def window_sum(self, maps: Tensor, buffers: Buffers | None = None) -> Tensor:
-        """Sum over patches; the result ends short of either end of the maps (..., voxels) by the reach of a patch.
+        """Sum over patches; the result is shorter at either end of the maps (..., voxels) by the reach of a patch.
 
-        With buffers, the maps should be in the buffer "odd", and are lost.
+        With buffers, the maps should be in the buffer "odd" and are overwritten.
         """
         for axis, stride in enumerate(self.strides):
             size = maps.shape[-1] - 2 * len(self.tails) * stride
@@ -101,14 +101,14 @@ class PatchLayout:
 
 
 class Buffers:
-    """Memory that is used again for every slab: fresh memory costs more time than what is computed into it."""
+    """Memory that is reused for every chunk, since allocation costs more time than the computation."""
 
     def __init__(self, like: Tensor) -> None:
         self._like = like
         self._buffers: dict[str, Tensor] = {}
 
     def get(self, name: str, *shape: int) -> Tensor:
-        """Return uninitialized memory of that shape, which the next tensor of that name will occupy too."""
+        """Return uninitialized memory of that shape, shared by all tensors of that name."""
         size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].numel() < size:
             self._buffers[name] = self._like.new_empty(size)

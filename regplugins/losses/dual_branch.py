@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of the gradient-guided dual-branch network (Xu et al., ICASSP 2021)."""
+"""Objective of the gradient-guided dual-branch network (Xu et al., ICASSP 2021)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ class DualBranchLoss(nn.Module):
     """``sim(moving∘φ, fixed) + α sim(gmoving∘φg, gfixed) + β smooth(φ) + γ smooth(φg)`` (Eq. 2), ``g`` the gradient
     magnitudes.
 
-    Where one field is given, of a network with one branch or of a pair that is optimized, the terms of ``φg`` are left
-    out.
+    With a single field, of a network with one branch or of an optimized pair, the terms of ``φg`` are left out.
 
     Args:
         similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``; the paper's is that of MIND.
         regularization: loss ``ddf -> scalar`` on voxel displacements; the paper's is the squared gradient.
-        gradient_weight: α; the paper's 0.5 is for abdomens, 0.4 for kidneys.
+        gradient_weight: α; in the paper 0.5 for abdomens and 0.4 for kidneys.
         regularization_weight: β; 1 and 0.8.
         gradient_regularization_weight: γ; 0.5 and 0.3.
     """
@@ -41,14 +40,11 @@ class DualBranchLoss(nn.Module):
         self.gradient_regularization_weight = gradient_regularization_weight
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """
-        Args:
-            fields: the final DDF and, of two branches, that of the gradient branch: ``(B, n, *spatial)`` voxels.
-            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)``; ``mask`` ``(B, 1, *spatial)``, optional, weighs where
-                the fixed image is known.
+        """Return the loss, a scalar.
 
-        Returns:
-            A scalar.
+        Args:
+            fields: the final DDF and, with two branches, that of the gradient branch: ``(B, n, *spatial)`` voxels.
+            target: ``moving``, ``fixed`` and optionally ``mask``, the weight of each voxel: ``(B, 1, *spatial)``.
         """
         moving, fixed, mask = target["moving"], target["fixed"], target.get("mask")
         total = self.similarity(warp(moving, fields[0]), fixed, mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of the network that is supervised in both modalities (Cao et al., MLMI 2018)."""
+"""Objective of the network that is supervised in both modalities (Cao et al., MLMI 2018)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice
 from regplugins.losses.regularization import MagnitudeLoss, SquaredLaplacianLoss
-from regplugins.spatial import center_crop_or_pad, warp_middle
+from regplugins.spatial import center_crop_or_pad, warp_center
 
-# Which images are compared, the first of them warped: of the fixed image's modality, of the moving one's, of both.
+# Compared images by supervision, the first of each pair warped.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
 _COMPARED = {"dual": (_FIXED, _MOVING), "fixed": (_FIXED,), "moving": (_MOVING,)}
 REGIONS = ("patch", "field")
@@ -23,24 +23,24 @@ _EPS = 1e-12
 class DualModalityLoss(nn.Module):
     """``½ sim(moving_paired∘φ, fixed) + ½ sim(moving∘φ, fixed_paired) + λ1 |∇²φ|² + λ2 |φ|²`` (Eqs. 2 and 4).
 
-    Either similarity compares images of one modality: ``fixed_paired`` is the moving image's, aligned with the fixed
-    image, ``moving_paired`` the fixed image's, aligned with the moving one. The norms are of averages over a patch's
-    voxels, squared or not; the paper leaves that open, and whether it sums: of squares that is another weight. They are
-    of the field as the network gives it, the similarity of the patches that it moves, which may be larger, about the
-    same middle.
+    Either similarity compares images of one modality: ``fixed_paired`` shows the moving modality, aligned with the
+    fixed image, ``moving_paired`` the fixed modality, aligned with the moving image. The norms are means over the
+    voxels of the field, squared or not, which the paper leaves open. The patches may be larger than the field, with the
+    same center.
 
     Args:
-        similarity: loss ``(warped, fixed) -> scalar``; the paper's is one minus the NCC of a patch, here less one.
+        similarity: loss ``(warped, fixed) -> scalar``; the paper's is one minus the NCC of a patch, here without the
+            one.
         supervision: "dual", or one term alone with weight one: that of the modality of the "fixed" or the "moving"
             image.
         laplacian_weight: λ1.
         magnitude_weight: λ2.
-        similarity_region: compare the whole "patch", moved by the field padded with zeros, as in the paper, or only
-            where there is a "field".
-        penalty_norm: "squared", means of squares, or "root", the roots of these.
+        similarity_region: compare the whole "patch", warped by the field padded with zeros, as in the paper, or only
+            the region of the "field".
+        penalty_norm: "squared", means of squares, or "root", their roots.
 
     Raises:
-        ValueError: unknown supervision, region or norms.
+        ValueError: if supervision, region or norm is unknown.
     """
 
     def __init__(
@@ -64,26 +64,24 @@ class DualModalityLoss(nn.Module):
         self.exponent = choice("penalty_norm", penalty_norm, {"squared": 1.0, "root": 0.5})
 
     def forward(self, ddf: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """
+        """Return the loss, a scalar.
+
         Args:
             ddf: ``(B, n, *inner)`` voxels.
-            target: ``moving``, ``fixed``, ``moving_paired`` and ``fixed_paired``, ``(B, 1, *spatial)``, by as many
-                voxels larger than ``inner`` at either end.
-
-        Returns:
-            A scalar.
+            target: ``moving``, ``fixed``, ``moving_paired`` and ``fixed_paired``, ``(B, 1, *spatial)``, larger than
+                ``inner`` by the same number of voxels at either end.
         """
         penalties = ((self.laplacian_weight, self.laplacian), (self.magnitude_weight, self.magnitude))
         total = ddf.new_zeros(())
         for weight, norm in penalties:
             squares = torch.stack([norm(one) for one in ddf.split(1)])
-            # so little, for the derivative of a root where nothing moves
+            # eps keeps the derivative of the root finite
             total = total + weight * ((squares + _EPS) ** self.exponent).mean()
         field = ddf
         if self.similarity_region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
-        moved = warp_middle(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
+        moved = warp_center(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
         for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
             reference = center_crop_or_pad(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.compared)

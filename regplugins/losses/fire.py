@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of FIRE (Wang et al. 2019, section 2.2)."""
+"""Objective of FIRE (Wang et al. 2019, section 2.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from regplugins.losses.regularization import SquaredLaplacianLoss
 
-# Which of a network's results are compared, for each term; ``{a}`` and ``{b}`` stand for either direction.
+# Network outputs that each term compares; ``{a}`` and ``{b}`` stand for either direction.
 _COMPARED = {
     "synthesis_accuracy": ("synthesized_warped_{b}", "image_{b}"),
     "synthesis_feature": ("features_{b}", "features_warped_{a}"),
@@ -29,19 +29,19 @@ _EPS = 1e-12
 
 
 class FireLoss(nn.Module):
-    """``L_syn + L_reg + R`` (Eqs. 1 to 4), every term the sum of both directions and, but for the smoothness, a root of
-    a mean square, that of each pair; of a batch, which the paper does not have, the mean.
+    """``L_syn + L_reg + R`` (Eqs. 1 to 4).
 
-    ``synthesis_accuracy``, ``synthesis_feature``, ``synthesis_cycle`` and ``synthesis_alignment`` make up ``L_syn``;
-    ``registration_accuracy`` and ``inverse_consistency`` ``L_reg``; ``affine_synthesis``, ``affine_registration`` and
-    ``smoothness`` ``R``.
+    ``L_syn`` has the terms ``synthesis_accuracy``, ``synthesis_feature``, ``synthesis_cycle`` and
+    ``synthesis_alignment``; ``L_reg`` has ``registration_accuracy`` and ``inverse_consistency``; ``R`` has
+    ``affine_synthesis``, ``affine_registration`` and ``smoothness``. Each is the sum of both directions. All but the
+    smoothness are roots of mean squares, averaged over the batch.
 
     Args:
-        weights: of terms, by name; default: 1, of the smoothness 0.1, which is what λ comes to where the squared
-            Laplacian of the field, which lies on every fourth voxel, is averaged.
+        weights: of terms, by name; default: 1, for the smoothness 0.1, the equivalent of λ for the mean squared
+            Laplacian of a field at quarter resolution.
 
     Raises:
-        ValueError: an unknown term.
+        ValueError: if a term is unknown.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
@@ -54,13 +54,7 @@ class FireLoss(nn.Module):
         self.laplacian = SquaredLaplacianLoss()
 
     def terms(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """
-        Args:
-            fields: of ``regplugins.networks.Fire``.
-
-        Returns:
-            Every term by name, not weighted: scalars.
-        """
+        """Return every term by name, unweighted, from the ``fields`` of ``regplugins.networks.Fire``."""
         result = {}
         for name, (first, second) in _COMPARED.items():
             both = [(first.format(a=a, b=b), second.format(a=a, b=b)) for a, b in ("ab", "ba")]
@@ -69,13 +63,8 @@ class FireLoss(nn.Module):
         return result
 
     def forward(self, fields: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """
-        Args:
-            fields: as for ``terms``.
-            target: not looked at: the fields hold the images.
-
-        Returns:
-            A scalar.
+        """Return the loss, a scalar, from the ``fields`` of ``Fire``; they contain the images, so that ``target`` is
+        unused.
         """
         terms = self.terms(fields)
         total: Tensor = sum((self.weights[name] * value for name, value in terms.items()), torch.zeros(()))

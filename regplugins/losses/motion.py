@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a predicted motion is from the true one (Islam et al. 2021)."""
+"""Error of predicted rigid parameters (Islam et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,5 @@ class MotionLoss(nn.Module):
     """Half the mean squared error of angles, degrees, and shifts, mm: the paper's "half-mean-squared error"."""
 
     def forward(self, parameters: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """
-        Args:
-            parameters: ``(B, 6)``, what the network gives.
-            target: ``motion`` ``(B, 6)``, what it should.
-
-        Returns:
-            Scalar.
-        """
+        """Return the loss, a scalar, of predicted parameters ``(B, 6)`` and ``target["motion"]``, ``(B, 6)``."""
         return 0.5 * F.mse_loss(parameters.float(), target["motion"])

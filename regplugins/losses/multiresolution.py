@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Similarity and smoothness at several resolutions: the objective of the multi-resolution FCN (Li and Fan, ISBI
-2018).
-"""
+"""Objective of the multi-resolution FCN (Li and Fan, ISBI 2018)."""
 
 from __future__ import annotations
 
@@ -37,18 +35,16 @@ class MultiResolutionLoss(nn.Module):
         self.scale_weights = tuple(scale_weights)
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """
-        Args:
-            fields: DDFs ``(B, n, *spatial)`` in voxels of their own grids, finest first, each half as fine as the one
-                before.
-            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)`` on the finest grid; ``mask`` ``(B, 1, *spatial)``,
-                optional, weighs where the fixed image is known.
+        """Return the loss, a scalar.
 
-        Returns:
-            A scalar.
+        Args:
+            fields: DDFs ``(B, n, *spatial)`` in voxels of their own grids, finest first, each at half the resolution of
+                the previous one.
+            target: ``moving``, ``fixed`` and optionally ``mask``, the weight of each voxel: ``(B, 1, *spatial)``,
+                finest grid.
 
         Raises:
-            ValueError: more fields than scale weights.
+            ValueError: if there are more fields than scale weights.
         """
         if len(fields) > len(self.scale_weights):
             raise ValueError(f"{len(fields)} fields but only {len(self.scale_weights)} scale weights")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of a pair that is registered without a network."""
+"""Objective of a pair that is registered without a network."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from regplugins.spatial import warp
 class PairLoss(nn.Module):
     """``Σ w_k similarity_k(moving∘φ, fixed) + λ regularization(φ)``.
 
-    A similarity under a mask counts by the mask's mean, so that a voxel that is compared weighs the same against λ,
-    however many others are not.
+    A masked similarity is multiplied by the mask's mean, so that masking does not weaken the regularization.
 
     Args:
         similarity: one loss or several, ours or MONAI's: ``(warped, fixed) -> scalar``, each ``(B, 1, *spatial)``. A
-            mask is handed over as the third argument, and the mean under it is to come back; losses of MONAI that take
-            none are to be wrapped in ``monai.losses.MaskedLoss`` where there is one. That sets both images to zero
-            where the mask is zero, and a mutual information counts what it hides as matching.
+            loss that takes a mask as third argument must return the mean under it. With masks, other losses must be
+            wrapped in ``monai.losses.MaskedLoss``. That sets both images to zero outside the mask, which mutual
+            information counts as a match.
         regularization: loss ``ddf -> scalar`` on voxel displacements.
         regularization_weight: λ.
         weights: of the similarities; default: all one.
 
     Raises:
-        ValueError: no similarity, another number of weights, or a weight that is negative or no finite number.
-        TypeError: a similarity or the regularization is no module, but its name, say.
+        ValueError: if there is no similarity, or the weights are not one finite non-negative number for each.
+        TypeError: if a similarity or the regularization is not a module.
     """
 
     def __init__(
@@ -59,17 +58,14 @@ class PairLoss(nn.Module):
         return f"weights={self.weights}, regularization_weight={self.regularization_weight}"
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """
-        Args:
-            fields: the DDF alone, ``(B, n, *spatial)`` voxels.
-            target: ``moving`` and ``fixed`` ``(B, 1, *spatial)``; ``mask`` ``(B, 1, *spatial)``, optional, weighs where
-                the images are to be compared.
+        """Return the loss, a scalar.
 
-        Returns:
-            A scalar.
+        Args:
+            fields: a single DDF, ``(B, n, *spatial)`` voxels.
+            target: ``moving``, ``fixed`` and optionally ``mask``, the weight of each voxel: ``(B, 1, *spatial)``.
 
         Raises:
-            ValueError: there is a mask, and a similarity that takes none.
+            ValueError: if there is a mask, and a similarity that takes none.
         """
         (ddf,) = fields
         mask = target.get("mask")
@@ -77,8 +73,8 @@ class PairLoss(nn.Module):
         total: Tensor = self.regularization_weight * self.regularization(ddf)
         for weight, similarity in zip(self.weights, self.similarities, strict=True):
             value = masked_similarity(similarity, warped, target["fixed"], mask)
-            # A mean over what the mask leaves, beside one over the whole grid: without the mask's share a field would
-            # be the freer the smaller the mask. MONAI's wrapper takes the mean over the whole grid itself.
+            # The regularization is a mean over the whole grid, so the masked mean is scaled to the same base. MONAI's
+            # wrapper does so itself.
             if mask is not None and not isinstance(similarity, MaskedLoss):
                 value = value * mask.mean()
             total = total + weight * value
@@ -86,10 +82,10 @@ class PairLoss(nn.Module):
 
 
 def masked_similarity(similarity: nn.Module, warped: Tensor, fixed: Tensor, mask: Tensor | None) -> Tensor:
-    """What a loss makes of two images ``(B, 1, *spatial)``, under a mask if there is one.
+    """Return the loss of two images ``(B, 1, *spatial)``, under a mask if there is one.
 
     Raises:
-        ValueError: there is a mask, and the loss takes none.
+        ValueError: if there is a mask, and the loss takes none.
     """
     if mask is None:
         value: Tensor = similarity(warped, fixed)

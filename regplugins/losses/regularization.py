@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Penalties on the roughness and on the size of a dense displacement field (DDF)."""
+"""Penalties on the roughness and the size of a dense displacement field (DDF)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["MagnitudeLoss", "SquaredGradientLoss", "SquaredLaplacianLoss", "TotalVariationLoss"]
-
 
 class _DisplacementLoss(nn.Module, ABC):
+    """Penalty of a displacement field.
+
+    Args:
+        spacing: voxel size in mm along each axis. With it displacements and derivatives are in mm, else in voxels.
+
+    Raises:
+        ValueError: if a spacing is not positive and finite.
+    """
+
     def __init__(self, spacing: Sequence[float] | None = None) -> None:
         super().__init__()
         if spacing is not None and not all(0 < step < float("inf") for step in spacing):
@@ -25,13 +32,10 @@ class _DisplacementLoss(nn.Module, ABC):
         return "" if self.spacing is None else f"spacing={self.spacing}"
 
     def forward(self, ddf: Tensor) -> Tensor:
-        """Compute the penalty, in float32 whatever the autocast state (in float64 for a float64 DDF).
+        """Return the penalty, a scalar, in float32 whatever the autocast state (in float64 for a float64 DDF).
 
         Args:
-            ddf: the displacement in voxels, (B, n, *spatial) with n = 2 or 3 spatial axes.
-
-        Returns:
-            The penalty, a scalar.
+            ddf: displacement in voxels, ``(B, n, *spatial)``, 2-D or 3-D.
 
         Raises:
             ValueError: if the shape is not that of a DDF, or the spacing is of another dimension.
@@ -58,20 +62,12 @@ class _DisplacementLoss(nn.Module, ABC):
 
 
 class TotalVariationLoss(_DisplacementLoss):
-    """Anisotropic total variation: the absolute forward differences.
+    """Anisotropic total variation: the absolute forward differences, dimensionless.
 
     Eq. 2 of Li and Fan, *Non-rigid image registration using self-supervised fully convolutional networks without
-    training data*, ISBI 2018, as a mean rather than a sum over the voxels. For each axis, the absolute differences
-    between neighbors along it are summed over the displacement's components and averaged over the batch and over all
-    pairs of neighbors; the axes' averages are then summed. An axis of one voxel has no neighbors and adds nothing. A
-    dimensionless number.
-
-    Args:
-        spacing: the voxels' size in mm along each axis. With it, the differences are those of the displacement in mm,
-            per mm; without it, of the displacement in voxels, per voxel.
-
-    Raises:
-        ValueError: if a spacing is not positive and finite.
+    training data*, ISBI 2018, as a mean over the voxels. For each axis, the absolute differences of neighbors are
+    summed over the components and averaged over batch and neighbors; the averages are summed over the axes. An axis of
+    one voxel adds nothing. ``spacing`` is the voxel size in mm, default: displacements in voxels.
     """
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -83,18 +79,11 @@ class TotalVariationLoss(_DisplacementLoss):
 
 
 class SquaredGradientLoss(_DisplacementLoss):
-    """The squared forward differences (diffusion regularization).
+    """Squared forward differences (diffusion regularization), dimensionless.
 
-    For each axis, the squared differences between neighbors along it are summed over the displacement's components and
-    averaged over the batch and over all pairs of neighbors; the axes' averages are then summed. An axis of one voxel
-    has no neighbors and adds nothing. A dimensionless number, without a second derivative.
-
-    Args:
-        spacing: the voxels' size in mm along each axis. With it, the differences are those of the displacement in mm,
-            per mm; without it, of the displacement in voxels, per voxel.
-
-    Raises:
-        ValueError: if a spacing is not positive and finite.
+    For each axis, the squared differences of neighbors are summed over the components and averaged over batch and
+    neighbors; the averages are summed over the axes. An axis of one voxel adds nothing. There is no second derivative.
+    ``spacing`` is the voxel size in mm, default: displacements in voxels.
     """
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -106,19 +95,11 @@ class SquaredGradientLoss(_DisplacementLoss):
 
 
 class SquaredLaplacianLoss(_DisplacementLoss):
-    """The squared Laplacian, by second differences.
+    """Squared Laplacian by second differences, in 1/mm² (1/voxel² without ``spacing``, the voxel size in mm).
 
-    The Laplacian of each component of the displacement is taken where all its second differences exist: one voxel off
-    the border along every axis. Its square is summed over the components, and averaged over the batch and these voxels.
-    An axis of fewer than three voxels has no second difference: it adds nothing to the Laplacian, and is not cropped.
-    Like ``SquaredGradientLoss``, it has no second derivative.
-
-    Args:
-        spacing: the voxels' size in mm along each axis. With it, the unit is 1/mm² (a displacement in mm,
-            differentiated twice per mm, and squared); without it, 1/voxel².
-
-    Raises:
-        ValueError: if a spacing is not positive and finite.
+    The Laplacian of each component is taken one voxel off the border, where all its second differences exist. Its
+    square is summed over the components and averaged over batch and voxels. An axis of fewer than three voxels adds
+    nothing and is not cropped. There is no second derivative.
     """
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -131,20 +112,13 @@ class SquaredLaplacianLoss(_DisplacementLoss):
 
 
 class MagnitudeLoss(_DisplacementLoss):
-    """The squared length of the displacement, averaged over the batch and the voxels.
-
-    Args:
-        spacing: the voxels' size in mm along each axis. With it, the unit is mm²; without it, voxel².
-
-    Raises:
-        ValueError: if a spacing is not positive and finite.
-    """
+    """Squared length of the displacement, averaged over batch and voxels, in mm² (voxel² without ``spacing``)."""
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
         return displacement.square().mean() * len(spacing)
 
 
-# Offsets along some axes, each at least 0, and what the values there are multiplied by.
+# Terms of a stencil: offsets along some axes, each at least 0, and weights.
 _Stencil = Sequence[tuple[Mapping[int, int], float]]
 
 
@@ -155,7 +129,7 @@ def _mean_square(field: Tensor, stencil: _Stencil) -> Tensor:
 
 
 class _MeanSquare(torch.autograd.Function):
-    """Autograd would fill a field of zeros for each of the stencil's terms; here the gradient is added up in one."""
+    """Mean square of a stencil. Autograd would allocate a field for each of its terms."""
 
     @staticmethod
     def forward(ctx: Any, field: Tensor, stencil: _Stencil) -> Tensor:
@@ -179,7 +153,7 @@ class _MeanSquare(torch.autograd.Function):
 
 
 def _window(field: Tensor, offset: Mapping[int, int], stencil: _Stencil) -> Tensor:
-    """The part of a field that one of a stencil's terms sees."""
+    """Part of a field to which one of a stencil's terms applies."""
     for axis in {axis for other, _ in stencil for axis in other}:
         reach = max(other.get(axis, 0) for other, _ in stencil)
         field = field.narrow(axis, offset.get(axis, 0), field.shape[axis] - reach)

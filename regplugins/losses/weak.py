@@ -12,8 +12,7 @@ from regplugins.spatial import warp
 
 
 class WeaklySupervisedLoss(nn.Module):
-    """``objective + weight * (1 - soft Dice)`` of the moving labels, warped linearly a class at a time, and the fixed
-    ones.
+    """``objective + weight * (1 - soft Dice)`` of the fixed labels and the moving labels, each class warped linearly.
 
     Args:
         objective: loss ``(fields, target) -> scalar`` on the images.
@@ -27,14 +26,12 @@ class WeaklySupervisedLoss(nn.Module):
         self.dice = DiceLoss(smooth_nr=1e-5, smooth_dr=1e-5)
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """
+        """Return the loss, a scalar.
+
         Args:
             fields: DDFs, finest first.
-            target: what the objective needs, and ``moving_label`` and ``fixed_label``: ``(B, K, *spatial)``, one
-                channel a class, background left out.
-
-        Returns:
-            A scalar.
+            target: that of the objective, and ``moving_label`` and ``fixed_label``: ``(B, K, *spatial)``, one channel
+                per class without background.
         """
         warped = warp(target["moving_label"], fields[0])
         return self.objective(fields, target) + self.weight * self.dice(warped, target["fixed_label"].float())

@@ -1,31 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that judge a registration: regularity, landmark error, inverse consistency, similarity, overlap of labels."""
+"""Metrics of a registration: regularity, landmark error, inverse consistency, similarity, label overlap."""
 
 from __future__ import annotations
 
 from regplugins.metrics.agreement import warped_agreement
 from regplugins.metrics.classification import classification_scores
 from regplugins.metrics.consistency import inverse_consistency_error, sample_points
-from regplugins.metrics.folding import FoldingMetric, folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
+from regplugins.metrics.folding import folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
 from regplugins.metrics.landmarks import landmark_statistics, target_registration_error
 from regplugins.metrics.overlap import compare_label_sets, label_overlap, mean_overlap
-from regplugins.metrics.similarity import mutual_information, normalized_correlation, thinned
-
-__all__ = [
-    "FoldingMetric",
-    "classification_scores",
-    "compare_label_sets",
-    "folding_percent",
-    "inverse_consistency_error",
-    "label_overlap",
-    "landmark_statistics",
-    "mean_overlap",
-    "mutual_information",
-    "normalized_correlation",
-    "sample_points",
-    "sd_log_jacobian",
-    "sd_log_jacobian_learn2reg",
-    "target_registration_error",
-    "thinned",
-    "warped_agreement",
-]
+from regplugins.metrics.similarity import mutual_information, normalized_correlation, subsample_volume

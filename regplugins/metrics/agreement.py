@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How alike an image is through the transform that was found and through the true one (Islam et al. 2021)."""
+"""Agreement of images warped by a found and by the true transform (Islam et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from monai.metrics import compute_surface_dice
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
-from regplugins.registration.centers import otsu_threshold
-
 _WINDOW = 7
 
 
-def warped_agreement(found: Tensor, true: Tensor, spacing: Sequence[float], tolerance: float = 2.0) -> dict[str, float]:
-    """Overlap of the patient, his contours and the intensities.
-
-    The patient is what is brighter than Otsu's threshold of the second image.
+def warped_agreement(
+    found: Tensor, true: Tensor, threshold: float, spacing: Sequence[float], tolerance: float = 2.0
+) -> dict[str, float]:
+    """Overlap of the patient, of the patient's contours, and of the intensities.
 
     Args:
-        found: ``(1, *spatial)``, warped as was found.
-        true: ``(1, *spatial)``, warped as it should be.
+        found: ``(1, *spatial)``, warped by the transform that was found.
+        true: ``(1, *spatial)``, warped by the true transform.
+        threshold: intensity above which a voxel belongs to the patient.
         spacing: mm.
-        tolerance: mm within which contours are alike.
+        tolerance: mm within which contours agree.
 
     Returns:
-        ``dice``, ``jaccard``, ``precision``, ``sensitivity``; ``contour``, the share of both contours that lies within
-        the tolerance of the other (Nikolov et al. 2018, where the paper's score, as printed, is Dice's); ``ssim``
-        (Wang et al. 2004, a box of 7 voxels).
+        ``dice``, ``jaccard``, ``precision``, ``sensitivity``; ``contour``, the share of both contours within the
+        tolerance of the other (Nikolov et al. 2018; the paper's printed score is Dice's); ``ssim`` (Wang et al. 2004,
+        box of 7 voxels).
     """
-    threshold = otsu_threshold(true)
     masks = [image > threshold for image in (found, true)]
     both = float((masks[0] & masks[1]).sum())
     sizes = [float(mask.sum()) for mask in masks]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of classified images."""
+"""Scores of a binary classification."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 
 def classification_scores(true: Sequence[str], found: Sequence[str], positive: str) -> dict[str, float]:
-    """Accuracy, sensitivity, specificity, precision, F-measure and g-mean; NaN where there is nothing to count.
+    """Accuracy, sensitivity, specificity, precision, F-measure and g-mean; NaN where the denominator is zero.
 
     Args:
         true: class of each image.
         found: class that it was given.
-        positive: the class that sensitivity and precision are of.
+        positive: the class of sensitivity and precision.
 
     Raises:
-        ValueError: not as many of the one as of the other.
+        ValueError: if the numbers of classes differ.
     """
     outcomes = [(a == positive, b == positive) for a, b in zip(true, found, strict=True)]
     tp, tn, fp, fn = (outcomes.count(both) for both in ((True, True), (False, False), (False, True), (True, False)))

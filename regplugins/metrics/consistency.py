@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inverse consistency: how far from home a point is after the way there and back."""
+"""Inverse consistency of a transform and its inverse."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from regplugins.spatial.grid import Grid
 
 
 def sample_points(grid: Grid, count: int = 20_000, seed: int = 0, mask: Tensor | None = None) -> Tensor:
-    """Random points of a grid, uniform between its outermost voxel centers, or random voxels of a mask.
+    """Random points ``(count, n)`` of a grid, world mm, float64: uniform between its outermost voxel centers, or voxels
+    of a mask.
 
     Args:
         grid: of ``n`` dimensions.
-        count: number of points; of a mask at most so many.
-        seed: the same seed gives the same points.
+        count: number of points; of a mask at most that many.
+        seed: of the random numbers.
         mask: ``(1, *grid.shape)``, not zero where voxels may be taken.
-
-    Returns:
-        ``(count, n)`` world mm, float64.
     """
     if mask is not None:
         voxels = mask[0].nonzero().to(torch.float64)
@@ -38,10 +36,10 @@ def inverse_consistency_error(
 
     Args:
         forward: maps world points ``(n, d)`` mm to world points.
-        backward: its supposed inverse.
-        points: where to measure, ``(n, d)`` world mm.
-        domain: the grid on which ``backward`` is known. A point that ``forward`` carries outside it is left out:
-            there a displacement field merely continues from its border.
+        backward: its approximate inverse.
+        points: ``(n, d)`` world mm.
+        domain: grid of ``backward``. Points that ``forward`` maps outside it are left out: there a displacement field
+            is only extrapolated.
 
     Returns:
         ``(m,)`` mm for the ``m <= n`` points whose image lies inside ``domain``, in their order.

@@ -1,27 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How regular a transform is: the share of folded voxels and the spread of the local volume change.
+"""Regularity of a transform: the share of folded voxels and the variation of the local volume change.
 
-Both come from the Jacobian determinant, which is the same number in voxels and in millimeters: a change of the grid's
-axes or spacing multiplies by a matrix on one side and by its inverse on the other.
+Both follow from the Jacobian determinant, which is the same in voxels and in millimeters.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from monai.metrics import CumulativeIterationMetric, do_metric_reduction
-from monai.utils import MetricReduction
 from torch import Tensor
-
-from regplugins.spatial.ddf import jacobian_determinant
 
 
 def folding_percent(determinant: Tensor) -> Tensor:
-    """Share of voxels at which a transform folds or collapses space.
+    """Percent of voxels at which a transform folds or collapses space.
 
     Args:
-        determinant: Jacobian determinant, ``(B, *spatial)``. One that is not a number counts as folded.
+        determinant: Jacobian determinant, ``(B, *spatial)``; NaN counts as folded.
 
     Returns:
         ``(B,)``, percent of voxels whose determinant is zero or less.
@@ -33,13 +26,11 @@ def folding_percent(determinant: Tensor) -> Tensor:
 def sd_log_jacobian(determinant: Tensor) -> Tensor:
     """Standard deviation of the logarithm of the Jacobian determinant over the voxels that do not fold.
 
-    It says how uneven the volume change is. Folded voxels are counted by :func:`folding_percent` alone.
-
     Args:
         determinant: Jacobian determinant, ``(B, *spatial)``.
 
     Returns:
-        ``(B,)``, dimensionless; zero where the whole image scales alike, NaN where every voxel folds.
+        ``(B,)``, dimensionless; zero for uniform scaling, NaN where every voxel folds.
     """
     logs = [sample[sample > 0].log() for sample in determinant.flatten(1)]
     return torch.stack([(log - log.mean()).square().mean().sqrt() for log in logs])
@@ -60,36 +51,3 @@ def sd_log_jacobian_learn2reg(determinant: Tensor) -> Tensor:
     inner = determinant[(slice(None), *[slice(2, -2)] * (determinant.dim() - 1))].flatten(1)
     log = (inner + 3).clamp(1e-9, 1e9).log()
     return (log - log.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
-
-
-class FoldingMetric(CumulativeIterationMetric):
-    """Percent of folded voxels of displacement fields, accumulated over batches as MONAI's metrics are.
-
-    It takes one argument, the displacement field ``(B, n, *spatial)`` in voxels (or a list of ``(n, *spatial)``), and
-    gives ``(B, 1)`` percent.
-
-    Args:
-        reduction: how ``aggregate`` reduces over the fields seen, one of MONAI's reductions.
-    """
-
-    def __init__(self, reduction: MetricReduction | str = MetricReduction.MEAN) -> None:
-        super().__init__()
-        self.reduction = reduction
-
-    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        return folding_percent(jacobian_determinant(y_pred))[:, None]
-
-    def aggregate(self, reduction: MetricReduction | str | None = None) -> Tensor:
-        """Reduce over all fields seen since the last ``reset``.
-
-        Args:
-            reduction: in place of the one given at construction.
-
-        Returns:
-            Percent; a scalar for the reduction "mean".
-        """
-        data = self.get_buffer()
-        if not isinstance(data, torch.Tensor):
-            raise ValueError(f"no displacement field was seen, the buffer holds {data!r}")
-        reduced, _ = do_metric_reduction(data, reduction or self.reduction)
-        return reduced

@@ -9,18 +9,10 @@ from torch import Tensor
 
 
 def target_registration_error(points: Tensor, reference: Tensor) -> Tensor:
-    """Distance of each landmark from where it belongs.
-
-    Args:
-        points: landmarks carried by a transform, ``(n, d)`` world mm.
-        reference: the corresponding landmarks of the other image, ``(n, d)`` world mm, in the same order and the same
-            space.
-
-    Returns:
-        ``(n,)`` mm.
+    """Distance ``(n,)`` mm between mapped landmarks and the corresponding ones, both ``(n, d)`` world mm.
 
     Raises:
-        ValueError: the two are not lists of equally many points of the same dimension.
+        ValueError: if the two are not lists of the same number of points of one dimension.
     """
     if points.dim() != 2 or points.shape != reference.shape:
         raise ValueError(
@@ -30,5 +22,5 @@ def target_registration_error(points: Tensor, reference: Tensor) -> Tensor:
 
 
 def landmark_statistics(error: Tensor) -> dict[str, float]:
-    """Mean, median and maximum of the landmark errors ``(n,)``."""
+    """Mean, median and maximum of landmark errors ``(n,)``."""
     return {"mean": float(error.mean()), "median": median(error.tolist()), "max": float(error.max())}

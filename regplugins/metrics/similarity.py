@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How alike two images of one grid are, as a figure to report. (What is differentiated lives in ``regplugins.losses``.)
+"""Similarity of two images on one grid, for reports; ``regplugins.losses`` has the differentiable measures.
 
-Both measures are accumulated over slabs of the first spatial axis in float64, so that no copy of a large volume is
-made.
+Both measures are accumulated over chunks in float64, so that large volumes are not copied.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from regplugins.spatial.transforms import slabs
+from regplugins.spatial.transforms import row_chunks
 
 _SAMPLE_VOXELS = 1 << 20
 
 
-def thinned(volume: Tensor, voxels: int = _SAMPLE_VOXELS) -> tuple[Tensor, int]:
-    """Every k-th voxel along each axis of a volume ``(C, *spatial)``, and k: about ``voxels`` of them, or all."""
+def subsample_volume(volume: Tensor, voxels: int = _SAMPLE_VOXELS) -> tuple[Tensor, int]:
+    """Every k-th voxel along each axis of a volume ``(C, *spatial)``, about ``voxels`` of them, and k."""
     shape = volume.shape[1:]
     stride = max(1, round((math.prod(shape) / voxels) ** (1 / len(shape))))
     return volume[(slice(None), *[slice(None, None, stride)] * len(shape))], stride
@@ -32,8 +31,8 @@ def _check(fixed: Tensor, image: Tensor, mask: Tensor | None) -> None:
 
 
 def _values(fixed: Tensor, image: Tensor, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the two images' values inside the mask, slab by slab, float64, flat."""
-    for rows in slabs(fixed.shape[1:]):
+    """Yield the two images' values inside the mask, chunk by chunk, float64, flat."""
+    for rows in row_chunks(fixed.shape[1:]):
         a, b = fixed[:, rows].flatten(), image[:, rows].flatten()
         if mask is not None:
             inside = mask[:, rows].flatten().bool()
@@ -47,16 +46,16 @@ def normalized_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = N
     Args:
         fixed: ``(C, *spatial)``.
         image: the same shape, on the same grid.
-        mask: the same shape; where it is zero (outside the moving image, say) nothing is counted.
+        mask: the same shape; voxels where it is zero are ignored.
 
     Returns:
-        In [-1, 1]; NaN where an image is constant or nothing is inside the mask.
+        In [-1, 1]; NaN where an image is constant or the mask is empty.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: if the shapes differ.
     """
     _check(fixed, image, mask)
-    # A shift close to the mean keeps the one-pass sums exact for images such as CT that lie far from zero.
+    # A shift toward the mean keeps the one-pass sums exact for images far from zero, such as CT.
     shift_a, shift_b = float(fixed.flatten()[:1].double()), float(image.flatten()[:1].double())
     sums = torch.zeros(6, dtype=torch.float64, device=fixed.device)
     for a, b in _values(fixed, image, mask):
@@ -73,10 +72,10 @@ def normalized_correlation(fixed: Tensor, image: Tensor, mask: Tensor | None = N
 
 
 def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
-    """0.1th and 99.9th percentile of an image, from a regular subset of a large one."""
-    values, _ = thinned(image)
+    """0.1th and 99.9th percentile of an image, of a regular subset if it is large."""
+    values, _ = subsample_volume(image)
     if mask is not None:
-        values = values[thinned(mask)[0].bool()]
+        values = values[subsample_volume(mask)[0].bool()]
     if values.numel() == 0:
         return 0.0, 0.0
     low, high = torch.quantile(
@@ -86,22 +85,22 @@ def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
 
 
 def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None, bins: int = 64) -> float:
-    """Mutual information of the intensities from their joint histogram (Maes et al., IEEE TMI 1997).
+    """Mutual information of the intensities from their joint histogram (Maes et al., IEEE TMI 1997), in nats.
 
-    Each image is binned between its own 0.1th and 99.9th percentile, values beyond in the outermost bins, so that a
-    few extreme voxels do not empty the histogram.
+    Each image is binned between its own 0.1th and 99.9th percentile, so that a few extreme voxels do not empty the
+    histogram. Values beyond are counted in the outermost bins.
 
     Args:
         fixed: ``(C, *spatial)``.
         image: the same shape, on the same grid, any modality.
-        mask: the same shape; where it is zero nothing is counted.
+        mask: the same shape; voxels where it is zero are ignored.
         bins: number of bins of each image.
 
     Returns:
-        In nats, at least zero (zero for a constant image); NaN if nothing is inside the mask.
+        At least zero (zero for a constant image); NaN if the mask is empty.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: if the shapes differ.
     """
     _check(fixed, image, mask)
     (low_a, high_a), (low_b, high_b) = _window(fixed, mask), _window(image, mask)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration networks. ``forward(pair)`` gives the one tensor that inference needs, ``fields(pair)`` all that a loss
-needs.
-"""
+"""Registration networks: ``forward(pair)`` gives the tensor for inference, ``fields(pair)`` those for the loss."""
 
 from __future__ import annotations
 
@@ -14,19 +12,3 @@ from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import listed_sha256, load_weights, weights_file
-
-__all__ = [
-    "MLP",
-    "Fire",
-    "GatedDualBranch",
-    "IdentityNetwork",
-    "ModalityCNN",
-    "MultiResolutionFCN",
-    "RegistrationNetwork",
-    "RigidCNN",
-    "ValidUNet",
-    "bidirectional",
-    "listed_sha256",
-    "load_weights",
-    "weights_file",
-]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all registration networks have in common."""
+"""Base class of registration networks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 
 class RegistrationNetwork(nn.Module):
-    """A network on a pair ``(B, 2, *spatial)``, moving and fixed image; ``forward`` gives what inference needs.
+    """Network on a pair ``(B, 2, *spatial)``, moving and fixed image.
+
+    ``forward`` gives the tensor for inference: unless stated otherwise a displacement ``(B, n, *spatial)`` in voxels.
+    ``forward`` and ``fields`` raise ``ValueError`` if the pair does not fit, as ``check`` does.
 
     Args:
         spatial_dims: 2 or 3.
-        stride: every spatial size of the pair is a multiple of this.
+        stride: divisor of every spatial size of the pair.
     """
 
     def __init__(self, spatial_dims: int, stride: int) -> None:
@@ -22,10 +25,7 @@ class RegistrationNetwork(nn.Module):
         self.stride = stride
 
     def check(self, pair: Tensor) -> None:
-        """
-        Raises:
-            ValueError: not two channels, or a size that is no multiple of ``stride``.
-        """
+        """Raise ``ValueError`` if the pair has not two channels, or a size that is not a multiple of ``stride``."""
         fits = pair.dim() == self.spatial_dims + 2 and pair.shape[1] == 2
         for size in pair.shape[2:]:
             fits = fits and size % self.stride == 0
@@ -36,5 +36,5 @@ class RegistrationNetwork(nn.Module):
             )
 
     def fields(self, pair: Tensor) -> Any:
-        """All that a training loss needs; what that is, is between the network and its objective."""
+        """Return the tensors for the training loss; their form is specific to the network and its objective."""
         return self(pair)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts that several networks have."""
+"""Blocks shared by several networks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from regplugins.spatial import center_crop_or_pad, gradient_magnitude
 
 
 class Regression(nn.Module):
-    """Convolution to one displacement component an axis; float32 under autocast, and nearly zero before training.
+    """Convolution to a displacement ``(B, n, *spatial)`` in voxels; float32 under autocast, initialized close to zero.
 
     Args:
-        spatial_dims: 2 or 3, and as many components.
-        in_channels: of the features.
+        spatial_dims: 2 or 3.
+        in_channels: channels of the features.
         kernel_size: odd.
     """
 
@@ -29,32 +29,23 @@ class Regression(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """
-        Args:
-            features: ``(B, in_channels, *spatial)``.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels.
-        """
-        # bfloat16 keeps three digits: a displacement of 5 voxels would be known to 0.02
-        if torch.jit.is_scripting():  # a script cannot switch autocast off for a device it does not know
+        # bfloat16 has three digits: a displacement of 5 voxels would have an error of 0.02
+        if torch.jit.is_scripting():  # a script cannot disable autocast for an unknown device
             return self.conv(features.float())
         with torch.autocast(device_type=features.device.type, enabled=False):
             return self.conv(features.float())
 
 
 class RelativeGradient(nn.Module):
-    """Gradient magnitude, relative to its mean nearby: where edges lie, however strong, whichever side is the darker.
-
-    Two images of different contrast show the same boundaries in it. Not from a paper.
+    """Gradient magnitude relative to its local mean: edges, independent of their contrast and its sign. Not from a
+    paper.
 
     Args:
-        radius: of the box over which the mean is taken, voxels. The result at a voxel depends on what lies within
-            ``radius + 1``.
-        eps: added to the mean, intensity per voxel: differences well below it, noise in images from 0 to 1, count as
-            no edges. It is among the weights, so that a network that was trained on edges is not loaded into one that
-            sees intensities.
-        cut: voxels to leave out at each face. Where fewer than ``radius + 1``, the image continues from its border.
+        radius: of the box over which the mean is taken, voxels. The result at a voxel depends on ``radius + 1`` voxels
+            around it.
+        eps: added to the mean, intensity per voxel. Much smaller differences, such as noise in images from 0 to 1, are
+            suppressed. It is part of the weights, so that they do not fit a network on intensities.
+        cut: voxels to crop at each face. If fewer than ``radius + 1``, the image continues from its border.
     """
 
     def __init__(self, radius: int = 2, eps: float = 0.01, cut: int = 0) -> None:
@@ -64,36 +55,30 @@ class RelativeGradient(nn.Module):
         self.register_buffer("eps", torch.tensor(eps))
 
     def forward(self, image: Tensor) -> Tensor:
-        """
-        Args:
-            image: ``(B, C, *spatial)``, 2-D or 3-D.
-
-        Returns:
-            ``(B, C, *spatial - 2 cut)``, each channel by itself, at least 0 and below the number of voxels of the box.
-        """
+        """Return ``(B, C, *spatial - 2 cut)`` of an image ``(B, C, *spatial)``: each channel separately, at least 0."""
         n = image.dim() - 2
         magnitude = gradient_magnitude(image)
         padded = F.pad(magnitude, [self.radius, self.radius] * n, mode="replicate")
         size = 2 * self.radius + 1
         mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
-        # A buffer is a "Tensor | Module" to type checkers, and a script takes no annotation of it.
+        # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
         relative = magnitude / (mean + self.eps)  # type: ignore[operator]
         return center_crop_or_pad(relative, [size - 2 * self.cut for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):
-    """The mean of two displacement fields ``(B, n, *spatial)``."""
+    """Mean of two displacement fields ``(B, n, *spatial)``."""
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return (first + second) / 2
 
 
 class GatedFusion(nn.Module):
-    """Weigh two displacement fields voxel by voxel and mix them (Xu et al., ICASSP 2021, Fig. 2b).
+    """Voxelwise weighting and mixing of two displacement fields (Xu et al., ICASSP 2021, Fig. 2b).
 
-    A convolution of both with a sigmoid gives two gates of ``n`` channels; each field is multiplied by its gate, and a
-    1 x 1 x 1 convolution makes one field of the two. Before training the gates are about one half and the result is
-    about the average.
+    A convolution of both fields with a sigmoid gives two gates of ``n`` channels. Each field is multiplied by its gate,
+    and a 1 x 1 x 1 convolution mixes the two. Before training the gates are about one half, and the result is about the
+    average.
 
     Args:
         spatial_dims: 2 or 3.
@@ -107,19 +92,12 @@ class GatedFusion(nn.Module):
         self.bottleneck = conv(2 * spatial_dims, spatial_dims, kernel_size=1)
         nn.init.zeros_(self.gate.bias)
         nn.init.zeros_(self.bottleneck.bias)
-        with torch.no_grad():  # a random mixture would turn displacements about before anything is learned
+        with torch.no_grad():  # a random mixture would rotate displacements before training
             identity = torch.eye(spatial_dims).repeat(1, 2)
             self.bottleneck.weight.copy_(identity.view_as(self.bottleneck.weight))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """
-        Args:
-            first: ``(B, n, *spatial)`` displacement.
-            second: ``(B, n, *spatial)`` displacement.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in their unit.
-        """
+        """Fuse two displacements ``(B, n, *spatial)`` into one."""
         if torch.jit.is_scripting():
             return self._fuse(torch.cat([first, second], dim=1))
         with torch.autocast(device_type=first.device.type, enabled=False):

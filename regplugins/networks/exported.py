@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that were exported: TorchScript (``ckpt_export``) and ONNX (``onnx_export``)."""
+"""Exported networks: TorchScript (``ckpt_export``) and ONNX (``onnx_export``)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
 
 SUFFIXES = (".ts", ".onnx")
-# What inferers ask of a network, and a file that holds its operations alone does not say.
+# Attributes that inferers need and that a file with operations alone does not have.
 _NUMBERS = ("stride", "margin", "voxel_bytes")
-# What a network was told to give, which an exported one does not unlearn.
-_CHOSEN = ("affine_alone", "regressor")
+# Options that are fixed at export.
+_OPTIONS = ("affine_alone", "regressor")
 
 
 def load_exported(path: Path, definition: nn.Module) -> nn.Module:
-    """A network out of an exported file.
+    """Load a network from an exported file.
 
     Args:
         path: ``.ts`` or ``.onnx``.
-        definition: the network that was exported, for its sizes; its weights do not count.
+        definition: the network that was exported, for its attributes; its weights are ignored.
 
     Raises:
-        FileNotFoundError: no such file.
-        ImportError: an ONNX file, and onnxruntime is not installed.
-        ValueError: damaged, no such file as its name says, or exported with other options than the definition's. (An
-            ONNX file does not say with which.)
+        FileNotFoundError: if there is no such file.
+        ImportError: if onnxruntime is needed and not installed.
+        ValueError: if the file is damaged, of another format, or exported with other options (which ONNX files do not
+            tell).
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -43,11 +43,11 @@ def load_exported(path: Path, definition: nn.Module) -> nn.Module:
         raise
     except Exception as error:
         raise ValueError(f"{path}: no exported network, or damaged ({textwrap.shorten(str(error), 300)})") from error
-    for name in _CHOSEN:
+    for name in _OPTIONS:
         if hasattr(network, name) and getattr(network, name) != getattr(definition, name):
-            said = f"{name} {getattr(network, name)}, not {getattr(definition, name)}"
-            raise ValueError(f"{path}: was exported with {said}: give network_def the options of the export")
-    if not hasattr(network, "stride"):  # TensorRT's keep nothing but the operations
+            values = f"{name} {getattr(network, name)}, not {getattr(definition, name)}"
+            raise ValueError(f"{path}: was exported with {values}: give network_def the options of the export")
+    if not hasattr(network, "stride"):  # a TensorRT module has only the operations
         _copy_numbers(definition, network)
     return network
 
@@ -59,14 +59,14 @@ def _copy_numbers(definition: nn.Module, network: nn.Module) -> None:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file run by onnxruntime on the CPU; without derivatives.
+    """ONNX file run by onnxruntime on the CPU, without derivatives.
 
     Args:
         path: the file.
         definition: the network that was exported.
 
     Raises:
-        ImportError: onnxruntime is not installed.
+        ImportError: if onnxruntime is not installed.
     """
 
     def __init__(self, path: Path, definition: nn.Module) -> None:
@@ -80,15 +80,10 @@ class OnnxNetwork(nn.Module):
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``.
-
-        Returns:
-            What the exported network gives, on the pair's device.
+        """Return the output of the exported network on the pair's device.
 
         Raises:
-            ValueError: a pair of another size than the one that the file was exported with.
+            ValueError: if the pair is of another size than that of the export.
         """
         (image,) = self.session.get_inputs()
         wanted = [size if isinstance(size, int) else None for size in image.shape]

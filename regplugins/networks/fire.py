@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FIRE: synthesis of either modality from the other, and affine and non-rigid transforms both ways (Wang et al. 2019,
-arXiv:1907.05062).
+"""FIRE: synthesis of either modality from the other, with affine and non-rigid transforms in both directions.
+
+Wang et al. 2019, arXiv:1907.05062.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 class Fire(RegistrationNetwork):
-    """Five networks: an encoder, a decoder to either modality, a transformation network in either direction.
+    """Encoder, a decoder to either modality, and a transformation network in either direction.
 
-    Of a pair the moving image is ``A`` and the fixed one ``B``. ``φ_AB`` brings ``A`` onto ``B``'s grid.
+    The moving image is ``A``, the fixed one ``B``; ``φ_AB`` warps ``A`` to ``B``'s grid. Images are in [0, 1].
 
     Args:
         spatial_dims: 2 or 3.
         channels: kernels of encoder and decoders at full resolution; features have four times as many.
         blocks: residual blocks of encoder and decoders.
-        backward: ``forward`` gives ``φ_BA``, which brings the fixed image onto the moving one's grid.
+        backward: ``forward`` gives ``φ_BA``, which warps the fixed image to the moving grid.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
-        keypoints: the affine parts are of ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
+        keypoints: the affine parts are ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
 
     Raises:
-        TypeError: ``backward`` or ``keypoints`` is no boolean.
-        ValueError: unknown part.
+        TypeError: if ``backward`` or ``keypoints`` is not a boolean.
+        ValueError: if the part is unknown.
     """
 
     def __init__(
@@ -57,28 +58,13 @@ class Fire(RegistrationNetwork):
         self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels, keypoints)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image in [0, 1]; every size a multiple of 4.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels, affine and non-rigid together.
-
-        Raises:
-            ValueError: not two channels, or a size that is no multiple of 4.
-        """
+        """Return the displacement of the affine and non-rigid part together."""
         a, b = self._encoded(pair)
         return self._ba(a, b) if self.is_backward else self._ab(a, b)
 
     @torch.jit.export
     def bidirectional(self, pair: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            pair: as for ``forward``.
-
-        Returns:
-            ``φ_AB`` and ``φ_BA``, each as ``forward`` gives it.
-        """
+        """Return ``φ_AB`` and ``φ_BA``, each as ``forward`` gives it."""
         a, b = self._encoded(pair)
         return self._ab(a, b), self._ba(a, b)
 
@@ -89,77 +75,48 @@ class Fire(RegistrationNetwork):
 
     def _ab(self, a: Tensor, b: Tensor) -> Tensor:
         if self.affine_alone:
-            return self._straight(self.transform_ab.affine(a, b), a)
+            return self._affine_ddf(self.transform_ab.affine(a, b), a)
         affine, nonrigid, _ = self.transform_ab(a, b)
         return after_affine(affine, upsample_ddf(nonrigid, 4))
 
     def _ba(self, a: Tensor, b: Tensor) -> Tensor:
         if self.affine_alone:
-            return self._straight(self.transform_ba.affine(b, a), b)
+            return self._affine_ddf(self.transform_ba.affine(b, a), b)
         affine, nonrigid, _ = self.transform_ba(b, a)
         return after_affine(affine, upsample_ddf(nonrigid, 4))
 
-    def _straight(self, affine: Tensor, features: Tensor) -> Tensor:
-        """Displacement of an affine map on the grid of the image that features were made of."""
+    def _affine_ddf(self, affine: Tensor, features: Tensor) -> Tensor:
+        """Displacement of an affine map on the grid of the image with these features."""
         shape = [features.shape[0], affine.shape[1]] + [4 * size for size in features.shape[2:]]
         return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
 
     @torch.jit.export
     def synthesize(self, pair: Tensor) -> tuple[Tensor, Tensor]:
-        """Either image in the other's modality, where it is.
-
-        Args:
-            pair: as for ``forward``.
-
-        Returns:
-            The moving image as the fixed one's modality shows it and the fixed one as the moving one's,
-            ``(B, 1, *spatial)`` in [0, 1].
-        """
+        """Return each image in the other modality, moving and fixed: two of ``(B, 1, *spatial)``."""
         a, b = self._encoded(pair)
         return (self.decoder_ab(a) + 1) / 2, (self.decoder_ba(b) + 1) / 2
 
     def fields(self, pair: Tensor) -> dict[str, Tensor]:
-        """
-        Args:
-            pair: as for ``forward``.
+        """Return all tensors by name, ``(B, …)`` each; names exist in both directions, with "ab" and "a" exchanged.
 
-        Returns:
-            By name, ``(B, …)`` each; for every name with "ab" or an "a" there is its like of the other direction.
-            ``affine_ab``: ``(n, n + 1)`` as ``AffineNetwork`` gives it; ``determinant_ab``: of its matrix, a number;
-            ``nonrigid_ab``: ``(n, *spatial / 4)``; ``ddf_ab``, ``affine_ddf_ab``: ``(n, *spatial)``, whole and affine
-            part; ``image_a``: the image in [-1, 1]; ``warped_a``, ``affine_a``: it through either; ``cycled_a``: it
-            through ``φ_AB`` and back through ``φ_BA``.
-            ``features_a``: ``G(A)``; ``features_warped_a``, ``features_affine_a``: it through either;
-            ``features_synthesized_b``: ``G`` of ``B`` made of ``A``. Images ``(1, *spatial)`` made of ``A``'s features,
-            all of modality ``B``: ``synthesized_b`` of ``G(A)``; ``synthesized_warped_b`` of ``G(A)`` through ``φ_AB``;
-            ``synthesized_affine_b`` of ``G(A)`` through the affine part; ``registered_b`` of ``G`` of ``warped_a``;
-            ``registered_affine_b`` of ``G`` of ``affine_a``; and ``restored_a``, ``A`` made of ``synthesized_b``.
+        Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineNetwork``; ``determinant_ab``, of its matrix;
+        ``nonrigid_ab``, ``(n, *spatial / 4)``; ``ddf_ab`` and ``affine_ddf_ab``, ``(n, *spatial)``, whole and affine
+        part.
+
+        Images in [-1, 1]: ``image_a``; ``warped_a`` and ``affine_a``, warped by either; ``cycled_a``, warped by
+        ``φ_AB`` and back by ``φ_BA``.
+
+        Features: ``features_a``, ``G(A)``; ``features_warped_a`` and ``features_affine_a``, warped by either;
+        ``features_synthesized_b``, of ``synthesized_b``.
+
+        Images of modality ``B`` from ``A``'s features: ``synthesized_b`` of ``G(A)``; ``synthesized_warped_b`` and
+        ``synthesized_affine_b`` of warped ``G(A)``; ``registered_b`` of ``G(warped_a)``; ``registered_affine_b`` of
+        ``G(affine_a)``. ``restored_a`` is ``A`` made of ``synthesized_b``.
         """
         self.check(pair)
-        images = {"a": 2 * pair[:, :1] - 1, "b": 2 * pair[:, 1:] - 1}
-        features = dict(zip("ab", self._each(self.encoder, images["a"], images["b"]), strict=True))
-        result: dict[str, Tensor] = {}
-        moved: dict[str, list[Tensor]] = {}
-        for own, other in ("ab", "ba"):
-            network = self.transform_ab if own == "a" else self.transform_ba
-            affine, nonrigid, through_affine = network(features[own], features[other])
-            full = upsample_ddf(nonrigid, 4)
-            ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
-            moved[own] = [warp(images[own], field) for field in (ddf, affine_ddf)]
-            result |= {
-                f"affine_{own}{other}": affine,
-                f"determinant_{own}{other}": torch.linalg.det(affine[:, :, :-1]),
-                f"nonrigid_{own}{other}": nonrigid,
-                f"ddf_{own}{other}": ddf,
-                f"affine_ddf_{own}{other}": affine_ddf,
-                f"image_{own}": images[own],
-                f"warped_{own}": moved[own][0],
-                f"affine_{own}": moved[own][1],
-                f"features_{own}": features[own],
-                f"features_warped_{own}": warp(features[own], after_affine(affine, nonrigid, 4)),
-                f"features_affine_{own}": through_affine,
-            }
-        again = self._each(self.encoder, *moved["a"], *moved["b"])
+        result = self._transforms(pair)
+        sources = [result[name] for name in ("warped_a", "affine_a", "warped_b", "affine_b")]
+        again = self._each(self.encoder, *sources)
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):
             decoder = self.decoder_ab if own == "a" else self.decoder_ba
             sources = [result[f"features{kind}_{own}"] for kind in ("", "_warped", "_affine")]
@@ -167,28 +124,53 @@ class Fire(RegistrationNetwork):
             made = self._each(decoder, *sources, *encoded)
             result |= {f"{name}_{other}": image for name, image in zip(names, made, strict=True)}
             cycle = compose_ddf(result[f"ddf_{own}{other}"], result[f"ddf_{other}{own}"])
-            result[f"cycled_{own}"] = warp(images[own], cycle)
+            result[f"cycled_{own}"] = warp(result[f"image_{own}"], cycle)
         made_b, made_a = self._each(self.encoder, result["synthesized_b"], result["synthesized_a"])
         result |= {"features_synthesized_b": made_b, "features_synthesized_a": made_a}
         return result | {"restored_a": self.decoder_ba(made_b), "restored_b": self.decoder_ab(made_a)}
 
+    def _transforms(self, pair: Tensor) -> dict[str, Tensor]:
+        """Transforms in both directions, and images and features before and after them; named as in ``fields``."""
+        images = {"a": 2 * pair[:, :1] - 1, "b": 2 * pair[:, 1:] - 1}
+        features = dict(zip("ab", self._each(self.encoder, images["a"], images["b"]), strict=True))
+        result: dict[str, Tensor] = {}
+        for own, other in ("ab", "ba"):
+            network = self.transform_ab if own == "a" else self.transform_ba
+            affine, nonrigid, through_affine = network(features[own], features[other])
+            full = upsample_ddf(nonrigid, 4)
+            ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
+            result |= {
+                f"affine_{own}{other}": affine,
+                f"determinant_{own}{other}": torch.linalg.det(affine[:, :, :-1]),
+                f"nonrigid_{own}{other}": nonrigid,
+                f"ddf_{own}{other}": ddf,
+                f"affine_ddf_{own}{other}": affine_ddf,
+                f"image_{own}": images[own],
+                f"warped_{own}": warp(images[own], ddf),
+                f"affine_{own}": warp(images[own], affine_ddf),
+                f"features_{own}": features[own],
+                f"features_warped_{own}": warp(features[own], after_affine(affine, nonrigid, 4)),
+                f"features_affine_{own}": through_affine,
+            }
+        return result
+
     @staticmethod
     def _each(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What a network makes of several inputs of one shape, in one go."""
+        """Outputs of a network for several inputs of one shape, in one batch."""
         chunks: tuple[Tensor, ...] = network(torch.cat(inputs)).chunk(len(inputs))
         return chunks
 
 
 def bidirectional(network: nn.Module) -> nn.Module:
-    """A network whose ``forward`` gives the fields of both directions: what an inferer runs to have them at once.
+    """Wrap a network so that ``forward`` gives the fields of both directions.
 
     Args:
-        network: ``Fire``, or one that was exported. One that gives a single direction, as an ONNX file does, is left
-            as it is, with a warning.
+        network: ``Fire``, or an exported one. One with a single direction, as an ONNX file has, is returned as it is,
+            with a warning.
     """
     if hasattr(network, "bidirectional"):
         return _Bidirectional(network)
-    logger.warning("%s: gives one direction alone", getattr(network, "path", type(network).__name__))
+    logger.warning("%s: gives a single direction", getattr(network, "path", type(network).__name__))
     return network
 
 
@@ -196,8 +178,8 @@ class _Bidirectional(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
-        self.weights_path = getattr(network, "weights_path", type(network).__name__)
+        self.weights_name = getattr(network, "weights_name", type(network).__name__)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """``(B, 2 n, *spatial)`` displacement in voxels, moving to fixed image and back."""
+        """Return the displacement ``(B, 2 n, *spatial)`` in voxels, moving to fixed image and back."""
         return torch.cat(self.network.bidirectional(pair), dim=1)

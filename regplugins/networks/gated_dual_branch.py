@@ -24,7 +24,7 @@ class Branch(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         in_channels: images, 2 or 4.
-        channels: kernels at full resolution, at half of it, and so on.
+        channels: kernels at full resolution, half, quarter and so on.
         norm: MONAI's name of the normalization after each convolution but the last, or None.
     """
 
@@ -49,26 +49,25 @@ class Branch(nn.Module):
 
 
 class GatedDualBranch(RegistrationNetwork):
-    """One branch registers the images, another their gradient magnitudes; a gate fuses the two fields.
+    """Branch that registers the images, branch that registers their gradient magnitudes, and a gate that fuses the
+    fields.
 
-    Each branch is VoxelMorph: a convolution at full resolution, four of stride 2, the way back with skip connections,
-    and at full resolution three convolutions more, the last of which gives the field. That is MONAI's
-    ``VoxelMorphUNet`` with strided convolutions, so its blocks are used. The gradient maps are computed inside: the
-    network takes the plain pair.
+    Each branch is VoxelMorph: a convolution, four of stride 2, upsampling with skip connections, and three convolutions
+    that give the field. The gradient magnitudes are computed inside.
 
     Args:
         spatial_dims: 2 or 3.
-        fusion: "gated"; or what the paper compares it with: "average" of both fields, "concat" (VM(concat): one branch
-            on images and gradient maps) or "none" (VM: one branch on the images).
-        channels: kernels at full resolution, and at a half, a quarter, an eighth and a sixteenth.
+        fusion: "gated"; or the paper's baselines: "average" of both fields, "concat" (VM(concat): one branch on images
+            and gradient magnitudes) or "none" (VM: one branch on the images).
+        channels: kernels at full resolution, half, quarter, eighth and sixteenth.
         norm: MONAI's name of the normalization after the convolutions: VoxelMorph has None, "batch" learns faster.
         gate_kernel: kernel size of the gates' convolution, odd.
-        diffeomorphic: take what the branches give for stationary velocities and integrate them, by scaling and
-            squaring; not in the paper.
+        diffeomorphic: integrate the branches' outputs as stationary velocities, by scaling and squaring; not in the
+            paper.
 
     Raises:
-        ValueError: unknown fusion, wrong number of channels, even kernel.
-        TypeError: ``diffeomorphic`` is no boolean.
+        ValueError: if the fusion is unknown, the number of channels is wrong, or the kernel is even.
+        TypeError: if ``diffeomorphic`` is not a boolean.
     """
 
     def __init__(
@@ -95,26 +94,12 @@ class GatedDualBranch(RegistrationNetwork):
             self.fuse.append(GatedFusion(spatial_dims, gate_kernel) if fusion == "gated" else AverageFusion())
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image; every size a multiple of ``stride``.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels.
-
-        Raises:
-            ValueError: not two channels, or a size that is no multiple of ``stride``.
-        """
+        """Return the fused displacement."""
         return self.fields(pair)[0]
 
     def fields(self, pair: Tensor) -> list[Tensor]:
-        """
-        Args:
-            pair: as for ``forward``.
-
-        Returns:
-            The final field, and where there are two branches that of the gradient branch, which aligns the gradient
-            magnitudes: each ``(B, n, *spatial)`` in voxels.
+        """Return the fused field and, with two branches, that of the gradient branch: each ``(B, n, *spatial)`` in
+        voxels.
         """
         self.check(pair)
         inputs = [pair] if self.fusion == "none" else [pair, gradient_magnitude(pair)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands where a bundle without a network must name one."""
+"""Identity network, for bundles that register without a network."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ from torch import Tensor, nn
 
 
 class IdentityNetwork(nn.Module):
-    """Leaves a pair as it is; has no weights."""
+    """Network without weights that gives a zero displacement."""
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image.
-
-        Returns:
-            ``(B, n, *spatial)`` zeros.
-        """
+        """Return zeros ``(B, n, *spatial)`` for a pair ``(B, 2, *spatial)``."""
         return pair.new_zeros((len(pair), pair.dim() - 2, *pair.shape[2:]))

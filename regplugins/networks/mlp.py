@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network with one hidden layer."""
+"""Multilayer perceptron with one hidden layer (Islam et al. 2021, "Registration of multi-modal images")."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Network with one hidden layer: ``y = W2 tanh(W1 x + b1) + b2``, inputs and outputs standardized.
-
-    The standardization is part of the state dict.
+    """``y = W2 tanh(W1 x + b1) + b2`` with standardized features and outputs; the scaling is part of the state.
 
     Args:
-        features: how many go in.
-        outputs: how many numbers come out.
-        hidden: neurons between.
+        features: number of inputs.
+        outputs: number of outputs.
+        hidden: number of neurons.
     """
 
     if TYPE_CHECKING:  # TorchScript would look for these names and not find them
@@ -35,12 +33,6 @@ class MLP(nn.Module):
             self.register_buffer(f"{name}_scale", torch.ones(size))
 
     def forward(self, features: Tensor) -> Tensor:
-        """
-        Args:
-            features: ``(B, features)``.
-
-        Returns:
-            ``(B, outputs)``.
-        """
+        """Return ``(B, outputs)`` for features ``(B, features)``."""
         values = self.output(torch.tanh(self.hidden((features - self.feature_mean) / self.feature_scale)))
         return values * self.output_scale + self.output_mean

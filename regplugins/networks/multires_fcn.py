@@ -32,19 +32,19 @@ class ConvModule(nn.Sequential):
 class MultiResolutionFCN(RegistrationNetwork):
     """Fields at quarter, half and full resolution from one network without skip connections.
 
-    Modules of 32, 64, 128 and 64 kernels with a max pooling after each of the first two, deconvolutions of 64 and 32,
-    and a regression convolution at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i`` of the next
-    finer one.
+    Convolutions of 32, 64, 128 and 64 kernels, max pooling after each of the first two, and deconvolutions of 64 and
+    32. A regression convolution gives the field at each resolution. Voxel ``i`` of a coarser grid lies on voxel ``2 i``
+    of the next finer one.
 
     Args:
         spatial_dims: 2 or 3.
-        variant: "multires"; or what the paper compares it with: "no_pooling" (modules 1 to 3 and one regression, all at
-            full resolution) or "coarse" (one regression at quarter resolution, its field enlarged linearly).
+        variant: "multires"; or the paper's baselines: "no_pooling" (modules 1 to 3 and one regression, all at full
+            resolution) or "coarse" (one regression at quarter resolution, upsampled linearly).
         channels: kernels of convolution modules 1 to 4 and of the two deconvolutions.
         regression_kernel: kernel size of the regression convolutions, odd.
 
     Raises:
-        ValueError: unknown variant, wrong number of channels, even kernel.
+        ValueError: if the variant is unknown, the number of channels is wrong, or the kernel is even.
     """
 
     def __init__(
@@ -81,16 +81,7 @@ class MultiResolutionFCN(RegistrationNetwork):
             )
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image; every size a multiple of ``stride``.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels at full resolution.
-
-        Raises:
-            ValueError: not two channels, or a size that is no multiple of ``stride``.
-        """
+        """Return the displacement at full resolution."""
         self.check(pair)
         features = self.trunk(pair)
         for upsampling in self.upsamplings:
@@ -98,13 +89,8 @@ class MultiResolutionFCN(RegistrationNetwork):
         return self._full_size(self.regressions[-1](features))
 
     def fields(self, pair: Tensor) -> list[Tensor]:
-        """
-        Args:
-            pair: as for ``forward``.
-
-        Returns:
-            Displacement fields in voxels of their own grids, finest first: full, half and quarter resolution; for the
-            two other variants the full one alone.
+        """Return fields in voxels of their own grids: full, half and quarter resolution, for other variants the full
+        one alone.
         """
         self.check(pair)
         features = self.trunk(pair)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Six numbers of a rigid transform from two heads, and which modality a head is of (Islam et al. 2021)."""
+"""Rigid parameters from two heads, and classification of a head's modality (Islam et al. 2021)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from regplugins.networks.mlp import MLP
 
 
 class Trunk(nn.Sequential):
-    """An image ``(B, 1, *spatial)`` to its features ``(B, channels[-1])``.
+    """Features ``(B, channels[-1])`` of an image ``(B, 1, *spatial)``.
 
-    Blocks of a convolution (kernel 3), normalization and leaky ReLU (0.1), each but the last followed by a max pooling
-    by 2; the average of the last over the image.
+    Blocks of a convolution (kernel 3), normalization and leaky ReLU (0.1), with max pooling by 2 between them, and an
+    average over the image.
 
     Args:
-        channels: of each block; the paper's last has 128, the others it does not give.
+        channels: of each block; the paper gives only the last, 128.
         norm: MONAI's name of the normalization; the paper's is batch normalization.
     """
 
@@ -35,17 +35,18 @@ class Trunk(nn.Sequential):
 
 
 class RigidCNN(RegistrationNetwork):
-    """One trunk, applied to either image, and what makes six numbers of the features of both: a linear layer, trained
-    with the trunk, or a small network, fitted to its features afterwards.
+    """Trunk shared by both images, and a regressor from both features to rigid parameters.
+
+    The regressor is a linear layer that is trained with the trunk, or an MLP that is fitted to its features afterward.
 
     Args:
-        trunk: an image to features; default: the paper's.
-        features: of one image, how many the trunk gives.
-        hidden: neurons of the small network.
-        regressor: which of the two gives the result, "head", the linear layer, or "mlp".
+        trunk: maps an image to features; default: the paper's.
+        features: number of features of one image.
+        hidden: neurons of the MLP.
+        regressor: "head", the linear layer, or "mlp".
 
     Raises:
-        ValueError: another regressor.
+        ValueError: if the regressor is unknown.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class RigidCNN(RegistrationNetwork):
         self.head = nn.Linear(2 * features, 6)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.mlp = MLP(2 * features, 6, hidden).requires_grad_(False)  # has its own way to be trained
-        # Degrees and mm to be learned are tens; weights that give ones are learned at a common rate.
+        self.mlp = MLP(2 * features, 6, hidden).requires_grad_(False)  # trained by `train_mlp`
+        # Scale of typical degrees and mm, so that weights of common size give them.
         self.unit = 10.0
         self.regressor = regressor
         choice("regressor", regressor, {"head": self.head, "mlp": self.mlp})
@@ -66,13 +67,9 @@ class RigidCNN(RegistrationNetwork):
         self.register_load_state_dict_post_hook(_refuse_unfitted)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image.
+        """Return ``(B, 6)``, degrees and mm, of ``regplugins.spatial.rigid_transform`` about the center of the grid.
 
-        Returns:
-            ``(B, 6)``, degrees and mm, what ``regplugins.spatial.rigid_transform`` takes: from the fixed to the moving
-            image, about the center of the grid. No motion before any training.
+        The transform maps the fixed to the moving image; before training it is the identity.
         """
         features = self.features(pair)
         if self.regressor == "mlp":
@@ -80,51 +77,42 @@ class RigidCNN(RegistrationNetwork):
         return self.linear(features)
 
     def linear(self, features: Tensor) -> Tensor:
-        """The six numbers that the linear layer gives of ``features``."""
+        """Parameters ``(B, 6)`` of the linear layer for ``features``."""
         return self.unit * self.head(features)
 
     def features(self, pair: Tensor) -> Tensor:
-        """What a regression network is trained on: ``(B, 2 features)``, moving and fixed image's."""
+        """Features ``(B, 2 features)`` of moving and fixed image, on which the MLP is trained."""
         self.check(pair)
-        # In one call: CT and MR normalized apart in training would share one running average of neither.
+        # In one batch: CT and MR in separate batches would share running averages that fit neither.
         images = pair.flatten(0, 1).unsqueeze(1)
         return self.trunk(images).reshape(pair.shape[0], -1)
 
 
 def _refuse_unfitted(network: nn.Module, _keys: object) -> None:
-    """
-    Raises:
-        ValueError: weights were loaded into a network that answers by ``mlp``, which they leave as it was.
-    """
+    """Raise ``ValueError`` if weights are loaded without an MLP into a network that uses it."""
     if isinstance(network, RigidCNN) and network.regressor == "mlp" and not bool(network.mlp.output.weight.any()):
         raise ValueError("its mlp has not been fitted: run fit_regressor.json, or give --regressor head")
 
 
 class ModalityCNN(nn.Module):
-    """The same trunk, and a linear layer to a number for each modality, of which softmax makes probabilities.
+    """Classifier of an image's modality: a trunk and a linear layer.
 
-    The image and its negative are looked at, and their features added: a window turned dark for bright changes nothing.
+    The features of the image and of its negative are added, so that an inverted display changes nothing.
 
     Args:
-        modalities: how many.
-        trunk: an image to features; default: that of ``RigidCNN`` with a block before it.
-        features: as of ``RigidCNN``.
+        modalities: number of classes.
+        trunk: maps an image to features; default: that of ``RigidCNN`` with a block before it.
+        features: as for ``RigidCNN``.
     """
 
     def __init__(self, modalities: int = 2, trunk: nn.Module | None = None, features: int = 128) -> None:
         super().__init__()
-        # Tissues differ in detail that a head's place does not need: a finer grid, and a block more. Normalized one by
-        # one, images do not differ by how bright or strong in contrast they are.
+        # Modalities differ in finer detail than positions, hence a block more. Instance normalization removes
+        # differences of brightness and contrast.
         self.trunk = Trunk((8, 16, 32, 64, 128), norm="instance") if trunk is None else trunk
         self.head = nn.Linear(features, modalities)
 
     def forward(self, image: Tensor) -> Tensor:
-        """
-        Args:
-            image: ``(B, 1, *spatial)``, in [0, 1].
-
-        Returns:
-            ``(B, modalities)`` logits.
-        """
+        """Return logits ``(B, modalities)`` of an image ``(B, 1, *spatial)`` in [0, 1]."""
         either = self.trunk(torch.cat([image, 1 - image]))
         return self.head(either[: len(image)] + either[len(image) :])

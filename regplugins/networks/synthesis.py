@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthesis of images: to features that do not tell the modality, and from them to an image of a modality (Wang et al.
-2019, arXiv:1907.05062, Fig. 2).
-"""
+"""Synthesis of images through modality-independent features (Wang et al. 2019, arXiv:1907.05062, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ def convolution(
     norm: str | None = "INSTANCE",
     act: str | None = "RELU",
 ) -> nn.Module:
-    """Convolution (kernel 3), normalization, activation; transposed if ``up``, else the image's border continues."""
+    """Convolution (kernel 3, border replicated; transposed if ``up``), normalization, activation."""
     kernels = Convolution(
         spatial_dims,
         in_channels,
@@ -30,12 +28,12 @@ def convolution(
         act=act,
         is_transposed=up,
     )
-    # Of zeros the features would tell where in the grid they are: enough for an average image, whatever is shown.
+    # Zero padding would encode positions, which suffice to synthesize an average image.
     return kernels if up else nn.Sequential(Pad[Pad.REPLICATIONPAD, spatial_dims](1), kernels)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with instance normalization, added to what goes in; ``(B, channels, *spatial)`` to the like."""
+    """Two convolutions with instance normalization, added to the input; ``(B, channels, *spatial)`` is kept."""
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
         super().__init__()
@@ -48,11 +46,11 @@ class ResidualBlock(nn.Module):
 
 
 class SynthesisEncoder(nn.Sequential):
-    """``G``: an image ``(B, 1, *spatial)`` to features ``(B, 4 channels, *spatial / 4)`` that do not tell its modality.
+    """``G``: an image ``(B, 1, *spatial)`` to modality-independent features ``(B, 4 channels, *spatial / 4)``.
 
     Args:
         spatial_dims: 2 or 3.
-        channels: kernels at full resolution; twice and four times as many after either convolution of stride 2.
+        channels: kernels at full resolution; doubled by each convolution of stride 2.
         blocks: residual blocks at quarter resolution.
     """
 
@@ -66,12 +64,8 @@ class SynthesisEncoder(nn.Sequential):
 
 
 class SynthesisDecoder(nn.Sequential):
-    """``F``: features ``(B, 4 channels, *spatial / 4)`` to an image ``(B, 1, *spatial)`` in [-1, 1].
-
-    Args:
-        spatial_dims: 2 or 3.
-        channels: kernels at full resolution.
-        blocks: residual blocks at quarter resolution.
+    """``F``: features ``(B, 4 channels, *spatial / 4)`` to an image ``(B, 1, *spatial)`` in [-1, 1]; arguments as of
+    ``G``.
     """
 
     def __init__(self, spatial_dims: int, channels: int, blocks: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""3-D U-Net without padding, from a patch to the field in its middle (Cao et al., MLMI 2018)."""
+"""U-Net without padding that predicts the field in the center of a patch (Cao et al., MLMI 2018)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from regplugins.spatial import center_crop_or_pad
 
 
 class ValidBlock(nn.Sequential):
-    """Two 3 x 3 x 3 convolutions, each with batch normalization and ReLU.
+    """Two convolutions (kernel 3), each with batch normalization and ReLU.
 
-    Not padded, they leave two voxels less at each face; ``padded``, features continue from their border.
+    Unpadded, they remove two voxels at each face; ``padded``, features continue from their border.
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, padded: bool) -> None:
@@ -35,27 +35,27 @@ class ValidBlock(nn.Sequential):
 
 
 class ValidUNet(RegistrationNetwork):
-    """The displacement field in the middle of a patch: of ``4 k + 40`` voxels an axis, the inner ``4 k``.
+    """Displacement field in the center of a patch: for ``4 k + 40`` voxels along an axis, the inner ``4 k``.
 
-    Two convolutions at full, half and quarter resolution and two at half and full resolution on the way back, none of
-    them padded (unless ``padded``); max pooling down, transposed convolutions (2 x 2 x 2, stride 2) up; skip
-    connections cropped to what they meet; a 1 x 1 x 1 convolution without activation. Sizes for the paper's patch: 68,
-    64, 32, 28, 14, 10, 20, 16, 32, 28. The field at a voxel depends on nothing but the ``margin`` voxels about it and
-    on where it lies between multiples of 4, so that a volume's field is the same whatever tiles it is computed by.
+    Two convolutions at full, half and quarter resolution on the way down, and at half and full resolution on the way
+    up, without padding. Max pooling down, transposed convolutions (2 x 2 x 2, stride 2) up, cropped skip connections,
+    and a 1 x 1 x 1 convolution without activation. Sizes for the paper's patch: 68, 64, 32, 28, 14, 10, 20, 16, 32, 28.
+    The field at a voxel depends only on the ``margin`` voxels around it and on its position modulo 4. Hence it does not
+    depend on the tiling of a volume.
 
     Args:
         spatial_dims: 2 or 3.
         channels: kernels at full, half and quarter resolution.
-        patch_shape: of the input, to have it checked now rather than in training; default: not checked.
-        edges: see ``RelativeGradient`` of the images in place of their intensities, which learns sooner. It takes four
-            voxels at each face more: ``4 k + 48`` for ``4 k``. Not in the paper.
-        padded: the same weights with all convolutions padded: of ``4 k`` voxels, ``4 k``. For training on whole images,
-            in a fraction of the time. The field is the same but near the image's border, beyond which the features
-            continue instead of the image. Not in the paper.
+        patch_shape: of the input, to be checked before training; default: not checked.
+        edges: register the ``RelativeGradient`` of the images, which learns faster. It needs four voxels more at each
+            face: ``4 k + 48`` for ``4 k``. Not in the paper.
+        padded: the same weights with padded convolutions, ``4 k`` voxels for ``4 k``, for faster training on whole
+            images. The field differs only near the image's border, where features are continued instead of the image.
+            Not in the paper.
 
     Raises:
-        ValueError: wrong number of channels, or a patch of a size from which there is no field.
-        TypeError: ``edges`` or ``padded`` is no boolean.
+        ValueError: if the number of channels is wrong, or the patch size does not fit.
+        TypeError: if ``edges`` or ``padded`` is not a boolean.
     """
 
     def __init__(
@@ -70,17 +70,16 @@ class ValidUNet(RegistrationNetwork):
         if len(channels) != 3:
             raise ValueError(f"expected 3 channel numbers (full, half and quarter resolution), got {channels}")
         full, half, quarter = channels
-        # What two convolutions take off each face at every resolution: 2 + 2 x 2 + 4 x 2 on the way down, 2 x 2 + 2 up.
+        # Voxels that the convolutions remove at each face: 2 + 2 x 2 + 4 x 2 on the way down, 2 x 2 + 2 up.
         self.margin = 0 if boolean("padded", padded) else 20
         self.edges: nn.Module = nn.Identity()
         if boolean("edges", edges):
-            cut = 0 if padded else self.stride  # edges take 3 voxels; 4 keep to the stride
+            cut = 0 if padded else self.stride  # edges need 3 voxels, the stride 4
             self.edges = RelativeGradient(cut=cut)
             self.margin += cut
-        # Of a voxel seen, where it is the most, on the way back at full resolution: skip connection, what it meets,
-        # both together, the result. The field is smaller than what is seen: of large volumes 3.3 to 3.8 numbers for
-        # each of ``full`` were measured. The edges, before that, took 240 bytes. At half and quarter resolution, of an
-        # eighth and a 64th of the voxels, it may be more if they are wide; the skip connections above are kept then.
+        # Peak memory per input voxel, usually at full resolution on the way up: 3.3 to 3.8 numbers for each of ``full``
+        # channels were measured on large volumes, and 240 bytes for the edges. If half and quarter resolution, with an
+        # eighth and a 64th of the voxels, have many channels, the peak is there.
         below = max(4 * full + 15 * half // 8, 4 * full + half // 2 + 15 * quarter // 64)
         self.voxel_bytes = max(15 * full, below, 260 if edges else 0)
         if patch_shape is not None:
@@ -95,25 +94,19 @@ class ValidUNet(RegistrationNetwork):
         self.regression = Regression(spatial_dims, full, kernel_size=1)
 
     def check(self, pair: Tensor) -> None:
-        """
-        Raises:
-            ValueError: not two channels, or a size that is not ``4 k + 40``.
-        """
+        """Raise ``ValueError`` if the pair has not two channels, or a size that is not ``4 k + 2 margin``."""
         if pair.dim() != self.spatial_dims + 2 or pair.shape[1] != 2:
             raise ValueError(f"expected (B, 2, *spatial) of {self.spatial_dims} axes, got {pair.shape}")
         self.check_patch(list(pair.shape[2:]))
 
     def check_patch(self, shape: list[int]) -> None:
-        """
-        Raises:
-            ValueError: a size from which there is no field; the message says which are next to it.
-        """
+        """Raise ``ValueError`` if a patch size does not fit; the message gives the nearest sizes."""
         if len(shape) != self.spatial_dims:
             raise ValueError(f"expected {self.spatial_dims} patch sizes, got {shape}")
-        least = 2 * self.margin + self.stride
+        smallest = 2 * self.margin + self.stride
         for size in shape:
-            if size < least or size % self.stride != 0:
-                below = max(least, size // self.stride * self.stride)
+            if size < smallest or size % self.stride != 0:
+                below = max(smallest, size // self.stride * self.stride)
                 margins = f"{2 * self.margin} and " if self.margin > 0 else ""
                 raise ValueError(
                     f"a patch of {shape} does not fit: sizes are {margins}a multiple of {self.stride}, such as, next "
@@ -121,22 +114,13 @@ class ValidUNet(RegistrationNetwork):
                 )
 
     def forward(self, pair: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image; every size ``4 k + 2 margin`` with ``k`` at least 1.
-
-        Returns:
-            ``(B, n, *spatial - 2 margin)`` displacement in voxels, of the patch's middle.
-
-        Raises:
-            ValueError: not two channels, or other sizes.
-        """
+        """Return the displacement ``(B, n, *spatial - 2 margin)`` in voxels of the patch's center."""
         self.check(pair)
         features = self.edges(pair)
         skips: list[Tensor] = []
         for k, block in enumerate(self.encoder):
             if k == 2 and self.margin == 0:
-                # Not padded, the image would have lost 2 + 2 x 2 voxels: pool what would then lie in one cell of four.
+                # Unpadded, 2 + 2 x 2 voxels would be cropped: shift the pooling cells accordingly.
                 features = F.pad(features, [1, 1] * self.spatial_dims, mode="replicate")
             features = block(features if k == 0 else self.pool(features))
             skips.append(features)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trained weights from files."""
+"""Loading of trained weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from regplugins.networks.exported import SUFFIXES, load_exported
 
 
 def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
-    """Where a bundle keeps weights.
+    """Path of weights in a bundle's folder ``models``; None for random weights.
 
     Args:
         folder: the bundle's ``models``.
-        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none; or a path: of other weights
-            (``.pt``), or of an exported network (``.ts``, ``.onnx``).
+        name: None for ``model.pt``, "<name>" for ``model_<name>.pt``, "random" for none, or the path of other weights
+            (``.pt``) or of an exported network (``.ts``, ``.onnx``).
     """
     if name == "random":
         return None
@@ -30,8 +30,8 @@ def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
 
 
 def listed_sha256(path: Path) -> str | None:
-    """Sha256 that a bundle's ``metadata.json`` lists for a file; None if it lists none, or there is no bundle."""
-    folder = path.parent.resolve()  # not the file: caches keep it elsewhere, under another name
+    """Sha256 that a bundle's ``metadata.json`` lists for a file; None if it is not listed or not in a bundle."""
+    folder = path.parent.resolve()  # the file itself may be a link into a cache
     bundle = folder.parent
     metadata = bundle / "configs/metadata.json"
     if not metadata.is_file():
@@ -39,7 +39,7 @@ def listed_sha256(path: Path) -> str | None:
     try:
         weights = json.loads(metadata.read_text(encoding="utf-8")).get("weights", {})
         entry = weights.get(f"{folder.name}/{path.name}")
-        return None if entry is None else str(entry["sha256"])
+        return None if entry is None else str(entry["sha256"]).lower()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{metadata}: not a bundle's metadata ({error!r})") from error
 
@@ -48,24 +48,23 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     """Load a bundle's weights into its network.
 
     Args:
-        network: as the bundle's ``network_def`` makes it.
+        network: the bundle's ``network_def``.
         folder: the bundle's ``models``.
-        name: as for ``weights_file``; "random" leaves the network as it was initialized.
+        name: as for ``weights_file``; "random" keeps the initial weights.
 
     Returns:
         The network, or the exported one in its place.
 
     Raises:
-        FileNotFoundError: there is no such file; the message lists those that there are.
-        ImportError: an ONNX file, and onnxruntime is not installed.
-        ValueError: the file is no state dict, is truncated, belongs to another network, or its sha256 is not the one
-            that the bundle's metadata list. The message names it.
+        FileNotFoundError: if there is no such file; the message lists the existing ones.
+        ImportError: if onnxruntime is needed and not installed.
+        ValueError: if the file is damaged, belongs to another network, or has another sha256 than the metadata.
     """
     path = weights_file(folder, name)
     if path is None:
         return network
     if path.suffix in SUFFIXES:
-        return load_exported(path, network)
+        return _named(load_exported(path, network), path, folder)
     if not path.is_file():
         present = sorted(file.name for file in Path(folder).glob("model*.pt"))
         raise FileNotFoundError(f"{path}: no such weights; there are {present}")
@@ -81,5 +80,11 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     except Exception as error:
         reason = textwrap.shorten(str(error), 300)
         raise ValueError(f"{path}: not the weights of this network, or damaged ({reason})") from error
-    setattr(network, "weights_path", str(path))  # noqa: B010 (modules take any attribute, mypy knows tensors alone)
+    return _named(network, path, folder)
+
+
+def _named(network: nn.Module, path: Path, folder: str | Path) -> nn.Module:
+    """The network, with the name that messages give its weights."""
+    name = f"{path} (weights of the bundle {Path(folder).resolve().parent.name})"
+    setattr(network, "weights_name", name)  # noqa: B010 (modules take any attribute, mypy knows tensors alone)
     return network

@@ -25,32 +25,3 @@ from regplugins.registration.parametrization import Parametrization
 from regplugins.registration.reprs import one_line
 from regplugins.registration.resampling import automatic_spacing, network_grid, scale_percentiles
 from regplugins.registration.volume import Volume
-
-__all__ = [
-    "CHOICES",
-    "AffineInitializer",
-    "AffineRegistration",
-    "BSplineField",
-    "CompositiveField",
-    "ConvexInitializer",
-    "DeformableRegistration",
-    "ImagePair",
-    "Parametrization",
-    "StationaryVelocityField",
-    "Volume",
-    "WeightsOptimizer",
-    "align_centers_of_mass",
-    "align_fields_of_view",
-    "align_labels",
-    "automatic_spacing",
-    "center_of_mass",
-    "initial_transform",
-    "maximize_mutual_information",
-    "min_spacing",
-    "network_grid",
-    "one_line",
-    "optimize_pair",
-    "otsu_threshold",
-    "refine_rigid",
-    "scale_percentiles",
-]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regplugins.io.itk_bridge import affine_parameters, image_to_itk, itk_class, points_to_itk
 from regplugins.io.lps import flip_matrix, flip_points
-from regplugins.registration.itk_bridge import affine_parameters, image_to_itk, itk_class, points_to_itk
 from regplugins.registration.volume import Volume
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from regplugins.io import atomic
 from regplugins.io.nifti import NIFTI_SUFFIXES
-from regplugins.metrics import thinned
+from regplugins.metrics import subsample_volume
 from regplugins.registration import CHOICES
 from regplugins.registration.centers import otsu_threshold
 from regplugins.report.fields import draw_grids, draw_volumes, folding_heading
@@ -78,7 +78,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
 
 def _center(mask: Tensor) -> tuple[int, ...]:
     """Index of the center of mass of what is not zero in a volume ``(1, *spatial)``, else of its middle."""
-    sample, stride = thinned(mask, _SAMPLE_VOXELS)
+    sample, stride = subsample_volume(mask, _SAMPLE_VOXELS)
     places = sample[0].nonzero().double() * stride
     if len(places) == 0:
         return tuple(size // 2 for size in mask.shape[1:])
@@ -87,12 +87,12 @@ def _center(mask: Tensor) -> tuple[int, ...]:
 
 def _content_center(fixed: Tensor, covered: Tensor | None) -> tuple[int, ...]:
     """Index of the center of the fixed image's bright part, of what the moving image covers of it if it does."""
-    sample, stride = thinned(fixed, _SAMPLE_VOXELS)
+    sample, stride = subsample_volume(fixed, _SAMPLE_VOXELS)
     low, high = sample.aminmax()
     if not low < high:  # not for NaN either
         return tuple(size // 2 for size in fixed.shape[1:])
     bright = sample > otsu_threshold(sample)
-    shared = bright if covered is None else bright & thinned(covered, _SAMPLE_VOXELS)[0]
+    shared = bright if covered is None else bright & subsample_volume(covered, _SAMPLE_VOXELS)[0]
     center = _center(shared if shared.any() else bright)
     return tuple(min(k * stride, size - 1) for k, size in zip(center, fixed.shape[1:], strict=True))
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import regplugins
-from regplugins.io import atomic, sha256
+from regplugins.io import atomic, json_text, none_for_nan, sha256
 from regplugins.networks import listed_sha256
 
 _PACKAGES = ("monai", "torch", "numpy", "itk")
@@ -73,16 +71,6 @@ def pair_report(
     }
 
 
-def json_text(report: Mapping[str, Any]) -> str:
-    """A report as strict JSON.
-
-    Args:
-        report: mappings, lists, strings, numbers, None. NaN and infinity, which JSON does not know, become null: a
-            distance to a structure that is not there, for instance.
-    """
-    return json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
-
-
 def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a report as strict JSON (see ``json_text``), completely or not at all."""
     with atomic(path) as temporary:
@@ -130,7 +118,7 @@ def headline_metrics(measures: Mapping[str, Any]) -> str:
     Args:
         measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`, or a report that holds them.
     """
-    row = _finite(summary_row(measures))
+    row = none_for_nan(summary_row(measures))
     parts = []
     for name, column, unit in _HEADLINE:
         before, after = row[f"{column}_before"], row[f"{column}_after"]
@@ -163,12 +151,3 @@ def _look_up(report: Mapping[str, Any], *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
-
-
-def _finite(value: Any) -> Any:
-    """Copy with None in place of NaN and infinity at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -152,7 +152,7 @@ def _metadata(bundle: Path) -> dict[str, Any]:
         version = str(metadata["version"])
         if not _VERSION.fullmatch(version):  # it becomes part of a file's name
             raise ValueError(f"version {version!r}")
-        weights = {name: entry["sha256"] for name, entry in metadata["weights"].items()}
+        weights = {name: entry["sha256"].lower() for name, entry in metadata["weights"].items()}
         outside = [name for name in weights if not name or part_of(name) != "models" or not belongs(name)]
         if outside:
             raise ValueError(f"weights {outside[0]!r}")
@@ -206,7 +206,7 @@ def _kept_elsewhere(bundle: Path, weights: Mapping[str, str]) -> list[str]:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{bundle.name}/{LARGE_FILES}: not a list of files as pack writes it ({error!r})") from error
     for name, kind, digest in found:
-        if name not in weights or kind != "sha256" or digest != weights[name]:
+        if name not in weights or kind != "sha256" or str(digest).lower() != weights[name]:
             raise ValueError(f"{bundle.name}/{LARGE_FILES}: {name} is none of the weights that {_METADATA} names")
     return [name for name, _, _ in found]
 

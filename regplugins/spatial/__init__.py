@@ -1,53 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where images lie, how worlds map to each other, and the tensor algebra of displacement fields under it.
+"""Image grids, transforms between their worlds, and the tensor algebra of displacement fields.
 
-World coordinates are RAS+ millimeters. Displacement fields in voxels ("DDF") are ``(B, n, *spatial)`` tensors, channel
-``k`` along spatial axis ``k``.
+World coordinates are RAS+ millimeters. A displacement field in voxels ("DDF") is ``(B, n, *spatial)``, channel ``k``
+along spatial axis ``k``.
 """
 
 from __future__ import annotations
 
-from regplugins.spatial.coarsening import coarsened, coarsening_error
 from regplugins.spatial.ddf import compose_ddf, integrate_velocity, jacobian_determinant, upsample_ddf
+from regplugins.spatial.downsampling import downsample_field, downsampling_error
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.inversion import invert_ddf
 from regplugins.spatial.padding import center_crop_or_pad, crop, pad_to_multiple
-from regplugins.spatial.pyramid import downsample
-from regplugins.spatial.resample import block_mean, overlap, resample, resample_labels, resample_to_grid
+from regplugins.spatial.resample import block_mean, downsample, overlap, resample, resample_labels, resample_to_grid
 from regplugins.spatial.rigid import rigid_parameters, rigid_transform
 from regplugins.spatial.splines import spline_basis, spline_values
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform
-from regplugins.spatial.warp import identity_grid, warp, warp_middle
-
-__all__ = [
-    "AffineTransform",
-    "CompositeTransform",
-    "DisplacementField",
-    "Grid",
-    "SpatialTransform",
-    "block_mean",
-    "center_crop_or_pad",
-    "coarsened",
-    "coarsening_error",
-    "compose_ddf",
-    "crop",
-    "downsample",
-    "gradient_magnitude",
-    "identity_grid",
-    "integrate_velocity",
-    "invert_ddf",
-    "jacobian_determinant",
-    "overlap",
-    "pad_to_multiple",
-    "resample",
-    "resample_labels",
-    "resample_to_grid",
-    "rigid_parameters",
-    "rigid_transform",
-    "spline_basis",
-    "spline_values",
-    "upsample_ddf",
-    "warp",
-    "warp_middle",
-]
+from regplugins.spatial.warp import identity_grid, warp, warp_center

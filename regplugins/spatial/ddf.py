@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Algebra of dense displacement fields (DDF) in voxels: compose, exponentiate, enlarge, Jacobian determinant.
+"""Algebra of dense displacement fields (DDF) in voxels: compose, integrate, upsample, Jacobian determinant.
 
-All fields are ``(B, n, *spatial)`` tensors, channel ``k`` along spatial axis ``k``; ``u`` stands for the map ``x -> x +
-u(x)``. Outside its grid a field continues from its border.
+A field ``u``, ``(B, n, *spatial)``, stands for the map ``x -> x + u(x)``. Outside its grid it continues from its
+border.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ from regplugins.spatial.warp import warp
 def compose_ddf(outer: Tensor, inner: Tensor) -> Tensor:
     """Displacement of the map that applies ``inner`` first, then ``outer``: ``inner(x) + outer(x + inner(x))``.
 
-    Args:
-        outer: ``(B, n, *spatial)`` voxels.
-        inner: ``(B, n, *spatial)`` voxels.
-
-    Returns:
-        ``(B, n, *spatial)`` voxels.
+    All fields are ``(B, n, *spatial)`` voxels.
     """
     return inner + warp(outer, inner)
 
@@ -33,13 +28,13 @@ def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
 
     Args:
         velocity: ``(B, n, *spatial)`` voxels per unit time.
-        steps: number of squarings; the field is divided by ``2 ** steps`` first.
+        steps: number of squarings.
 
     Returns:
         ``(B, n, *spatial)`` displacement in voxels.
 
     Raises:
-        ValueError: ``steps`` is negative.
+        ValueError: if ``steps`` is negative.
     """
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
@@ -50,14 +45,14 @@ def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
 
 
 def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
-    """Interpolate a field linearly onto a finer grid: voxel ``i`` of the coarse one lies on voxel ``factor * i``.
+    """Interpolate a field linearly onto a finer grid: coarse voxel ``i`` lies on fine voxel ``factor * i``.
 
     Args:
         ddf: ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D.
-        factor: how many times finer the new grid is.
+        factor: ratio of the resolutions.
 
     Returns:
-        ``(B, n, *(factor * spatial))`` voxels of the fine grid; beyond the last coarse voxel the field is constant.
+        ``(B, n, *(factor * spatial))`` voxels of the fine grid; constant beyond the last coarse voxel.
     """
     n = ddf.dim() - 2
     padded = F.pad(ddf, [0, 1] * n, mode="replicate")
@@ -73,20 +68,18 @@ def jacobian_determinant(ddf: Tensor) -> Tensor:
         ddf: ``(B, n, *spatial)`` voxels, 2-D or 3-D.
 
     Returns:
-        ``(B, *spatial)``; one where nothing changes volume, zero or less where the map folds.
+        ``(B, *spatial)``; one where volume is preserved, zero or less where the map folds.
 
     Raises:
-        ValueError: the channels do not fit the spatial axes.
+        ValueError: if the channels do not fit the spatial axes.
     """
     n = ddf.dim() - 2
     if n not in (2, 3) or ddf.shape[1] != n:
         raise ValueError(f"expected a 2-D or 3-D displacement field (B, n, *spatial), got shape {tuple(ddf.shape)}")
     jacobian: list[list[Tensor]] = []
     for axis in range(n):
-        if ddf.shape[2 + axis] > 1:
-            (derivative,) = torch.gradient(ddf, dim=2 + axis)
-        else:
-            derivative = torch.zeros_like(ddf)
+        flat = ddf.shape[2 + axis] == 1
+        derivative = torch.zeros_like(ddf) if flat else torch.gradient(ddf, dim=2 + axis)[0]
         jacobian.append([derivative[:, k] + (1.0 if k == axis else 0.0) for k in range(n)])
     if n == 2:
         return jacobian[0][0] * jacobian[1][1] - jacobian[0][1] * jacobian[1][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How steep an image is."""
+"""Gradient magnitude of an image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 def gradient_magnitude(image: Tensor) -> Tensor:
-    """Length of the gradient by differences of adjacent voxels: the convolution of Eq. 1 of Xu et al., ICASSP 2021.
+    """Length of the gradient by central differences: the convolution of Eq. 1 of Xu et al., ICASSP 2021.
 
-    The kernel along each axis is (-1/2, 0, 1/2), which puts a boundary where it lies and not half a voxel beside; the
-    image continues from its border.
+    The kernel along each axis is (-1/2, 0, 1/2), so that an edge is not shifted by half a voxel. The image continues
+    from its border.
 
     Args:
         image: ``(B, C, *spatial)``, 2-D or 3-D.
 
     Returns:
-        ``(B, C, *spatial)``, per voxel, each channel by itself.
+        ``(B, C, *spatial)``, intensity per voxel, each channel separately.
     """
     n = image.dim() - 2
     padded = F.pad(image, [1, 1] * n, mode="replicate")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the voxels of an image lie in the world."""
+"""Position of an image's voxels in the world."""
 
 from __future__ import annotations
 
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 
 
 def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
-    """Map points by a homogeneous matrix, computed in float64.
+    """Map points ``(..., n)`` by a homogeneous matrix ``(n + 1, n + 1)``, computed in float64.
 
-    Args:
-        matrix: ``(n + 1, n + 1)`` float64.
-        points: ``(..., n)``.
-
-    Returns:
-        ``(..., n)`` on the device of ``points`` and in their type, float64 for integers.
+    The result keeps the device and the floating-point type of the points; integers become float64.
     """
     n = matrix.shape[0] - 1
     matrix = matrix.to(points.device)
@@ -32,7 +27,7 @@ def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
     return mapped.to(points.dtype) if points.is_floating_point() else mapped
 
 
-def lattice(
+def voxel_positions(
     shape: Sequence[int], affine: Tensor, rows: slice | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """Map all voxel indices of an array.
@@ -41,7 +36,7 @@ def lattice(
         shape: sizes of its ``n`` axes.
         affine: ``(n + 1, n + 1)`` float64.
         rows: part of the first axis; default: all of it.
-        device: where the result lies; default: CPU.
+        device: device of the result; default: CPU.
 
     Returns:
         ``(*shape, n)`` float64, the first size that of ``rows``.
@@ -59,16 +54,18 @@ def lattice(
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Voxel lattice of a 2-D or 3-D image in the RAS+ world (in 2-D its first two axes), in millimeters.
+    """Voxel grid of a 2-D or 3-D image in the RAS+ world (in 2-D its first two axes), in millimeters.
 
-    Voxel ``i`` is centerd at ``affine @ (i, 1)``; the field of view reaches half a voxel beyond the outermost centers.
+    The center of voxel ``i`` is ``affine @ (i, 1)``. The field of view reaches half a voxel beyond the outermost
+    centers.
 
     Args:
         shape: sizes of the ``n`` spatial axes, in the order of the array.
         affine: ``(n + 1, n + 1)`` voxel index to RAS+ mm; kept in float64 on the CPU.
 
     Raises:
-        ValueError: neither 2-D nor 3-D, a size below one, or an affine of another shape, not finite or not invertible.
+        ValueError: if the grid is not 2-D or 3-D, a size is below one, or the affine does not fit, is not finite or not
+            invertible.
     """
 
     shape: tuple[int, ...]
@@ -92,7 +89,7 @@ class Grid:
 
     @classmethod
     def from_image(cls, image: MetaTensor) -> Grid:
-        """Grid of a MONAI image ``(C, *spatial)``; of a 2-D image's 4 x 4 affine the part in its plane is taken."""
+        """Grid of a MONAI image ``(C, *spatial)``; a 2-D image uses the in-plane part of its 4 x 4 affine."""
         n = image.ndim - 1
         affine = torch.eye(n + 1, dtype=torch.float64)
         affine[:n, :n] = image.affine[:n, :n]
@@ -106,12 +103,12 @@ class Grid:
 
     @property
     def spacing(self) -> Tensor:
-        """``(n,)`` distance in mm between neighbors along each axis."""
+        """Voxel size along each axis, ``(n,)`` mm."""
         return self.affine[: self.ndim, : self.ndim].norm(dim=0)
 
     @property
     def center(self) -> Tensor:
-        """``(n,)`` center of the field of view, world mm."""
+        """Center of the field of view, ``(n,)`` RAS+ mm."""
         return self.index_to_world((torch.tensor(self.shape, dtype=torch.float64) - 1) / 2)
 
     def index_to_world(self, points: Tensor) -> Tensor:
@@ -123,21 +120,15 @@ class Grid:
         return apply_affine(torch.linalg.inv(self.affine), points)
 
     def contains(self, points: Tensor) -> Tensor:
-        """Which of the ``(..., n)`` points, RAS+ mm, lie in the field of view; as in ITK, its upper faces do not."""
+        """Tell which points ``(..., n)``, RAS+ mm, lie in the field of view; as in ITK, its upper faces do not."""
         index = self.world_to_index(points.to(torch.float64))
         return ((index >= -0.5) & (index < index.new_tensor(self.shape) - 0.5)).all(dim=-1)
 
     def coordinates(self, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        """World points of the voxel centers.
-
-        Args:
-            rows: part of the first axis; default: all of it.
-            device: where the result lies; default: CPU.
-
-        Returns:
-            ``(*shape, n)`` float64 RAS+ mm, the first size that of ``rows``.
+        """World points of the voxel centers: ``(*shape, n)`` float64 RAS+ mm; ``rows`` and ``device`` as of
+        ``voxel_positions``.
         """
-        return lattice(self.shape, self.affine, rows, device)
+        return voxel_positions(self.shape, self.affine, rows, device)
 
     def canonical(self) -> Grid:
         """The same voxels with the axes permuted and flipped to be nearest to RAS+."""
@@ -149,14 +140,14 @@ class Grid:
         return Grid(tuple(shape), torch.from_numpy(affine @ inv_ornt_aff(orientation, self.shape)))
 
     def resized(self, spacing: Sequence[float] | Tensor, shape: Sequence[int] | None = None) -> Grid:
-        """A grid along the same axes about the same center.
+        """Grid with the same axes and center.
 
         Args:
             spacing: ``n`` voxel sizes, mm.
-            shape: sizes of the axes; default: the fewest that cover this field of view.
+            shape: sizes of the axes; default: the smallest that cover this field of view.
 
         Raises:
-            ValueError: ``spacing`` is not ``n`` positive numbers.
+            ValueError: if ``spacing`` is not ``n`` positive numbers.
         """
         new = torch.as_tensor(spacing, dtype=torch.float64)
         if new.shape != (self.ndim,) or not (new > 0).all():
@@ -164,7 +155,7 @@ class Grid:
         n = self.ndim
         if shape is None:
             extent = torch.tensor(self.shape) * self.spacing / new
-            # A thousandth of a voxel of rounding, as NIfTI's float32 affines bring it, must not cost a whole one.
+            # NIfTI's float32 affines are rounded; a thousandth of a voxel must not add a whole one.
             shape = [max(1, math.ceil(size - 1e-3)) for size in extent.tolist()]
         affine = self.affine.clone()
         affine[:n, :n] *= new / self.spacing
@@ -172,11 +163,11 @@ class Grid:
         return Grid(tuple(shape), affine)
 
     def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
-        """Whether the other grid has the same voxels in the same places.
+        """Tell whether another grid has the same shape and the same corners.
 
         Args:
             other: grid to compare with.
-            tolerance: largest distance between corresponding corners, in fractions of the smallest voxel edge.
+            tolerance: largest distance of corners, as a fraction of the smallest voxel size.
         """
         if self.shape != other.shape:
             return False

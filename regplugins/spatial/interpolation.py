@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values between voxels, at any list of index positions. Outside the array they continue from its border."""
+"""Interpolation of voxel values at index positions. Outside the array, values continue from its border."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from regplugins.spatial.sampling import sample
 
-# Distance in voxels, over a whole grid, by which an axis may leave that of an array and still be parallel to it.
+# Axes are parallel if they deviate by less than this over the whole grid, voxels.
 _PARALLEL = 1e-5
 
 
 def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
-    """Linear interpolation (bilinear, trilinear).
+    """Interpolate linearly (bilinear, trilinear).
 
     Args:
         values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
@@ -35,7 +35,7 @@ def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
 
 
 def interpolate_along_axes(values: Tensor, to_index: Tensor, shape: Sequence[int]) -> Tensor | None:
-    """Linear interpolation on a grid whose axes are parallel to those of the array, one axis after the other.
+    """Interpolate linearly on a grid whose axes are parallel to those of the array, one axis after the other.
 
     The result is that of ``interpolate_linear`` at all voxels of the grid, in a fraction of the time.
 
@@ -56,21 +56,21 @@ def interpolate_along_axes(values: Tensor, to_index: Tensor, shape: Sequence[int
     if len(set(axes.tolist())) < n or bool((offset > _PARALLEL).any()):
         return None
     values = values.permute(0, *(axes + 1).tolist())
-    places = [_neighbors(along[k] * torch.arange(shape[k]) + to_index[axes[k], n], values, k) for k in range(n)]
+    neighbors = [_neighbors(along[k] * torch.arange(shape[k]) + to_index[axes[k], n], values, k) for k in range(n)]
     result = values.new_empty((values.shape[0], *shape))
     for component, out in zip(values, result, strict=True):
         for k in reversed(range(1, n)):
-            lower, upper, weight = places[k]
+            lower, upper, weight = neighbors[k]
             weight = weight.view([-1 if axis == k else 1 for axis in range(n)])
             component = torch.lerp(component.index_select(k, lower), component.index_select(k, upper), weight)
-        # Row by row, since these are as many values as the result has.
-        for row, (low, up, share) in enumerate(zip(*places[0], strict=True)):
-            out[row] = torch.lerp(component[low], component[up], share)
+        # Row by row, to use no memory beyond the result.
+        for row, (low, up, weight) in enumerate(zip(*neighbors[0], strict=True)):
+            out[row] = torch.lerp(component[low], component[up], weight)
     return result
 
 
 def _neighbors(index: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Voxels below and above positions along a spatial axis of ``(C, *spatial)``, and the weight of the upper ones."""
+    """Lower and upper neighbor of each position along an axis of ``(C, *spatial)``, and the weight of the upper one."""
     last = values.shape[axis + 1] - 1
     index = index.clamp(0, last)
     lower = index.floor()
@@ -79,14 +79,14 @@ def _neighbors(index: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor
 
 
 def interpolate_linear_with_gradient(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear interpolation and its exact derivative; outside the array the derivative across the border is zero.
+    """Interpolate linearly, with the exact derivative; outside the array the derivative across the border is zero.
 
     Args:
         values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
         index: ``(points, n)`` float64 positions in voxels.
 
     Returns:
-        ``(C, points)`` and ``(C, n, points)`` per voxel, in the type of ``values``.
+        Values ``(C, points)`` and derivatives ``(C, n, points)`` per voxel, in the type of ``values``.
     """
     sizes = values.shape[1:]
     n = len(sizes)
@@ -109,22 +109,14 @@ def interpolate_linear_with_gradient(values: Tensor, index: Tensor) -> tuple[Ten
 
 
 def interpolate_nearest(values: Tensor, index: Tensor) -> Tensor:
-    """Nearest neighbor; half-way positions go up, as in ITK.
-
-    Args:
-        values: ``(C, *spatial)`` of any type.
-        index: ``(..., n)`` float64 positions in voxels.
-
-    Returns:
-        ``(C, ...)`` in the type of ``values``.
-    """
+    """Nearest neighbor of ``(C, *spatial)`` at ``(..., n)`` voxel positions; as in ITK, half-way positions round up."""
     return values.flatten(1)[:, _offset(torch.floor(index + 0.5), values.shape[1:])]
 
 
 def interpolate_labels(labels: Tensor, index: Tensor) -> Tensor:
-    """The class with the largest linearly interpolated indicator; of equals the smallest.
+    """Label with the largest linearly interpolated indicator; the smallest of equals.
 
-    Only the classes of the surrounding voxels can win, so that time and memory do not depend on how many there are.
+    Only labels of the surrounding voxels are compared, so that the cost does not depend on their number.
 
     Args:
         labels: ``(1, *spatial)`` of any type, 2-D or 3-D.
@@ -141,13 +133,13 @@ def interpolate_labels(labels: Tensor, index: Tensor) -> Tensor:
     mixed = torch.zeros_like(best, dtype=torch.bool)
     for step in steps[1:]:
         mixed |= flat[_offset(lower + index.new_tensor(step), sizes)] != best
-    # Inside a structure all corners agree: the weights matter at its surface alone.
+    # Weights matter only at the surface of a structure: inside it all corners agree.
     best[mixed] = _heaviest(flat, sizes, lower[mixed], (index - lower)[mixed], steps)
     return best.view(1, *shape)
 
 
 def _heaviest(flat: Tensor, shape: torch.Size, lower: Tensor, fraction: Tensor, steps: list[tuple[int, ...]]) -> Tensor:
-    """Of the labels at the corners of each point's cell, the one with the largest sum of interpolation weights."""
+    """Label with the largest sum of interpolation weights over the corners of each point's cell."""
     corners, weights = [], []
     for step in steps:
         corner = fraction.new_tensor(step)
@@ -162,7 +154,7 @@ def _heaviest(flat: Tensor, shape: torch.Size, lower: Tensor, fraction: Tensor, 
 
 
 def _offset(index: Tensor, shape: torch.Size) -> Tensor:
-    """(..., n) whole positions, clamped to the array -> (...) int64 offsets in the flattened array."""
+    """Offsets ``(...)`` int64 in the flattened array of whole positions ``(..., n)``, clamped to the array."""
     offset = torch.zeros(index.shape[:-1], dtype=torch.int64, device=index.device)
     for k, size in enumerate(shape):
         offset += index[..., k].clamp(0, size - 1).to(torch.int64) * math.prod(shape[k + 1 :])

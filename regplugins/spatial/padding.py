@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes that a network takes, and back."""
+"""Padding and cropping of images ``(B, C, *spatial)``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ def pad_to_multiple(image: Tensor, divisor: int, mode: str = "replicate") -> Ten
 
     Args:
         image: ``(B, C, *spatial)``.
-        divisor: what the sizes are made multiples of.
-        mode: of ``torch.nn.functional.pad``: "replicate" continues the border, "constant" adds zeros.
-
-    Returns:
-        ``(B, C, *padded)``; the image itself if it fits.
+        divisor: divisor of the padded sizes.
+        mode: of ``torch.nn.functional.pad``.
     """
     padding = [amount for size in reversed(image.shape[2:]) for amount in (0, -size % divisor)]
     return F.pad(image, padding, mode=mode) if any(padding) else image
 
 
 def crop(image: Tensor, shape: list[int]) -> Tensor:
-    """The near corner of an image ``(B, C, *spatial)`` of the given spatial shape: undoes ``pad_to_multiple``."""
+    """Crop an image to a spatial shape at the near corner, which undoes ``pad_to_multiple``."""
     for axis, size in enumerate(shape):
         image = image.narrow(axis + 2, 0, size)
     return image
 
 
 def center_crop_or_pad(image: Tensor, shape: list[int]) -> Tensor:
-    """The middle of an image ``(B, C, *spatial)``, of a shape that leaves as much on either side."""
+    """Crop an image to a spatial shape about its center."""
     for axis, size in enumerate(shape):
         image = image.narrow(axis + 2, (image.shape[axis + 2] - size) // 2, size)
     return image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring images and label maps from their own grid onto another one, through a transform, with the semantics of ITK."""
+"""Resampling of images and label maps onto another grid, through a transform, with the semantics of ITK."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.interpolation import interpolate_labels, interpolate_linear, interpolate_nearest
-from regplugins.spatial.transforms import AffineTransform, SpatialTransform, slabs
+from regplugins.spatial.transforms import AffineTransform, SpatialTransform, row_chunks
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -33,15 +33,15 @@ def resample(
 ) -> Tensor:
     """Resample an image onto a grid: ``out(x) = image(T(x))``.
 
-    As in ITK's ``ResampleImageFilter``, what falls outside the image's field of view (half a voxel beyond its outermost
-    centers) becomes ``fill``, and within it the image continues from its border. Works slab by slab, so that memory
-    beyond the image and the result stays at some tens of megabytes.
+    As in ITK's ``ResampleImageFilter``, voxels outside the image's field of view become ``fill``. Between the outermost
+    voxel centers and the edge of the field of view, half a voxel, the image continues from its border. Memory beyond
+    image and result stays at some tens of megabytes.
 
     Args:
         image: ``(C, *source.shape)``, any type.
-        source: where the image's voxels lie.
-        target: where the result's voxels lie.
-        transform: maps the target's world to the source's, RAS+ mm; default: the worlds are the same.
+        source: grid of the image.
+        target: grid of the result.
+        transform: maps the target's world to the source's, RAS+ mm; default: identity.
         mode: "linear" or "nearest".
         fill: value outside the image; None continues the image from its border.
 
@@ -50,7 +50,7 @@ def resample(
         float64.
 
     Raises:
-        ValueError: unknown mode, or shapes or dimensions that do not belong together.
+        ValueError: if the mode is unknown, or shapes or dimensions do not match.
     """
     if mode == "nearest":
         return _resample(image, source, target, transform, fill, interpolate_nearest)
@@ -60,16 +60,9 @@ def resample(
 
 
 def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
-    """Resample an image for a network: averaged first where the target is much coarser, continued from its border
-    outside.
+    """Resample an image ``(1, *spatial)`` to the network grid, ``(1, *target.shape)`` float32.
 
-    Args:
-        image: ``(1, *spatial)`` with its affine.
-        target: grid of the result.
-        transform: target's world to the image's.
-
-    Returns:
-        ``(1, *target.shape)`` float32.
+    It is averaged first where the grid is much coarser, and continues from its border outside.
     """
     values, source = block_mean(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
     return resample(values, source, target, transform, fill=None)
@@ -80,18 +73,11 @@ def _real(image: Tensor) -> Tensor:
 
 
 def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
-    """Average an image in blocks of as many voxels as fit into one of a given size. Without it a 0.5 mm scan would be
-    sampled at every fourth voxel of a 2 mm grid: noise and aliasing.
+    """Average an image ``(1, *grid.shape)`` over blocks of voxels of at most ``spacing`` mm, against aliasing.
 
-    Args:
-        image: ``(1, *grid.shape)``, floating point.
-        grid: where its voxels lie.
-        spacing: mm.
-
-    Returns:
-        The averages, and where they lie.
+    Returns the averages and their grid.
     """
-    # A header's rounding must not decide whether a voxel twice as large is one: 2.0000001 mm are 2 mm.
+    # Headers are rounded: a voxel of 2.0000001 mm counts as 2 mm.
     blocks = [int(spacing / size + 1e-3) or 1 for size in grid.spacing.tolist()]
     blocks = [min(block, size) for block, size in zip(blocks, grid.shape, strict=True)]
     if math.prod(blocks) == 1:
@@ -103,29 +89,38 @@ def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]
     return values, Grid(tuple(values.shape[1:]), grid.affine @ step)
 
 
+def downsample(image: Tensor) -> Tensor:
+    """Average 3 voxels along each axis and keep every second voxel: ``(B, C, *spatial)`` to ``(B, C, *ceil(spatial /
+    2))``.
+
+    Voxel ``i`` of the result lies on voxel ``2 i``, as with max pooling and ``upsample_ddf``.
+    """
+    pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
+    return pool(image, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+
+
 def overlap(target: Grid, source: Grid, transform: SpatialTransform) -> bool:
-    """Whether any voxel of ``target`` lands in the field of view of ``source``: if none does, nothing is resampled."""
-    return any(bool(source.contains(transform.map_grid(target, rows)).any()) for rows in slabs(target.shape))
+    """Tell whether any voxel of ``target`` is mapped into the field of view of ``source``."""
+    return any(bool(source.contains(transform.map_grid(target, rows)).any()) for rows in row_chunks(target.shape))
 
 
 def resample_labels(
     label: Tensor, source: Grid, target: Grid, transform: SpatialTransform | None = None, mode: str = "nearest"
 ) -> Tensor:
-    """Resample a label map onto a grid; what lies outside it becomes 0.
+    """Resample a label map onto a grid; outside the map the label is 0.
 
     Args:
         label: ``(1, *source.shape)``, any type.
-        source: where the label's voxels lie.
-        target: where the result's voxels lie.
-        transform: maps the target's world to the source's, RAS+ mm; default: the worlds are the same.
-        mode: "nearest", or "linear": each class's indicator is linearly interpolated and the largest wins, which draws
-            smoother borders.
+        source: grid of the label map.
+        target: grid of the result.
+        transform: maps the target's world to the source's, RAS+ mm; default: identity.
+        mode: "nearest", or "linear": the label whose linearly interpolated indicator is largest, with smoother borders.
 
     Returns:
         ``(1, *target.shape)`` in the type and on the device of ``label``.
 
     Raises:
-        ValueError: unknown mode, or shapes or dimensions that do not belong together.
+        ValueError: if the mode is unknown, or shapes or dimensions do not match.
     """
     if label.shape[0] != 1:
         raise ValueError(f"expected a label map (1, *spatial), got shape {tuple(label.shape)}")
@@ -149,9 +144,10 @@ def _resample(
     if transform is None:
         transform = AffineTransform.identity(source.ndim)
     if not source.ndim == target.ndim == transform.ndim:
-        dimensions = f"{source.ndim}-D image, {target.ndim}-D grid and {transform.ndim}-D transform"
-        raise ValueError(f"{dimensions} do not belong together")
-    # Joined with the transform's own outermost affine, the step from the world to voxels costs nothing of its own.
+        raise ValueError(
+            f"{source.ndim}-D image, {target.ndim}-D grid and {transform.ndim}-D transform do not belong together"
+        )
+    # Composition merges this affine with the transform's outermost one, so that it costs nothing.
     to_index = AffineTransform(torch.linalg.inv(source.affine)) @ transform
     if image.dtype in _WIDER:
         wide = image.to(_WIDER[image.dtype])
@@ -162,12 +158,12 @@ def _resample(
         if torch.allclose(between_voxels, torch.eye(source.ndim + 1, dtype=torch.float64), rtol=0, atol=1e-7):
             return image.clone()
     out = image.new_empty((image.shape[0], *target.shape))
-    for rows in slabs(target.shape):
+    for rows in row_chunks(target.shape):
         index = to_index.map_grid(target, rows, image.device)
         out[:, rows] = interpolate(image, index)
         if fill is not None:
             sides = zip(index.unbind(dim=-1), source.shape, strict=True)
-            # Axis by axis, since a reduction over two or three numbers takes several times as long.
+            # Axis by axis: a reduction over two or three numbers takes several times as long.
             inside = reduce(torch.logical_and, [(axis >= -0.5) & (axis < size - 0.5) for axis, size in sides])
             out[:, rows].masked_fill_(~inside, fill)
     return out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid transforms as six numbers, and back."""
+"""Rigid transforms as six parameters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from torch import Tensor
 
 from regplugins.spatial.transforms import AffineTransform
 
-# Turns about the world's x, then y, then z: R = Rz Ry Rx.
+# Rotations about the world's x, then y, then z axis.
 _ORDER = "xyz"
-_RIGID = 1e-4
+_TOLERANCE = 1e-4
 
 
 def rigid_transform(parameters: Tensor, center: Tensor) -> AffineTransform:
-    """``x -> R (x - center) + center + shift``.
+    """Rigid transform ``x -> R (x - center) + center + shift`` with ``R = Rz Ry Rx``.
 
     Args:
-        parameters: ``(6,)``: angles about the world's x, y and z axis, in that order, the axes staying where they are
-            (``R = Rz Ry Rx``), degrees; and the shift along them, mm.
+        parameters: ``(6,)``: angles about the world's fixed x, y and z axes in degrees, and shifts along them in mm.
         center: ``(3,)`` world mm.
     """
     values = parameters.detach().cpu().double()
@@ -31,15 +30,15 @@ def rigid_transform(parameters: Tensor, center: Tensor) -> AffineTransform:
 
 
 def rigid_parameters(transform: AffineTransform, center: Tensor) -> Tensor:
-    """The six numbers ``(6,)`` of which ``rigid_transform`` makes a transform; the second angle within 90 degrees.
+    """Parameters ``(6,)`` of ``rigid_transform`` for a rigid transform; the second angle lies within 90 degrees.
 
     Raises:
-        ValueError: the transform is not 3-D, or does more than turn and shift.
+        ValueError: if the transform is not 3-D and rigid.
     """
     matrix = transform.matrix
     rotation = matrix[:3, :3]
-    turns = matrix.shape == (4, 4) and (rotation @ rotation.T - torch.eye(3).double()).abs().max() < _RIGID
-    if not turns or torch.linalg.det(rotation) < 0:
+    orthogonal = matrix.shape == (4, 4) and (rotation @ rotation.T - torch.eye(3).double()).abs().max() < _TOLERANCE
+    if not orthogonal or torch.linalg.det(rotation) < 0:
         raise ValueError(f"expected a rigid 3-D transform, got {matrix.tolist()}")
     angles = torch.from_numpy(Rotation.from_matrix(rotation.numpy()).as_euler(_ORDER, degrees=True))
     return torch.cat([angles, transform(center.double()) - center])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear or nearest values of an image at a list of places, by every thread of a CPU."""
+"""Multi-threaded ``grid_sample`` on a CPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from torch import Tensor
 
 
 def sample(image: Tensor, positions: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
-    """``torch.nn.functional.grid_sample`` between the centers of the outermost voxels.
+    """Sample an image as ``torch.nn.functional.grid_sample`` with ``align_corners=True`` does.
 
-    PyTorch gives a CPU's threads whole volumes of a batch, so that a single volume is sampled by one of them. Here its
-    places are shared out as if they belonged to several: the same values, in the time of one thread divided by how many
-    there are.
+    PyTorch distributes the volumes of a batch among a CPU's threads, so that a single volume is sampled by one thread.
+    Here the positions of a single volume are split into a batch, which gives the same values.
 
     Args:
         image: ``(B, C, *spatial)``, 2-D or 3-D.
@@ -26,27 +25,25 @@ def sample(image: Tensor, positions: Tensor, mode: str = "bilinear", padding: st
     Returns:
         ``(B, C, *shape)``.
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # a script compiles nothing of what follows
         return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
     parts = _parts(image, positions)
     if parts == 1:
         return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
-    shared = positions.reshape(parts, 1, 1, -1, 3)
-    # A view: the image is not copied.
-    sampled = F.grid_sample(
-        image.expand(parts, -1, -1, -1, -1), shared, mode=mode, padding_mode=padding, align_corners=True
-    )
+    split = positions.reshape(parts, 1, 1, -1, 3)
+    copies = image.expand(parts, -1, -1, -1, -1)  # views
+    sampled = F.grid_sample(copies, split, mode=mode, padding_mode=padding, align_corners=True)
     return sampled.transpose(0, 1).reshape(1, image.shape[1], *positions.shape[1:-1])
 
 
 def _parts(image: Tensor, positions: Tensor) -> int:
-    """Into how many equal parts the places of a single volume are best divided."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # a graph does not ask how many threads there are
+    """Number of equal parts into which the positions of a single volume are split."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # a graph must not depend on the number of threads
         return 1
-    # An image's own derivative would be made of as many volumes as there are parts.
-    derived = image.requires_grad and torch.is_grad_enabled()
-    if image.device.type != "cpu" or image.dim() != 5 or image.shape[0] != 1 or derived:
+    # The gradient of the image would take one volume per part.
+    needs_gradient = image.requires_grad and torch.is_grad_enabled()
+    if image.device.type != "cpu" or image.dim() != 5 or image.shape[0] != 1 or needs_gradient:
         return 1
-    threads, places = torch.get_num_threads(), positions[..., 0].numel()
-    usable = [parts for parts in range(1, 4 * threads + 1) if places % parts == 0]
+    threads, count = torch.get_num_threads(), positions[..., 0].numel()
+    usable = [parts for parts in range(1, 4 * threads + 1) if count % parts == 0]
     return max(usable, key=lambda parts: (parts / math.ceil(parts / threads), -parts))

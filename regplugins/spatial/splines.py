@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uniform cubic B-splines over the voxels of an array."""
+"""Uniform cubic B-splines on the voxels of an array."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
 from torch import Tensor
 
 
 def spline_basis(size: int, step: float) -> Tensor:
-    """What each control point of an axis adds at each of its voxels.
+    """Values of the control points' splines at the voxels of one axis.
 
     Args:
-        size: voxels.
-        step: control points a voxel; the second of them lies on voxel 0.
+        size: number of voxels.
+        step: control points per voxel; the second control point lies on voxel 0.
 
     Returns:
         ``(size, control points)`` float64.
     """
+    from scipy.interpolate import BSpline  # a tenth of the start of a command on transform files
+
     positions = np.arange(size) * step
     count = math.floor(positions[-1]) + 4
-    knots = np.arange(-3, count + 1)  # spline k lives between the knots k - 3 and k + 1
+    knots = np.arange(-3, count + 1)  # spline k has its support between the knots k - 3 and k + 1
     return torch.from_numpy(BSpline.design_matrix(positions, knots.astype(float), 3).toarray())
 
 
@@ -33,7 +34,7 @@ def spline_values(coefficients: Tensor, bases: Sequence[Tensor]) -> Tensor:
 
     Args:
         coefficients: ``(..., *control points)``.
-        bases: ``(size, control points)`` of each of these last axes, as ``spline_basis`` gives them.
+        bases: ``spline_basis`` of each of the last axes.
 
     Returns:
         ``(..., *sizes)``.

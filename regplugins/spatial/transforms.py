@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spatial transforms: they map points of one RAS+ world, in millimeters, to another.
+"""Spatial transforms: maps of points from one RAS+ world, in millimeters, to another.
 
-A registration's transform maps the FIXED world to the MOVING world, the direction in which images are resampled (as in
-ITK and nitransforms). ``~T`` inverts, ``(A @ B)(p) = A(B(p))``.
+A registration's transform maps the fixed world to the moving world, the direction in which images are resampled, as in
+ITK and nitransforms. ``~T`` inverts, ``(A @ B)(p) = A(B(p))``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 
 from regplugins.spatial.ddf import compose_ddf
-from regplugins.spatial.grid import Grid, apply_affine, lattice
+from regplugins.spatial.grid import Grid, apply_affine, voxel_positions
 from regplugins.spatial.interpolation import interpolate_along_axes, interpolate_linear
 from regplugins.spatial.inversion import invert_ddf
 
-_SLAB_POINTS = 2**18
+_CHUNK_POINTS = 2**18
 
 
-def slabs(shape: Sequence[int]) -> Iterator[slice]:
-    """Parts of a grid's first axis, each of some hundred thousand voxels (at least one row), to bound memory."""
-    rows = max(1, _SLAB_POINTS // math.prod(shape[1:]))
+def row_chunks(shape: Sequence[int]) -> Iterator[slice]:
+    """Parts of a grid's first axis of at most 2**18 voxels (at least one row), to bound memory."""
+    rows = max(1, _CHUNK_POINTS // math.prod(shape[1:]))
     for start in range(0, shape[0], rows):
         yield slice(start, min(start + rows, shape[0]))
 
 
 class SpatialTransform(ABC):
-    """A map of points ``(..., n)``, RAS+ mm, of an ``n``-dimensional world."""
+    """Map of points ``(..., n)``, RAS+ mm, of an ``n``-dimensional world."""
 
     @property
     @abstractmethod
@@ -43,7 +43,7 @@ class SpatialTransform(ABC):
 
     @abstractmethod
     def inverse(self) -> SpatialTransform:
-        """The transform that undoes this one."""
+        """Inverse transform."""
 
     def __invert__(self) -> SpatialTransform:
         return self.inverse()
@@ -53,26 +53,26 @@ class SpatialTransform(ABC):
         return parts.transforms[0] if len(parts.transforms) == 1 else parts
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        """What calling the transform on ``grid.coordinates(rows, device)`` gives, where possible faster."""
+        """Result of the transform at ``grid.coordinates(rows, device)``, where possible computed faster."""
         return self(grid.coordinates(rows, device))
 
     def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
-        """This transform as a displacement field ``T(x) - x`` on a grid, computed on ``device`` (default: CPU)."""
+        """Displacement field ``T(x) - x`` of this transform on a grid, computed on ``device`` (default: CPU)."""
         vectors = torch.empty((grid.ndim, *grid.shape), device=device)
-        for rows in slabs(grid.shape):
+        for rows in row_chunks(grid.shape):
             displacement = self.map_grid(grid, rows, device) - grid.coordinates(rows, device)
             vectors[:, rows] = displacement.movedim(-1, 0).to(vectors.dtype)
         return DisplacementField(vectors, grid)
 
 
 class AffineTransform(SpatialTransform):
-    """``p -> A p + t``.
+    """Affine transform ``p -> A p + t``.
 
     Args:
         matrix: ``(n + 1, n + 1)`` homogeneous matrix between RAS+ worlds, mm; kept in float64 on the CPU.
 
     Raises:
-        ValueError: the matrix is not a finite homogeneous one of 2-D or 3-D.
+        ValueError: if the matrix is not a finite homogeneous one of 2-D or 3-D.
     """
 
     def __init__(self, matrix: Tensor) -> None:
@@ -85,12 +85,12 @@ class AffineTransform(SpatialTransform):
 
     @classmethod
     def identity(cls, ndim: int) -> AffineTransform:
-        """The transform of ``ndim`` dimensions that moves nothing."""
+        """Identity transform of ``ndim`` dimensions."""
         return cls(torch.eye(ndim + 1, dtype=torch.float64))
 
     @classmethod
     def fitted(cls, transform: SpatialTransform, grid: Grid) -> AffineTransform:
-        """The affine transform nearest to another one in the corners of a grid: itself, if that is affine."""
+        """Least-squares fit to another transform at the corners of a grid."""
         ends = [torch.tensor([0.0, size - 1.0], dtype=torch.float64) for size in grid.shape]
         corners = grid.index_to_world(torch.cartesian_prod(*ends))
         ones = torch.ones(len(corners), 1, dtype=torch.float64)
@@ -109,19 +109,19 @@ class AffineTransform(SpatialTransform):
         return AffineTransform(torch.linalg.inv(self.matrix))
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        return lattice(grid.shape, self.matrix @ grid.affine, rows, device)
+        return voxel_positions(grid.shape, self.matrix @ grid.affine, rows, device)
 
 
 class DisplacementField(SpatialTransform):
-    """``p -> p + u(p)``; ``u`` is linearly interpolated between a grid's voxels and continues from its border outside.
+    """Transform ``p -> p + u(p)`` with ``u`` linearly interpolated on a grid and continued from its border outside.
 
     Args:
         vectors: ``(n, *shape)`` displacements in mm along the RAS+ axes; kept in float32.
-        grid: where they lie.
-        residual: of a field that is an inverse, ``(*shape)`` length in mm of what it leaves of the field it inverts.
+        grid: grid of the vectors.
+        residual: for an inverse, its error in mm at each voxel, ``(*shape)``.
 
     Raises:
-        ValueError: the vectors do not fit the grid.
+        ValueError: if the vectors do not fit the grid.
     """
 
     def __init__(self, vectors: Tensor, grid: Grid, residual: Tensor | None = None) -> None:
@@ -134,11 +134,11 @@ class DisplacementField(SpatialTransform):
 
     @classmethod
     def from_ddf(cls, ddf: Tensor, grid: Grid) -> DisplacementField:
-        """From ``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
+        """Field of ``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
         return cls(_apply_linear(grid.affine, ddf), grid)
 
     def to_ddf(self) -> Tensor:
-        """``(n, *shape)`` displacements in voxels of the grid, channel ``k`` along array axis ``k``."""
+        """Displacements ``(n, *shape)`` in voxels of the grid, channel ``k`` along array axis ``k``."""
         return _apply_linear(torch.linalg.inv(self.grid.affine), self.vectors)
 
     @property
@@ -151,21 +151,10 @@ class DisplacementField(SpatialTransform):
         return points + vectors.movedim(0, -1).to(points.dtype)
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
+        points = grid.coordinates(rows, device)
         if not self.grid.matches(grid):
-            return self(grid.coordinates(rows, device))
-        return self.map_matching_grid(AffineTransform.identity(self.ndim), grid, rows, device)
-
-    def map_matching_grid(
-        self,
-        outer: AffineTransform,
-        grid: Grid,
-        rows: slice | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """Map a grid that matches the field's own by the field and then by ``outer``, without interpolation."""
-        points = lattice(grid.shape, outer.matrix @ grid.affine, rows, device)
-        vectors = self.vectors[:, rows or slice(None)].to(points.device)
-        return points + _apply_linear(outer.matrix, vectors).movedim(0, -1)
+            return self(points)
+        return points + self.vectors[:, rows or slice(None)].movedim(0, -1).to(points)
 
     def sample(self, grid: Grid, device: torch.device | str | None = None) -> DisplacementField:
         to_index = torch.linalg.inv(self.grid.affine) @ grid.affine
@@ -173,29 +162,26 @@ class DisplacementField(SpatialTransform):
         return super().sample(grid, device) if vectors is None else DisplacementField(vectors, grid)
 
     def inverse(self, grid: Grid | None = None) -> DisplacementField:
-        """Invert by fixed-point iteration and damped Newton steps.
+        """Invert by ``invert_ddf``; the ``residual`` of the result is its error in mm at each voxel.
 
         Args:
-            grid: where the inverse is computed and given; default: this field's own grid.
-
-        Returns:
-            The inverse; its ``residual`` says in mm how good it is at each voxel.
+            grid: grid of the inverse; default: this field's own.
         """
         forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
         target = grid or self.grid
         inverse, _ = invert_ddf(forward)
-        left = _apply_linear(target.affine, compose_ddf(forward, inverse)[0])
-        return DisplacementField(_apply_linear(target.affine, inverse[0]), target, left.norm(dim=0))
+        residual = _apply_linear(target.affine, compose_ddf(forward, inverse)[0])
+        return DisplacementField(_apply_linear(target.affine, inverse[0]), target, residual.norm(dim=0))
 
 
 class CompositeTransform(SpatialTransform):
-    """Several transforms one after the other, the first listed outermost: ``CompositeTransform([A, B])(p) = A(B(p))``.
+    """Composition of transforms, the first listed outermost: ``CompositeTransform([A, B])(p) = A(B(p))``.
 
     Args:
-        transforms: what to compose; composites are flattened and neighboring affine transforms become one.
+        transforms: composites are flattened and neighboring affine transforms are merged.
 
     Raises:
-        ValueError: none are given, or they are of different dimension.
+        ValueError: if there are none, or their dimensions differ.
     """
 
     def __init__(self, transforms: Sequence[SpatialTransform]) -> None:
@@ -222,16 +208,7 @@ class CompositeTransform(SpatialTransform):
 
     def map_grid(self, grid: Grid, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
         *others, innermost = self.transforms
-        outer = others[-1] if others else None
-        if (
-            isinstance(innermost, DisplacementField)
-            and isinstance(outer, AffineTransform)
-            and innermost.grid.matches(grid)
-        ):
-            others.pop()
-            points = innermost.map_matching_grid(outer, grid, rows, device)
-        else:
-            points = innermost.map_grid(grid, rows, device)
+        points = innermost.map_grid(grid, rows, device)
         for transform in reversed(others):
             points = transform(points)
         return points

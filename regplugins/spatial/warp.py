@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spatial transformer: sample an image at displaced voxel positions.
+"""Spatial transformer: sampling of an image at displaced voxel positions.
 
-MONAI's ``Warp`` builds its sampling grid in the displacement field's own precision (up to 0.3 voxel of error in
-bfloat16), turns a misspelled mode silently into another one and cannot be scripted; hence this one.
+MONAI's ``Warp`` computes positions in the field's own precision (up to 0.3 voxel of error in bfloat16), accepts
+misspelled modes and cannot be scripted.
 """
 
 from __future__ import annotations
@@ -14,23 +14,14 @@ from regplugins.spatial.sampling import sample
 
 
 def identity_grid(shape: list[int], device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Voxel indices of a grid.
-
-    Args:
-        shape: sizes of the ``n`` spatial axes.
-        device: where the result lies.
-        dtype: a floating type.
-
-    Returns:
-        ``(n, *shape)``; channel ``k`` counts along axis ``k``.
-    """
+    """Voxel indices of a grid of ``n`` axes: ``(n, *shape)``, channel ``k`` counts along axis ``k``."""
     axes = [torch.arange(size, device=device, dtype=dtype) for size in shape]
     return torch.stack(torch.meshgrid(axes, indexing="ij"))
 
 
 def _sampling_grid(ddf: Tensor, shape: list[int]) -> Tensor:
-    """(B, n, *spatial) voxel displacements in the middle of an image of that shape -> (B, *spatial, n) positions in
-    [-1, 1], last axis of the array first, as grid_sample has them.
+    """Positions ``(B, *spatial, n)`` in [-1, 1], last array axis first, of displaced voxels about the center of an
+    image.
     """
     n = ddf.shape[1]
     positions: list[Tensor] = []
@@ -45,9 +36,8 @@ def _sampling_grid(ddf: Tensor, shape: list[int]) -> Tensor:
     return torch.stack(positions, dim=-1)
 
 
-def _grid_sample(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
-    positions = _sampling_grid(ddf, list(image.shape[2:]))
-    return sample(image, positions, mode, padding)
+def _sample(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
+    return sample(image, _sampling_grid(ddf, list(image.shape[2:])), mode, padding)
 
 
 def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
@@ -60,13 +50,13 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
         image: ``(B, C, *spatial)``, 2-D or 3-D.
         ddf: ``(B, n, *spatial)`` displacement in voxels, channel ``k`` along spatial axis ``k``.
         mode: "bilinear" (trilinear in 3-D) or "nearest".
-        padding: what lies outside the image: "border" continues it, "zeros" is empty.
+        padding: outside the image, "border" continues it, "zeros" gives zero.
 
     Returns:
         ``(B, C, *spatial)``, float32 (float64 if an argument is).
 
     Raises:
-        ValueError: unknown mode or padding, or shapes that do not belong together.
+        ValueError: if mode or padding is unknown, or shapes do not match.
     """
     if mode not in ("bilinear", "nearest"):
         raise ValueError(f"mode must be 'bilinear' or 'nearest', got '{mode}'")
@@ -80,19 +70,18 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
     return _warped(image, ddf, mode, padding)
 
 
-def warp_middle(image: Tensor, ddf: Tensor) -> Tensor:
-    """Resample the middle of an image, linearly, through a displacement field that is known there only.
+def warp_center(image: Tensor, ddf: Tensor) -> Tensor:
+    """Resample the center of an image, linearly, through a smaller displacement field.
 
     Args:
-        image: ``(B, C, *spatial)``, 2-D or 3-D; beyond it, its border continues.
-        ddf: ``(B, n, *inner)`` displacement in voxels; along every axis as large as the image or smaller by an even
-            number.
+        image: ``(B, C, *spatial)``, 2-D or 3-D; it continues from its border.
+        ddf: ``(B, n, *inner)`` displacement in voxels; each axis equals the image's or is smaller by an even number.
 
     Returns:
         ``(B, C, *inner)``, float32 (float64 if an argument is).
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: if the shapes do not match.
     """
     n = image.dim() - 2
     belong = 2 <= n <= 3 and ddf.dim() == image.dim() and ddf.shape[1] == n
@@ -106,7 +95,7 @@ def warp_middle(image: Tensor, ddf: Tensor) -> Tensor:
 def _warped(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
     double = image.dtype == torch.float64 or ddf.dtype == torch.float64
     dtype = torch.float64 if double else torch.float32
-    if torch.jit.is_scripting():  # a script cannot switch autocast off for a device it does not know
-        return _grid_sample(image.to(dtype), ddf.to(dtype), mode, padding)
+    if torch.jit.is_scripting():  # a script cannot disable autocast for an unknown device
+        return _sample(image.to(dtype), ddf.to(dtype), mode, padding)
     with torch.autocast(device_type=image.device.type, enabled=False):
-        return _grid_sample(image.to(dtype), ddf.to(dtype), mode, padding)
+        return _sample(image.to(dtype), ddf.to(dtype), mode, padding)

@@ -26,33 +26,3 @@ from regplugins.transforms.save import SavePaird
 from regplugins.transforms.swap import SwapPaird
 from regplugins.transforms.synthesis import SynthesizePaird
 from regplugins.transforms.volumes import AverageVolumed, LabelChannelsd, ResampleToGridd
-
-__all__ = [
-    "MODALITIES",
-    "ApplyDDFPaird",
-    "ApplyRegistrationd",
-    "ApplyRigidPaird",
-    "ApplyTransformPaird",
-    "AverageVolumed",
-    "EvaluatePaird",
-    "LabelChannelsd",
-    "LoadPaird",
-    "LoadVolumesd",
-    "ModalityClassifier",
-    "OrderModalitiesd",
-    "RandFieldOfViewd",
-    "RandIntensitiesd",
-    "RandMotionPaird",
-    "RandPatchPaird",
-    "RandSlicePaird",
-    "RandTissuesd",
-    "RandWarpPaird",
-    "Registerd",
-    "ResamplePaird",
-    "ResampleToGridd",
-    "SavePaird",
-    "ScalePercentilesd",
-    "SwapPaird",
-    "SynthesizePaird",
-    "pair_initial_transform",
-]

@@ -29,8 +29,9 @@ from regplugins.metrics import (
     sd_log_jacobian_learn2reg,
     warped_agreement,
 )
+from regplugins.registration import otsu_threshold
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform, jacobian_determinant, resample
-from regplugins.spatial.transforms import slabs
+from regplugins.spatial.transforms import row_chunks
 from regplugins.transforms.plausibility import landmark_errors, signs_of_failure
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
@@ -115,7 +116,7 @@ class EvaluatePaird(Transform):
 def _covered(pair: Mapping[str, Any], transform: SpatialTransform) -> Tensor:
     """Voxels of the fixed grid that the moving image covers through a transform, ``(1, *spatial)`` bool."""
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    parts = [moving_grid.contains(transform.map_grid(grid, rows)) for rows in slabs(grid.shape)]
+    parts = [moving_grid.contains(transform.map_grid(grid, rows)) for rows in row_chunks(grid.shape)]
     return torch.cat(parts)[None]
 
 
@@ -219,7 +220,7 @@ def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, fl
             "success": float(errors[when]["mean"] < _SUCCESS_MM),
         }
     expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
-    result["after"] |= warped_agreement(pair["warped"], expected, grid.spacing.tolist())
+    result["after"] |= warped_agreement(pair["warped"], expected, otsu_threshold(expected), grid.spacing.tolist())
     return result
 
 
@@ -233,7 +234,7 @@ def _largest_inconsistency(pair: Mapping[str, Any]) -> dict[str, Any]:
     """Largest error over the voxels of the field, mm, and its point in the fixed image, RAS+ mm."""
     field, inverse, domain = pair["field"], pair["inverse"], pair["displacement"].grid
     largest: dict[str, Any] = {"max": float("nan"), "max_at": None}
-    for rows in slabs(field.grid.shape):
+    for rows in row_chunks(field.grid.shape):
         points = field.grid.coordinates(rows)
         points = points[domain.contains(points) & domain.contains(field.map_grid(field.grid, rows))]
         error = inverse_consistency_error(field, inverse, points, domain)

@@ -17,7 +17,7 @@ from scipy.ndimage import binary_erosion, binary_fill_holes, uniform_filter
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from regplugins.metrics import mutual_information, normalized_correlation, target_registration_error, thinned
+from regplugins.metrics import mutual_information, normalized_correlation, subsample_volume, target_registration_error
 from regplugins.registration.centers import otsu_threshold
 from regplugins.spatial import Grid
 
@@ -77,7 +77,9 @@ def _coverage(pair: Mapping[str, Any], coverage: Mapping[str, float], volume_rat
 
 def _foreground_coverage(pair: Mapping[str, Any]) -> float:
     """Percent of the fixed image's bright voxels that the moving image covers: padding should not count."""
-    fixed, covered = (thinned(part, _SAMPLE_VOXELS)[0] for part in (pair["fixed"].as_tensor(), pair["warped_covered"]))
+    fixed, covered = (
+        subsample_volume(part, _SAMPLE_VOXELS)[0] for part in (pair["fixed"].as_tensor(), pair["warped_covered"])
+    )
     if fixed.min() == fixed.max():
         return 0.0
     return 100 * float(covered[fixed > otsu_threshold(fixed)].double().mean())
@@ -87,10 +89,10 @@ def _similarity(pair: Mapping[str, Any]) -> Iterator[str]:
     """Compare before and after over the voxels that the moving image covers both times."""
     names = ("before", "warped", "before_covered", "warped_covered")
     volumes = [pair["fixed"].as_tensor(), *(pair[name] for name in names)]
-    fixed, before, after, *covered = (thinned(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
+    fixed, before, after, *covered = (subsample_volume(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
     common = covered[0] & covered[1]
     if "fixed_mask" in pair:
-        common &= thinned(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
+        common &= subsample_volume(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
     if common.sum() < _MIN_SAMPLE:
         return
     ranks = [_ranks(image, common) for image in (fixed, before, after)]
@@ -137,10 +139,10 @@ def _orientation(pair: Mapping[str, Any]) -> Iterator[str]:
     """
     names = ("warped", "warped_covered")
     volumes = [pair["fixed"].as_tensor(), *(pair[name] for name in names)]
-    fixed, warped, inside = (thinned(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
+    fixed, warped, inside = (subsample_volume(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
     shown = torch.ones_like(inside)
     if "fixed_mask" in pair:
-        shown = thinned(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
+        shown = subsample_volume(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
     masks = [_foreground(image, part) for image, part in ((fixed, shown), (warped, inside))]
     common = masks[0] & masks[1]
     if common.sum() < _MIN_SAMPLE:

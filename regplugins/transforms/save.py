@@ -27,7 +27,7 @@ from regplugins.io import (
 )
 from regplugins.report.figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
-from regplugins.spatial import DisplacementField, Grid, coarsened, coarsening_error
+from regplugins.spatial import DisplacementField, Grid, downsample_field, downsampling_error
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
@@ -76,6 +76,8 @@ class SavePaird(Transform):
             ValueError: if an output has the path of an input.
         """
         inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
+        init = str(self.settings.get("init"))  # a file, or what else says how to begin
+        inputs[Path(init).resolve()] = init
         for folder in map(self.folder, records):
             for name in OUTPUTS:
                 keep_inputs(folder / name, [inputs.get((folder / name).resolve())])
@@ -158,8 +160,8 @@ class SavePaird(Transform):
         fields = {"forward": pair["displacement"], "inverse": pair["inverse"].sample(grid)}
         if self.field_spacing is None:
             return fields
-        stored = {way: coarsened(field, self.field_spacing) for way, field in fields.items()}
-        errors = {way: coarsening_error(field, stored[way]) for way, field in fields.items()}
+        stored = {way: downsample_field(field, self.field_spacing) for way, field in fields.items()}
+        errors = {way: downsampling_error(field, stored[way]) for way, field in fields.items()}
         pair["field_spacing_error_voxels"] = errors
         if max(errors.values()) > _MAX_FIELD_ERROR:
             losses = ", ".join(f"{way} {error:.2g}" for way, error in errors.items())

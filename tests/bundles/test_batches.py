@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,13 +149,50 @@ def test_a_folder_that_another_run_writes_into(register, options, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_an_old_report_does_not_outlive_a_failed_run(run, bundle, register, tmp_path):
-    run("inference", output_dir=str(tmp_path / "o"))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"moving": "damaged.nii.gz"}, "damaged.nii.gz"),
+        ({"moving": "nowhere.nii.gz"}, "nowhere.nii.gz: no such file"),
+        ({"weights": "unheard"}, "model_unheard.pt: no such weights"),
+        ({"device": "xpu"}, "device 'xpu' is not available"),
+    ],
+    ids=["damaged", "missing", "weights", "device"],
+)
+def test_old_results_do_not_outlive_a_failed_run(bundle, registered, register, options, message, tmp_path):
+    shutil.copytree(registered, tmp_path / "o")
+    (tmp_path / "o/notes.txt").touch()
     assert (tmp_path / "o/report.json").exists()
-    one = {"datalist": None, "fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "damaged.nii.gz")}
-    assert "damaged.nii.gz" in register(**one)
-    assert not (tmp_path / "o/report.json").exists()
-    assert not (tmp_path / "o/summary.csv").exists()
+    if "moving" in options:
+        options = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / options["moving"])}
+    assert message in register(datalist=None, **options)
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("options", [{"datalist": None, "resume": True}, {}], ids=["resume", "datalist"])
+def test_finished_results_outlive_a_failed_run_that_keeps_them(registered, register, options, tmp_path):
+    shutil.copytree(registered, tmp_path / "o")
+    before = sorted(path.name for path in (tmp_path / "o").iterdir())
+    assert "no such weights" in register(weights="unheard", **options)
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == before
+
+
+@pytest.mark.parametrize("key", ["moving", "init"])
+def test_results_that_are_inputs_are_kept(bundle, registered, register, key, tmp_path):
+    shutil.copytree(registered, tmp_path / "o")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()}
+    given = {"fixed": "sample/fixed.nii.gz", "moving": "sample/moving.nii.gz"}
+    options = {name: str(bundle / path) for name, path in given.items()}
+    name = {"moving": "warped.nii.gz", "init": "transform_0GenericAffine.mat"}[key]
+    options[key] = str(tmp_path / "o" / name)
+    assert f"{name}: is an input" in register(datalist=None, **options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
+
+
+def test_old_results_of_a_pair_that_fails_are_removed(register, datalist, registered, tmp_path):
+    shutil.copytree(registered, tmp_path / "o/damaged", ignore=shutil.ignore_patterns("summary.csv"))
+    register()
+    assert [path.name for path in (tmp_path / "o/damaged").iterdir()] == ["failed.json"]
 
 
 def test_what_a_killed_run_left_is_removed(run, tmp_path):

@@ -31,8 +31,9 @@ class TestTraining:
 
     @pytest.mark.parametrize("edges", [False, True])
     def test_what_is_learned_by_default_is_resumed_and_evaluated(self, data, train, run, tmp_path, edges):
-        train(tmp_path, max_epochs=1, edges=edges)
-        assert train(tmp_path, max_epochs=2, resume=True, edges=edges)["epoch"] == 2
+        schedule = {"lr_scheduler#total_steps": 4}  # of both epochs
+        train(tmp_path, max_epochs=1, edges=edges, **schedule)
+        assert train(tmp_path, max_epochs=2, resume=True, edges=edges, **schedule)["epoch"] == 2
         models = str(tmp_path / "checkpoints")
         few = {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "models_dir": models}
         run("train", "evaluate", edges=edges, **DUAL_SUPERVISION.evaluation, **few)

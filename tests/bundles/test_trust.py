@@ -17,6 +17,9 @@ import torch
 
 from regplugins.__main__ import main
 from regplugins.checks import first_cause
+from regplugins.io import sha256
+from regplugins.networks import listed_sha256
+from regplugins.sharing import pack, unpack
 from tests.bundles.cases import CASES, HEADS, HIPPOCAMPUS, BundleCase
 from tests.bundles.conftest import run_bundle
 
@@ -47,6 +50,7 @@ def test_weights_that_give_no_numbers(bundle_of, case, tmp_path):
     torch.save(state, tmp_path / "diverged.pt")
     message = refusal(bundle, tmp_path / "o", weights=str(tmp_path / "diverged.pt"))
     assert message.startswith(str(tmp_path / "diverged.pt"))
+    assert f"(weights of the bundle {bundle.name})" in message
     assert "not finite" in message
 
 
@@ -57,6 +61,15 @@ class TestSha256:
     @pytest.fixture
     def registered_weights(self, sample_of):
         return json.loads((sample_of(HIPPOCAMPUS) / "report.json").read_text())["weights"]
+
+    def test_digits_may_be_in_upper_case(self, own_bundle, tmp_path):
+        metadata = own_bundle / "configs/metadata.json"
+        content = json.loads(metadata.read_text())
+        for entry in content["weights"].values():
+            entry["sha256"] = entry["sha256"].upper()
+        metadata.write_text(json.dumps(content))
+        assert listed_sha256(own_bundle / "models/model.pt") == sha256(own_bundle / "models/model.pt")
+        unpack(str(pack(own_bundle, tmp_path / "packed")), tmp_path / "unpacked")
 
     def test_replaced_weights_are_refused(self, own_bundle, tmp_path):
         shutil.copy(own_bundle / "models/model_weak.pt", own_bundle / "models/model.pt")
@@ -104,9 +117,27 @@ class TestCommandLineIsData:
         assert settings["spacing"] == 4.0
         assert "smoothing=1.25" in settings["parametrization"]
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--spacing", "{'_target_':'os.mkdir','path':'planted'}"],
+            ["--spacing", "[{'_target_':'os.mkdir','path':'planted'}]"],
+            ["--dataset", "{'_target_':'regplugins.io.FolderLock','folder':'planted'}"],
+            ["--network_def#_target_", "os.mkdir", "--network_def#path", "planted"],
+            ["--dataset::_target_", "os.mkdir", "--dataset::path", "planted"],
+        ],
+    )
+    def test_definitions_are_refused(self, bundle_of, words, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        bundle = bundle_of(next(case for case in CASES if case.name == "any_modality_optimization"))
+        refusal = rf"--{words[0][2:]}: a definition .* python -m monai\.bundle run"
+        with pytest.raises(SystemExit, match=refusal):
+            main(["register", "--bundle", str(bundle), "--output_dir", "o", *words])
+        assert list(tmp_path.iterdir()) == []
+
     def test_unknown_option(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
-        with pytest.raises(SystemExit, match="unknown options \\['fixd'\\]"):
+        with pytest.raises(SystemExit, match="unknown option --fixd; did you mean --fixed"):
             main([*words, "--fixd", "a.nii.gz"])
 
 

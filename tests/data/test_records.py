@@ -74,6 +74,7 @@ PAIR = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
         (json.dumps([PAIR | {"name": "a\nb"}]), r"the name 'a\\nb' is no plain folder name"),
         (json.dumps([PAIR | {"name": "a\x1b[31m"}]), r"the name 'a\\x1b\[31m' is no plain folder name"),
         (json.dumps([PAIR | {"name": "ü" * 128}]), "the name 'ü{30}...' is longer than 255 bytes"),
+        (json.dumps([PAIR | {"name": ".lock"}]), "the name '.lock' begins with a dot"),
         (json.dumps([PAIR | {"name": "Summary.CSV"}]), "the name 'Summary.CSV' is that of a file of results"),
         (json.dumps([PAIR | {"fixed": 3}]), "pairs.json: record 0: fixed must be a path, got 3"),
         (json.dumps([PAIR, PAIR | {"moving": ["a"]}]), r"pairs.json: record 1: moving must be a path, got \['a'\]"),

@@ -34,16 +34,6 @@ def test_itk_reads_what_is_written(suffix: str, ndim: int, tmp_path: Path) -> No
 
 @suffixes
 @dimensions
-def test_round_trip(suffix: str, ndim: int, tmp_path: Path) -> None:
-    path, transform = tmp_path / f"affine{suffix}", AffineTransform(random_affine(ndim))
-    write_transform(transform, path)
-    read = read_transform(path)
-    assert isinstance(read, AffineTransform)
-    assert torch.equal(read.matrix, transform.matrix)
-
-
-@suffixes
-@dimensions
 def test_files_by_itk_with_a_center_are_read(suffix: str, ndim: int, tmp_path: Path) -> None:
     itk = sitk.AffineTransform(ndim)
     itk.SetMatrix(random_affine(ndim)[:ndim, :ndim].ravel().tolist())

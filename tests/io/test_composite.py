@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composite files, and kinds of transforms that ITK reads for the package, against SimpleITK."""
+"""Composite files and other transforms that ITK reads, against SimpleITK."""
 
 from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import itk
@@ -21,7 +23,7 @@ grids = pytest.mark.parametrize("grid", [GRIDS["oblique"], GRIDS["las"], GRIDS["
 
 
 def linear_transforms() -> dict[str, sitk.SpatialTransform]:
-    """A transform of every kind that a rigid, similarity or affine registration with ITK writes."""
+    """Transforms of every kind that linear registration with ITK writes."""
     center, shift = (10.0, -20.0, 30.0), (3.0, 4.0, -5.0)
     axis = (1 / math.sqrt(3),) * 3
     return {
@@ -49,7 +51,7 @@ def test_every_linear_transform_by_itk_is_affine(kind: str, suffix: str, tmp_pat
 
 
 def chain(grid: Grid) -> CompositeTransform:
-    """Affine, field, affine, the last nearest to the points; the order matters."""
+    """Affine, field, affine; the last is applied first."""
     outer, inner = AffineTransform(random_affine(grid.ndim)), AffineTransform(random_affine(grid.ndim))
     return CompositeTransform([outer, random_field(grid), inner])
 
@@ -159,8 +161,26 @@ def test_truncated_text_is_not_taken_for_the_identity(kind: str, tmp_path: Path)
 
 def test_other_kinds_are_named(tmp_path: Path) -> None:
     sitk.WriteTransform(sitk.BSplineTransform(3), tmp_path / "spline.h5")
-    with pytest.raises(ValueError, match=r"spline\.h5: a BSplineTransform is not among"):
+    with pytest.raises(ValueError, match=r"spline\.h5: a BSplineTransform is not supported"):
         read_transform(tmp_path / "spline.h5")
+
+
+def test_a_process_loads_the_classes_it_needs_and_no_others(tmp_path: Path) -> None:
+    """In a process of its own: here all of ITK is loaded."""
+    grid = GRIDS["oblique"]
+    write_transform(chain(grid), tmp_path / "composite.h5")
+    program = """
+import sys
+from regplugins.io import read_transform, write_transform
+write_transform(read_transform(sys.argv[1]), sys.argv[2])
+assert "itk.itkCompositeTransformPython" in sys.modules
+assert "itk.itkBSplineTransformPython" not in sys.modules, "all of ITK's transforms are loaded"
+"""
+    files = [str(tmp_path / name) for name in ("composite.h5", "again.h5")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True, timeout=300)
+    points = points_in(grid)
+    before, after = (transform_points(sitk.ReadTransform(file), points) for file in files)
+    np.testing.assert_allclose(after, before, atol=1e-9)
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

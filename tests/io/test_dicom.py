@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Series of DICOM slices that are whole, and that are not."""
+"""Complete and incomplete series of DICOM slices."""
 
 from __future__ import annotations
 
@@ -49,7 +49,58 @@ def test_what_is_no_slice_may_lie_beside_a_series(slices: list[Path]) -> None:
     values, grid, warnings = read_volume(folder)
     np.testing.assert_array_equal(values, array_of(IMAGE))
     assert grid.matches(GRID)
-    assert warnings == []
+    assert warnings == [
+        f"{folder}: files that are not read as slices of its series (8): readme.txt, scan.csv, scan.jpg, ..."
+    ]
+
+
+@pytest.mark.parametrize("name", ["006.tmp", "below/006.dcm"])
+def test_a_slice_that_is_not_read_is_warned_of(slices: list[Path], name: str) -> None:
+    other = slices[0].parent / name
+    other.parent.mkdir(exist_ok=True)
+    slices[-1].rename(other)
+    if other.suffix == ".tmp":
+        other.write_bytes(other.read_bytes()[:120])
+    assert warnings_of(slices) == [f"files that are not read as slices of its series (1): {name}"]
+
+
+def test_a_slice_of_another_orientation_is_refused(slices: list[Path]) -> None:
+    turned = "\\".join(f"{x:.9f}" for x in rotation(3, 21)[:, :2].T.ravel())
+    rewrite(slices[4:5], "0020|0037", [turned])
+    with pytest.raises(ValueError, match=rf"series: {slices[4].name} is oriented differently from .*0020\|0037"):
+        read_volume(slices[0].parent)
+
+
+def test_values_that_are_scaled_slice_by_slice(slices: list[Path]) -> None:
+    """Slope 3 in the first slice, whose values are whole numbers, and .5 in the others."""
+    rewrite(slices, "0008|0060", ["CT"] * len(slices))
+    rewrite(slices, "0028|1053", [3] * len(slices))
+    # Implicit: a length of 4 bytes in place of a type.
+    before, after = (struct.pack("<HHI", 0x28, 0x1053, 2) + slope for slope in (b"3 ", b".5"))
+    stored = np.stack([array_of(sitk.ReadImage(str(path)))[..., 0] / 3 for path in slices], axis=-1)
+    for path in slices[1:]:
+        assert before in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(before, after))
+    values, _, _ = read_volume(slices[0].parent)
+    np.testing.assert_array_equal(values[..., 0], 3 * stored[..., 0])
+    np.testing.assert_array_equal(values[..., 1:], stored[..., 1:] / 2)
+    assert (values % 1 != 0).any()
+
+
+def test_slices_of_another_type_than_the_first(slices: list[Path]) -> None:
+    """Values above 32767 after a first slice of signed numbers."""
+    for path in slices[1:]:
+        plane = sitk.ReadImage(str(path))
+        bright = sitk.Cast(plane, sitk.sitkUInt16) + 40_000
+        for tag in plane.GetMetaDataKeys():
+            if not tag.startswith("0028"):
+                bright.SetMetaData(tag, plane.GetMetaData(tag))
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(path))
+        writer.Execute(bright)
+    values, _, _ = read_volume(slices[0].parent)
+    np.testing.assert_array_equal(values, array_of(IMAGE) + 40_000 * (np.arange(len(slices)) > 0))
 
 
 @pytest.mark.parametrize("missing", [(3,), (3, 4)])
@@ -64,7 +115,7 @@ def test_a_missing_slice_is_located(slices: list[Path], missing: tuple[int, ...]
 @pytest.mark.parametrize("ending", [".dcm", ""])
 @pytest.mark.parametrize("size", [200, -20])
 def test_a_damaged_slice_is_not_dropped(slices: list[Path], ending: str, size: int) -> None:
-    """In the last place, where nothing but its file tells of it."""
+    """The last slice, since a gap reveals any other."""
     last = slices[-1].rename(slices[-1].with_name(f"last{ending}"))
     last.write_bytes(last.read_bytes()[:size])
     with pytest.raises(ValueError, match=rf"series: last{ending} cannot be read as DICOM slices"):
@@ -92,15 +143,17 @@ def test_a_report_among_the_slices_is_named(slices: list[Path]) -> None:
 
 def test_two_slices_of_one_place_are_named(slices: list[Path]) -> None:
     shutil.copy(slices[2], slices[0].with_name("copy.dcm"))
-    with pytest.raises(ValueError, match=rf"({slices[2].name}|copy\.dcm) and .* lie at one position"):
+    with pytest.raises(ValueError, match=rf"({slices[2].name}|copy\.dcm) and .* have the same position"):
         read_volume(slices[0].parent)
 
 
-def test_slices_without_a_position_are_refused(slices: list[Path]) -> None:
-    tag = struct.pack("<HH", 0x20, 0x32)
+@pytest.mark.parametrize(
+    ("number", "message"), [(0x32, "has no position"), (0x37, r"slices have no orientation \(tag 0020\|0037\)")]
+)
+def test_slices_without_geometry_are_refused(slices: list[Path], number: int, message: str) -> None:
     for path in slices:  # a private number in place of the tag
-        path.write_bytes(path.read_bytes().replace(tag, struct.pack("<HH", 0x20, 0x33)))
-    with pytest.raises(ValueError, match="does not say where it lies"):
+        path.write_bytes(path.read_bytes().replace(struct.pack("<HH", 0x20, number), struct.pack("<HH", 0x20, 0x99)))
+    with pytest.raises(ValueError, match=f"series: .*{message}"):
         read_volume(slices[0].parent)
 
 
@@ -122,7 +175,7 @@ def test_a_file_of_many_frames_is_a_volume(tmp_path: Path) -> None:
 
 
 def rewrite(slices: list[Path], tag: str, values: Sequence[object]) -> None:
-    """Replace a tag, of each slice by a value of its own."""
+    """Replace a tag of each slice by its own value."""
     for path, value in zip(slices, values, strict=True):
         plane = sitk.ReadImage(str(path))
         plane.SetMetaData(tag, str(value))
@@ -142,7 +195,7 @@ def warnings_of(slices: list[Path]) -> list[str]:
 @pytest.mark.parametrize("direction", [1, -1])
 @pytest.mark.parametrize("turned", [False, True])
 def test_tilted_slices_are_refused(slices: list[Path], direction: int, turned: bool) -> None:
-    """By atan(0.6 / 2) = 17 degrees, of a stack along the axes and of an oblique one."""
+    """Tilt of atan(0.6 / 2) = 17 degrees, for an axis-aligned and an oblique stack."""
     turn = rotation(3, 20) if turned else np.eye(3)
     orientation = "\\".join(f"{x:.9f}" for x in turn[:, :2].T.ravel())
     rewrite(slices, "0020|0037", [orientation] * len(slices))
@@ -157,20 +210,12 @@ def test_tilted_slices_are_refused(slices: list[Path], direction: int, turned: b
 
 
 def test_a_shift_of_rounding_is_no_tilt(slices: list[Path]) -> None:
-    """A tenth of a pixel of 1.5 mm at the last of 7 slices is 0.15 mm, 0.025 mm a slice."""
+    """The tolerance, a tenth of a pixel of 1.5 mm at the last of 7 slices, is 0.025 mm per slice."""
     rewrite(slices, "0020|0037", ["1\\0\\0\\0\\1\\0"] * len(slices))
     rewrite(slices, "0020|0032", [f"0\\{0.024 * k:.3f}\\{2 * k}" for k in range(len(slices))])
     read_volume(slices[0].parent)
     rewrite(slices, "0020|0032", [f"0\\{0.026 * k:.3f}\\{2 * k}" for k in range(len(slices))])
     with pytest.raises(ValueError, match=r"tilted .* by 0\.74 degrees"):
-        read_volume(slices[0].parent)
-
-
-def test_slices_without_an_orientation_are_refused(slices: list[Path]) -> None:
-    tag = struct.pack("<HH", 0x20, 0x37)
-    for path in slices:  # a private number in place of the tag
-        path.write_bytes(path.read_bytes().replace(tag, struct.pack("<HH", 0x20, 0x38)))
-    with pytest.raises(ValueError, match=r"series: slices do not say how they are oriented \(tag 0020\|0037\)"):
         read_volume(slices[0].parent)
 
 
@@ -199,8 +244,7 @@ def test_missing_slice_numbers_are_warned_of(slices: list[Path], numbers: Sequen
         range(1, 8),
         range(7, 0, -1),
         (1, 5, 2, 6, 3, 7, 4),
-        range(1, 15, 2),
-        range(5, 210, 30),
+        (1, 3, 5, 8, 11, 13, 20),
         [1] * 7,
         [""] * 7,
     ],
@@ -210,15 +254,29 @@ def test_other_ways_to_number_slices_are_not(slices: list[Path], numbers: Sequen
     assert warnings_of(slices) == []
 
 
+@pytest.mark.parametrize(
+    ("numbers", "first", "missing"),
+    [(range(1, 15, 2), "1, 3, 5", "1 of 2"), (range(5, 210, 30), "5, 35, 65", "29 of 30")],
+)
+def test_slice_numbers_of_a_stride_are_warned_of(
+    slices: list[Path], numbers: Sequence[int], first: str, missing: str
+) -> None:
+    rewrite(slices, "0020|0013", numbers)
+    assert warnings_of(slices) == [
+        f"instance numbers {first}, ...: {missing} slices may be missing, unless several series are interleaved"
+    ]
+
+
 def test_slices_that_lie_far_apart_are_warned_of(slices: list[Path]) -> None:
     """Slices of 3 mm."""
     for path in slices[1::2]:
         path.unlink()
+    rewrite(slices[::2], "0020|0013", range(4))
     assert warnings_of(slices) == ["slices of 3 mm lie 6 mm apart: every second may be missing"]
 
 
 @pytest.mark.parametrize("thickness", ["2.5", "2.1", "6", "0", ""])
 def test_gaps_as_usual_in_mr_are_not(slices: list[Path], thickness: str) -> None:
-    """Slices that lie 3 mm apart, and a thickness that is not known."""
+    """Slices 3 mm apart, with a thickness that is usual or unknown."""
     rewrite(slices, "0018|0050", [thickness] * len(slices))
     assert warnings_of(slices) == []

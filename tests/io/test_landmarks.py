@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landmark files: what is written is read, in either world."""
+"""Landmark files: written points are read, in either world."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from regplugins.io import read_landmark_names, read_landmarks, write_landmarks
+from regplugins.io import landmarks_outside, read_landmark_names, read_landmarks, write_landmarks
+from regplugins.spatial import Grid
 
 
 @pytest.mark.parametrize("space", ["RAS", "LPS"])
@@ -73,6 +74,16 @@ def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "image.csv").write_bytes(bytes(range(255, 0, -1)))
     with pytest.raises(ValueError, match=r"image\.csv: not a CSV file"):
         read_landmarks(tmp_path / "image.csv")
+
+
+@pytest.mark.parametrize(("offset", "hint"), [(-8.0, "; as LPS 27 would lie inside"), (-11.0, "; expected points in")])
+def test_another_space_is_proposed_if_most_points_lie_in_it(offset: float, hint: str) -> None:
+    """27 voxel indices from 0 to 8 in an image of 9 voxels of 1 mm: as LPS all, or 12, lie in its field of view."""
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:2, 3] = offset
+    points = torch.cartesian_prod(*3 * [torch.tensor([0.0, 4, 8], dtype=torch.float64)])
+    _, message = landmarks_outside(points, Grid((9, 9, 9), affine), ("p.csv", "image"), "RAS")
+    assert hint in message
 
 
 def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:

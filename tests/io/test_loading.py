@@ -104,13 +104,23 @@ def test_an_image_given_as_label_map_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    [range(1, 139), (1, 14_175), (997, 312_782_574, 614_454_277), range(11_100, 11_300)],
-    ids=["138 structures", "FreeSurfer", "Allen", "parcels"],
+    [range(1, 139), (1, 14_175), (1, 65_535), range(11_100, 11_300)],
+    ids=["138 structures", "FreeSurfer", "16 bits", "parcels"],
 )
 def test_label_maps_of_every_numbering(tmp_path: Path, numbers: range | tuple[int, ...]) -> None:
     label = load_label(saved(structures(*numbers), tmp_path / "label.nii.gz"))
     assert label.unique().tolist() == [0, *numbers]
     assert label.meta["warnings"] == []
+
+
+@pytest.mark.parametrize("numbers", [(1, 65_536), (997, 312_782_574, 614_454_277)], ids=["17 bits", "Allen"])
+def test_labels_beyond_16_bits_are_kept_and_warned_of(tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    path = saved(structures(*numbers), tmp_path / "label.nii.gz")
+    label = load_label(path)
+    assert label.unique().tolist() == [0, *numbers]
+    (warning,) = label.meta["warnings"]
+    assert warning.startswith(f"{path}: labels up to {numbers[-1]}; Slicer and ANTs may not show")
+    assert load_mask(path).meta["warnings"] == []
 
 
 def test_many_labels_of_one_voxel_each(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where NIfTI headers of every kind place an image, judged by SimpleITK."""
+"""Positions of images with NIfTI headers of every kind, against SimpleITK."""
 
 from __future__ import annotations
 
 import gzip
+import struct
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.io.nifti import read_nifti, read_nifti_grid
-from regplugins.io.reading import right_angled
+from regplugins.io.reading import orthogonal_grid
 from regplugins.spatial import Grid
 from tests.itk_truth import rotation
 
@@ -46,7 +47,7 @@ FORMS = {
 
 
 def write(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], **fields: object) -> Path:
-    """A file with these forms and codes, byte for byte: nibabel would mend the header."""
+    """Write these forms and codes as raw bytes, since nibabel would correct the header."""
     header = nib.Nifti1Header()
     header.set_data_shape(SHAPE)
     header.set_data_dtype(np.float32)
@@ -65,7 +66,7 @@ def pixdim(*sizes: float) -> list[float]:
 
 
 def itk_grid(path: Path) -> Grid:
-    """The grid on which SimpleITK sees the image."""
+    """Grid of the image in SimpleITK."""
     image = sitk.ReadImage(str(path))
     n = image.GetDimension()
     matrix = np.eye(n + 1)
@@ -76,11 +77,11 @@ def itk_grid(path: Path) -> Grid:
 
 
 def grid_of(form: np.ndarray) -> Grid:
-    return right_angled(SHAPE, torch.from_numpy(form))
+    return orthogonal_grid(SHAPE, torch.from_numpy(form))
 
 
 def test_itk_sees_what_is_accepted_without_a_warning_in_the_same_place(tmp_path: Path) -> None:
-    """Every sform with every qform, of every code."""
+    """Every sform and code with every qform and code."""
     silent = 0
     for (name, form), code, q_name, q_code in product(FORMS.items(), (0, 1, 2), ("right", "turned"), (0, 1, 2)):
         path = write(tmp_path / "image.nii", (form, code), (FORMS[q_name], q_code))
@@ -182,6 +183,21 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=r"image\.nii\.gz: cannot be read as an image \(CRC check failed"):
         read_nifti(path)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_voxels_that_the_header_does_not_declare_are_warned_of(tmp_path: Path, ending: str) -> None:
+    content = bytearray(write(tmp_path / "image.nii", (RIGHT, 1), (RIGHT, 1)).read_bytes())
+    content[46:48] = struct.pack("<h", 5)  # slices in place of 8
+    path = tmp_path / f"image.{ending}"
+    path.write_bytes(gzip.compress(content) if ending == "nii.gz" else content)
+    values, grid, warnings = read_nifti(path)
+    np.testing.assert_array_equal(values, VALUES[..., :5])
+    assert grid.shape == (6, 7, 5)
+    assert warnings == [
+        f"{path}: 504 bytes after the 6 x 7 x 5 voxels of its header are not read; correct the header if slices are "
+        "missing"
+    ]
 
 
 @pytest.mark.parametrize("slope", [np.nan, np.inf, -np.inf])

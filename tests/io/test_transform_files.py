@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which format a path means."""
+"""Formats of transform files by suffix."""
 
 from __future__ import annotations
 

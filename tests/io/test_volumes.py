@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -25,6 +26,33 @@ def test_gray(tmp_path: Path, name: str, mode: str) -> None:
     assert grid.shape == (15, 12)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("Offset", "nan 2 3"),
+        ("Offset", "inf 2 3"),
+        ("ElementSpacing", "1 1 a"),
+        ("TransformMatrix", "nan 0 0 0 1 0 0 0 1"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mha", "mhd"])
+def test_a_place_that_is_not_finite_is_refused(tmp_path: Path, suffix: str, key: str, value: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(NOISE), str(path))
+    read_volume(path)
+    header, rest = re.split(rb"(?m)^%s = .*$" % key.encode(), path.read_bytes())
+    path.write_bytes(header + f"{key} = {value}".encode() + rest)
+    for read in (read_volume, read_grid):
+        with pytest.raises(ValueError, match=rf"image\.{suffix}: its {key} is '{value}', expected finite numbers"):
+            read(path)
+
+
+def test_gray_bmp(tmp_path: Path) -> None:
+    Image.fromarray(NOISE[..., 0]).save(tmp_path / "image.bmp")
+    read, _, _ = read_volume(tmp_path / "image.bmp")
+    np.testing.assert_array_equal(read, NOISE[..., 0].T)
+
+
 def test_gray_jpg(tmp_path: Path) -> None:
     Image.fromarray(NOISE[..., 0]).save(tmp_path / "image.jpg")
     read, _, _ = read_volume(tmp_path / "image.jpg")
@@ -33,7 +61,15 @@ def test_gray_jpg(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "mode", "channels"),
-    [("png", "RGB", 3), ("png", "RGBA", 4), ("png", "LA", 2), ("png", "P", 3), ("jpg", "RGB", 3), ("tiff", "RGB", 3)],
+    [
+        ("png", "RGB", 3),
+        ("png", "RGBA", 4),
+        ("png", "LA", 2),
+        ("png", "P", 3),
+        ("jpg", "RGB", 3),
+        ("tiff", "RGB", 3),
+        ("bmp", "P", 3),
+    ],
 )
 def test_color(tmp_path: Path, name: str, mode: str, channels: int) -> None:
     Image.fromarray(NOISE[..., :3]).convert(mode).save(tmp_path / f"image.{name}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of the network supervised in both modalities, put together by hand in closed cases."""
+"""Objective of the network supervised in both modalities in closed cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regplugins.spatial import warp
 
 
 class Distance(nn.Module):
-    """The mean squared difference, and a note of the shapes that were compared."""
+    """Mean squared difference that records the shapes of its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ def padded(ddf: Tensor, margin: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(14, 16), (10, 12, 9)])
 def test_each_modality_is_compared_with_its_own(shape):
-    """Numbers alone: the paired image of either side is the other side's modality."""
+    """Constant images: the paired image of either side has the other side's modality."""
     torch.manual_seed(0)
     target, still = a_target(*shape), torch.zeros(2, len(shape), *shape)
     first = F.mse_loss(target["moving_paired"], target["fixed"])
@@ -55,7 +55,7 @@ def test_weights_are_by_default_those_of_the_paper():
 
 
 def test_norms_that_are_not_squared():
-    """A field that is 3 voxels long everywhere: 9 squared, and flat; and one that only bends: 2 x 4 along the axis."""
+    """A constant field of length 3, whose square is 9, and a field of constant curvature: 2 x 4 along the axis."""
     target = {key: torch.zeros(1, 1, 8, 9) for key in a_target(1)}
     shift = torch.tensor([1.0, 8**0.5]).view(1, 2, 1, 1).expand(1, 2, 8, 9)
     bend = torch.zeros(1, 2, 8, 9)
@@ -68,7 +68,7 @@ def test_norms_that_are_not_squared():
 
 
 def test_roots_are_of_each_patch():
-    """Shifts of 1 and 3 voxels: the mean of either, and not the root of the mean of their squares."""
+    """Shifts of 1 and 3 voxels: the mean of the roots, not the root of the mean square."""
     shifts = torch.zeros(2, 2, 8, 9)
     shifts[:, 0] = torch.tensor([1.0, 3.0]).view(2, 1, 1)
     target = {key: torch.zeros(2, 1, 8, 9) for key in a_target(1)}

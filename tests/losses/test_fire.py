@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every term of FIRE's objective where its value is known."""
+"""Terms of FIRE's objective in closed cases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEATURES = ("features", "features_warped", "features_affine", "features_synthesi
 
 
 def alike(value: float = 0.5) -> dict[str, Tensor]:
-    """What a perfect network gives for two images that are one: all images and features equal, nothing moves."""
+    """Outputs of a perfect network for identical images: equal images and features, no displacement."""
     image, features = torch.full((1, 1, 8, 8), value), torch.full((1, 3, 2, 2), value)
     fields = {f"{name}_{side}": image for name in IMAGES for side in "ab"}
     fields |= {f"{name}_{side}": features for name in FEATURES for side in "ab"}
@@ -87,7 +87,7 @@ def test_the_total_weighs_the_terms():
 
 
 def test_exact_inverses_are_consistent():
-    """A shift by whole voxels and back, away from the border."""
+    """A shift by whole voxels and its inverse, away from the border."""
     torch.manual_seed(0)
     image, there = torch.rand(1, 1, 16, 16), torch.zeros(1, 2, 16, 16)
     there[:, 0] = 2.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective over three scales, put together by hand in closed cases."""
+"""Objective over three resolutions in closed cases."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regplugins.losses import MultiResolutionLoss, NCCLoss, TotalVariationLoss, WeaklySupervisedLoss
+from regplugins.losses import MultiResolutionLoss, TotalVariationLoss, WeaklySupervisedLoss
 from regplugins.spatial import identity_grid
 
 
 class MeanOf(nn.Module):
-    """Stands for a similarity whose value is easily known."""
+    """Mean difference in place of a similarity."""
 
     def forward(self, warped: Tensor, fixed: Tensor, mask: Tensor | None = None) -> Tensor:
         weight = torch.ones_like(fixed) if mask is None else mask
@@ -20,7 +20,7 @@ class MeanOf(nn.Module):
 
 
 def ramp(*shape: int) -> Tensor:
-    """An image whose value is the index along its first axis."""
+    """Image of the indices along its first axis."""
     return identity_grid(list(shape))[:1][None]
 
 
@@ -43,27 +43,6 @@ def test_regularization_counts_at_each_scale():
     expected = sum(w * 0.5 * float(regularization(f)) for w, f in zip((1, 0.6, 0.3), fields, strict=True))
     assert float(loss(fields, {"moving": image, "fixed": image})) == pytest.approx(expected)
     assert expected > 0.5
-
-
-def test_one_full_resolution_field_is_the_ablations_objective():
-    torch.manual_seed(1)
-    moving, fixed, ddf = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8), torch.zeros(2, 2, 8, 8)
-    loss = MultiResolutionLoss(NCCLoss(), TotalVariationLoss(), regularization_weight=0.1)
-    torch.testing.assert_close(loss([ddf], {"moving": moving, "fixed": fixed}), NCCLoss()(moving, fixed))
-
-
-def test_field_that_aligns_scores_best():
-    torch.manual_seed(0)
-    fixed = nn.functional.avg_pool2d(torch.rand(1, 1, 40, 40), 5, 1, 2)
-    moving = torch.roll(fixed, 3, dims=2)
-    loss = MultiResolutionLoss(NCCLoss(), TotalVariationLoss(), regularization_weight=0.1)
-
-    def shifted(voxels: float) -> float:
-        ddf = torch.zeros(1, 2, 40, 40)
-        ddf[:, 0] = voxels
-        return float(loss([ddf], {"moving": moving, "fixed": fixed}))
-
-    assert min(range(-5, 6), key=shifted) == 3
 
 
 def test_masked_voxels_do_not_count():

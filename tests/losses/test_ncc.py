@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The normalized cross-correlations against MONAI, NumPy, finite differences and their own invariances."""
+"""Normalized cross-correlations against MONAI, NumPy and finite differences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from regplugins.losses import LocalNCCLoss, NCCLoss
 
 MONAI_KERNEL = {"box": "rectangular", "gaussian": "gaussian"}
-BOTH = [NCCLoss(), LocalNCCLoss(5)]
 
 
 def pair(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Return two images in [0, 1] that are correlated, as those of a registration are."""
+    """Return two correlated images in [0, 1]."""
     target = torch.rand(shape, dtype=dtype)
     return 0.5 * target + 0.5 * torch.rand(shape, dtype=dtype), target
 
@@ -83,55 +82,6 @@ def test_local_gradient_is_that_of_finite_differences(size: tuple[int, ...], smo
                 lambda a, b, loss=loss, weight=weight: loss(a, b, weight),
                 (pred.clone().requires_grad_(), target.clone().requires_grad_()),
             )
-
-
-def test_local_gives_only_the_gradients_asked_for() -> None:
-    pred, target = pair((1, 1, 10, 10, 10))
-    _, expected_pred, expected_target = value_and_gradients(LocalNCCLoss(5), pred, target, torch.float32)
-    for first in (True, False):
-        images = pred.clone().requires_grad_(first), target.clone().requires_grad_(not first)
-        LocalNCCLoss(5)(*images).mul(3).backward()
-        with_gradient, without = images if first else images[::-1]
-        assert without.grad is None
-        torch.testing.assert_close(with_gradient.grad, 3 * (expected_pred if first else expected_target))
-
-
-def test_local_without_autograd_is_the_same_value() -> None:
-    pred, target = pair((1, 1, 10, 10, 10))
-    pred.requires_grad_()
-    with torch.no_grad():
-        value = LocalNCCLoss(5)(pred, target)
-    assert not value.requires_grad
-    assert value == LocalNCCLoss(5)(pred, target)
-
-
-def test_local_refuses_a_second_derivative() -> None:
-    pred, target = pair((1, 1, 8, 8))
-    squared = LocalNCCLoss(5)(pred.requires_grad_(), target).square()
-    (gradient,) = torch.autograd.grad(squared, pred, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-
-
-def test_local_takes_images_of_any_memory_layout() -> None:
-    pred, target = pair((2, 1, 8, 10, 12))
-    expected = LocalNCCLoss(5)(pred, target)
-    layouts = pred.transpose(2, 4).contiguous().transpose(2, 4), target.to(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(LocalNCCLoss(5)(*layouts), expected)
-
-
-@pytest.mark.parametrize(("scale", "offset"), [(0.2, 0.0), (30.0, -4.0), (1.0, 10.0)])
-def test_intensities_may_be_scaled_and_shifted(scale: float, offset: float) -> None:
-    shape = (1, 1, 16, 16, 16)
-    pred, target = pair(shape)
-    # Zero padding beyond the border makes the outermost windows depend on the offset.
-    for loss, mask in ((NCCLoss(), None), (LocalNCCLoss(5), interior(shape, 2))):
-        expected = loss(pred, target, mask)
-        torch.testing.assert_close(loss(pred * scale + offset, target, mask), expected, rtol=0, atol=1e-4)
-        torch.testing.assert_close(loss(pred, target * scale + offset, mask), expected, rtol=0, atol=1e-4)
-        perfect = loss(target * scale + offset, target, mask)
-        torch.testing.assert_close(perfect, torch.tensor(-1.0), rtol=0, atol=1e-4)
-    torch.testing.assert_close(NCCLoss()(-target, target), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("levels", [(0.0, 0.0), (0.0, 0.7), (0.3, 1.0), (1000.3, 1311.7), (-3.1e4, 7.7)])
@@ -200,55 +150,6 @@ def test_local_mask_weights_the_map_of_correlations() -> None:
     torch.testing.assert_close(LocalNCCLoss(5)(pred, target, weight), expected)
 
 
-@pytest.mark.parametrize("loss", BOTH, ids=["global", "local"])
-def test_a_mask_of_ones_is_no_mask(loss: nn.Module) -> None:
-    pred, target = pair((2, 2, 8, 9, 10))
-    ones = torch.ones(2, 1, 8, 9, 10)
-    for mask in (ones, ones.bool(), 7 * ones):
-        torch.testing.assert_close(loss(pred, target, mask), loss(pred, target))
-
-
-@pytest.mark.parametrize(("loss", "reach"), [(NCCLoss(), 0), (LocalNCCLoss(5), 2)], ids=["global", "local"])
-def test_what_the_mask_leaves_out_has_no_influence(loss: nn.Module, reach: int) -> None:
-    shape = (1, 1, 14, 14, 14)
-    pred, target = pair(shape)
-    mask = interior(shape, 4)
-    outside = interior(shape, 4 - reach) == 0
-    pred.requires_grad_()
-    value = loss(pred, target, mask)
-    value.backward()
-    assert torch.count_nonzero(pred.grad[outside]) == 0
-    assert torch.count_nonzero(pred.grad[mask > 0]) > 0
-    with torch.no_grad():
-        pred[outside] += 5 * torch.rand(int(outside.sum()))
-    torch.testing.assert_close(loss(pred, target, mask), value)
-
-
-@pytest.mark.parametrize("loss", BOTH, ids=["global", "local"])
-def test_an_empty_mask_is_a_loss_of_nothing(loss: nn.Module) -> None:
-    pred, target = pair((1, 1, 8, 8, 8))
-    value = loss(pred.requires_grad_(), target, torch.zeros(1, 1, 8, 8, 8))
-    value.backward()
-    assert value == 0
-    assert torch.count_nonzero(pred.grad) == 0
-
-
-@pytest.mark.parametrize("loss", BOTH, ids=["global", "local"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_computes_in_float32_under_autocast(loss: nn.Module, dtype: torch.dtype) -> None:
-    # Far from zero, where squares in 8 bits would leave nothing of the variance.
-    pred, target = ((image + 4).to(dtype) for image in pair((1, 1, 12, 12, 12)))
-    expected = value_and_gradients(loss, pred, target, torch.float64)
-    pred.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        value = loss(pred, target)
-    value.backward()
-    assert value.dtype == torch.float32
-    assert pred.grad.dtype == dtype
-    assert value.item() == pytest.approx(expected[0].item(), abs=1e-4)
-    assert_close_to_the_largest(pred.grad, expected[1], max(1e-3, torch.finfo(dtype).eps))
-
-
 @pytest.fixture
 def coarse_products() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -262,19 +163,6 @@ def test_local_is_as_precise_where_matrix_products_are_not(coarse_products: None
     pred, target = ((image + 4) for image in pair((1, 1, 32, 32, 32)))
     expected = LocalNormalizedCrossCorrelationLoss(3, 9)(pred.double(), target.double())
     assert LocalNCCLoss(9)(pred, target).item() == pytest.approx(expected.item(), abs=1e-4)
-
-
-@pytest.mark.parametrize("loss", BOTH, ids=["global", "local"])
-def test_unfit_images_are_refused(loss: nn.Module) -> None:
-    image = torch.rand(2, 1, 8, 9, 10)
-    with pytest.raises(ValueError, match=r"\(2, 1, 8, 9, 10\) and \(2, 1, 8, 9, 9\)"):
-        loss(image, image[..., 1:])
-    with pytest.raises(ValueError, match=r"got the shape \(9, 10\)"):
-        loss(image[0, 0, 0], image[0, 0, 0])
-    with pytest.raises(TypeError, match=r"torch\.float32 and torch\.int64"):
-        loss(image, image.long())
-    with pytest.raises(ValueError, match=r"\(2, 1, 8, 9, 10\) for these images, got \(1, 1, 8, 9, 10\)"):
-        loss(image, image, image[:1])
 
 
 @pytest.mark.parametrize("kernel_size", [0, -3, 8])

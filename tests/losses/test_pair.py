@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objective of one pair, put together by hand."""
+"""Objective of one pair in closed cases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_sum_of_its_terms(pair):
 
 
 def test_a_voxel_weighs_the_same_whatever_else_is_masked(pair):
-    """Two masks that share the voxels between them make what there is without a mask."""
+    """Losses under two complementary masks sum to the loss without a mask."""
     ddf = torch.randn(1, 2, 16, 18)
     mask = (torch.rand(1, 1, 16, 18) > 0.8).float()
     loss = PairLoss([LocalNCCLoss(5), MINDLoss()], SquaredGradientLoss(), 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks whose overlap can be counted."""
+"""Agreement of blocks with known overlap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from regplugins.metrics import warped_agreement
 
 
 def block(first: int) -> torch.Tensor:
-    """Ten voxels an axis, from one on along the first axis; brighter in its middle."""
+    """Block of ten voxels per axis that starts at ``first`` along the first axis, brighter in its middle."""
     image = torch.zeros(1, 24, 20, 20)
     image[:, first : first + 10, 5:15, 5:15] = 100.0
     image[:, first + 4 : first + 6, 9:11, 9:11] = 110.0
@@ -18,13 +18,13 @@ def block(first: int) -> torch.Tensor:
 
 
 def test_an_image_agrees_with_itself():
-    assert warped_agreement(block(6), block(6), [2.0] * 3) == pytest.approx(
+    assert warped_agreement(block(6), block(6), 50.0, [2.0] * 3) == pytest.approx(
         dict.fromkeys(("dice", "jaccard", "precision", "sensitivity", "contour", "ssim"), 1.0), abs=1e-5
     )
 
 
 def test_overlap_of_a_block_that_is_shifted():
-    scores = warped_agreement(block(8), block(6), [2.0] * 3)
+    scores = warped_agreement(block(8), block(6), 50.0, [2.0] * 3)
     assert scores["dice"] == pytest.approx(0.8)
     assert scores["jaccard"] == pytest.approx(8 / 12)
     assert scores["precision"] == scores["sensitivity"] == pytest.approx(0.8)
@@ -32,8 +32,10 @@ def test_overlap_of_a_block_that_is_shifted():
 
 
 def test_contours_within_the_tolerance():
-    """A shift by two voxels of 2 mm is 4 mm."""
-    near, far = (warped_agreement(block(8), block(6), [2.0] * 3, tolerance)["contour"] for tolerance in (4.1, 3.9))
+    """The blocks are shifted by two voxels of 2 mm."""
+    near, far = (
+        warped_agreement(block(8), block(6), 50.0, [2.0] * 3, tolerance)["contour"] for tolerance in (4.1, 3.9)
+    )
     assert near == pytest.approx(1.0)
     assert 0.5 < far < 0.95
 
@@ -41,11 +43,11 @@ def test_contours_within_the_tolerance():
 def test_larger_than_it_should_be():
     large = block(6)
     large[:, 16:18, 5:15, 5:15] = 100.0
-    scores = warped_agreement(large, block(6), [1.0] * 3)
+    scores = warped_agreement(large, block(6), 50.0, [1.0] * 3)
     assert scores["sensitivity"] == 1
     assert scores["precision"] == pytest.approx(10 / 12)
 
 
 def test_nothing_left():
-    scores = warped_agreement(torch.zeros(1, 24, 20, 20), block(6), [1.0] * 3)
+    scores = warped_agreement(torch.zeros(1, 24, 20, 20), block(6), 50.0, [1.0] * 3)
     assert scores["dice"] == scores["precision"] == scores["sensitivity"] == 0

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Networks loaded from exported files."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,7 +19,7 @@ def test_no_such_file_and_a_damaged_one(name, tmp_path):
 
 
 def test_a_file_without_the_networks_numbers_gets_those_of_the_definition(tmp_path):
-    """As TensorRT writes them: operations, no attributes."""
+    """TensorRT files have operations without attributes."""
 
     class Doubled(torch.nn.Module):
         def forward(self, pair: torch.Tensor) -> torch.Tensor:

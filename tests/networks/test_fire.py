@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FIRE: its five networks, both transforms, and that nothing is what its name does not say."""
+"""FIRE: its five networks, both transforms, and every field against a separate computation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from regplugins.spatial import compose_ddf, identity_grid, upsample_ddf, warp
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights large enough that differences show (a new network's transforms are the identity)."""
+    """Set weights so large that differences are visible; the transforms of a new network are the identity."""
     torch.manual_seed(seed)
     for module in network.modules():
         if isinstance(module, AffineKeypoints):
@@ -47,25 +47,8 @@ def test_starts_at_the_identity(spatial_dims, shape, keypoints):
 
 
 @shapes
-def test_shapes(spatial_dims, shape):
-    n, quarter = spatial_dims, [size // 4 for size in shape]
-    fields = small(spatial_dims).fields(torch.rand(2, 2, *shape))
-    for a, b in ("ab", "ba"):
-        for name in (f"ddf_{a}{b}", f"affine_ddf_{a}{b}"):
-            assert fields[name].shape == (2, n, *shape)
-        assert fields[f"nonrigid_{a}{b}"].shape == (2, n, *quarter)
-        assert fields[f"affine_{a}{b}"].shape == (2, n, n + 1)
-        for name in ("features", "features_warped", "features_affine", "features_synthesized"):
-            assert fields[f"{name}_{a}"].shape == (2, 16, *quarter)
-        for name in ("image", "warped", "affine", "cycled", "restored", "registered", "registered_affine"):
-            assert fields[f"{name}_{a}"].shape == (2, 1, *shape)
-        for name in ("synthesized", "synthesized_warped", "synthesized_affine"):
-            assert fields[f"{name}_{a}"].shape == (2, 1, *shape)
-
-
-@shapes
 def test_every_field_is_what_its_name_says(spatial_dims, shape):
-    """Put together one by one of the five networks, where `fields` computes several in one go."""
+    """Compute each field separately from the five networks; ``fields`` computes several in a batch."""
     network = lively(small(spatial_dims))
     pair = torch.rand(1, 2, *shape)
     with torch.no_grad():
@@ -147,7 +130,7 @@ def test_the_directions_have_networks_of_their_own():
 
 @pytest.mark.parametrize(("spatial_dims", "size"), [(2, 64), (3, 48)])
 def test_features_do_not_tell_where_in_the_grid_they_are(spatial_dims, size):
-    """What is shown 4 and 8 voxels further on has its features 1 and 2 further on, and the background all the same."""
+    """An object shifted by 4 and 8 voxels has features shifted by 1 and 2 voxels."""
     encoder = small(spatial_dims).encoder.eval()
     shape = [1, 1, *[size] * spatial_dims]
     middle = (..., *[slice(size // 2 - 6, size // 2 + 2)] * spatial_dims)
@@ -168,9 +151,7 @@ def responses_at(points: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class TestKeypoints:
-    """Gaussian features about points, and the same points after an affine map of which the features are of the image
-    that is moved.
-    """
+    """Gaussian features about points and about their affine images."""
 
     @staticmethod
     def network(spatial_dims: int, ridge: float) -> AffineKeypoints:
@@ -182,7 +163,7 @@ class TestKeypoints:
 
     @staticmethod
     def pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Points of the fixed image, matrix and shift about the image's center in units of its size, points moved."""
+        """Fixed points, matrix and shift about the image's center in units of its size, and moving points."""
         torch.manual_seed(1)
         n = len(shape)
         sizes = torch.tensor(shape, dtype=torch.float64)
@@ -201,7 +182,7 @@ class TestKeypoints:
 
     @pytest.mark.parametrize("shape", [(28, 24), (24, 28, 20)])
     def test_least_squares_with_a_ridge(self, shape):
-        """Points that no affine map relates; NumPy, with the penalty as further equations."""
+        """Points without an exact affine map; in NumPy the penalty is a set of equations."""
         points, _, _, moved = self.pair(shape)
         moved = moved + torch.randn(moved.shape, dtype=torch.float64)
         n, count, sizes = len(shape), len(points), np.array(shape)
@@ -245,7 +226,7 @@ class TestAffine:
             assert (matrices - torch.eye(spatial_dims)).abs().max() > 0.25
 
     def test_as_published_it_sees_averages_alone(self):
-        """The same features elsewhere, which points would tell, are the same."""
+        """Shifted features have the same averages."""
         torch.manual_seed(0)
         network = AffineRegression(2, 4)
         network.localization = nn.Identity()
@@ -305,7 +286,7 @@ class TestAffine:
 def test_a_network_of_one_direction_is_left_as_it_is(caplog):
     network = IdentityNetwork()
     assert bidirectional(network) is network
-    assert "IdentityNetwork: gives one direction alone" in caplog.text
+    assert "IdentityNetwork: gives a single direction" in caplog.text
 
 
 @pytest.mark.parametrize("keypoints", [True, False])
@@ -339,7 +320,7 @@ def test_bad_input():
 
 
 def test_nothing_is_warped_or_encoded_twice(monkeypatch):
-    """No two calls see the same."""
+    """No two calls have equal arguments."""
     network = lively(small())
     seen: list[tuple[Tensor, ...]] = []
 

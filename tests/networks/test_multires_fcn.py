@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network of Li and Fan: its arithmetic, its variants, what it refuses, how it is exported."""
+"""Network of Li and Fan: formulas, variants, refused input, export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regplugins.networks import MultiResolutionFCN, load_weights
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights large enough that differences show (a new network's field is nearly zero)."""
+    """Set weights so large that differences are visible; the field of a new network is nearly zero."""
     torch.manual_seed(seed)
     for regression in network.regressions:
         nn.init.normal_(regression.conv.weight, std=0.1)
@@ -72,9 +72,7 @@ def test_starts_at_the_identity():
 
 
 def test_voxel_i_of_a_coarser_grid_lies_on_voxel_two_i():
-    """A mark at voxel 8 is answered symmetrically about voxel 8, 4 and 2 of the three grids once all kernels are
-    symmetric.
-    """
+    """With symmetric kernels the response to one voxel is symmetric about its position in each grid."""
     network = lively(MultiResolutionFCN(spatial_dims=2))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rigid network and modality classifier of Islam et al."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,7 +13,7 @@ from regplugins.networks.rigid_cnn import Trunk
 
 
 def test_the_papers_sizes():
-    """256 x 256 x 26 is pooled three times; 128 features of each image, six numbers."""
+    """256 x 256 x 26 voxels are pooled three times; 128 features per image, six parameters."""
     network = RigidCNN().eval()
     pair = torch.rand(1, 2, 256, 256, 26)
     with torch.no_grad():

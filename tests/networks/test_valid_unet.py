@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The valid network of Cao et al.: its arithmetic, what a voxel of its field depends on, what it refuses."""
+"""Unpadded network of Cao et al.: formulas, receptive field, refused input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regplugins.networks import ValidUNet
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights and statistics large enough that differences show (a new network's field is nearly zero)."""
+    """Set weights and statistics so large that differences are visible; the field of a new network is nearly zero."""
     torch.manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
@@ -67,7 +67,7 @@ def test_sizes_with_edges_and_padded(edges, padded, margin, inner):
 
 @pytest.mark.parametrize("edges", [False, True])
 def test_padded_it_gives_the_same_field_of_an_image_whose_border_is_background(edges):
-    """But for the image's border, where the way back to full resolution is padded."""
+    """The border is excluded, where upsampling is padded."""
     valid = lively(ValidUNet(2, channels=(4, 8, 8), edges=edges))
     padded = ValidUNet(2, channels=(4, 8, 8), edges=edges, padded=True).eval()
     padded.load_state_dict(valid.state_dict())
@@ -98,7 +98,7 @@ def test_starts_at_the_identity():
 
 @pytest.mark.parametrize("edges", [False, True])
 def test_a_voxel_sees_the_margin_about_it_and_no_more(edges):
-    """The derivative of one vector with respect to the input vanishes beyond the margin about its group of four."""
+    """The derivative with respect to the input vanishes beyond the margin of a group of four voxels."""
     network = lively(ValidUNet(2, channels=(4, 4, 4), edges=edges))
     pair = torch.rand(1, 2, 96, 96, requires_grad=True)
     field = network(pair)

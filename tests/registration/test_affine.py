@@ -29,7 +29,7 @@ def turn(n: int, degrees: float) -> Tensor:
     return matrix
 
 
-def centerd(shape: tuple[int, ...], spacing: list[float]) -> Grid:
+def centered(shape: tuple[int, ...], spacing: list[float]) -> Grid:
     affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
     affine[:-1, -1] = -(torch.tensor(shape, dtype=torch.float64) - 1) / 2 * torch.tensor(spacing, dtype=torch.float64)
     return Grid(shape, affine)
@@ -39,7 +39,7 @@ def centerd(shape: tuple[int, ...], spacing: list[float]) -> Grid:
 @pytest.mark.parametrize("kind", ["rigid", "affine"])
 @pytest.mark.parametrize("similarity", [NCCLoss(), MINDLoss()])
 def test_a_known_motion_is_found(shape, spacing, kind, similarity):
-    grid, n = centerd(shape, spacing), len(shape)
+    grid, n = centered(shape, spacing), len(shape)
     world = turn(n, 6.0)
     if kind == "affine":
         world[:n, :n] @= torch.diag(torch.tensor([1.05, 0.97, 1.02][:n], dtype=torch.float64))
@@ -54,7 +54,7 @@ def test_a_known_motion_is_found(shape, spacing, kind, similarity):
 
 def test_a_field_begins_with_it():
     """A turn whose displacement at the border no field finds that looks at a few voxels around."""
-    grid, world = centerd((60, 64), [1.5, 1.5]), turn(2, 25.0)
+    grid, world = centered((60, 64), [1.5, 1.5]), turn(2, 25.0)
     pair = moved(grid, world)
     truth = AffineTransform(world).sample(grid).to_ddf()
     linear = AffineRegistration(NCCLoss(), "rigid", [(6, 100), (3, 60)], 1.5)

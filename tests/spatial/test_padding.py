@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes that a network takes, and back."""
+"""Padding to a multiple, and cropping."""
 
 from __future__ import annotations
 

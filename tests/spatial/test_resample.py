@@ -14,7 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from regplugins.io import write_transform
-from regplugins.spatial import AffineTransform, Grid, resample, resample_labels, resample_to_grid
+from regplugins.spatial import (
+    AffineTransform,
+    Grid,
+    downsample,
+    identity_grid,
+    resample,
+    resample_labels,
+    resample_to_grid,
+    upsample_ddf,
+)
 from tests.itk_truth import GRIDS, array_of, random_affine, random_field, sitk_image, write_image
 
 PAIRS = [
@@ -147,7 +156,7 @@ def test_a_single_slice_fills_its_own_thickness() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that any operation makes."""
+    """Records the bytes of the largest tensor that any operation makes."""
 
     largest = 0
 
@@ -191,7 +200,7 @@ def test_things_that_do_not_belong_together_are_refused() -> None:
 
 
 class TestOntoGrid:
-    """For a network: averaged before it is made coarser, continued from its border."""
+    """Resampling to a network grid: averaging before downsampling, border continued outside."""
 
     @pytest.mark.parametrize("name", GRIDS)
     def test_a_ramp_of_the_world_stays_that_ramp(self, name: str) -> None:
@@ -250,3 +259,20 @@ def four_by_four(grid: Grid) -> torch.Tensor:
     n = grid.ndim
     affine[:n, :n], affine[:n, 3] = grid.affine[:n, :n], grid.affine[:n, n]
     return affine
+
+
+def test_voxel_i_of_the_half_resolution_lies_on_voxel_two_i():
+    for shape in ((9, 8), (8, 7, 6)):
+        half = downsample(identity_grid(list(shape))[:1][None])
+        inner = half.flatten(3)[0, 0, 1:-1]
+        expected = 2.0 * torch.arange(1, half.shape[2] - 1)
+        torch.testing.assert_close(inner, expected.view(-1, *[1] * (inner.dim() - 1)).expand_as(inner))
+        assert half.shape[2:] == tuple((size + 1) // 2 for size in shape)
+
+
+def test_a_linear_field_is_recovered_from_half_the_resolution():
+    for shape in ((17, 15), (9, 11, 17)):
+        field = 0.1 * identity_grid(list(shape))[None]
+        recovered = upsample_ddf(downsample(field) / 2, 2)
+        inner = (slice(None), slice(None), *(slice(2, size - 2) for size in shape))
+        torch.testing.assert_close(recovered[inner], field[inner])

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rigid transforms against SimpleITK."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +15,7 @@ CENTER = torch.tensor([12.0, -30.0, 5.0], dtype=torch.float64)
 
 @pytest.mark.parametrize("seed", range(5))
 def test_is_itks_euler_transform(seed):
-    """Of the order z y x, about the same center; neither world's handedness differs."""
+    """ITK's order z y x, about the same center; RAS and LPS have the same handedness."""
     random = np.random.default_rng(seed)
     angles, shift = random.uniform(-80, 80, 3), random.uniform(-20, 20, 3)
     theirs = sitk.Euler3DTransform(CENTER.tolist(), *np.deg2rad(angles).tolist(), shift.tolist())

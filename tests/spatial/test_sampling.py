@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Multi-threaded sampling against PyTorch."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from regplugins.spatial.sampling import _parts, sample
 
 @pytest.fixture(params=[1, 2, 5, 16])
 def threads(request) -> Iterator[int]:
-    """How many threads PyTorch has."""
+    """Number of PyTorch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -50,5 +52,5 @@ def test_equal_parts_that_keep_most_threads_busy(threads):
     "image", [torch.rand(2, 1, 4, 4, 4), torch.rand(1, 1, 4, 4), torch.rand(1, 1, 4, 4, 4, requires_grad=True)]
 )
 def test_not_divided(image):
-    """Where PyTorch shares out the work itself, or an image's derivative would be made many times."""
+    """Batches, which PyTorch distributes itself, and images that need a gradient."""
     assert _parts(image, torch.zeros(len(image), 8, 8, 8, 3)) == 1

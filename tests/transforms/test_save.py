@@ -165,7 +165,7 @@ def test_coarser_fields_warp_as_the_full_ones_up_to_the_border(name, tmp_path):
 @pytest.mark.parametrize(("amplitude", "warned"), [(0.01, False), (3.0, True)])
 def test_what_a_coarser_field_loses_is_told(home, tmp_path, monkeypatch, amplitude, warned):
     """A field with a wave of eight voxels, of which little is left at four; by ITK, in voxels of 1.5 mm."""
-    monkeypatch.setattr("regplugins.spatial.transforms._SLAB_POINTS", 3 * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr("regplugins.spatial.transforms._CHUNK_POINTS", 3 * SHAPE[1] * SHAPE[2])
     ddf = torch.zeros(1, 3, *SHAPE)
     ddf[:, 1] = amplitude / 1.5 * torch.sin(torch.arange(SHAPE[0]) * torch.pi / 4)[:, None, None]
     pair = {key: home[key] for key in ("fixed", "moving", "paths", "grid", "initial", "name", "landmark_space")}

@@ -6,13 +6,3 @@ from __future__ import annotations
 from regplugins.transforms.augment.field_of_view import RandFieldOfViewd, RandPatchPaird, RandSlicePaird
 from regplugins.transforms.augment.intensity import RandIntensitiesd, RandTissuesd
 from regplugins.transforms.augment.warp import RandMotionPaird, RandWarpPaird
-
-__all__ = [
-    "RandFieldOfViewd",
-    "RandIntensitiesd",
-    "RandMotionPaird",
-    "RandPatchPaird",
-    "RandSlicePaird",
-    "RandTissuesd",
-    "RandWarpPaird",
-]

@@ -9,7 +9,7 @@ import itk
 import pytest
 import torch
 
-from regplugins.registration.itk_bridge import affine_parameters, image_to_itk, itk_class
+from regplugins.io.itk_bridge import affine_parameters, image_to_itk, itk_class
 from regplugins.spatial import AffineTransform
 from tests.itk_truth import GRIDS, points_in, random_affine
 

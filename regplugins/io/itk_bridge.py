@@ -45,11 +45,16 @@ def image_to_itk(values: Tensor, grid: Grid) -> Any:
     duplicator.SetInputImage(view)
     duplicator.Update()
     image = duplicator.GetOutput()
-    affine, spacing = flip_affine(grid.affine).numpy(), grid.spacing.numpy()
+    place_image(image, grid)
+    return image
+
+
+def place_image(image: Any, grid: Grid) -> None:
+    """Set spacing, origin and direction of an image of ITK to those of a grid."""
+    n, affine, spacing = grid.ndim, flip_affine(grid.affine).numpy(), grid.spacing.numpy()
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:n, n].tolist())
     image.SetDirection(np.ascontiguousarray(affine[:n, :n] / spacing))
-    return image
 
 
 def points_to_itk(points: Tensor) -> Any:

@@ -7,24 +7,21 @@ import torch
 from torch import Tensor
 
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.transforms import DisplacementField, slabs
+from regplugins.spatial.transforms import DisplacementField, row_chunks
 
-# Weight of the squared second differences. It fixes the voxels that hardly any of the field's own depends on.
+# Weight of the squared second differences. It determines coarse voxels that hardly any fine voxel depends on.
 _SMOOTHNESS = 1e-3
 
 
-def coarsened(field: DisplacementField, spacing: float) -> DisplacementField:
-    """The field on a coarser grid whose linear interpolation is nearest to it at its own voxels (least squares).
+def downsample_field(field: DisplacementField, spacing: float) -> DisplacementField:
+    """Least-squares fit of a field by linear interpolation on a coarser grid.
 
-    The grid has the axis directions of the field's and reaches a voxel beyond it, since ITK takes a field to be zero
-    outside its grid.
+    The coarser grid has the same axis directions. It reaches a voxel beyond the field, since ITK takes a field to be
+    zero outside its grid. The fit is exact where displacements are linear in space.
 
     Args:
         field: 2-D or 3-D.
-        spacing: mm; an axis whose voxels are larger keeps their size.
-
-    Returns:
-        The coarser field; exact where displacements are linear in space.
+        spacing: mm; an axis with larger voxels keeps their size.
     """
     sizes = field.grid.spacing.clamp(min=spacing)
     shape = [size + 2 for size in field.grid.resized(sizes).shape]
@@ -38,17 +35,12 @@ def coarsened(field: DisplacementField, spacing: float) -> DisplacementField:
     return DisplacementField(vectors, grid)
 
 
-def coarsening_error(field: DisplacementField, coarse: DisplacementField) -> float:
-    """Largest distance between the points to which two fields move the voxels of the first, in voxels of its grid.
-
-    Args:
-        field: 2-D or 3-D.
-        coarse: its approximation, as by :func:`coarsened`.
-    """
+def downsampling_error(field: DisplacementField, coarse: DisplacementField) -> float:
+    """Largest distance in voxels between the points to which two fields move the voxels of the first."""
     n = field.ndim
     largest = 0.0
-    for rows in slabs(field.grid.shape):
-        # A slab as a grid of its own, since sampling on a grid is much faster than at points.
+    for rows in row_chunks(field.grid.shape):
+        # Each chunk becomes a grid, since sampling on a grid is much faster than at points.
         affine = field.grid.affine.clone()
         affine[:n, n] += rows.start * affine[:n, 0]
         part = Grid((rows.stop - rows.start, *field.grid.shape[1:]), affine)
@@ -58,7 +50,9 @@ def coarsening_error(field: DisplacementField, coarse: DisplacementField) -> flo
 
 
 def _projection(fine: Grid, coarse: Grid, axis: int) -> Tensor:
-    """``(coarse, fine)``, least squares along an axis, in float64; all axes together are that of the whole grid."""
+    """Least-squares projection ``(coarse, fine)`` along one axis, float64. The grid's projection is the product over
+    axes.
+    """
     to_index = torch.linalg.inv(coarse.affine) @ fine.affine
     index = to_index[axis, axis] * torch.arange(fine.shape[axis], dtype=torch.float64) + to_index[axis, -1]
     corners = torch.arange(coarse.shape[axis], dtype=torch.float64)
