@@ -69,6 +69,8 @@ def lay_out(
         config = ConfigParser()
         config.read_config([bundle / "configs/inference.json", OVERLAY])
         merged = {key: value for key, value in config.get().items() if key != "_meta_"}
+        merged["bundle_inferer"] = merged["inferer"]
+        merged["inferer"] = {"_target_": "regplugins.label.AppInferer", "inferer": "@bundle_inferer"}
         _write_json(merged, copy / "configs/inference.json")
         pred["channel_def"] = {"0": "background", **names}
         _write_json(metadata, copy / "configs/metadata.json")

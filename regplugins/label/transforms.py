@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.inferers import Inferer
 from monai.transforms import Transform
+from torch import Tensor, nn
 
+from regplugins.inferers import RigidInferer
+from regplugins.spatial import AffineTransform
 from regplugins.transforms import LoadPaird
+
+# Keys of a pair that a RigidInferer reads.
+_INFERER_KEYS = ("fixed", "moving", "grid", "initial", "seconds")
 
 
 class FromAtlasd(Transform):
@@ -44,7 +51,30 @@ class OpenedImaged(Transform):
         fixed = data["fixed"]
         image = MetaTensor(data["pair"], meta={"spatial_shape": np.asarray(fixed.shape[1:])})
         image.meta["original_affine"] = fixed.affine.numpy()
+        image.meta["registered_pair"] = {key: data[key] for key in _INFERER_KEYS if key in data}
         return {**data, "image": image}
+
+
+class AppInferer(Inferer):
+    """Inferer for the app, which passes one tensor, takes one tensor, and knows no rigid transforms.
+
+    Args:
+        inferer: of the bundle.
+    """
+
+    def __init__(self, inferer: Inferer) -> None:
+        super().__init__()
+        self.inferer = inferer
+
+    def __call__(self, inputs: MetaTensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Displacements ``(1, n, *spatial)`` in voxels for ``image`` of ``OpenedImaged``, with a batch axis."""
+        if not isinstance(self.inferer, RigidInferer):
+            return self.inferer(inputs, network)
+        pair = dict(inputs.meta["registered_pair"])
+        transform = AffineTransform(
+            torch.linalg.inv(pair["initial"].matrix) @ self.inferer(inputs, network, pair).matrix
+        )
+        return transform.sample(pair["grid"]).to_ddf()[None]
 
 
 class BatchOfOned(Transform):
