@@ -32,12 +32,12 @@ class Pair(TypedDict, total=False):
     fixed_landmarks: Tensor  # (number, n), world of the fixed image, mm
     moving_landmarks: Tensor  # (number, n), world of the moving image, mm
     landmark_space: str  # "RAS" or "LPS", of the landmark files
-    truth: SpatialTransform  # true transform, where it is known
+    truth: SpatialTransform  # true transform, if known
     seconds: dict[str, float]  # wall-clock time by stage; every step adds its own
     warnings: list[str]  # one sentence each, for report.json; every step adds its own
 
     # OrderModalitiesd
-    swapped: bool  # fixed and moving were given the other way round
+    swapped: bool  # fixed and moving were given in the other order
 
     # ResamplePaird
     grid: Grid  # network grid, in the fixed image's world
@@ -46,7 +46,7 @@ class Pair(TypedDict, total=False):
     masks: dict[str, Tensor]  # fixed_mask and moving_mask on the grid, (1, 1, *grid.shape) in [0, 1]
 
     # prepare_pair
-    started: float  # `time.perf_counter` when the network began
+    started: float  # `time.perf_counter` at the start of the network
 
     # the inferer
     pred: Tensor | AffineTransform  # (1, n, *grid.shape) DDF in voxels of the grid (2 n of a bidirectional network)
@@ -71,7 +71,7 @@ class Pair(TypedDict, total=False):
     synthesized: dict[str, Tensor]  # "moving" and "fixed" in the other's modality, (1, *grid.shape) in [0, 1]
 
     # EvaluatePaird
-    measures: dict[str, Any]  # what report.json tells of the registration
+    measures: dict[str, Any]  # measures of report.json
     before_covered: Tensor  # (1, *spatial) bool: voxels of the fixed grid that the moving image covers, through `start`
     warped_covered: Tensor  # the same through the result
 

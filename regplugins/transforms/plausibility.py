@@ -22,15 +22,15 @@ from regplugins.registration.centers import otsu_threshold
 from regplugins.spatial import Grid
 
 _SAMPLE_VOXELS, _BINS, _MIN_SAMPLE, _WINDOW = 1 << 17, 32, 1000, 7
-# Of CT and MR that match it is at least 0.14 nat, even in small crops; of those laid wrongly mostly below 0.1.
+# Aligned CT and MR have at least 0.14 nat, even in small crops; misaligned ones mostly below 0.1.
 _MIN_INFORMATION = 0.12
-# Worse than before: share of the mutual information, loss of NCC of images that were alike, of Dice.
+# Limits against the start: ratio of mutual information, loss of NCC of similar images, loss of Dice.
 _MIN_INFORMATION_RATIO, _SIMILAR_NCC, _MAX_LOSS_OF_NCC, _MAX_LOSS_OF_DICE = 0.9, 0.5, 0.1, 0.05
-# Ranks of identical images share so much that interpolation alone takes a third of it; NCC sees that they still match.
+# Interpolation alone lowers the rank information of identical images by a third; NCC is robust to that.
 _MATCHED = 0.98
-# Points and level of the paired test that sees a smaller increase of the TRE.
+# Smallest number of points and largest p of the paired test for small increases of the TRE.
 _MIN_POINTS, _MAX_P = 10, 0.01
-# Percent of the fixed image; share of what the start covered; share of the moving image's field of view.
+# Coverage: percent of the fixed image, ratio to the start, and fraction of the moving field of view.
 _MIN_COVERAGE, _MIN_COVERAGE_RATIO, _MIN_PART_OF_MOVING = 10.0, 0.5, 1e-3
 _MAX_VOLUME_RATIO, _MAX_FOLDING_PERCENT = 8.0, 5.0
 _NAMED = 8  # labels in a message
@@ -46,7 +46,7 @@ def signs_of_failure(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> It
     Yields:
         One sentence per sign, which begins with a file name.
     """
-    # How much larger a small volume of the fixed image is in the moving one, on average.
+    # Mean ratio of a volume in the moving image to that in the fixed one.
     volume_ratio = float(torch.linalg.det(pair["initial"].matrix)) * measures["mean_jacobian"]
     yield from _coverage(pair, measures["coverage_percent"], volume_ratio)
     yield from _similarity(pair)
@@ -131,11 +131,10 @@ def _information(first: Tensor, second: Tensor, mask: Tensor) -> float:
 
 
 def _orientation(pair: Mapping[str, Any]) -> Iterator[str]:
-    """Compare how the images match inside both foregrounds with how they would after half a turn about an axis.
+    """Compare the similarity inside both foregrounds with that after rotations of 180 degrees about each axis.
 
-    Outline and background agree in wrong poses too, and over other organs. The tissue inside does not. Mutual
-    information alone also prefers some turned brains of two people, where coil sensitivity varies; local correlation
-    alone is noisy.
+    Outlines and backgrounds also agree in wrong poses; tissue does not. Mutual information alone prefers some rotated
+    brains of other people, where coil sensitivity varies; local correlation alone is noisy.
     """
     names = ("warped", "warped_covered")
     volumes = [pair["fixed"].as_tensor(), *(pair[name] for name in names)]
@@ -197,7 +196,7 @@ def _landmarks(pair: Mapping[str, Any], tre: Mapping[str, Mapping[str, float]]) 
     largest = [tre[when]["max"] for when in ("before", "after")]
     evidence = ""
     if after <= before + half_a_voxel and largest[1] <= largest[0] + network_voxel:
-        # What is as near as the voxels allow is good, and a twentieth of a voxel is nothing, however consistent.
+        # Errors below half a voxel are good, and increases below a twentieth of a voxel negligible.
         if after <= max(half_a_voxel, before + half_a_voxel / 10):
             return
         errors = landmark_errors(pair)
@@ -252,7 +251,7 @@ def _transform(pair: Mapping[str, Any], folding: float, volume_ratio: float) -> 
     grid = Grid.from_image(pair["fixed"])
     diagonal = float((torch.tensor(grid.shape) * grid.spacing).norm())
     vectors = field.vectors.flatten(1)
-    # A shift of the whole image is how far two scanners' worlds lie apart.
+    # A shift of the whole image is the offset between two scanners' worlds.
     longest = float((vectors - vectors.mean(dim=1, keepdim=True)).norm(dim=0).max())
     if longest > diagonal:
         yield f"{path}: displacements of {longest:.0f} mm exceed the {diagonal:.0f} mm of the fixed image"

@@ -76,7 +76,7 @@ class SavePaird(Transform):
             ValueError: if an output has the path of an input.
         """
         inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
-        init = str(self.settings.get("init"))  # a file, or what else says how to begin
+        init = str(self.settings.get("init"))  # may be a file
         inputs[Path(init).resolve()] = init
         for folder in map(self.folder, records):
             for name in OUTPUTS:

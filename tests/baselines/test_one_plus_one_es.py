@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Poses of principal axes and the evolution after them, on heads that were moved by a known amount."""
+"""Principal axes and one-plus-one evolution recover known motions of heads."""
 
 from __future__ import annotations
 

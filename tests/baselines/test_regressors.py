@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Against SciPy, a linear model whose posterior is known, and PyTorch's own derivatives."""
+"""Trainers of the MLP against SciPy, a linear model with a known posterior, and PyTorch's derivatives."""
 
 from __future__ import annotations
 

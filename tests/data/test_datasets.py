@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ordered pairs: all of them, each once, the same again for the same seed."""
+"""Data sets give all ordered pairs once per cycle, reproducibly by seed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images make pairs, and how often."""
+"""Selection and repetition of training pairs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random warps: their sizes in millimeters, their smoothness, and that they do not fold, on grids of every kind."""
+"""Random warps have the requested sizes in millimeters, are smooth and do not fold, on all grids."""
 
 from __future__ import annotations
 

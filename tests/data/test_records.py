@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files make a pair, and what is refused."""
+"""Records of pairs and images, and refused input."""
 
 from __future__ import annotations
 

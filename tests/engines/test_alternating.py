@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One optimizer stepping group by group does what several would."""
+"""Alternating optimizer against one optimizer per group."""
 
 from __future__ import annotations
 

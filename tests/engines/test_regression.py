@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Motions that are linear in features that are known."""
+"""Regression of motions that are linear in known features."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training that is stopped and resumed, with a metric that is known."""
+"""Stopped and resumed training with a known metric."""
 
 from __future__ import annotations
 

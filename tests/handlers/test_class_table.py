@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores against MONAI's."""
+"""Classification scores against MONAI's."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training whose validations are known ends when it should, resumed or not."""
+"""Early stopping with known validation scores, with and without resuming."""
 
 from __future__ import annotations
 

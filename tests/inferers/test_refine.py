@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's field as the start of an optimization."""
+"""Refinement of a network's field."""
 
 from __future__ import annotations
 

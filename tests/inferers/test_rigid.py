@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transform of a rigid network against SciPy's rotations."""
+"""Rigid inferer against SciPy's rotations."""
 
 from __future__ import annotations
 

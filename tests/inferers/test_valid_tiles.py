@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiles of any size give one field, as large as memory allows."""
+"""Tiles of any size give the same field and respect the memory limit."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any size goes through the network and comes back."""
+"""Whole-volume inference of images of any size."""
 
 from __future__ import annotations
 

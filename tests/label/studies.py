@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of images, most of them annotated, as MONAI Label's local datastore keeps one."""
+"""Folder of mostly annotated images in the layout of MONAI Label's local datastore."""
 
 from __future__ import annotations
 

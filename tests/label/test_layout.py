@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundles as MONAI Label's app for bundles runs them, step by step as its ``BundleInferTask`` does."""
+"""Bundles in MONAI Label's app for bundles, step by step as its ``BundleInferTask`` runs them."""
 
 from __future__ import annotations
 

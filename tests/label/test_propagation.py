@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our app for MONAI Label without its server: which cases are taken, fusion, what a request may ask, training."""
+"""App for MONAI Label without its server: cases, fusion, requests and training."""
 
 from __future__ import annotations
 

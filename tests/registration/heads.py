@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A made-up head, defined at every point of the world, so that a moved image of it needs no resampling."""
+"""Synthetic head defined at every point of the world, so that transformed images of it need no resampling."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of images whose registration is known."""
+"""Pairs of images with known registrations."""
 
 from __future__ import annotations
 

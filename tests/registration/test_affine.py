@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid and affine transforms found by optimization."""
+"""Rigid and affine registration by optimization recovers known transforms."""
 
 from __future__ import annotations
 

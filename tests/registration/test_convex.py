@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start that looks at all displacements."""
+"""Convex initializer on pairs with large known displacements."""
 
 from __future__ import annotations
 

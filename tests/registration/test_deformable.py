@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimizer of a pair finds a known warp, whatever changes the field, and betters what it starts from."""
+"""Deformable registration recovers a known warp with every parametrization and improves its initial field."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels come onto each other, on any grid, without folds."""
+"""Registration of label maps on any grid, without folding."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known motions of a made-up head are found again, between contrasts and between grids of every kind."""
+"""Registration by mutual information recovers known motions of a synthetic head, for all contrasts and grids."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on the one pair."""
+"""Optimization of network weights on one pair."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields as functions of parameters, against SciPy."""
+"""Parametric fields against SciPy."""
 
 from __future__ import annotations
 

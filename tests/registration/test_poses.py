@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a registration may start."""
+"""Rotated poses and principal axes against closed forms."""
 
 from __future__ import annotations
 

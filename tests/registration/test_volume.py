@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images made ready for alignment keep their place in the world, and their contents but for outliers."""
+"""Volumes prepared for alignment keep their position, and their values except for outliers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture as it is read back from its file."""
+"""Quality-control picture, read back from its file."""
 
 from __future__ import annotations
 

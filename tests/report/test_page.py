@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page over many pairs, read by a parser and, where there is one, by a browser."""
+"""Page of many pairs, read by a parser and, if there is one, a browser."""
 
 from __future__ import annotations
 

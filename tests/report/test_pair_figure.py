@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a pair reaches its picture."""
+"""Landmarks, headings and warnings in the picture of a pair."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIFT = 6.0
 
 @pytest.fixture
 def pair() -> dict[str, Any]:
-    """A 2-D pair that is met by a shift along the first axis; its landmarks say so."""
+    """A 2-D pair registered by a shift along the first axis; its landmarks say so."""
     fixed = torch.rand(1, *SHAPE)
     points = torch.tensor([[20.0, 10.0], [14.0, 22.0]])
     matrix = torch.eye(3, dtype=torch.float64)

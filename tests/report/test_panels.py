@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a panel in closed form."""
+"""Content of panels in closed form."""
 
 from __future__ import annotations
 

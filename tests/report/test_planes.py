@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every orientation of an array gives the same, radiological picture."""
+"""All orientations of an array give the same radiological picture."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports as files that other programs read."""
+"""Reports as strict JSON and rows of tables."""
 
 from __future__ import annotations
 

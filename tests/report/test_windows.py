@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gray-value windows of images whose tissues are known."""
+"""Gray-value windows of images with known tissues."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A random warp of a pair, judged by images that are known at every point of the world."""
+"""Random warps, patches, slices and motions of pairs whose images are known at every point of the world."""
 
 from __future__ import annotations
 

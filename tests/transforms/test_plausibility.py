@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of registrations that failed in a known way, and that nothing is said of one that succeeded."""
+"""Warnings about registrations that failed in a known way, and none about a successful one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pair() -> dict[str, Any]:
     return {"fixed": image(fixed), "moving": image(other), "paths": paths, "seconds": {}}
 
 
-def said(pair: dict[str, Any], transform: SpatialTransform, start: AffineTransform | None = None) -> list[str]:
+def warnings_of(pair: dict[str, Any], transform: SpatialTransform, start: AffineTransform | None = None) -> list[str]:
     """Warnings about a pair through a transform."""
     return EvaluatePaird()(ApplyTransformPaird(transform, start=start)(pair)).get("warnings", [])
 
@@ -63,7 +63,7 @@ RIGHT = about_the_middle(shift=8.0)
 @pytest.mark.parametrize("transform", [RIGHT, RIGHT @ rough_field(0.5), about_the_middle(shift=6.0), RIGHT @ RIGHT])
 def test_nothing_is_said_of_a_good_one(pair: dict[str, Any], transform: SpatialTransform) -> None:
     """Nor of one that overshoots: not worse than the start."""
-    assert said(pair, transform) == []
+    assert warnings_of(pair, transform) == []
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_nothing_is_said_of_a_good_one(pair: dict[str, Any], transform: SpatialT
     ],
 )
 def test_what_is_wrong_is_said(pair: dict[str, Any], transform: SpatialTransform, signs: list[str]) -> None:
-    messages = said(pair, transform, start=RIGHT)
+    messages = warnings_of(pair, transform, start=RIGHT)
     for sign in signs:
         assert any(message.startswith("moving.nii.gz: ") and sign in message for message in messages), messages
 
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_said(pair: dict[str, Any], transform: SpatialTransform
 def test_a_start_that_is_wrong_itself_is_seen(pair: dict[str, Any]) -> None:
     """Nothing got worse, since it was bad already."""
     away = about_the_middle(shift=70.0)
-    (message,) = said(pair, away, start=away)
+    (message,) = warnings_of(pair, away, start=away)
     assert "hardly like the fixed image" in message
 
 
@@ -104,15 +104,15 @@ def test_a_result_that_is_upside_down(pair: dict[str, Any]) -> None:
     pair["moving"] = MetaTensor(pair["fixed"].as_tensor().roll(2, dims=1).sqrt().nan_to_num(), affine=GRID.affine)
     over = RIGHT @ about_the_middle(degrees=180)
     sign = "inside both foregrounds it would match the fixed image better after half a turn"
-    assert any(message.startswith(f"moving.nii.gz: {sign}") for message in said(dict(pair), over, start=over))
+    assert any(message.startswith(f"moving.nii.gz: {sign}") for message in warnings_of(dict(pair), over, start=over))
     pair["fixed_mask"] = MetaTensor(torch.ones(1, *SHAPE), affine=GRID.affine)
-    assert any(sign in message for message in said(pair, over, start=over))
+    assert any(sign in message for message in warnings_of(pair, over, start=over))
 
 
 def test_a_homogeneous_body_has_no_right_way_up(pair: dict[str, Any]) -> None:
     body = (pair["fixed"].as_tensor() > 40).float()
     pair |= {key: MetaTensor(100 * body + torch.rand(body.shape), affine=GRID.affine) for key in ("fixed", "moving")}
-    assert said(pair, about_the_middle(), start=about_the_middle()) == []
+    assert warnings_of(pair, about_the_middle(), start=about_the_middle()) == []
 
 
 def test_voxels_a_hundred_times_too_large(pair: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def test_voxels_a_hundred_times_too_large(pair: dict[str, Any]) -> None:
     pair["moving"] = MetaTensor(pair["moving"].as_tensor(), affine=affine)
     center = torch.eye(4, dtype=torch.float64)
     center[:3, 3] = Grid.from_image(pair["moving"]).center - MIDDLE
-    messages = said(pair, AffineTransform(center))
+    messages = warnings_of(pair, AffineTransform(center))
     assert any("only 0.0001 % of its field of view lies in the fixed image" in message for message in messages)
 
 
@@ -128,17 +128,19 @@ def test_landmarks_that_are_farther_apart_than_before(pair: dict[str, Any]) -> N
     points = MIDDLE.float() + 10 * torch.randn(6, 3)
     pair |= {"fixed_landmarks": points, "moving_landmarks": points + torch.tensor([5.0, 0, 0])}
     message = "moving_landmarks.nii.gz: farther from the fixed landmarks after registration than before "
-    assert f"{message}(mean 5.00 → 9.00 mm, maximum 5.00 → 9.00 mm)" in said(pair, about_the_middle(shift=14.0))
-    assert not any("landmarks" in text for text in said(pair, about_the_middle(shift=10.2)))  # a fifth of a voxel more
+    assert f"{message}(mean 5.00 → 9.00 mm, maximum 5.00 → 9.00 mm)" in warnings_of(pair, about_the_middle(shift=14.0))
+    assert not any(
+        "landmarks" in text for text in warnings_of(pair, about_the_middle(shift=10.2))
+    )  # a fifth of a voxel more
 
 
 def with_errors(pair: dict[str, Any], shifts: list[float]) -> list[str]:
     """Warnings about landmarks that were 10 mm apart, of which each then comes nearer by a shift of its own, mm."""
     points = (MIDDLE + 10 * torch.randn(len(shifts), 3, dtype=torch.float64)).float()
     pair |= {"fixed_landmarks": points, "moving_landmarks": points + torch.tensor([10.0, 0, 0])}
-    carried = ApplyTransformPaird(about_the_middle())(pair)
-    carried["warped_landmarks"] = points + torch.tensor([[shift, 0, 0] for shift in shifts])
-    return [text for text in EvaluatePaird()(carried).get("warnings", []) if "landmarks" in text]
+    applied = ApplyTransformPaird(about_the_middle())(pair)
+    applied["warped_landmarks"] = points + torch.tensor([[shift, 0, 0] for shift in shifts])
+    return [text for text in EvaluatePaird()(applied).get("warnings", []) if "landmarks" in text]
 
 
 def test_landmarks_that_are_a_little_farther_apart_in_most_points(pair: dict[str, Any]) -> None:
@@ -177,7 +179,7 @@ def test_landmarks_within_half_a_voxel_are_good(pair: dict[str, Any]) -> None:
     points = (MIDDLE + 10 * torch.randn(20, 3, dtype=torch.float64)).float()
     pair["moving"] = pair["fixed"]
     pair |= {"fixed_landmarks": points, "moving_landmarks": points}
-    assert said(pair, about_the_middle(shift=0.4)) == []
+    assert warnings_of(pair, about_the_middle(shift=0.4)) == []
 
 
 def test_an_image_registered_to_itself_is_good(pair: dict[str, Any]) -> None:
@@ -185,9 +187,9 @@ def test_an_image_registered_to_itself_is_good(pair: dict[str, Any]) -> None:
     smooth = gaussian_filter(pair["fixed"][0].numpy(), 1)
     same = MetaTensor(torch.from_numpy(smooth)[None], affine=GRID.affine)
     pair |= {"fixed": same, "moving": same}
-    carried = EvaluatePaird()(ApplyTransformPaird(about_the_middle(shift=0.5))(pair))
-    assert carried["measures"]["similarity"]["ncc"]["after"] > 0.98
-    assert carried.get("warnings", []) == []
+    applied = EvaluatePaird()(ApplyTransformPaird(about_the_middle(shift=0.5))(pair))
+    assert applied["measures"]["similarity"]["ncc"]["after"] > 0.98
+    assert applied.get("warnings", []) == []
 
 
 def test_labels_that_overlap_less_than_before(pair: dict[str, Any]) -> None:
@@ -195,12 +197,12 @@ def test_labels_that_overlap_less_than_before(pair: dict[str, Any]) -> None:
     label[0, 10:20, 10:20, 10:20] = 1
     pair |= {name: MetaTensor(label, affine=GRID.affine) for name in ("fixed_label", "moving_label")}
     pair["paths"] |= {"fixed_label": "a.nii.gz", "moving_label": "b.nii.gz"}
-    messages = said(pair, RIGHT)
+    messages = warnings_of(pair, RIGHT)
     assert "b.nii.gz: overlaps less after registration than before (mean Dice 1.000 → 0.800)" in messages
 
 
 def test_a_network_in_training_is_not_warned_of(pair: dict[str, Any]) -> None:
-    carried = ApplyTransformPaird(about_the_middle(shift=40.0))(pair)
-    assert "warnings" not in EvaluatePaird(warnings=False)(carried)
+    applied = ApplyTransformPaird(about_the_middle(shift=40.0))(pair)
+    assert "warnings" not in EvaluatePaird(warnings=False)(applied)
     with pytest.raises(TypeError, match="warnings must be True or False"):
         EvaluatePaird(warnings="no")  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registration as a step of a MONAI pipeline, on images whose transform is known."""
+"""Registration in a MONAI pipeline, on images with a known transform."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_warped_image_is_the_moving_one_on_the_fixed_grid(registered):
     assert not moving.applied_operations
 
 
-def test_what_was_done_is_on_record():
+def test_settings_are_recorded():
     objective = PairLoss(_Unlike(), SquaredGradientLoss(), 0.25)
     start = ConvexInitializer(reach=8.0, image_spacing=4.0, spacing=2.0)
     optimizer = DeformableRegistration(objective, [(8.0, 3)], 2.0, initializer=start)
@@ -95,10 +95,10 @@ def test_what_was_done_is_on_record():
     done = Registerd("ct", "mr", optimizer, warped="mr_on_ct", masks=("seen", None))(data)["mr_on_ct"]
     record = done.applied_operations[-1]
     assert record["class"] == "Registerd"
-    said = record["extra_info"]
-    assert (said["init"], said["spacing"], said["fixed_mask"], said["moving_mask"]) == ("none", 2.0, "seen", "None")
+    info = record["extra_info"]
+    assert (info["init"], info["spacing"], info["fixed_mask"], info["moving_mask"]) == ("none", 2.0, "seen", "None")
     for part in ("_Unlike", "regularization_weight=0.25", "levels=[(8.0, 3)]", "reach=8.0, image_spacing=4.0"):
-        assert part in said["deformable_registration"]
+        assert part in info["deformable_registration"]
 
 
 def test_linear_before_the_deformation():
@@ -122,7 +122,7 @@ class _Unlike(NCCLoss):
         return super().forward(-pred, target, mask)
 
 
-def test_what_is_warped_comes_back(registered):
+def test_inverse_resamples_back(registered):
     """Something made of the warped image, in its place: the true label on the fixed grid."""
     apply = ApplyRegistrationd(["organs", "landmarks"], "ct", ["nearest", "points"])
     points = inner_points(Grid.from_image(registered["mr"]))
@@ -143,7 +143,7 @@ def test_what_is_warped_comes_back(registered):
 
 
 def test_a_pipeline_through_a_loader_is_undone(registered):
-    """What users do: register, crop, predict on the warped image, and bring the prediction home."""
+    """What users do: register, crop, predict on the warped image, and resample the prediction back."""
     data = {key: registered[key] for key in ("ct", "mr")}
     optimizer = DeformableRegistration(OBJECTIVE, [(4.0, 2)], spacing=2.0)
     pipeline = Compose(
@@ -157,17 +157,17 @@ def test_a_pipeline_through_a_loader_is_undone(registered):
     (batch,) = DataLoader(Dataset([data], keep), batch_size=1)
     batch["pred"] = (batch["image"] > batch["image"].mean()).float()
     undo = Invertd("pred", pipeline, orig_keys="image", nearest_interp=True, to_tensor=True)
-    home = undo(decollate_batch(batch)[0])["pred"]
-    assert home.shape == data["mr"].shape
-    torch.testing.assert_close(home.affine, data["mr"].affine)
-    assert set(home.unique().tolist()) == {0.0, 1.0}
-    middle = (0, *[slice(size // 4, -size // 4) for size in home.shape[1:]])
+    restored = undo(decollate_batch(batch)[0])["pred"]
+    assert restored.shape == data["mr"].shape
+    torch.testing.assert_close(restored.affine, data["mr"].affine)
+    assert set(restored.unique().tolist()) == {0.0, 1.0}
+    middle = (0, *[slice(size // 4, -size // 4) for size in restored.shape[1:]])
     threshold = float(batch["image"].mean())
-    agree = (home[middle] > 0) == (data["mr"][middle] > threshold)
+    agree = (restored[middle] > 0) == (data["mr"][middle] > threshold)
     assert agree.float().mean() > 0.93
 
 
-def test_another_image_that_came_along_is_undone_as_well():
+def test_inverse_of_further_images():
     """As the method's page has it: of a pipeline with both transforms, the label alone."""
     data = image_pair(2, bend(2))
     label = MetaTensor((data["mr"] > 0.5).to(torch.int16), affine=data["mr"].affine)
@@ -183,10 +183,10 @@ def test_another_image_that_came_along_is_undone_as_well():
         and done["deformable_registration"] == repr(optimizer)
     )
     there["pred"] = there["mr_label"].clone()
-    home = Invertd("pred", pipeline, orig_keys="mr_label", nearest_interp=True)(there)["pred"]
-    assert home.shape == label.shape
+    restored = Invertd("pred", pipeline, orig_keys="mr_label", nearest_interp=True)(there)["pred"]
+    assert restored.shape == label.shape
     middle = (0, *[slice(size // 4, -size // 4) for size in label.shape[1:]])
-    assert (home[middle] == label[middle]).float().mean() > 0.9
+    assert (restored[middle] == label[middle]).float().mean() > 0.9
 
 
 def test_any_chain_of_transforms_is_undone():
@@ -198,8 +198,8 @@ def test_any_chain_of_transforms_is_undone():
     for way in (turn @ field @ turn.inverse(), field):
         apply = ApplyRegistrationd("image", "fixed")
         there = apply({"image": image, "fixed": image, "transform": way})
-        home = apply.inverse(there)["image"]
-        torch.testing.assert_close(home[0, 8:-8, 7:-7], image[0, 8:-8, 7:-7], atol=0.02, rtol=0)
+        restored = apply.inverse(there)["image"]
+        torch.testing.assert_close(restored[0, 8:-8, 7:-7], image[0, 8:-8, 7:-7], atol=0.02, rtol=0)
 
 
 def test_masks_count(registered):
@@ -218,7 +218,7 @@ def test_masks_count(registered):
     assert error(masks=("mask", None)) < 0.8 * error()
 
 
-def test_applying_what_nobody_found():
+def test_missing_transform_is_an_error():
     with pytest.raises(KeyError, match=r"no transform 'transform' among .*: add it with Registerd"):
         ApplyRegistrationd("mr", "ct")(image_pair(2, bend(2)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pair's way to the network's grid and home again, judged by SimpleITK and closed forms."""
+"""Resampling to the network grid and applying displacement fields, against SimpleITK and closed forms."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ def test_network_grid_has_axes_nearest_ras_and_the_same_center():
 
 def test_resampled_and_scaled_pair_keeps_the_originals():
     fixed, moving = image(100 + 1000 * blobs((12, 14, 10))), image(3 * blobs((9, 11, 13), 1))
-    met = ScalePercentilesd(["pair"])(ResamplePaird(1.0, "fov")(pair(fixed, moving)))
-    assert met["pair"].shape == (2, 12, 14, 10)
-    assert met["pair"].amin(dim=(1, 2, 3)).tolist() == [0, 0]
-    assert met["pair"].amax(dim=(1, 2, 3)).tolist() == [1, 1]
-    assert met["fixed"] is fixed
-    assert met["moving"] is moving
-    torch.testing.assert_close(met["initial"](Grid.from_image(fixed).center), Grid.from_image(moving).center)
+    resampled = ScalePercentilesd(["pair"])(ResamplePaird(1.0, "fov")(pair(fixed, moving)))
+    assert resampled["pair"].shape == (2, 12, 14, 10)
+    assert resampled["pair"].amin(dim=(1, 2, 3)).tolist() == [0, 0]
+    assert resampled["pair"].amax(dim=(1, 2, 3)).tolist() == [1, 1]
+    assert resampled["fixed"] is fixed
+    assert resampled["moving"] is moving
+    torch.testing.assert_close(resampled["initial"](Grid.from_image(fixed).center), Grid.from_image(moving).center)
 
 
 def test_a_grid_of_given_size_about_the_fixed_images_center():
     fixed, moving = image(blobs((12, 14, 10))), image(blobs((9, 11, 13), 1))
-    met = ResamplePaird(2.0, "fov", shape=(8, 4, 16))(pair(fixed, moving))
-    assert met["pair"].shape == (2, 8, 4, 16)
-    torch.testing.assert_close(met["grid"].center, Grid.from_image(fixed).center)
-    torch.testing.assert_close(met["grid"].spacing, torch.full((3,), 2.0, dtype=torch.float64))
+    resampled = ResamplePaird(2.0, "fov", shape=(8, 4, 16))(pair(fixed, moving))
+    assert resampled["pair"].shape == (2, 8, 4, 16)
+    torch.testing.assert_close(resampled["grid"].center, Grid.from_image(fixed).center)
+    torch.testing.assert_close(resampled["grid"].spacing, torch.full((3,), 2.0, dtype=torch.float64))
 
 
 def test_nearly_empty_images_are_normalized_too():
@@ -98,7 +98,7 @@ def test_images_that_do_not_overlap_are_refused():
 @pytest.mark.parametrize(
     "fixed_affine", [RAS, LPS, oblique((1, 1.5, 2), 15, (4, -3, 8))], ids=["ras", "lps", "oblique"]
 )
-def test_shift_found_by_the_network_comes_home_in_millimeters(fixed_affine):
+def test_shift_of_the_network_is_applied_in_millimeters(fixed_affine):
     """The network's field says 2 voxels (of 1 mm) toward anterior: moving points lie 2 mm more anterior, whatever the
     axes.
     """
@@ -107,21 +107,21 @@ def test_shift_found_by_the_network_comes_home_in_millimeters(fixed_affine):
         image(blobs((30, 30, 30), 1), oblique((1, 1, 1), 0, (-15, -15, -15))),
     )
     landmarks = Grid.from_image(fixed).center[None]
-    met = ResamplePaird(1.0, "fov")(pair(fixed, moving, fixed_landmarks=landmarks))
-    ddf = torch.zeros(1, 3, *met["pair"].shape[1:])
-    axis = int(met["grid"].affine[1, :3].abs().argmax())
-    direction = met["grid"].affine[:3, axis]
+    resampled = ResamplePaird(1.0, "fov")(pair(fixed, moving, fixed_landmarks=landmarks))
+    ddf = torch.zeros(1, 3, *resampled["pair"].shape[1:])
+    axis = int(resampled["grid"].affine[1, :3].abs().argmax())
+    direction = resampled["grid"].affine[:3, axis]
     ddf[:, axis] = 2
-    home = ApplyDDFPaird()({**met, "pred": ddf})
-    torch.testing.assert_close(home["warped_landmarks"], Grid.from_image(moving).center[None] + 2 * direction)
+    result = ApplyDDFPaird()({**resampled, "pred": ddf})
+    torch.testing.assert_close(result["warped_landmarks"], Grid.from_image(moving).center[None] + 2 * direction)
     torch.testing.assert_close(
-        home["displacement"].vectors.double(),
+        result["displacement"].vectors.double(),
         (2 * direction).view(3, 1, 1, 1).expand(3, *fixed.shape[1:]),
         atol=1e-5,
         rtol=0,
     )
-    torch.testing.assert_close(home["inverse"].vectors, -home["field"].vectors, atol=1e-2, rtol=0)
-    assert home["warped"].shape == fixed.shape
+    torch.testing.assert_close(result["inverse"].vectors, -result["field"].vectors, atol=1e-2, rtol=0)
+    assert result["warped"].shape == fixed.shape
 
 
 def test_a_known_transform_is_compared_with_where_it_started():
@@ -135,21 +135,21 @@ def test_a_known_transform_is_compared_with_where_it_started():
     moving = image(blobs((16, 8, 8)))
     loaded = pair(image(blobs((16, 8, 8), 1)), moving)
     for start, moved in ((None, 0), (shift(2.0), 2)):
-        carried = ApplyTransformPaird(shift(4.0), start=start)(loaded)
-        torch.testing.assert_close(carried["warped"][:, :12], moving.as_tensor()[:, 4:])
-        torch.testing.assert_close(carried["before"][:, : 16 - moved], moving.as_tensor()[:, moved:])
+        applied = ApplyTransformPaird(shift(4.0), start=start)(loaded)
+        torch.testing.assert_close(applied["warped"][:, :12], moving.as_tensor()[:, 4:])
+        torch.testing.assert_close(applied["before"][:, : 16 - moved], moving.as_tensor()[:, moved:])
 
 
 def test_labels_go_through_once_and_keep_their_type():
     fixed, moving = image(blobs((10, 10, 10))), image(blobs((10, 10, 10), 1))
     label = MetaTensor(torch.from_numpy((blobs((10, 10, 10), 2) > 0.5).astype(np.int32))[None], affine=torch.eye(4))
-    met = ResamplePaird(1.0, "none")(pair(fixed, moving, moving_label=label))
+    resampled = ResamplePaird(1.0, "none")(pair(fixed, moving, moving_label=label))
     ddf = torch.zeros(1, 3, 10, 10, 10)
     ddf[:, 0] = 1
-    home = ApplyDDFPaird()({**met, "pred": ddf})
-    assert home["warped_label"].dtype == torch.int32
-    assert torch.equal(home["warped_label"][:, :-1], label.as_tensor()[:, 1:])
-    assert torch.equal(home["before_label"], label.as_tensor())
+    result = ApplyDDFPaird()({**resampled, "pred": ddf})
+    assert result["warped_label"].dtype == torch.int32
+    assert torch.equal(result["warped_label"][:, :-1], label.as_tensor()[:, 1:])
+    assert torch.equal(result["before_label"], label.as_tensor())
 
 
 def test_unknown_interpolation_is_refused():
@@ -201,9 +201,9 @@ def test_a_file_of_an_initial_transform_is_named_first(fault, tmp_path):
 def test_two_dimensions():
     affine = np.diag([2.0, 2.0, 1.0])
     fixed, moving = image(blobs((20, 18)), affine), image(blobs((22, 16), 1), affine)
-    met = ResamplePaird(2.0, "fov")(pair(fixed, moving))
-    home = ApplyDDFPaird()({**met, "pred": torch.zeros(1, 2, 20, 18)})
-    assert home["warped"].shape == (1, 20, 18)
+    resampled = ResamplePaird(2.0, "fov")(pair(fixed, moving))
+    result = ApplyDDFPaird()({**resampled, "pred": torch.zeros(1, 2, 20, 18)})
+    assert result["warped"].shape == (1, 20, 18)
 
 
 def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
@@ -243,12 +243,12 @@ class TestTrainingGrid:
         shapes = ((13, 15, 11), (12, 16, 13))
         images = [image(1000 * blobs(shape, seed)) for seed, shape in enumerate(shapes)]
         alone = [ResampleToGridd(1.0, (10, 12, 10))({"image": one})["image"] for one in images]
-        met = ResamplePaird(1.0, "fov")(pair(*images))
+        resampled = ResamplePaird(1.0, "fov")(pair(*images))
         # The middle of the pair's grid, odd sizes apart; normalized over other voxels, so alike but for scale.
-        grid = met["grid"].resized([1.0] * 3, (10, 12, 10))
+        grid = resampled["grid"].resized([1.0] * 3, (10, 12, 10))
         fixed = resample_to_grid(images[0], grid).flatten()
         assert torch.corrcoef(torch.stack([fixed, alone[0].flatten()]))[0, 1] > 0.95
-        moving = resample_to_grid(images[1], grid, met["initial"]).flatten()
+        moving = resample_to_grid(images[1], grid, resampled["initial"]).flatten()
         assert torch.corrcoef(torch.stack([moving, alone[1].flatten()]))[0, 1] > 0.95
 
     def test_mask_says_where_the_image_is(self):
@@ -356,9 +356,9 @@ class TestLoad:
 
 def test_initial_transform_is_part_of_the_way():
     fixed, moving = image(blobs((10, 10, 10))), image(blobs((10, 10, 10), 1))
-    met = pair(fixed, moving, pair=torch.zeros(2, 10, 10, 10), grid=Grid((10, 10, 10), torch.eye(4)))
+    resampled = pair(fixed, moving, pair=torch.zeros(2, 10, 10, 10), grid=Grid((10, 10, 10), torch.eye(4)))
     shift = torch.eye(4, dtype=torch.float64)
     shift[2, 3] = 3
-    home = ApplyDDFPaird()({**met, "initial": AffineTransform(shift), "pred": torch.zeros(1, 3, 10, 10, 10)})
-    torch.testing.assert_close(home["warped"][..., :-3], moving.as_tensor()[..., 3:])
-    assert home["displacement"].vectors.abs().max() == 0
+    result = ApplyDDFPaird()({**resampled, "initial": AffineTransform(shift), "pred": torch.zeros(1, 3, 10, 10, 10)})
+    torch.testing.assert_close(result["warped"][..., :-3], moving.as_tensor()[..., 3:])
+    assert result["displacement"].vectors.abs().max() == 0

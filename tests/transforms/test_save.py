@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a field to figures and files: a pair whose answer is known in closed form."""
+"""Measures and files of a pair with a known displacement field."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHIFT = 2
 
 
 @pytest.fixture
-def home(tmp_path):
+def registered(tmp_path):
     """The moving image is the fixed one shifted by two voxels of 1.5 mm along the first axis; the field says so."""
     affine = np.diag([1.5, 1.5, 1.5, 1.0])
     fixed = gaussian_filter(np.random.default_rng(0).random(SHAPE), 2).astype(np.float32)
@@ -55,8 +55,8 @@ def home(tmp_path):
     return EvaluatePaird()(ApplyDDFPaird()(pair))
 
 
-def test_figures_of_a_shift(home):
-    measures = home["measures"]
+def test_figures_of_a_shift(registered):
+    measures = registered["measures"]
     assert measures["similarity"]["ncc"]["after"] == pytest.approx(1, abs=1e-5)
     assert measures["similarity"]["ncc"]["before"] < 0.9
     # A box of 6 voxels shifted by 2: 4 of 6 overlap.
@@ -70,13 +70,13 @@ def test_figures_of_a_shift(home):
     assert measures["mean_jacobian"] == pytest.approx(1)
     assert measures["inverse_consistency_mm"]["p95"] < 0.01
     assert measures["inverse_consistency_mm"]["max"] < 0.01
-    assert mean_dice(home) == 1.0
-    assert folding_percent(home) == 0.0
-    assert correlation(home) == measures["similarity"]["ncc"]["after"]
+    assert mean_dice(registered) == 1.0
+    assert folding_percent(registered) == 0.0
+    assert correlation(registered) == measures["similarity"]["ncc"]["after"]
 
 
 def with_labels(pair, fixed, moving):
-    """The pair with other label maps (arrays), carried and measured again."""
+    """The pair with other label maps (arrays), applied and evaluated again."""
     names = ("fixed", "moving", "pred", "grid", "initial", "paths", "name", "landmark_space")
     again = {name: pair[name] for name in names} | {"seconds": {"network": 0.25}}
     for key, array in (("fixed_label", fixed), ("moving_label", moving)):
@@ -84,13 +84,13 @@ def with_labels(pair, fixed, moving):
     return EvaluatePaird()(ApplyDDFPaird()(again))
 
 
-def test_means_are_over_the_labels_that_both_maps_had(home):
-    """Label 1 is met; the shift takes 2 out of the fixed image; 3 and 4 are in one map each."""
-    fixed = home["fixed_label"][0].numpy().copy()
-    moving = home["moving_label"][0].numpy().copy()
+def test_means_are_over_the_labels_that_both_maps_had(registered):
+    """Label 1 matches; the shift takes 2 out of the fixed image; 3 and 4 are in one map each."""
+    fixed = registered["fixed_label"][0].numpy().copy()
+    moving = registered["moving_label"][0].numpy().copy()
     fixed[16, 3:6, 3:6], moving[1, 3:6, 3:6] = 2, 2
     fixed[15, 15:18, 3:6], moving[15, 15:18, 12:15] = 3, 4
-    found = with_labels(home, fixed, moving)
+    found = with_labels(registered, fixed, moving)
     measures = found["measures"]
     assert measures["labels"] == {
         "both": 2,
@@ -101,33 +101,33 @@ def test_means_are_over_the_labels_that_both_maps_had(home):
     assert set(measures["overlap"]["after"]) == {"1", "2", "mean"}
     assert measures["overlap"]["after"]["mean"] == {"dice": 0.5, "hd95": 0.0, "asd": 0.0}
     (message,) = [text for text in found["warnings"] if "lost" in text]
-    path = home["paths"]["moving_label"]
+    path = registered["paths"]["moving_label"]
     assert message == f"{path}: lost by the transform: label 2; counted as Dice 0, left out of the mean distances"
 
 
-def test_no_label_in_common_is_said(home):
-    fixed = home["fixed_label"][0].numpy()
-    found = with_labels(home, fixed, 5 * home["moving_label"][0].numpy())
+def test_no_common_label_is_a_warning(registered):
+    fixed = registered["fixed_label"][0].numpy()
+    found = with_labels(registered, fixed, 5 * registered["moving_label"][0].numpy())
     assert "overlap" not in found["measures"]
     assert found["measures"]["labels"] == {"both": 0, "only_fixed": [1], "only_moving": [5]}
     assert any("no label in common" in text for text in found["warnings"])
     with pytest.raises(ValueError, match=r"fixed_label\.nii\.gz: only background"):
-        with_labels(home, 0 * fixed, fixed)
+        with_labels(registered, 0 * fixed, fixed)
 
 
-def test_mean_jacobian_of_an_affine_field_is_its_determinant(home):
+def test_mean_jacobian_of_an_affine_field_is_its_determinant(registered):
     matrix = torch.tensor([[1.1, 0.2, 0.0], [0.0, 0.8, 0.1], [0.0, 0.0, 1.05]])
     index = torch.stack(torch.meshgrid(*(torch.arange(size) * 1.0 for size in SHAPE), indexing="ij"))
     ddf = torch.einsum("ab,b...->a...", matrix - torch.eye(3), index)
-    measures = EvaluatePaird()({**home, "field": DisplacementField.from_ddf(ddf, home["grid"])})["measures"]
+    measures = EvaluatePaird()({**registered, "field": DisplacementField.from_ddf(ddf, registered["grid"])})["measures"]
     assert measures["mean_jacobian"] == pytest.approx(float(torch.linalg.det(matrix)), rel=1e-4)
 
 
-def test_the_largest_error_of_the_inverse_and_its_place_are_found(home):
-    """One voxel of the inverse is off by 4 mm; the field carries the point three millimeters before there."""
-    inverse = DisplacementField(home["inverse"].vectors.clone(), home["grid"])
+def test_the_largest_error_of_the_inverse_and_its_place_are_found(registered):
+    """One voxel of the inverse is off by 4 mm; the field maps the point 3 mm before it there."""
+    inverse = DisplacementField(registered["inverse"].vectors.clone(), registered["grid"])
     inverse.vectors[1, 12, 7, 9] += 4
-    found = EvaluatePaird()({**home, "inverse": inverse})["measures"]["inverse_consistency_mm"]
+    found = EvaluatePaird()({**registered, "inverse": inverse})["measures"]["inverse_consistency_mm"]
     assert found["max"] == pytest.approx(4, abs=0.01)
     assert found["max_at"] == pytest.approx([15.0, 10.5, 13.5], abs=1e-3)
     assert found["p95"] < 0.01
@@ -163,12 +163,12 @@ def test_coarser_fields_warp_as_the_full_ones_up_to_the_border(name, tmp_path):
 
 
 @pytest.mark.parametrize(("amplitude", "warned"), [(0.01, False), (3.0, True)])
-def test_what_a_coarser_field_loses_is_told(home, tmp_path, monkeypatch, amplitude, warned):
+def test_loss_of_coarser_fields_is_reported(registered, tmp_path, monkeypatch, amplitude, warned):
     """A field with a wave of eight voxels, of which little is left at four; by ITK, in voxels of 1.5 mm."""
     monkeypatch.setattr("regplugins.spatial.transforms._CHUNK_POINTS", 3 * SHAPE[1] * SHAPE[2])
     ddf = torch.zeros(1, 3, *SHAPE)
     ddf[:, 1] = amplitude / 1.5 * torch.sin(torch.arange(SHAPE[0]) * torch.pi / 4)[:, None, None]
-    pair = {key: home[key] for key in ("fixed", "moving", "paths", "grid", "initial", "name", "landmark_space")}
+    pair = {key: registered[key] for key in ("fixed", "moving", "paths", "grid", "initial", "name", "landmark_space")}
     pair = EvaluatePaird()(ApplyDDFPaird()({**pair, "seconds": {}, "pred": ddf}))
     images = {}
     for spacing in (None, 6.0):
@@ -176,7 +176,7 @@ def test_what_a_coarser_field_loses_is_told(home, tmp_path, monkeypatch, amplitu
         folder = tmp_path / str(spacing) / "shifted"
         images[spacing] = Image.open(folder / "report.png").size
     report = json.loads((folder / "report.json").read_text())
-    points = home["grid"].coordinates().reshape(-1, 3)
+    points = registered["grid"].coordinates().reshape(-1, 3)
     for way, file in (("forward", "transform_1Warp.nii.gz"), ("inverse", "transform_1InverseWarp.nii.gz")):
         full, coarse = (
             transform_points(
@@ -195,7 +195,7 @@ def test_what_a_coarser_field_loses_is_told(home, tmp_path, monkeypatch, amplitu
     if warned:
         losses = report["field_spacing_error_voxels"]
         assert messages[0] == (
-            f"{home['paths']['moving']}: the displacement fields stored at 6 mm differ from the full ones by up to "
+            f"{pair['paths']['moving']}: the displacement fields stored at 6 mm differ from the full ones by up to "
             f"{max(losses.values()):.2g} voxel (forward {losses['forward']:.2g}, inverse {losses['inverse']:.2g}); "
             "give a smaller --field_spacing"
         )
@@ -222,74 +222,76 @@ def translation(*millimeters):
     return AffineTransform(matrix)
 
 
-def test_distance_from_the_truth(home):
+def test_distance_from_the_truth(registered):
     """The field shifts by 3 mm along x; before it nothing moved."""
-    assert "endpoint_error_mm" not in home["measures"]
-    perfect = endpoint_errors(home, translation(SHIFT * 1.5, 0.0, 0.0))
+    assert "endpoint_error_mm" not in registered["measures"]
+    perfect = endpoint_errors(registered, translation(SHIFT * 1.5, 0.0, 0.0))
     assert perfect["before"] == {"mean": pytest.approx(3), "p95": pytest.approx(3)}
     assert perfect["after"] == {"mean": pytest.approx(0, abs=1e-5), "p95": pytest.approx(0, abs=1e-5)}
-    other = endpoint_errors(home, translation(3.0, 4.0, 12.0))
+    other = endpoint_errors(registered, translation(3.0, 4.0, 12.0))
     assert other["before"] == {"mean": pytest.approx(13), "p95": pytest.approx(13)}
     assert other["after"] == {"mean": pytest.approx(160**0.5), "p95": pytest.approx(160**0.5)}
 
 
-def test_distance_from_the_truth_where_the_mask_is_set(home):
+def test_distance_from_the_truth_where_the_mask_is_set(registered):
     """The truth moves a voxel along z by a tenth of a millimeter for each that lies below it."""
-    grid = home["grid"]
+    grid = registered["grid"]
     vectors = torch.zeros(3, *SHAPE)
     vectors[0] = SHIFT * 1.5
     vectors[2] = 0.1 * torch.arange(SHAPE[2])
     truth = DisplacementField(vectors, grid)
     errors = 0.1 * np.arange(SHAPE[2])
-    everywhere = endpoint_errors(home, truth)["after"]
+    everywhere = endpoint_errors(registered, truth)["after"]
     assert everywhere["mean"] == pytest.approx(errors.mean(), abs=1e-5)
     every_voxel = np.sort(np.repeat(errors, SHAPE[0] * SHAPE[1]))
     assert everywhere["p95"] == pytest.approx(every_voxel[round(0.95 * (len(every_voxel) - 1))], abs=1e-5)
     mask = torch.zeros(SHAPE, dtype=torch.int32)
     mask[4:9, 3:5, 10:12] = 7
-    within = endpoint_errors(home, truth, mask)
+    within = endpoint_errors(registered, truth, mask)
     assert within["after"]["mean"] == pytest.approx(1.05, abs=1e-5)
     assert within["after"]["p95"] == pytest.approx(1.1, abs=1e-5)
     assert within["before"]["mean"] == pytest.approx((np.hypot(3, 1.0) + np.hypot(3, 1.1)) / 2, abs=1e-5)
 
 
-def test_distance_is_that_of_the_whole_way(home):
+def test_endpoint_error_includes_the_initial_transform(registered):
     """Of the initial transform and the field together; the start is the initial transform."""
-    pair = {**home, "start": translation(0.0, 0.0, 5.0), "initial": translation(0.0, 0.0, 5.0)}
+    pair = {**registered, "start": translation(0.0, 0.0, 5.0), "initial": translation(0.0, 0.0, 5.0)}
     errors = endpoint_errors(pair, translation(3.0, 0.0, 5.0))
     assert errors["before"]["mean"] == pytest.approx(3)
     assert errors["after"]["mean"] == pytest.approx(0, abs=1e-5)
 
 
-def test_the_true_transform_itself_is_without_error(home):
-    truth = CompositeTransform([translation(1.0, 2.0, 3.0), DisplacementField(torch.randn(3, *SHAPE), home["grid"])])
-    loaded = {key: home[key] for key in ("fixed", "moving", "paths")} | {"seconds": {}}
+def test_the_true_transform_itself_is_without_error(registered):
+    truth = CompositeTransform(
+        [translation(1.0, 2.0, 3.0), DisplacementField(torch.randn(3, *SHAPE), registered["grid"])]
+    )
+    loaded = {key: registered[key] for key in ("fixed", "moving", "paths")} | {"seconds": {}}
     errors = endpoint_errors(ApplyTransformPaird(truth)(loaded), truth)
     assert errors["before"]["mean"] > 3
     assert errors["after"]["p95"] < 1e-4
 
 
-def test_closeness_grows_as_the_error_shrinks(home):
+def test_negative_endpoint_error(registered):
     near, far = (
-        negative_endpoint_error(EvaluatePaird()({**home, "truth": translation(SHIFT * 1.5, error, 0.0)}))
+        negative_endpoint_error(EvaluatePaird()({**registered, "truth": translation(SHIFT * 1.5, error, 0.0)}))
         for error in (0.5, 2.0)
     )
     assert near == pytest.approx(-0.5)
     assert far == pytest.approx(-2)
     assert near > far
     with pytest.raises(ValueError, match="no true transform"):
-        negative_endpoint_error(home)
+        negative_endpoint_error(registered)
 
 
-def test_an_empty_mask_measures_nothing(home):
-    errors = endpoint_errors(home, translation(3.0, 0.0, 0.0), torch.zeros(SHAPE, dtype=torch.int32))
+def test_an_empty_mask_measures_nothing(registered):
+    errors = endpoint_errors(registered, translation(3.0, 0.0, 0.0), torch.zeros(SHAPE, dtype=torch.int32))
     assert all(math.isnan(value) for statistics in errors.values() for value in statistics.values())
 
 
-def test_files_say_the_same_to_itk(home, tmp_path):
-    SavePaird(tmp_path / "out")(home)
+def test_files_agree_with_itk(registered, tmp_path):
+    SavePaird(tmp_path / "out")(registered)
     out = tmp_path / "out/shifted"
-    fixed = sitk.ReadImage(home["paths"]["fixed"])
+    fixed = sitk.ReadImage(registered["paths"]["fixed"])
     for name in ("warped", "warped_label"):
         image = sitk.ReadImage(str(out / f"{name}.nii.gz"))
         assert image.GetSize() == fixed.GetSize()
@@ -304,41 +306,41 @@ def test_files_say_the_same_to_itk(home, tmp_path):
     assert float(rows[0]["x"]) == pytest.approx(-15 - SHIFT * 1.5)  # LPS, as they were given
     report = json.loads((out / "report.json").read_text())
     assert report["name"] == "shifted"
-    assert set(report["inputs"]) == set(home["paths"])
+    assert set(report["inputs"]) == set(registered["paths"])
     assert report["weights"] is None
     assert report["seconds"]["network"] == 0.25
 
 
-def test_failure_leaves_no_report(home, tmp_path):
-    SavePaird(tmp_path)(home)
-    del home["displacement"]
+def test_failure_leaves_no_report(registered, tmp_path):
+    SavePaird(tmp_path)(registered)
+    del registered["displacement"]
     with pytest.raises(KeyError):
-        SavePaird(tmp_path)(home)
+        SavePaird(tmp_path)(registered)
     assert not (tmp_path / "shifted/report.json").exists()
 
 
-def test_nothing_of_an_earlier_run_stays(home, tmp_path):
+def test_files_of_an_earlier_run_are_removed(registered, tmp_path):
     synthesized = {"moving": torch.rand(1, *SHAPE), "fixed": torch.rand(1, *SHAPE)}
-    SavePaird(tmp_path)({**home, "synthesized": synthesized})
+    SavePaird(tmp_path)({**registered, "synthesized": synthesized})
     assert {path.name for path in (tmp_path / "shifted").iterdir()} == set(OUTPUTS)
-    bare = {key: value for key, value in home.items() if key not in ("warped_label", "warped_landmarks")}
+    bare = {key: value for key, value in registered.items() if key not in ("warped_label", "warped_landmarks")}
     SavePaird(tmp_path)(bare)
     left = {path.name for path in (tmp_path / "shifted").iterdir()}
     optional = {"warped_label.nii.gz", "warped_landmarks.csv", "synthesized_moving.nii.gz", "synthesized_fixed.nii.gz"}
     assert left == set(OUTPUTS) - optional
 
 
-def test_an_input_is_not_overwritten(home, tmp_path):
+def test_an_input_is_not_overwritten(registered, tmp_path):
     own = tmp_path / "shifted" / "warped.nii.gz"
     own.parent.mkdir()
     own.write_bytes(b"an image")
-    pair = {**home, "paths": {**home["paths"], "moving": str(own)}}
+    pair = {**registered, "paths": {**registered["paths"], "moving": str(own)}}
     with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
         SavePaird(tmp_path)(pair)
     assert own.read_bytes() == b"an image"
 
 
-def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(home, tmp_path):
+def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(registered, tmp_path):
     from ignite.engine import Engine
 
     (tmp_path / "summary.csv").write_text("name\nold\n")
@@ -350,7 +352,7 @@ def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(home, tmp_path):
     engine = Engine(fail)
     SummaryTable(tmp_path / "summary.csv", tmp_path / "summary.json").attach(engine)
     with pytest.raises(ValueError, match="no good"):
-        engine.run([home])
+        engine.run([registered])
     assert not list(tmp_path.glob("summary.*"))
 
 
@@ -362,7 +364,7 @@ def test_summary_is_the_mean_and_spread_of_the_rows():
     assert summary["hd95"] == {"n": 1, "mean": 2.0, "sd": 0.0}
 
 
-def test_table_has_a_row_a_pair(home, tmp_path):
+def test_table_has_a_row_a_pair(registered, tmp_path):
     from ignite.engine import Engine
 
     def step(engine: Engine, batch: dict) -> dict:
@@ -370,7 +372,7 @@ def test_table_has_a_row_a_pair(home, tmp_path):
 
     engine = Engine(step)
     SummaryTable(tmp_path / "new/summary.csv", tmp_path / "new/summary.json", by_label=True).attach(engine)
-    engine.run([home, {**home, "name": "again"}])
+    engine.run([registered, {**registered, "name": "again"}])
     with (tmp_path / "new/summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["shifted", "again"]
@@ -380,13 +382,13 @@ def test_table_has_a_row_a_pair(home, tmp_path):
     assert json.loads((tmp_path / "new/summary.json").read_text())["dice_mean_after"]["n"] == 2
 
 
-def test_one_direction_has_no_other(home):
-    assert "backward" not in SwapPaird([EvaluatePaird()])(home)
+def test_unidirectional_network_has_no_backward_pair(registered):
+    assert "backward" not in SwapPaird([EvaluatePaird()])(registered)
 
 
-def test_the_other_direction_has_columns_of_its_own(home, tmp_path):
-    """Both ways are undone by nothing but the second half of the network's field, which says nothing here."""
-    pair = {key: value for key, value in home.items() if key != "measures"}
+def test_backward_direction_has_columns(registered, tmp_path):
+    """The backward half of the field is zero, so that the backward pair stays as it was."""
+    pair = {key: value for key, value in registered.items() if key != "measures"}
     pair["pred"] = torch.cat([pair["pred"], torch.zeros_like(pair["pred"])], dim=1)
     pair["fixed_label"].meta["stored_dtype"] = np.dtype(np.uint8)
     pair["paths"]["moving_landmarks"] = pair["paths"]["fixed_landmarks"]
@@ -406,15 +408,15 @@ def test_the_other_direction_has_columns_of_its_own(home, tmp_path):
     assert row["backward_cycle_consistency_mean"] is None
 
 
-def test_report_and_table_hold_the_distance_from_the_truth(home, tmp_path):
+def test_report_and_table_hold_the_distance_from_the_truth(registered, tmp_path):
     from ignite.engine import Engine
 
     def step(engine: Engine, batch: dict) -> dict:
         return {}
 
-    paths = {**home["paths"], "truth": str(tmp_path / "truth.mat")}
+    paths = {**registered["paths"], "truth": str(tmp_path / "truth.mat")}
     write_transform(translation(SHIFT * 1.5, 2.0, 0.0), paths["truth"])
-    pair = EvaluatePaird()({**home, "truth": read_transform(paths["truth"]), "paths": paths})
+    pair = EvaluatePaird()({**registered, "truth": read_transform(paths["truth"]), "paths": paths})
     SavePaird(tmp_path / "out")(pair)
     report = json.loads((tmp_path / "out/shifted/report.json").read_text())
     assert report["endpoint_error_mm"]["before"]["mean"] == pytest.approx(13**0.5)

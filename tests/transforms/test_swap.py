@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other direction of a pair: what is known of the first, with the images swapped."""
+"""Backward registration equals the forward one of the swapped images."""
 
 from __future__ import annotations
 

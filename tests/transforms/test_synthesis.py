@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in the other modality."""
+"""Synthesis in the other modality."""
 
 from __future__ import annotations
 
