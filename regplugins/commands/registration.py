@@ -116,7 +116,7 @@ def align(
         seed: random seed of the voxel samples that mutual information uses.
     """
     seed = regplugins.checks.whole("seed", seed, 0)
-    kinds = [choice for choice in regplugins.registration.CHOICES if choice != "none"]
+    kinds = [choice for choice in regplugins.registration.INIT_CHOICES if choice != "none"]
     if kind not in kinds:
         raise ValueError(f"kind must be one of {kinds}, got '{kind}'")
     folder = regplugins.io.output_folder(output_dir)

@@ -39,7 +39,7 @@ class Case:
     label: str
 
 
-def annotated(datastore: Datastore) -> list[Case]:
+def annotated_cases(datastore: Datastore) -> list[Case]:
     """Images with a final label, sorted by id; a DICOMweb datastore downloads them first."""
     names = set(datastore.list_images())
     cases = []
@@ -52,7 +52,7 @@ def annotated(datastore: Datastore) -> list[Case]:
     return sorted(cases, key=lambda case: case.name)
 
 
-def named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
+def select_cases(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
     """Select cases by id.
 
     Raises:
@@ -67,7 +67,7 @@ def named(cases: Sequence[Case], names: Sequence[str]) -> list[Case]:
     return [known[name] for name in names]
 
 
-def nearest(image: str, cases: Sequence[Case], count: int) -> list[Case]:
+def most_similar(image: str, cases: Sequence[Case], count: int) -> list[Case]:
     """The ``count`` cases most similar to an image file, the most similar first.
 
     Similarity is the mutual information at a coarse resolution with aligned centers of mass. It works for any modality

@@ -23,7 +23,7 @@ from regplugins.spatial import Grid
 FUSIONS = {"weighted": True, "majority": False}
 
 
-def registering(folder: Path) -> list[Path]:
+def registration_bundles(folder: Path) -> list[Path]:
     """Registration bundles in a folder; classifiers of single images are left out."""
     configs = sorted(folder.glob("*/configs/metadata.json"))
     return [path.parents[1] for path in configs if "moving" in read_json(path.with_name("inference.json"))]

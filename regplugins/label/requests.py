@@ -14,9 +14,9 @@ import torch
 
 from regplugins.checks import boolean, choice, whole
 from regplugins.io import read_chain, write_chain
-from regplugins.label.cases import Case, Datastore, annotated, named, nearest
+from regplugins.label.cases import Case, Datastore, annotated_cases, most_similar, select_cases
 from regplugins.label.propagation import FUSIONS, propagate
-from regplugins.registration import CHOICES
+from regplugins.registration import INIT_CHOICES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 # Tag of labels that a person has approved; other tags hold proposals of models.
@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "return_transform": False,
     "return_warped": False,
 }
-CONFIG: dict[str, Any] = DEFAULTS | {"fusion": list(FUSIONS), "init": ["default", *CHOICES]}
+CONFIG: dict[str, Any] = DEFAULTS | {"fusion": list(FUSIONS), "init": ["default", *INIT_CHOICES]}
 
 
 def answer(
@@ -70,11 +70,11 @@ def answer(
     choice("fusion", given["fusion"], FUSIONS)
     options: dict[str, Any] = {"device": device(request.get("device", "cuda"))}
     if given["init"] != "default":
-        options["init"] = choice("init", given["init"], {name: name for name in CHOICES})
+        options["init"] = choice("init", given["init"], {name: name for name in INIT_CHOICES})
     if models_dir is not None:
         options["models_dir"] = str(models_dir)
     wanted = {key: boolean(f"return_{key}", given[f"return_{key}"]) for key in ("transform", "warped")}
-    cases = _chosen(image, [case for case in annotated(datastore) if case.name != own], given)
+    cases = _chosen(image, [case for case in annotated_cases(datastore) if case.name != own], given)
     with tempfile.TemporaryDirectory(prefix="regplugins-") as folder:
         result = propagate(bundle, image, cases, folder, given["fusion"], **options)
         for case in result["cases"]:
@@ -88,7 +88,7 @@ def answer(
     return file.name, {"cases": result["cases"]}
 
 
-def opened(request: Mapping[str, Any], datastore: Datastore, sessions: str | Path | None) -> str | None:
+def requested_image_id(request: Mapping[str, Any], datastore: Datastore, sessions: str | Path | None) -> str | None:
     """Id of the image that a client wants to label; None if it is the file of a session.
 
     Args:
@@ -119,13 +119,13 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
     if moving == "all":
         return list(cases)
     if moving == "nearest":
-        return nearest(image, cases, whole("count", count))  # Slicer sends a string
+        return most_similar(image, cases, whole("count", count))  # Slicer sends a string
     names = moving
     if isinstance(moving, str):
         names = [moving] if moving in {case.name for case in cases} else moving.split(",")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"moving must be 'nearest', 'all', an id or ids, got {moving!r}")
-    return named(cases, list(dict.fromkeys(names)))
+    return select_cases(cases, list(dict.fromkeys(names)))
 
 
 def device(asked: Any) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from regplugins.checks import positive, whole
 from regplugins.io import atomic, read_json
-from regplugins.label.cases import Datastore, annotated
+from regplugins.label.cases import Datastore, annotated_cases
 from regplugins.label.requests import device
 
 # Keys of train.json that a client may set, with checks of their values: a configuration would execute strings that
@@ -59,7 +59,7 @@ def train(
     """
     options = {key: plain(key, request[key]) for key, plain in OPTIONS.items() if key in request}
     options.setdefault("device", device("cuda"))
-    cases, names = annotated(datastore), sorted(datastore.list_images())
+    cases, names = annotated_cases(datastore), sorted(datastore.list_images())
     count = max(_MIN_IMAGES, round(held_out * len(cases)))
     if len(cases) < count or len(names) - count < _MIN_IMAGES:
         raise ValueError(

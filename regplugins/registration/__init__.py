@@ -14,7 +14,7 @@ from regplugins.registration.compositive_field import CompositiveField
 from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.image_pair import ImagePair
-from regplugins.registration.initial import CHOICES, initial_transform
+from regplugins.registration.initial import INIT_CHOICES, initial_transform
 from regplugins.registration.label_demons import align_labels
 from regplugins.registration.levels import min_spacing
 from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid

@@ -13,7 +13,7 @@ from regplugins.registration.mutual_information import maximize_mutual_informati
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, CompositeTransform, Grid
 
-CHOICES = ("none", "fov", "center", "rigid", "affine")
+INIT_CHOICES = ("none", "fov", "center", "rigid", "affine")
 
 
 def initial_transform(
@@ -50,7 +50,7 @@ def initial_transform(
     n = fixed_grid.ndim
     if moving_grid.ndim != n:
         raise ValueError(f"a {n}-D fixed image and a {moving_grid.ndim}-D moving one cannot be aligned")
-    if init not in CHOICES:
+    if init not in INIT_CHOICES:
         return _from_file(init, n)
     if init == "none":
         return AffineTransform.identity(n)
@@ -68,7 +68,7 @@ def initial_transform(
 def _from_file(init: str, ndim: int) -> AffineTransform:
     if init == "centre":
         raise ValueError("init=centre: use center")
-    expected = f"init must be one of {', '.join(CHOICES)} or a transform file"
+    expected = f"init must be one of {', '.join(INIT_CHOICES)} or a transform file"
     if not isinstance(init, str | Path):
         raise ValueError(f"{expected}, got {init!r}")
     if not Path(init).is_file():

@@ -19,7 +19,7 @@ from torch import Tensor
 from regplugins.io import atomic
 from regplugins.io.nifti import NIFTI_SUFFIXES
 from regplugins.metrics import subsample_volume
-from regplugins.registration import CHOICES
+from regplugins.registration import INIT_CHOICES
 from regplugins.registration.centers import otsu_threshold
 from regplugins.report.fields import draw_grids, draw_volumes, folding_heading
 from regplugins.report.layout import Layout, Panel, create_layout
@@ -64,7 +64,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
     fields = [deformation(pair["displacement"].vectors, grid, plane) for plane in layout.planes]
     draw_grids(layout, fields)
     draw_volumes(layout, fields)
-    start = "before registration" if init is None else f"initial alignment ({init if init in CHOICES else 'file'})"
+    start = "before registration" if init is None else f"initial alignment ({init if init in INIT_CHOICES else 'file'})"
     _draw_headings(layout, start, folding_heading(pair["measures"]["folding_percent"], fields))
     if grid.ndim == 3 or str(pair["paths"]["fixed"]).endswith(NIFTI_SUFFIXES):
         for row in layout.panels:

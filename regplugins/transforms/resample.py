@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from regplugins.checks import boolean
-from regplugins.registration import CHOICES, initial_transform
+from regplugins.registration import INIT_CHOICES, initial_transform
 from regplugins.registration.resampling import network_grid, resample_masks, resample_pair, scale_percentiles
 from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
@@ -42,7 +42,7 @@ def pair_initial_transform(pair: Mapping[str, Any], init: str, seed: int = 0) ->
             moving_mask=pair.get("moving_mask"),
         )
     except ValueError as error:
-        if init not in CHOICES:  # the message names the transform file
+        if init not in INIT_CHOICES:  # the message names the transform file
             raise
         raise ValueError(f"{pair['paths']['fixed']} and {pair['paths']['moving']}: {error}") from error
 
@@ -94,7 +94,7 @@ class ResamplePaird(Transform):
         fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
         with stage(pair, "init"):
             initial = pair_initial_transform(pair, self.init, self.seed)
-            if self.init not in CHOICES:
+            if self.init not in INIT_CHOICES:
                 if pair.get("swapped"):  # the file maps from the fixed image as given
                     initial = initial.inverse()
                 pair["paths"] = {**pair["paths"], "init": self.init}

@@ -19,7 +19,7 @@ from typing import Any
 from monailabel.datastore import dicom
 from pydicom.dataset import Dataset
 
-from regplugins.label.cases import annotated
+from regplugins.label.cases import annotated_cases
 
 FOLDER, IMAGE, LABEL = sys.argv[1:]
 IMAGES, SEGMENTATION = ("1.2.3", "1.2.3.4"), "9.9"
@@ -62,4 +62,4 @@ def convert(folder: str, is_seg: bool = False) -> str:
 
 dicom.dicom_web_download_series, dicom.dicom_to_nifti = download, convert
 store = dicom.DICOMWebDatastore(Client(), {"Modality": "MR"}, FOLDER)
-print(json.dumps([[case.name, case.image, case.label] for case in annotated(store)]))
+print(json.dumps([[case.name, case.image, case.label] for case in annotated_cases(store)]))

@@ -16,10 +16,10 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.io import load_image, load_label, write_image
-from regplugins.label.cases import annotated, nearest
+from regplugins.label.cases import annotated_cases, most_similar
 from regplugins.label.fusion import local_similarity, vote
-from regplugins.label.propagation import propagate, registering
-from regplugins.label.requests import CONFIG, answer, check_tag, opened
+from regplugins.label.propagation import propagate, registration_bundles
+from regplugins.label.requests import CONFIG, answer, check_tag, requested_image_id
 from regplugins.label.training import OPTIONS, train, trainable
 from regplugins.losses import LocalNCCLoss
 from regplugins.spatial import Grid
@@ -43,7 +43,7 @@ def truth(store: Folder) -> Path:
 
 class TestCases:
     def test_only_final_labels_count(self, store):
-        cases = annotated(store)
+        cases = annotated_cases(store)
         assert [case.name for case in cases] == list(ANNOTATED)
         assert all(Path(case.label).parent.name == "final" for case in cases)
 
@@ -59,7 +59,7 @@ class TestCases:
             def datalist(self) -> list[dict[str, str]]:
                 return files
 
-        assert [case.name for case in annotated(Series(store.folder))] == list(ids)
+        assert [case.name for case in annotated_cases(Series(store.folder))] == list(ids)
 
     @pytest.mark.parametrize("contrast", [1.0, -3.0])
     def test_the_nearest_is_the_image_itself_elsewhere_in_another_contrast(self, store, tmp_path, contrast):
@@ -68,21 +68,21 @@ class TestCases:
         move = torch.eye(4, dtype=torch.float64)
         move[:3, 3] = torch.tensor([70.0, -20.0, 9.0])
         write_image(contrast * image.as_tensor(), Grid(grid.shape, move @ grid.affine), tmp_path / "image.nii.gz")
-        found = nearest(str(tmp_path / "image.nii.gz"), annotated(store), 2)
+        found = most_similar(str(tmp_path / "image.nii.gz"), annotated_cases(store), 2)
         assert found[0].name == "case_c" and len(found) == 2
 
     def test_an_image_that_was_replaced_is_looked_at_again(self, store, tmp_path):
         """What was read for an earlier request is kept."""
         cases = []
-        for case in annotated(store)[:3]:
+        for case in annotated_cases(store)[:3]:
             path = tmp_path / Path(case.image).name
             shutil.copyfile(case.image, path)
             cases.append(replace(case, image=str(path)))
         wanted = shutil.copyfile(cases[1].image, tmp_path / "wanted.nii.gz")
-        assert nearest(str(wanted), cases, 1) == [cases[1]]
+        assert most_similar(str(wanted), cases, 1) == [cases[1]]
         shutil.copyfile(cases[1].image, cases[2].image)
         shutil.copyfile(cases[0].image, cases[1].image)
-        assert nearest(str(wanted), cases, 1) == [cases[2]]
+        assert most_similar(str(wanted), cases, 1) == [cases[2]]
 
 
 class TestFusion:
@@ -123,7 +123,7 @@ class TestFusion:
 
 class TestPropagation:
     def test_labels_come_nearer_the_true_one(self, store, truth, tmp_path):
-        cases = annotated(store)[:3]
+        cases = annotated_cases(store)[:3]
         before = [dice(case.label, truth) for case in cases]
         found = propagate(BUNDLE, store.get_image_uri(NEW), cases, tmp_path, device="cpu")
         each = [dice(Path(case["folder"]) / "warped_label.nii.gz", truth) for case in found["cases"]]
@@ -138,7 +138,7 @@ class TestPropagation:
         with pytest.raises(ValueError, match="no annotated image"):
             propagate(BUNDLE, store.get_image_uri(NEW), [], tmp_path / "out")
         with pytest.raises(ValueError, match="fusion must be one of"):
-            propagate(BUNDLE, store.get_image_uri(NEW), annotated(store), tmp_path / "out", fusion="staple")
+            propagate(BUNDLE, store.get_image_uri(NEW), annotated_cases(store), tmp_path / "out", fusion="staple")
         assert not (tmp_path / "out").exists()
 
 
@@ -213,14 +213,14 @@ class TestRequests:
         sessions.mkdir()
         (sessions / "image.nii.gz").touch()
         (tmp_path / "secret.nii.gz").touch()
-        assert opened({"image": "case_a"}, store, sessions) == "case_a"
+        assert requested_image_id({"image": "case_a"}, store, sessions) == "case_a"
         kept_image, session = str(sessions / "image.nii.gz"), {"session": "{}"}
-        assert opened({"image": kept_image, **session}, store, sessions) is None
+        assert requested_image_id({"image": kept_image, **session}, store, sessions) is None
         with pytest.raises(ValueError, match="not an id of the datastore"):
-            opened({"image": kept_image}, store, sessions)
+            requested_image_id({"image": kept_image}, store, sessions)
         for image in (str(tmp_path / "secret.nii.gz"), f"{sessions}/../secret.nii.gz", "case_e", 3, None):
             with pytest.raises(ValueError, match="not an id of the datastore"):
-                opened({"image": image, **session}, store, sessions)
+                requested_image_id({"image": image, **session}, store, sessions)
 
 
 @pytest.mark.slow
@@ -272,6 +272,6 @@ def test_a_damaged_bundle_is_named_when_the_server_starts(tmp_path):
     for name in ("metadata.json", "inference.json"):
         (configs / name).write_text("{ garbage")
     with pytest.raises(ValueError, match=f"^{configs}/inference.json: not JSON"):
-        registering(tmp_path)
+        registration_bundles(tmp_path)
     with pytest.raises(ValueError, match=f"^{configs}/metadata.json: not JSON"):
         trainable(tmp_path / "bundle")

@@ -71,7 +71,7 @@ class MyApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         folder = Path(conf.get("bundles", "bundles")).resolve()
         names = [name for name in conf.get("models", "").split(",") if name]
-        found = {bundle.name: bundle for bundle in propagation.registering(folder)}
+        found = {bundle.name: bundle for bundle in propagation.registration_bundles(folder)}
         missing = sorted(set(names) - set(found))
         if missing or not found:
             what = f"no bundle {missing[0]}" if missing else "no bundle"
@@ -101,7 +101,7 @@ class MyApp(MONAILabelApp):
         """Infer as MONAI Label does, but only for ids of the datastore and images of sessions."""
         try:
             requests.check_tag(request)
-            own = requests.opened(request, datastore or self.datastore(), self.sessions().store_path)
+            own = requests.requested_image_id(request, datastore or self.datastore(), self.sessions().store_path)
             result: dict[str, Any] = super().infer({**request, _OWN: own}, datastore)
             return result
         except Exception as error:
