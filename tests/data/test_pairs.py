@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images make pairs, and how often."""
+"""Images that form pairs, and their number."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between MONAI's engines and a network."""
+"""Adapters between MONAI's engines and a network."""
 
 from __future__ import annotations
 

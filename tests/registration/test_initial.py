@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each value of ``init`` gives."""
+"""The transform of each value of ``init``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a registration may start."""
+"""Initial poses of a registration."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a pair reaches its picture."""
+"""Content of a pair's picture."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the files of a pair is told when they are read."""
+"""Faults in the files of a pair are reported when they are read."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_the_exchanged_pair_through_the_field_of_its_direction(pair):
 
 
 def test_the_same_as_the_forward_way_of_exchanged_images(pair):
-    """Where both directions are one field and nothing is between the worlds, exchanging the images is all there is."""
+    """With one field for both directions and no initial transform, backward equals forward of the swapped images."""
     pair["pred"] = torch.cat([pair["pred"][:, :3]] * 2, dim=1)
     pair["initial"] = AffineTransform.identity(3)
     for key in ("fixed", "moving", "fixed_label", "moving_label"):
