@@ -43,9 +43,8 @@ _STEMS = (
     *("recogn", "regular", "standard", "summar", "synchron", "synthes", "util", "visual"),
 )
 BRITISH = re.compile(
-    rf"analyse|behaviour|catalogue|centre|colour|favour|grey|labelled|learnt|licence|metre|neighbour|tumour"
-    rf"|({'|'.join(_STEMS)})is(e|ing|ation)",
-    re.IGNORECASE,
+    rf"(?i:analyse|behaviour|catalogue|centre|colour|favour|grey|labelled|learnt|licence|metre|neighbour|tumour)"
+    rf"|(?i:{'|'.join(_STEMS)})is(e|ing|ation)"
 )
 QUESTION = re.compile(r"(What|How|Where|Which|Whether|Of)\b")
 
