@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test shares: seeds, a display that needs no screen, repeatable generated cases."""
+"""Shared by all tests: seeds, a display that needs no screen, repeatable generated cases."""
 
 from __future__ import annotations
 

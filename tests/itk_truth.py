@@ -129,7 +129,7 @@ def array_of(image: sitk.Image) -> np.ndarray:
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:
-    """Whether two images have the same voxels in the same places, as far as NIfTI's float32 header can tell."""
+    """Tell whether two images have the same voxels in the same places, as far as NIfTI's float32 header can tell."""
     return a.GetSize() == b.GetSize() and all(
         np.allclose(x, y, rtol=1e-6, atol=1e-5)
         for x, y in (

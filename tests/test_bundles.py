@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every bundle's folder must hold, judged without running it."""
+"""Required content of every bundle's folder, checked without running it."""
 
 from __future__ import annotations
 

@@ -616,7 +616,8 @@ def test_exit_codes(capsys, line, code, message):
 
 
 def test_module_and_script_are_the_same_program():
-    scripts = re.findall(r"(?m)^\[project\.scripts\]\nregplugins = \"(.+)\"$", (ROOT / "pyproject.toml").read_text())
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    scripts = re.findall(r"(?m)^\[project\.scripts\]\nregplugins = \"(.+)\"$", text)
     assert pkgutil.resolve_name(*scripts) is main
     command = [sys.executable, "-m", "regplugins", "--version"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU computes, the CPU computes alike."""
+"""GPU and CPU compute the same."""
 
 from __future__ import annotations
 

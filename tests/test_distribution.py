@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is handed out: wheel, source archive, and the index of models."""
+"""The distributed files: wheel, source archive, and the index of models."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for images of any size, type, spacing and orientation, and for any transform of them."""
+"""Properties that hold for images of any size, type, spacing and orientation, and for any transform."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `head_ct_mr_modality` is shown of each test head, and what it says: sagittal planes under random intensities.
+"""Input and answer of `head_ct_mr_modality` for each test head: sagittal planes under random intensities.
 
     python docs/figures/head_modalities.py --dataset_dir D --output docs/images/head_modalities.png
 

@@ -23,7 +23,7 @@ _GITHUB = "https://raw.githubusercontent.com"
 
 @dataclass(frozen=True)
 class Source:
-    """Where one file of a data set is published.
+    """Published origin of one file of a data set.
 
     Args:
         url: address of the published file.

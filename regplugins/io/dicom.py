@@ -167,7 +167,7 @@ def _check_orientations(folder: Path, names: Sequence[str], orientations: Sequen
     """Refuse slices that are not all oriented as the first one: ITK would stack them as if they were."""
     for name, orientation in zip((Path(name).name for name in names), orientations, strict=True):
         if len(orientation) != 6:
-            raise ValueError(f"{folder}: slices do not say how they are oriented (tag {_ORIENTATION}), such as {name}")
+            raise ValueError(f"{folder}: slices have no orientation (tag {_ORIENTATION}), such as {name}")
         if not np.allclose(orientation, orientations[0], rtol=0, atol=_TURNED):
             raise ValueError(
                 f"{folder}: {name} is oriented differently from {Path(names[0]).name} (tag {_ORIENTATION}); give "

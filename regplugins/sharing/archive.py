@@ -127,12 +127,11 @@ def _download(url: str, path: Path) -> None:
 
 
 def bundle_files(bundle: Path) -> list[str]:
-    """What a bundle is made of, relative to its folder: of ``models`` what ``metadata.json`` names, and not where these
-    were fetched from.
+    """Files of a bundle, relative to its folder; of ``models`` those that ``metadata.json`` lists.
 
     Raises:
-        FileNotFoundError: no bundle.
-        ValueError: its metadata are none.
+        FileNotFoundError: if the folder is not a bundle.
+        ValueError: if its metadata are not those of a bundle.
     """
     weights = _metadata(bundle)["weights"]
     return [name for name in _files(bundle) if name in weights or (name != LARGE_FILES and part_of(name) != "models")]
@@ -170,7 +169,7 @@ def _check_parts(bundle: Path) -> None:
 
 
 def _check_weights(bundle: Path, weights: Mapping[str, str], elsewhere: Iterable[str] = ()) -> None:
-    """Whether the weights are there, those of the metadata, and tensors alone."""
+    """Refuse weights that are missing, not those of the metadata, or more than tensors."""
     for name, digest in weights.items():
         path = bundle / name
         if not path.is_file():

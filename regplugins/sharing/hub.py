@@ -74,7 +74,7 @@ def _upload(root: Path, repository: str, version: str, private: bool, token: str
 
 
 def _first_page(name: str, metadata: dict[str, Any], repository: str) -> str:
-    """What the Hub shows: its header in YAML, which JSON is, and how to run the bundle."""
+    """Page that the Hub shows: its header in YAML, of which JSON is a part, and how to run the bundle."""
     header = {
         "library_name": "monai",
         "license": "other",

@@ -68,7 +68,7 @@ def _license() -> str:
 
 
 def _differences(name: str) -> dict[str, Any]:
-    """What the bundle does not share with others."""
+    """Differences of the bundle from the shared configurations."""
     pairs = _CASES["test"] * (_CASES["test"] - 1)
     return {
         "metadata": {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far tools disagree about the rigid alignment of one pair of heads whose true alignment nobody knows.
+"""Disagreement of tools about the rigid alignment of a pair of heads without ground truth.
 
     python tests/benchmarks/alignment_agreement.py --fixed F --moving M [--upside_down 1] [--also A] [--output_dir O]
 

@@ -55,7 +55,7 @@ _DIPY_RADIUS = 2
 
 @dataclass
 class Run:
-    """How a method is to run: with so many times its number of iterations, and, if it can, on a device."""
+    """Effort and device of a method: a factor for its number of iterations, and where it computes."""
 
     effort: float
     device: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every bundle makes of its sample, kept in a folder, and whether two such folders agree.
+"""Outputs of every bundle on its sample in a folder, and a comparison of two such folders.
 
     python tests/benchmarks/sample_outputs.py register BEFORE        # in a checkout of one version
     python tests/benchmarks/sample_outputs.py register AFTER         # in a checkout of another one

@@ -57,7 +57,7 @@ def data_of(
 def sample_of(
     bundle_of: Callable[[BundleCase], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[BundleCase], Path]:
-    """What ``inference.json`` makes of a bundle's sample without any argument, run once."""
+    """Output folder of ``inference.json`` on a bundle's sample without arguments, run once."""
 
     @cache
     def register(case: BundleCase) -> Path:
@@ -136,7 +136,7 @@ def torchrun(bundle: Path, data: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], set[str]]]:
-    """What the package has warned of. (A bundle's logging.conf takes pytest's handler from the root.)"""
+    """Warnings of the package. (A bundle's logging.conf takes pytest's handler from the root.)"""
     logger = logging.getLogger("regplugins")
     logger.addHandler(caplog.handler)
 

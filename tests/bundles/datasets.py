@@ -127,5 +127,5 @@ def slices_of(data: Path, folder: Path) -> Path:
 
 
 def _other_contrast(image: Tensor) -> Tensor:
-    """What is bright becomes dark and the other way about, the background aside."""
+    """Invert the intensities of the foreground."""
     return torch.where(image > 0, 1.1 * image.max() - image, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every bundle writes, applied by ANTs itself."""
+"""ANTs reproduces the warp from the files of every bundle."""
 
 from __future__ import annotations
 

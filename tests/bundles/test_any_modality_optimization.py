@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this bundle alone does; the rest is in test_every_bundle.py."""
+"""Behavior of this bundle alone; test_every_bundle.py has the rest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this bundle alone does; the rest is in test_every_bundle.py."""
+"""Behavior of this bundle alone; test_every_bundle.py has the rest."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_shipped_weights_are_of_the_networks_in_the_configs(bundle):
 
 
 def center_of_mass(image: nib.Nifti1Image) -> np.ndarray:
-    """Of what is brighter than half of the brightest percent, world mm."""
+    """Center of mass of the voxels above half of the 99th percentile, world mm."""
     values = image.get_fdata()
     places = np.argwhere(values > 0.5 * np.percentile(values, 99))
     return nib.affines.apply_affine(image.affine, places.mean(axis=0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every bundle does, from end to end, with the commands that a user types."""
+"""End-to-end behavior of every bundle, with the commands that a user types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def case(request: pytest.FixtureRequest) -> BundleCase:
 
 
 def middle(image: sitk.Image) -> np.ndarray:
-    """Of its field of view, LPS mm."""
+    """Center of the field of view, LPS mm."""
     return np.array(image.TransformContinuousIndexToPhysicalPoint((np.array(image.GetSize()) - 1) / 2))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every bundle with a network does besides: training, evaluation, refinement, export."""
+"""Behavior of every bundle with a network: training, evaluation, refinement, export."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ class TestWeights:
         return call
 
     def test_exports_compute_the_same(self, case, bundle, export):
-        """Of all weights, each with the options of its network."""
+        """Every weights file, exported with the options of its network, computes the same."""
         names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
         assert names - SHARED == set(case.variants)
         for name, part in {"": {}, **case.variants}.items():

@@ -47,7 +47,7 @@ def data(bundle, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def found(bundle, tmp_path) -> Callable[..., dict[str, tuple[str, float]]]:
-    """What ``inference.json`` says of images, by name."""
+    """Rows of ``inference.json``'s table, by image name."""
 
     def call(**options: object) -> dict[str, tuple[str, float]]:
         run_bundle(bundle, "inference", output_dir=str(tmp_path / "out"), **options)

@@ -33,7 +33,7 @@ def own_bundle(bundle_of: Callable[[BundleCase], Path], tmp_path: Path) -> Path:
 
 
 def refusal(bundle: Path, output: Path, **options: object) -> str:
-    """What is wrong with a run; it must leave nothing."""
+    """Error message of a run, which must leave no file."""
     with pytest.raises(Exception) as error:
         run_bundle(bundle, "inference", output_dir=str(output), **options)
     assert not output.exists()
@@ -142,7 +142,7 @@ class TestCommandLineIsData:
 
 
 class TestTerminal:
-    """What is read by who types a command: what is done, the figures, where they are."""
+    """Terminal output of a command: the task, the figures, and their place."""
 
     def said(self, bundle: Path, output: Path, *words: str) -> tuple[str, list[str]]:
         command = [sys.executable, "-m", "regplugins", "register", "--bundle", str(bundle), "--output_dir", str(output)]

@@ -35,7 +35,7 @@ def parts(warp: RandomWarp, grid: Grid) -> tuple[AffineTransform, DisplacementFi
 
 
 def least_determinant(points: np.ndarray, grid: Grid) -> float:
-    """Of a map that is linear between voxels, ``points`` (*shape, n) its values: the least determinant of its Jacobian
+    """Least Jacobian determinant of a map that is linear between voxels, with the values ``points`` (*shape, n),
     at the corners of all cells, by differences within the cell.
     """
     n, shape = grid.ndim, grid.shape
@@ -60,7 +60,7 @@ def cubic(t: np.ndarray) -> np.ndarray:
 
 
 def unlike_a_spline(values: np.ndarray, axis: int, size: float, step: float) -> float:
-    """What is left of ``values``, as a fraction of their spread, when along an axis of voxels of ``size`` mm the
+    """Residual of ``values``, as a fraction of their spread, when along an axis of voxels of ``size`` mm the
     nearest cubic spline is taken away whose knots are ``step`` mm apart, the first at the first voxel.
     """
     lines = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(float)

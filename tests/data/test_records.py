@@ -91,7 +91,7 @@ def test_bad_datalists_are_refused(folder, content, message):
 
 
 def test_no_pair_is_called_like_what_lies_beside_its_folder(folder):
-    """What bundles and the page of a report write at the top of an output folder, by their own words."""
+    """Files that bundles and the report page write at the top of an output folder."""
     configs = "".join(path.read_text() for path in ROOT.glob("bundles/*/configs/*.json"))
     written = set(re.findall(r"@output_dir \+ '/(\w+\.\w+)'", configs)) | {"report.html", *OUTPUTS}
     assert {"summary.csv", "metrics.csv", "summary.json"} < written

@@ -91,7 +91,7 @@ class Patient:
         self.grid = make_grid((27, 29, 25), directions, SIZES, tuple(center + np.array([0.3, -0.2, 0.4])))
 
     def home(self, points: Tensor) -> Tensor:
-        """Where points of the patient's world lie in the templates'."""
+        """Map points of the patient's world to that of the templates."""
         return points @ self.back[:3, :3].T + self.back[:3, 3]
 
     def image(self, sequence: str) -> Tensor:
@@ -153,7 +153,7 @@ def neuromorphometrics(patient: Patient) -> Tensor:
 
 
 def write_source(folder: Path) -> None:
-    """What ``prepare_brains`` says it reads."""
+    """Write the source folder that ``prepare_brains`` reads."""
     for name in ("templates", "brain_t1_labels", *(f"brain_multiseq/{case}" for case in PATIENTS)):
         (folder / name).mkdir(parents=True)
     template = make_grid((27, 29, 25), LAS, SIZES, tuple(CENTER.tolist()))

@@ -33,7 +33,7 @@ SIZE, SPACING = 40, 4.0
 
 
 def ball(radius: float) -> torch.Tensor:
-    """Of voxels about the middle."""
+    """Ball of voxels about the middle."""
     axis = torch.arange(SIZE) - (SIZE - 1) / 2
     return (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()[None] <= radius
 

@@ -12,7 +12,7 @@ from regplugins.handlers import EarlyStopping
 
 
 def epochs_run(scores: list[float], stopping: dict, every: int = 1, first: int = 0, state: dict | None = None):
-    """How far a training comes with these scores, one an epoch, of which every so many are validated."""
+    """Number of epochs that a training runs with these validation scores."""
     trainer = Engine(lambda engine, batch: None)
     validator = SupervisedEvaluator(device="cpu", val_data_loader=[0], network=nn.Identity())
 

@@ -115,7 +115,7 @@ for shape in ((16, 13, 12), (12, 16, 20), (16, 13, 12)):
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_compiled_it_is_the_same():
-    """Of sizes that change, with the padding outside; in UTF-8, in which PyTorch's compiler has its templates."""
+    """Compiled and plain network agree for changing sizes; in UTF-8, in which PyTorch's compiler has its templates."""
     environment = {**os.environ, "PYTHONUTF8": "1"}
     words = [sys.executable, "-c", _COMPILED]
     run = subprocess.run(words, env=environment, capture_output=True, encoding="utf-8", check=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What our app takes from a datastore of DICOMweb: two series, one with a segmentation, by MONAI Label's own class.
+"""DICOMweb datastore for our app: two series, one with a segmentation, by MONAI Label's own class.
 
     python tests/label/dicomweb.py FOLDER IMAGE LABEL
 

@@ -27,7 +27,7 @@ HIPPOCAMPUS = ROOT / "bundles/hippocampus_mr_multires_fcn"
 
 
 def infer(bundle: Path, image: Path, **request: Any) -> dict[str, Any]:
-    """What the app does: it reads ``inference.json`` and metadata, and hands over one tensor."""
+    """Mimic the app: it reads ``inference.json`` and metadata, and hands over one tensor."""
     config = ConfigParser()
     config.read_config(bundle / "configs/inference.json")
     config.config.update({"bundle_root": str(bundle), "device": "cpu"})

@@ -72,7 +72,7 @@ class TestCases:
         assert found[0].name == "case_c" and len(found) == 2
 
     def test_an_image_that_was_replaced_is_looked_at_again(self, store, tmp_path):
-        """What was read for an earlier request is kept."""
+        """Images read for an earlier request are cached."""
         cases = []
         for case in annotated_cases(store)[:3]:
             path = tmp_path / Path(case.image).name
@@ -106,7 +106,7 @@ class TestFusion:
         assert found[0, :2].unique().tolist() == [1] and found[0, 2:].unique().tolist() == [2]
 
     def test_likeness_is_the_local_correlation_squared(self):
-        """Of the windows that lie within the image, as the loss weights them."""
+        """Windows within the image agree with the loss."""
         generator = torch.Generator().manual_seed(0)
         fixed = torch.rand(1, 20, 18, 16, generator=generator)
         warped = 5 - 3 * fixed + torch.rand(1, 20, 18, 16, generator=generator)

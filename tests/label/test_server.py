@@ -201,7 +201,7 @@ class TestOurApp:
         assert not (tmp_path / "made").exists()
 
     def test_train(self, server, tmp_path):
-        """What is learned serves the next request; a hundred steps are few, and better than none."""
+        """The next request uses the trained weights, which are better after a hundred steps than before."""
         few = {"max_epochs": 2, "pairs_per_epoch": 100, "val_interval": 2}
         result = server.do(f"/train/{MODEL}?run_sync=true", **few)
         assert len(result["validation"]) == 2

@@ -29,7 +29,7 @@ def _blobs(ndim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tissue(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Of world points (..., n): distance from the center, 1 at the skin, and texture of the brain, 0 to 1."""
+    """Distance of world points (..., n) from the center, 1 at the skin, and texture of the brain, 0 to 1."""
     n = points.shape[-1]
     places = (points.to(torch.float32) - torch.tensor(_CENTER[:n])) / torch.tensor(_AXES[n])
     texture = torch.zeros(points.shape[:-1])

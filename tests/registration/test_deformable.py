@@ -26,7 +26,7 @@ from tests.registration.pairs import OBJECTIVE, warped_pair, with_a_hole
 
 
 def error(found: Tensor, truth: Tensor) -> float:
-    """What is left of a known warp where there is any."""
+    """Remaining error of a known warp, where the warp is not zero."""
     inside = truth.norm(dim=1) > 0.5
     return float((found - truth).norm(dim=1)[inside].mean() / truth.norm(dim=1)[inside].mean())
 
@@ -82,7 +82,7 @@ def test_what_is_masked_out_does_not_count(side, symmetric):
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 @pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
 def test_a_mask_of_all_that_is_there_changes_nothing(side, similarity):
-    """What it hides is empty in both images."""
+    """The masked part is empty in both images."""
     pair, truth = warped_pair(32, 32)
     pair = nn.functional.pad(pair - pair.mean(), [16] * 4)
     mask = nn.functional.pad(torch.ones(1, 1, 40, 40), [12] * 4)
@@ -247,7 +247,7 @@ def test_tolerances_that_are_none(tolerance, message):
 
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_no_field_gains_by_moving_a_mask(side):
-    """Of two images of one value each there is nothing to align, whatever a mask hides of a difference between them."""
+    """Two constant images have nothing to align, even if a mask hides part of their difference."""
     pair = torch.stack([torch.zeros(1, 24, 24), torch.ones(1, 24, 24)], dim=1).squeeze(2)
     mask = torch.zeros(1, 1, 24, 24)
     mask[..., 8:16, 8:16] = 1

@@ -267,7 +267,7 @@ def test_a_picture_that_is_no_body_has_no_letters(tmp_path: Path) -> None:
 
 
 def test_letters_that_would_overlap_are_left_out(tmp_path: Path) -> None:
-    """Of a volume that is a needle: A, P and S, I have room, R and L have not."""
+    """In the picture of a thin volume A, P, S and I have room, R and L do not."""
     shape = (6, 6, 120)
     grid = Grid(shape, torch.eye(4))
     pixels = drawn(tmp_path, grid, **image_pair(shape) | {"fixed": torch.zeros(1, *shape)})

@@ -28,7 +28,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """What the Hub keeps of one repository."""
+    """One repository on the Hub."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"old.txt": b"of an earlier version"}

@@ -15,7 +15,7 @@ from regplugins.transforms import ApplyTransformPaird, EvaluatePaird
 
 
 def measures(ndim: int, linear: torch.Tensor, shift: list[float]) -> dict[str, Any]:
-    """Of an image through an affine map about the center of its own field of view, which is off the origin."""
+    """Measures of an image through an affine map about the center of its field of view, which is off the origin."""
     affine = torch.diag(torch.tensor([2.0, 1.5, 3.0, 1.0], dtype=torch.float64))
     affine[:3, 3] = torch.tensor([-40.0, 25.0, 7.0])
     image = MetaTensor(torch.rand(1, *(24, 20, 16)[:ndim]), affine=affine)

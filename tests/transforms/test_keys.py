@@ -34,7 +34,7 @@ def keys_of_pairs(source: str) -> Iterator[str]:
 
 def test_every_key_is_documented_and_every_documented_key_is_used():
     root = Path(regplugins.__file__).parent
-    sources = [path.read_text() for folder in FOLDERS for path in (root / folder).rglob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for folder in FOLDERS for path in (root / folder).rglob("*.py")]
     used = {key for source in sources for key in keys_of_pairs(source)}
     assert used - Pair.__annotations__.keys() == set()
     text = "".join(source for source in sources if "class Pair" not in source)

@@ -33,7 +33,7 @@ class Brightness(nn.Module):
 
 
 def image(bright: float) -> MetaTensor:
-    """Of which a share is bright, the rest dark."""
+    """Image with a given fraction of bright voxels."""
     values = torch.zeros(1, 20, 20, 20)
     values[:, : round(20 * bright)] = 700.0
     return MetaTensor(values, affine=torch.diag(torch.tensor([2.0, 2, 2, 1], dtype=torch.float64)))

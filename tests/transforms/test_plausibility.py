@@ -175,7 +175,7 @@ def test_a_mean_that_grows_by_half_a_voxel(pair: dict[str, Any]) -> None:
 
 
 def test_landmarks_within_half_a_voxel_are_good(pair: dict[str, Any]) -> None:
-    """Of an image registered to itself: nothing can be better than the start."""
+    """An image registered to itself cannot improve on the start."""
     points = (MIDDLE + 10 * torch.randn(20, 3, dtype=torch.float64)).float()
     pair["moving"] = pair["fixed"]
     pair |= {"fixed_landmarks": points, "moving_landmarks": points}

@@ -116,7 +116,7 @@ def test_linear_before_the_deformation():
 
 
 class _Unlike(NCCLoss):
-    """Of images one of which is the other's negative."""
+    """Dissimilarity of images of which one is the negative of the other."""
 
     def forward(self, pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return super().forward(-pred, target, mask)
@@ -143,7 +143,7 @@ def test_inverse_resamples_back(registered):
 
 
 def test_a_pipeline_through_a_loader_is_undone(registered):
-    """What users do: register, crop, predict on the warped image, and resample the prediction back."""
+    """A user's pipeline: register, crop, predict on the warped image, and invert the prediction."""
     data = {key: registered[key] for key in ("ct", "mr")}
     optimizer = DeformableRegistration(OBJECTIVE, [(4.0, 2)], spacing=2.0)
     pipeline = Compose(

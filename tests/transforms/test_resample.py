@@ -316,7 +316,7 @@ class TestLoad:
             LoadPaird()(files | {"fixed_landmarks": str(csv), "moving_landmarks": str(other)})
 
     def test_truth_is_a_transform_of_the_world(self, files, tmp_path):
-        """What ITK takes from LPS point to LPS point; x and y have the other sign here."""
+        """ITK maps LPS points; the signs of x and y differ from RAS."""
         turn = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
         matrix = sitk.AffineTransform(np.ravel(turn).tolist(), (2.0, -3.0, 5.0))
         sitk.WriteTransform(matrix, str(tmp_path / "truth.tfm"))

@@ -209,7 +209,7 @@ def test_field_spacing_is_a_positive_number(spacing, tmp_path):
 
 
 def endpoint_errors(pair, truth, mask=None):
-    """What is measured of a pair whose truth is known."""
+    """Measures of a pair whose true transform is known."""
     more = {"truth": truth}
     if mask is not None:
         more["fixed_mask"] = MetaTensor(mask[None], affine=pair["fixed"].affine)
@@ -254,7 +254,7 @@ def test_distance_from_the_truth_where_the_mask_is_set(registered):
 
 
 def test_endpoint_error_includes_the_initial_transform(registered):
-    """Of the initial transform and the field together; the start is the initial transform."""
+    """The error after registration is that of initial transform and field together."""
     pair = {**registered, "start": translation(0.0, 0.0, 5.0), "initial": translation(0.0, 0.0, 5.0)}
     errors = endpoint_errors(pair, translation(3.0, 0.0, 5.0))
     assert errors["before"]["mean"] == pytest.approx(3)

@@ -76,7 +76,7 @@ def test_the_exchanged_pair_through_the_field_of_its_direction(pair):
 
 
 def test_the_same_as_the_forward_way_of_exchanged_images(pair):
-    """Where both directions are one field and nothing is between the worlds, exchanging the images is all there is."""
+    """With one field for both directions and no initial transform, backward equals forward of the swapped images."""
     pair["pred"] = torch.cat([pair["pred"][:, :3]] * 2, dim=1)
     pair["initial"] = AffineTransform.identity(3)
     for key in ("fixed", "moving", "fixed_label", "moving_label"):
@@ -94,7 +94,7 @@ def test_the_same_as_the_forward_way_of_exchanged_images(pair):
 
 
 def test_how_far_the_two_fields_are_from_inverse(pair):
-    """A shift and its inverse come home; a shift and nothing miss by the shift."""
+    """A shift and its inverse have no cycle error; a shift and the identity have that of the shift."""
     for back, error in ((-2.0, 0.0), (0.0, 3.0)):
         ddf = torch.zeros(1, 6, *SHAPE)
         ddf[:, 1], ddf[:, 4] = 2.0, back
