@@ -16,7 +16,7 @@ from tqdm import tqdm
 from regplugins.checks import positive, whole
 from regplugins.data.records import pair_records
 from regplugins.datasets.datalist import write_datalist
-from regplugins.io import atomic, keep_inputs, output_folder, write_image, write_transform
+from regplugins.io import atomic, output_folder, refuse_overwriting_inputs, write_image, write_transform
 from regplugins.io.images import load_image, load_label
 from regplugins.metrics import label_overlap, mean_overlap
 from regplugins.registration import align_labels, initial_transform
@@ -82,7 +82,7 @@ def prepare_aligned_pairs(
     target = output_folder(target)
     inputs = [path for record in records for key, path in record.items() if key != "name"]
     for record, modality, shape in product(records, modalities, (".", _MOVING)):
-        keep_inputs(target / record["name"] / shape / f"{modality}.nii.gz", inputs)
+        refuse_overwriting_inputs(target / record["name"] / shape / f"{modality}.nii.gz", inputs)
     first = records[0]["fixed"]
     reference = load_image(first)
     common = Grid.from_image(reference).canonical()

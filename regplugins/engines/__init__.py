@@ -18,10 +18,10 @@ from regplugins.engines.regression import fit_regressor
 from regplugins.engines.training import (
     FieldsModule,
     batch_minimum,
+    collate_single_pair,
     loss_terms,
     negative_loss,
     prepare_pair,
     prepare_rigid_pair,
     prepare_training_batch,
-    single_pair,
 )

@@ -57,7 +57,7 @@ class PairFolders:
             RuntimeError: if another run writes into the folder.
             ValueError: if an output has the path of an input.
         """
-        self.writer.keep_inputs(self.records)
+        self.writer.refuse_overwriting_inputs(self.records)
         lock = FolderLock(self.writer.output_dir, self.writer.configuration_sha256)
         try:
             if dist.is_initialized() and dist.get_rank() > 0:
@@ -189,7 +189,8 @@ def discard_results(
 ) -> None:
     """Remove the results of an earlier run on a single pair, which would look current if this run failed early.
 
-    Results stay that are inputs of this run, or that another run writes; those of a datalist or with ``resume``, too.
+    Results that are inputs of this run, or locked by another run, are kept. With a datalist or ``resume``
+    all are kept.
 
     Args:
         output_dir: folder of the results.

@@ -122,7 +122,7 @@ def prepare_rigid_pair(
     return batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs), None, (batch,), {}
 
 
-def single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:
     """Collate function for batch size one, since pairs have different grids.
 
     Raises:

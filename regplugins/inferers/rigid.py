@@ -25,7 +25,7 @@ class RigidInferer(NetworkInferer):
         refine_rigid: maximize the mutual information from the prediction and from the initial transform, and keep the
             better result.
         seed: of the samples of the mutual information.
-        use_masks: refine within the pair's masks. False: in the whole images, for pairs whose mask is for evaluation.
+        use_masks: refine within the pair's masks. False: ignore them, if they only mark the region of the evaluation.
         amp: compute convolutions in bfloat16, see ``NetworkInferer``.
         compile: compile the network, see ``NetworkInferer``.
 
@@ -58,7 +58,7 @@ class RigidInferer(NetworkInferer):
             inputs: ``(1, 2, *spatial)``, moving and fixed image on the network grid.
             network: to ``(1, 6)`` rigid parameters about the grid's center, degrees and mm.
             pair: after ``ResamplePaird``. Gets ``predicted``, the network's transform before the refinement, and the
-                seconds of both.
+                seconds of network and refinement.
 
         Returns:
             From the fixed to the moving world, RAS+ mm.

@@ -13,9 +13,9 @@ from regplugins.io.files import (
     atomic,
     atomic_folder,
     in_existing_folder,
-    keep_inputs,
     output_folder,
     read_json,
+    refuse_overwriting_inputs,
     remove_temporaries,
     sha256,
 )

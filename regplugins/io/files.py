@@ -161,7 +161,7 @@ def _naming(path: Path, temporary: Path, error: OSError) -> OSError:
     return OSError(error.errno, error.strerror, name)
 
 
-def keep_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
+def refuse_overwriting_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
     """Refuse to overwrite an input; an input that is None is not given.
 
     Raises:

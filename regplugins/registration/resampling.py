@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid on which a pair is registered, and both images and masks resampled to it."""
+"""The network grid of a pair: its choice, images and masks resampled to it, intensities scaled."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def automatic_spacing(grid: Grid) -> float:
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Sequence[int] | None = None) -> Grid:
-    """Grid for the network: the image's center, and the image's axes in the order and direction nearest to RAS+.
+    """Grid with the image's center, whose axes are the image's, reordered and flipped to the nearest RAS+.
 
     Args:
         grid: of the image.
@@ -50,15 +50,12 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
             along every axis.
     """
     spacing = automatic_spacing(grid) if spacing is None else spacing
-    try:
-        sizes = [positive("spacing", size) for size in ensure_tuple_rep(spacing, grid.ndim)]
-    except ValueError as error:
-        if isinstance(spacing, (list, tuple)) and len(spacing) != grid.ndim:
-            raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}") from error
-        raise
+    if isinstance(spacing, (list, tuple)) and len(spacing) != grid.ndim:
+        raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}")
+    spacings = [positive("spacing", step) for step in ensure_tuple_rep(spacing, grid.ndim)]
     image = grid.canonical()
     extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
-    voxels = shape or [length / size for length, size in zip(extent, sizes, strict=True)]
+    voxels = shape or [length / step for length, step in zip(extent, spacings, strict=True)]
     # Both images and the field, float32.
     needed, memory = math.prod(voxels) * (2 + grid.ndim) * 4, _memory()
     if needed > memory:
@@ -67,7 +64,7 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
             f"take at least {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB; "
             f"give a {'larger --spacing' if shape is None else 'smaller shape'}"
         )
-    result = image.resized(sizes, shape)
+    result = image.resized(spacings, shape)
     if shape is None and max(result.shape) < min(_MIN_VOXELS, max(image.shape)):
         raise ValueError(
             f"spacing {spacing}: the network grid would have {' x '.join(map(str, result.shape))} voxels, at least "
@@ -119,8 +116,8 @@ def resample_masks(
     """Resample the masks that a pair has to a grid in the fixed image's world.
 
     Args:
-        pair: with ``fixed_mask`` and ``moving_mask`` ``(1, *spatial)``, not zero where the image counts, or without;
-            ``paths`` name them.
+        pair: may contain ``fixed_mask`` and ``moving_mask`` ``(1, *spatial)``, nonzero where the image is used;
+            ``paths`` name them in errors.
         grid: target.
         initial: from the fixed to the moving world.
         device: of the result.
@@ -137,5 +134,5 @@ def resample_masks(
             values = (pair[name].as_tensor() != 0).to(torch.float32)
             masks[name] = resample(values, Grid.from_image(pair[name]), grid, transform)[None].to(device)
             if not masks[name].any():
-                raise ValueError(f"{pair['paths'][name]} is zero wherever the images would be compared")
+                raise ValueError(f"{pair['paths'][name]} is zero on the whole network grid")
     return masks

@@ -84,8 +84,8 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
         report: of :func:`pair_report`, or its measures alone.
 
     Returns:
-        Always the same columns, but for those of ``motion`` and of a network whose result was polished. Overlap is the
-        mean over labels, distances are in mm, ``seconds`` is the total.
+        Always the same columns, but for those of ``motion`` and of a refined rigid network. Overlap is the mean over
+        labels, distances are in mm, ``seconds`` is the total.
     """
     row: dict[str, str | float | None] = {"name": report.get("name")}
     for measure in ("ncc", "mutual_information"):

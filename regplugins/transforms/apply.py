@@ -66,8 +66,9 @@ class _ApplyPaird(Transform):
 class ApplyTransformPaird(_ApplyPaird):
     """Resample the original moving image and labels once through a known transform, such as one from a file.
 
-    Adds ``initial``, the outermost affine part of the transform (or the identity), ``field``, the rest, and its
-    ``inverse``. ``displacement`` is ``field`` on the fixed image's grid: ``x_moving = initial(x + displacement(x))``.
+    Adds ``initial``, the outermost affine part of the transform (or the identity), ``field``, the rest of it, and
+    ``inverse``, the inverse of ``field``. ``displacement`` is ``field`` on the fixed image's grid: ``x_moving =
+    initial(x + displacement(x))``.
     Adds ``warped``, ``warped_label`` and ``warped_landmarks`` (the fixed landmarks mapped to the moving image).
     ``start``, ``before`` and ``before_label`` are the transform and images before registration.
 
@@ -123,7 +124,7 @@ class ApplyDDFPaird(_ApplyPaird):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
-        # The copy waits for the device, so that its time is counted as the network's.
+        # Copying to the CPU synchronizes with the GPU: the network's time ends after it.
         ddf = pair["pred"][0, : pair["grid"].ndim].detach().float().cpu()
         if "started" in pair:
             pair["seconds"]["network"] = time.perf_counter() - pair["started"]

@@ -87,7 +87,7 @@ class EvaluatePaird(Transform):
             ValueError: if the fixed label map holds only background.
         """
         pair = dict(data)
-        with stage(pair, "measure"):
+        with stage(pair, "evaluate"):
             covered = {when: _covered(pair, transform) for when, transform in _transforms(pair).items()}
             pair |= {"before_covered": covered["before"], "warped_covered": covered["after"]}
             measures: dict[str, Any] = {"similarity": _similarity(pair, covered)}

@@ -119,8 +119,11 @@ class ResamplePaird(Transform):
             return
         extent = [size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True)]
         if any(not 0.5 < own / trained < 2 for own, trained in zip(extent, self.trained_extent, strict=True)):
-            sizes = [" x ".join(f"{size:.0f}" for size in sizes) for sizes in (extent, self.trained_extent)]
-            warn(pair, f"{pair['paths']['fixed']}: {sizes[0]} mm, but the network was trained on some {sizes[1]} mm")
+            texts = [" x ".join(f"{size:.0f}" for size in sizes) for sizes in (extent, self.trained_extent)]
+            warn(
+                pair,
+                f"{pair['paths']['fixed']}: {texts[0]} mm, but the network was trained on images of about {texts[1]} mm",
+            )
 
     def _warn_of_skull(self, pair: dict[str, Any], key: str) -> None:
         image, path = pair[key].as_tensor(), pair["paths"][key]
@@ -163,6 +166,7 @@ def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:
         shape = " x ".join(map(str, grid.shape))
         warn(
             pair,
-            f"{pair['paths']['fixed']}: seen on a grid of {shape} voxels of {sizes[0]} mm, its own are {sizes[1]} mm: "
-            "small structures are lost; give a smaller --spacing, unless the network was trained at this one",
+            f"{pair['paths']['fixed']}: the network grid ({shape} voxels of {sizes[0]} mm) is much coarser than the "
+            f"image ({sizes[1]} mm), so that small structures are lost; give a smaller --spacing, unless the network "
+            "was trained at this one",
         )

@@ -17,9 +17,9 @@ from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.data.records import OUTPUTS
 from regplugins.io import (
-    keep_inputs,
     output_folder,
     read_landmark_names,
+    refuse_overwriting_inputs,
     remove_temporaries,
     write_image,
     write_landmarks,
@@ -69,7 +69,7 @@ class SavePaird(Transform):
         """Output folder of a pair: ``output_dir``, or the folder of its ``name`` in it."""
         return self.output_dir / record["name"] if "name" in record else self.output_dir
 
-    def keep_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def refuse_overwriting_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Refuse pairs whose outputs would overwrite an input of any of them.
 
         Raises:
@@ -80,7 +80,7 @@ class SavePaird(Transform):
         inputs[Path(init).resolve()] = init
         for folder in map(self.folder, records):
             for name in OUTPUTS:
-                keep_inputs(folder / name, [inputs.get((folder / name).resolve())])
+                refuse_overwriting_inputs(folder / name, [inputs.get((folder / name).resolve())])
 
     @cached_property
     def configuration_sha256(self) -> str:
@@ -119,11 +119,11 @@ class SavePaird(Transform):
         pair = dict(data)
         folder = self.folder(pair)
         for name in OUTPUTS:
-            keep_inputs(folder / name, pair["paths"].values())
+            refuse_overwriting_inputs(folder / name, pair["paths"].values())
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").unlink(missing_ok=True)
         remove_temporaries(folder)
-        with stage(pair, "write"):
+        with stage(pair, "save"):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
         report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)

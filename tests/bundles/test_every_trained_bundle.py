@@ -211,7 +211,7 @@ class TestWeights:
         pair = {key: str(tmp_path / f"{key}.nii.gz") for key in ("fixed", "moving")}
         run("inference", output_dir=str(tmp_path / "out"), init="fov", **pair)
         assert any(
-            message.startswith(pair["fixed"]) and "mm, but the network was trained on some" in message
+            message.startswith(pair["fixed"]) and "mm, but the network was trained on images of about" in message
             for message in warnings_of_ours()
         )
 

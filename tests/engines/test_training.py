@@ -10,12 +10,12 @@ import torch
 from regplugins.engines import (
     FieldsModule,
     batch_minimum,
+    collate_single_pair,
     init_distributed,
     loss_terms,
     negative_loss,
     prepare_pair,
     prepare_training_batch,
-    single_pair,
 )
 from regplugins.losses import FireLoss
 from regplugins.networks import Fire, MultiResolutionFCN
@@ -67,11 +67,11 @@ def test_curves_of_every_term_and_of_the_determinants() -> None:
 
 def test_one_pair_at_a_time() -> None:
     item = {"pair": torch.rand(2, 4, 4), "masks": {"fixed_mask": torch.ones(1, 1, 4, 4)}}
-    inputs, target, arguments, masks = prepare_pair(single_pair([item]), "cpu")
+    inputs, target, arguments, masks = prepare_pair(collate_single_pair([item]), "cpu")
     assert inputs.shape == (1, 2, 4, 4) and target is None and not arguments
     assert torch.equal(masks["fixed_mask"], item["masks"]["fixed_mask"])
     with pytest.raises(ValueError, match="a batch of 2"):
-        single_pair([item, item])
+        collate_single_pair([item, item])
 
 
 def test_several_processes_want_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

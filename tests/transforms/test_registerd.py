@@ -256,7 +256,7 @@ def test_bad_input_is_named(change, options, error, message):
 def test_an_empty_mask_is_named():
     data = image_pair(2, bend(2))
     data["nothing"] = MetaTensor(torch.zeros(data["ct"].shape), affine=data["ct"].affine)
-    with pytest.raises(ValueError, match="'nothing' is zero wherever the images would be compared"):
+    with pytest.raises(ValueError, match="'nothing' is zero on the whole network grid"):
         Registerd("ct", "mr", OPTIMIZER, masks=("nothing", None))(data)
 
 

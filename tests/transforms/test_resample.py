@@ -212,7 +212,7 @@ def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
     meet(pair(image(blobs((12, 14, 10)), alike), image(blobs((12, 14, 10), 1))))
     assert not caplog.messages
     meet(pair(image(blobs((12, 30, 10)), alike), image(blobs((12, 14, 10), 1))))
-    assert caplog.messages == ["f: 12 x 30 x 10 mm, but the network was trained on some 12 x 14 x 10 mm"]
+    assert caplog.messages == ["f: 12 x 30 x 10 mm, but the network was trained on images of about 12 x 14 x 10 mm"]
 
 
 @pytest.mark.parametrize(
