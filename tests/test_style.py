@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
     ids=["lint", "format", "types", "layers"],
 )
 def test_clean(command: list[str]) -> None:
-    run = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    run = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
     assert run.returncode == 0, run.stdout + run.stderr
 
 

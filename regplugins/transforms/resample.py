@@ -120,10 +120,8 @@ class ResamplePaird(Transform):
         extent = [size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True)]
         if any(not 0.5 < own / trained < 2 for own, trained in zip(extent, self.trained_extent, strict=True)):
             texts = [" x ".join(f"{size:.0f}" for size in sizes) for sizes in (extent, self.trained_extent)]
-            warn(
-                pair,
-                f"{pair['paths']['fixed']}: {texts[0]} mm, but the network was trained on images of about {texts[1]} mm",
-            )
+            path = pair["paths"]["fixed"]
+            warn(pair, f"{path}: {texts[0]} mm, but the network was trained on images of about {texts[1]} mm")
 
     def _warn_of_skull(self, pair: dict[str, Any], key: str) -> None:
         image, path = pair[key].as_tensor(), pair["paths"][key]

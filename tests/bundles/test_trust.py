@@ -158,6 +158,8 @@ class TestTerminal:
             "before",
             "NCC",
             "mutual",
+            "rotation",
+            "translation",
             "folding",
             "time",
             "results:",
