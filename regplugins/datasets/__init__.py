@@ -22,10 +22,10 @@ from regplugins.datasets import (
     thorax_ct,
 )
 from regplugins.datasets.aligned_pairs import prepare_aligned_pairs
+from regplugins.datasets.base import DataSet, Source
 from regplugins.datasets.brains import prepare_brains
 from regplugins.datasets.heads import prepare_heads
 from regplugins.datasets.hippocampus import prepare_hippocampus
-from regplugins.datasets.sources import DataSet, Source
 
 # By the name that ``python -m regplugins prepare`` takes.
 DATASETS = {

@@ -6,8 +6,8 @@ Structures were renumbered to common numbers, so that the published files do not
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 DATASET = DataSet(
     name="abdomen_ct_mr",

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.brain_pairs import affine_between, isotropic_grid, resample_label
 from regplugins.datasets.datalist import prepare_files
 from regplugins.datasets.pair_writer import PairWriter
-from regplugins.datasets.sources import DataSet, checksums
 from regplugins.io.images import load_image, load_label
 from regplugins.spatial import resample_to_grid
 

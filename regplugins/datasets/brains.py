@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.brain_pairs import (
     SPACING,
     affine_between,
@@ -25,7 +26,6 @@ from regplugins.datasets.brain_pairs import (
 )
 from regplugins.datasets.brain_t1_labels import labeled_pairs, remapped_pairs
 from regplugins.datasets.datalist import write_datalist
-from regplugins.datasets.sources import DataSet, checksums
 from regplugins.io import write_image
 from regplugins.io.images import load_image, load_label
 from regplugins.spatial import Grid, resample_to_grid

@@ -6,8 +6,8 @@ The headers of the first were rewritten, so that the published files do not serv
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 CASES = ("acdc005", "joint0001")
 

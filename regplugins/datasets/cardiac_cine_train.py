@@ -6,8 +6,8 @@ The crop about the labels and the scale of the intensities are not fully describ
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 CASES = tuple(f"s{number:02d}" for number in range(12))
 TRAINING, VALIDATION, TEST = CASES[:8], CASES[8:9], CASES[9:]

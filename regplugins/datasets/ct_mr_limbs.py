@@ -6,8 +6,8 @@ The CT was registered to the MR and resampled; the registration is described, bu
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 SPLIT = {
     "training": (6, 10, 15, 18, 23, 25, 29, 31, 34, 36, 41, 42, 50, 51),

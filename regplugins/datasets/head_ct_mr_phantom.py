@@ -6,8 +6,8 @@ The CT was resampled to 1 mm and the MR binned by 2 x 2 x 1, with an interpolati
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 DATASET = DataSet(
     name="head_ct_mr_phantom",

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from regplugins.datasets.base import DataSet, Source, checksums, github
 from regplugins.datasets.datalist import write_datalist
-from regplugins.datasets.sources import DataSet, Source, checksums, github
 
 
 def _cases(numbers: str) -> frozenset[int]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from regplugins.datasets.base import DataSet, Source, checksums, github
 from regplugins.datasets.datalist import ras_landmarks, write_datalist
-from regplugins.datasets.sources import DataSet, Source, checksums, github
 from regplugins.io import atomic
 from regplugins.io.files import existing
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 from regplugins.io.files import existing
 
 # What the weights of a training may be used for; those that ship rest on ``free`` alone.

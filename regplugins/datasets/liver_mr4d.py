@@ -6,8 +6,8 @@ Images and landmarks were converted from MetaImage and VTK, and a wrong spacing 
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 PHASES = (("s18", "1_10"), ("s18", "3_10"), ("s19", "1_6"), ("s19", "1_9"))
 

@@ -6,8 +6,8 @@ The images were cropped about the right lung and the landmarks selected.
 
 from __future__ import annotations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 DATASET = DataSet(
     name="lung_ct",

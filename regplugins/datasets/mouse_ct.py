@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from regplugins.datasets.base import DataSet, Source, checksums, github
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, Source, checksums, github
 
 STRAINS = {
     "tune": ("129S1_SVLMJ_", "AKR_J_", "B6AF1_J_", "BALB_CJ_", "C3H_HEJ_", "C57BL_6NJ_"),

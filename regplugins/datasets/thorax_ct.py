@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from itertools import permutations
 
+from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.datalist import pair, prepare_files
-from regplugins.datasets.sources import DataSet, checksums
 
 CASES = ("003", "007")
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import median
+from typing import Any
 
 from torch import Tensor
 
@@ -24,3 +26,14 @@ def target_registration_error(points: Tensor, reference: Tensor) -> Tensor:
 def landmark_statistics(error: Tensor) -> dict[str, float]:
     """Mean, median and maximum of landmark errors ``(n,)``."""
     return {"mean": float(error.mean()), "median": median(error.tolist()), "max": float(error.max())}
+
+
+def landmark_errors(pair: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Target registration errors ``before`` and ``after``, ``(points,)`` each, mm.
+
+    Args:
+        pair: with ``start``, both sets of landmarks and ``warped_landmarks``.
+    """
+    moving = pair["moving_landmarks"]
+    places = {"before": pair["start"](pair["fixed_landmarks"]), "after": pair["warped_landmarks"]}
+    return {when: target_registration_error(points, moving) for when, points in places.items()}

@@ -15,13 +15,14 @@ from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.image_pair import ImagePair
 from regplugins.registration.initial import INIT_CHOICES, initial_transform
+from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.label_demons import align_labels
 from regplugins.registration.levels import min_spacing
 from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
+from regplugins.registration.network_grid import automatic_spacing, network_grid
 from regplugins.registration.network_weights import WeightsOptimizer
 from regplugins.registration.optimize import optimize_pair
 from regplugins.registration.parametric_fields import BSplineField, StationaryVelocityField
 from regplugins.registration.parametrization import Parametrization
 from regplugins.registration.reprs import one_line
-from regplugins.registration.resampling import automatic_spacing, network_grid, scale_percentiles
 from regplugins.registration.volume import Volume

@@ -14,6 +14,7 @@ from regplugins.transforms.augment import (
     RandWarpPaird,
 )
 from regplugins.transforms.evaluate import EvaluatePaird
+from regplugins.transforms.intensity import ScalePercentilesd
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.modality import (
     MODALITIES,
@@ -21,7 +22,7 @@ from regplugins.transforms.modality import (
     OrderModalitiesd,
 )
 from regplugins.transforms.registerd import ApplyRegistrationd, Registerd
-from regplugins.transforms.resample import ResamplePaird, ScalePercentilesd, pair_initial_transform
+from regplugins.transforms.resample import ResamplePaird, pair_initial_transform
 from regplugins.transforms.save import SavePaird
 from regplugins.transforms.swap import SwapPaird
 from regplugins.transforms.synthesis import SynthesizePaird

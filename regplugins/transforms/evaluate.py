@@ -20,6 +20,7 @@ from regplugins.metrics import (
     folding_percent,
     inverse_consistency_error,
     label_overlap,
+    landmark_errors,
     landmark_statistics,
     mean_overlap,
     mutual_information,
@@ -32,7 +33,7 @@ from regplugins.metrics import (
 from regplugins.registration import otsu_threshold
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform, jacobian_determinant, resample
 from regplugins.spatial.transforms import row_chunks
-from regplugins.transforms.plausibility import landmark_errors, signs_of_failure
+from regplugins.transforms.plausibility import signs_of_failure
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 

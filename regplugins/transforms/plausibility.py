@@ -17,7 +17,7 @@ from scipy.ndimage import binary_erosion, binary_fill_holes, uniform_filter
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from regplugins.metrics import mutual_information, normalized_correlation, subsample_volume, target_registration_error
+from regplugins.metrics import landmark_errors, mutual_information, normalized_correlation, subsample_volume
 from regplugins.registration.centers import otsu_threshold
 from regplugins.spatial import Grid
 
@@ -212,17 +212,6 @@ def _landmarks(pair: Mapping[str, Any], tre: Mapping[str, Mapping[str, float]]) 
         f"{pair['paths']['moving_landmarks']}: {which}farther from the fixed landmarks after registration than before "
         f"(mean {before:.2f} → {after:.2f} mm, maximum {largest[0]:.2f} → {largest[1]:.2f} mm{evidence})"
     )
-
-
-def landmark_errors(pair: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Target registration errors ``before`` and ``after``, ``(points,)`` each, mm.
-
-    Args:
-        pair: with ``start``, both sets of landmarks and ``warped_landmarks``.
-    """
-    moving = pair["moving_landmarks"]
-    places = {"before": pair["start"](pair["fixed_landmarks"]), "after": pair["warped_landmarks"]}
-    return {when: target_registration_error(points, moving) for when, points in places.items()}
 
 
 def _labels(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> Iterator[str]:

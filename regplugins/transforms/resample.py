@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dictionary transforms that resample a pair to the network grid and scale its intensities."""
+"""Dictionary transforms that resample a pair to the network grid."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 
 from regplugins.checks import boolean
 from regplugins.registration import INIT_CHOICES, initial_transform
-from regplugins.registration.resampling import network_grid, resample_masks, resample_pair, scale_percentiles
+from regplugins.registration.network_grid import network_grid, resample_masks, resample_pair
 from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
@@ -127,32 +125,6 @@ class ResamplePaird(Transform):
         image, path = pair[key].as_tensor(), pair["paths"][key]
         if self.trained_stripped and (image == image.min()).float().mean() < _STRIPPED_BACKGROUND:
             warn(pair, f"{path}: does not look like a brain without its skull, which the network was trained on")
-
-
-class ScalePercentilesd(MapTransform):
-    """Map two percentiles of each channel to 0 and 1, and clip.
-
-    See ``regplugins.registration.scale_percentiles`` for the difference to MONAI's ``ScaleIntensityRangePercentilesd``.
-
-    Args:
-        keys: of images ``(C, *spatial)``.
-        lower: percentile that becomes 0.
-        upper: percentile that becomes 1.
-        allow_missing_keys: skip missing keys.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.lower = lower
-        self.upper = upper
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        scaled = dict(data)
-        for key in self.key_iterator(scaled):
-            scaled[key] = torch.stack([scale_percentiles(image, self.lower, self.upper) for image in data[key]])
-        return scaled
 
 
 def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from regplugins.registration.levels import min_spacing
-from regplugins.registration.resampling import network_grid
+from regplugins.registration.network_grid import network_grid
 from regplugins.spatial import (
     Grid,
     block_mean,

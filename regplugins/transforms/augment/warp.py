@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple_rep
 
 from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
-from regplugins.registration.resampling import network_grid
+from regplugins.registration.network_grid import network_grid
 from regplugins.spatial import (
     Grid,
     compose_ddf,

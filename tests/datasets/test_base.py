@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from regplugins.commands import COMMANDS
-from regplugins.datasets import DATASETS, DataSet, Source, histology_2d, label_maps, mouse_ct, sources
+from regplugins.datasets import DATASETS, DataSet, Source, base, histology_2d, label_maps, mouse_ct
+from regplugins.datasets.base import checksums
 from regplugins.datasets.datalist import prepare_files
-from regplugins.datasets.sources import checksums
 
 FILES = {"a.nii.gz": b"first image", "folder/b.nii.gz": b"second image"}
 PAIR = {"name": "a_b", "fixed": "a.nii.gz", "moving": "folder/b.nii.gz"}
@@ -274,7 +274,7 @@ class TestRegistered:
                     one.build(tmp_path / "target")
 
     def test_checksums_are_what_sha256sum_reads(self, tmp_path: Path) -> None:
-        listed = (Path(sources.__file__).parent / "SHA256SUMS").read_text()
+        listed = (Path(base.__file__).parent / "SHA256SUMS").read_text()
         assert len(checksums("heads")) == 9
         (tmp_path / "heads").mkdir()
         (tmp_path / "heads/ct_pitch.nii.gz").write_bytes(b"other")

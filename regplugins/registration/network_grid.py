@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network grid of a pair: its choice, images and masks resampled to it, intensities scaled."""
+"""The network grid of a pair: its choice, and images and masks resampled to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
@@ -76,23 +75,6 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
 def _memory() -> float:
     """Memory of this machine in bytes; infinite where Python does not tell (Windows)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-
-
-def scale_percentiles(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
-    """Map two percentiles of an image to 0 and 1, and clip.
-
-    If both percentiles are equal, as in an image that is nearly all background, the minimum and the maximum replace
-    them; MONAI's ``ScaleIntensityRangePercentiles`` would leave such an image unscaled.
-
-    Args:
-        image: any shape.
-        lower: percentile that becomes 0.
-        upper: percentile that becomes 1.
-    """
-    low, high = map(float, percentile(image, [lower, upper]))
-    if low == high:
-        low, high = image.min().item(), image.max().item()
-    return ((image - low) / ((high - low) or 1.0)).clamp(0, 1)
 
 
 def resample_pair(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTransform) -> Tensor:
