@@ -23,6 +23,11 @@ from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 
 pytestmark = pytest.mark.slow
 
+# In place of ``network``: before each pass a batch normalization is set to use what it has learned.
+FROZEN = (
+    "$([part.register_forward_pre_hook(lambda part, _: part.eval() and None) for part in @network_def.modules()"
+    " if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)], @network_def.to(@device))[1]"
+)
 PLAIN = {
     "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
     "lr_scheduler": {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0},
@@ -166,16 +171,17 @@ class TestTraining:
             torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
 
     def test_two_processes_learn_what_one_with_their_batch_does(self, case, bundle, train, torchrun, tmp_path):
-        """By plain steps, since Adam's first ones make as much of a rounding error as of a derivative."""
+        """With batch normalization frozen, which would see half a batch; by plain steps, since Adam's first ones make
+        as much of a rounding error as of a derivative. What one process writes is written once."""
         overlay = tmp_path / "plain.json"
-        overlay.write_text(json.dumps(PLAIN))
+        overlay.write_text(json.dumps({"network": FROZEN, **PLAIN}))
         options = {**case.few_steps, "amp": False, "max_epochs": 1}
         one = train(tmp_path / "one", str(overlay), max_epochs=1)
         torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
         two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
         assert one["iteration"] == two["iteration"] == 2
         curves = (bundle / "configs/train.json").read_text().count("TensorBoardStatsHandler")
-        assert len(list((tmp_path / "two").glob("events.out.tfevents.*"))) == curves  # of one process
+        assert len(list((tmp_path / "two").glob("events.out.tfevents.*"))) == curves
         losses = [_losses(tmp_path / name) for name in ("one", "two")]
         assert len(losses[0]) == 2
         np.testing.assert_allclose(*losses, rtol=1e-4)
