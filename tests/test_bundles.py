@@ -24,7 +24,7 @@ from monai.bundle import ConfigParser, verify_metadata
 
 from regplugins.data import PATH_KEYS
 from regplugins.sharing.skeleton import configurations
-from tests.bundles.cases import CASES, HIPPOCAMPUS, TRAINED, BundleCase
+from tests.bundles.cases import CASES, HIPPOCAMPUS, REFINED, TRAINED, BundleCase
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
@@ -130,6 +130,7 @@ def definitions_of(bundle: Path, name: str, keys: list[str]) -> dict[str, Any]:
 def test_pairs_are_loaded_and_registered_as_by_every_bundle(case: BundleCase) -> None:
     """Else what tests/bundles/test_engine.py finds of one bundle would not hold for all."""
     keys = ["pair", "load", "records", "dataset", "dataloader", "folders", "handlers", "evaluator", "initialize", "run"]
+    keys += ["models_dir", "weights_file", "loaded_network"] if case in TRAINED else []
     found, expected = (definitions_of(ROOT / "bundles" / one.name, "inference", keys) for one in (case, HIPPOCAMPUS))
     assert found == expected
 
@@ -139,6 +140,16 @@ def test_training_runs_as_of_every_bundle(case: BundleCase) -> None:
     of_train = ["trainer", "dataloader", "sampler", "validation", "progress", "curves"]
     keys = ["initialize", "run", "training_network", *(f"train#{key}" for key in of_train)]
     found, expected = (definitions_of(ROOT / "bundles" / one.name, "train", keys) for one in (case, HIPPOCAMPUS))
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", REFINED, ids=lambda case: case.name)
+def test_refinement_runs_as_of_every_bundle(case: BundleCase) -> None:
+    keys = ["refine", "inferer", "+settings"]
+    found, expected = (
+        {key: json.loads((ROOT / "bundles" / one.name / "configs/refine.json").read_text()).get(key) for key in keys}
+        for one in (case, HIPPOCAMPUS)
+    )
     assert found == expected
 
 

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from regplugins.__main__ import main
 from regplugins.checks import first_cause
 from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 
@@ -210,6 +211,40 @@ class TestTraining:
         with pytest.raises(RuntimeError) as error:
             train(tmp_path / "output", dataset_dir=str(tmp_path))
         assert f"{tmp_path / 'broken.nii.gz'}: cannot be read" in str(first_cause(error.value))
+
+
+class TestWeights:
+    def test_no_such_weights(self, run, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run("inference", output_dir=str(tmp_path), weights="best")
+        assert "model_best.pt: no such weights" in str(first_cause(error.value))
+
+    def test_truncated_weights_exit_with_their_name(self, bundle, tmp_path):
+        broken = tmp_path / "broken"
+        shutil.copytree(bundle, broken)
+        content = (broken / "models/model.pt").read_bytes()
+        (broken / "models/model.pt").write_bytes(content[:-5000])
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(broken / "configs/inference.json")]
+        result = subprocess.run([*command, "--bundle_root", str(broken)], capture_output=True, text=True, timeout=300)
+        assert result.returncode != 0
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("error:")
+        assert "model.pt" in last
+        assert not (broken / "output").exists()
+
+
+class TestRefinement:
+    def test_unknown_way_to_refine(self, run, tmp_path):
+        with pytest.raises(RuntimeError) as error:
+            run("inference", "refine", output_dir=str(tmp_path), refine="velocity")
+        assert "refine must be one of" in str(first_cause(error.value))
+        assert "got 'velocity'" in str(first_cause(error.value))
+
+    def test_command_line_refines(self, bundle, aligned, tmp_path, capsys):
+        words = ["--output_dir", str(tmp_path), "--refine", "field", "--levels", "[[8,1]]", "--init", aligned]
+        main(["register", str(bundle), *words])
+        assert str(tmp_path) in capsys.readouterr().out
+        assert (tmp_path / "report.json").exists()
 
 
 def _losses(folder: Path) -> list[float]:

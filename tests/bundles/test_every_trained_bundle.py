@@ -7,7 +7,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 import sys
 import types
 from functools import cache
@@ -21,7 +20,6 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from regplugins.__main__ import main
 from regplugins.checks import first_cause
 from regplugins.io import load_image, read_chain
 from regplugins.networks import load_weights
@@ -100,18 +98,6 @@ class TestRefinement:
         assert report["folding_percent"] < 0.5
         assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == [[2.0, 10]]
 
-    def test_unknown_way_to_refine(self, run, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run("inference", "refine", output_dir=str(tmp_path), refine="velocity")
-        assert "refine must be one of" in str(first_cause(error.value))
-        assert "got 'velocity'" in str(first_cause(error.value))
-
-    def test_command_line_refines(self, bundle, aligned, tmp_path, capsys):
-        words = ["--output_dir", str(tmp_path), "--refine", "field", "--levels", "[[8,1]]", "--init", aligned]
-        main(["register", str(bundle), *words])
-        assert str(tmp_path) in capsys.readouterr().out
-        assert (tmp_path / "report.json").exists()
-
     def test_refinement_uses_the_training_objective(self, case, bundle):
         """Both give one number for one field, but for how much they ask of its smoothness."""
         if not case.refined_as_trained:
@@ -144,24 +130,6 @@ class TestWeights:
             message.startswith(pair["fixed"]) and "mm, but the network was trained on images of about" in message
             for message in warnings_of_ours()
         )
-
-    def test_no_such_weights(self, run, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path), weights="best")
-        assert "model_best.pt: no such weights" in str(first_cause(error.value))
-
-    def test_truncated_weights_exit_with_their_name(self, bundle, tmp_path):
-        broken = tmp_path / "broken"
-        shutil.copytree(bundle, broken)
-        content = (broken / "models/model.pt").read_bytes()
-        (broken / "models/model.pt").write_bytes(content[:-5000])
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(broken / "configs/inference.json")]
-        result = subprocess.run([*command, "--bundle_root", str(broken)], capture_output=True, text=True, timeout=300)
-        assert result.returncode != 0
-        last = result.stderr.strip().splitlines()[-1]
-        assert last.startswith("error:")
-        assert "model.pt" in last
-        assert not (broken / "output").exists()
 
     @pytest.fixture(scope="module")
     def export(self, case, bundle, tmp_path_factory):
