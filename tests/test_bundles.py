@@ -118,11 +118,10 @@ def definitions_of(bundle: Path, name: str, keys: list[str]) -> dict[str, Any]:
     """Definitions of a configuration, apart from what tells networks apart."""
     config = ConfigParser()
     config.read_config(bundle / f"configs/{name}.json")
-    own = ("spatial_dims", "prepare_batch", "network", "num_workers")
-    found = {key: config[key] for key in keys}
+    own = {"spatial_dims", "prepare_batch", "network", "num_workers"}
     return {
-        key: {name: part for name, part in value.items() if name not in own} if isinstance(value, dict) else value
-        for key, value in found.items()
+        key: {part: value[part] for part in value.keys() - own} if isinstance(value := config[key], dict) else value
+        for key in keys
     }
 
 

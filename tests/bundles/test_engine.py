@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all bundles have in common, on the one that runs fastest: their configurations are those of one skeleton."""
+"""Behavior that all bundles share, on the one that runs fastest; test_bundles.py compares their configurations."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """End-to-end behavior of every bundle, with the commands that a user types; test_engine.py has
-what all of them have in common.
+the behavior that they share.
 """
 
 from __future__ import annotations
