@@ -24,7 +24,7 @@ from monai.bundle import ConfigParser, verify_metadata
 
 from regplugins.data import PATH_KEYS
 from regplugins.sharing.skeleton import configurations
-from tests.bundles.cases import CASES, BundleCase
+from tests.bundles.cases import CASES, HIPPOCAMPUS, REFINED, TRAINED, BundleCase
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
@@ -112,6 +112,59 @@ def test_has(bundle: Path, name: str) -> None:
 def test_configurations_are_those_of_the_skeleton(bundle: Path) -> None:
     for name, text in configurations(bundle).items():
         assert (bundle / name).read_text(encoding="utf-8") == text, f"{bundle.name}/{name} differs; run make bundles"
+
+
+def definitions_of(bundle: Path, name: str, keys: list[str]) -> dict[str, Any]:
+    """Definitions of a configuration, apart from what tells networks apart."""
+    config = ConfigParser()
+    config.read_config(bundle / f"configs/{name}.json")
+    own = {"spatial_dims", "prepare_batch", "network", "num_workers"}
+    return {
+        key: {part: value[part] for part in value.keys() - own} if isinstance(value := config[key], dict) else value
+        for key in keys
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_pairs_are_loaded_and_registered_as_by_every_bundle(case: BundleCase) -> None:
+    """Else what tests/bundles/test_engine.py finds of one bundle would not hold for all."""
+    keys = ["pair", "load", "records", "dataset", "dataloader", "folders", "handlers", "evaluator", "initialize", "run"]
+    keys += ["models_dir", "weights_file", "loaded_network"] if case in TRAINED else []
+    found, expected = (definitions_of(ROOT / "bundles" / one.name, "inference", keys) for one in (case, HIPPOCAMPUS))
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+def test_training_runs_as_of_every_bundle(case: BundleCase) -> None:
+    of_train = ["trainer", "dataloader", "sampler", "validation", "progress", "curves"]
+    keys = ["initialize", "run", "training_network", *(f"train#{key}" for key in of_train)]
+    found, expected = (definitions_of(ROOT / "bundles" / one.name, "train", keys) for one in (case, HIPPOCAMPUS))
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", REFINED, ids=lambda case: case.name)
+def test_refinement_runs_as_of_every_bundle(case: BundleCase) -> None:
+    keys = ["refine", "inferer", "+settings"]
+    found, expected = (
+        {key: json.loads((ROOT / "bundles" / one.name / "configs/refine.json").read_text()).get(key) for key in keys}
+        for one in (case, HIPPOCAMPUS)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.name)
+def test_several_processes_train_as_of_every_bundle(case: BundleCase) -> None:
+    """But for curves of its own, of which one process writes each."""
+    configs = ROOT / "bundles" / case.name / "configs"
+    train, several = (json.loads((configs / f"{name}.json").read_text()) for name in ("train", "multi_gpu_train"))
+    curves = {
+        f"{part}#{key}#_disabled_"
+        for part in ("train", "validate")
+        for key, value in train[part].items()
+        if isinstance(value, dict) and value.get("_target_") == "TensorBoardStatsHandler"
+    }
+    common = json.loads((ROOT / "bundles" / HIPPOCAMPUS.name / "configs/multi_gpu_train.json").read_text())
+    assert several == common | dict.fromkeys(curves, "@quiet")
 
 
 def texts_of(value: Any) -> Iterator[str]:

@@ -30,7 +30,6 @@ class BundleCase:
         gain: by how much, at least.
         quick: overrides of ``inference.json`` for tests that are not about how good a result is.
         careful: overrides of ``inference.json`` beside these where a good start must not be lost.
-        sample_init: "none", or "fov" where the sample's images have worlds of their own.
         kept: share of the similarity under a good start that there is afterwards: rigidly there is nothing to add.
     """
 
@@ -41,7 +40,6 @@ class BundleCase:
     gain: float
     quick: Mapping[str, Any] = field(default_factory=dict)
     careful: Mapping[str, Any] = field(default_factory=dict)
-    sample_init: str = "none"
     kept: float = 1.0
 
 
@@ -172,7 +170,6 @@ HEADS = TrainedCase(
     quick={"refine_rigid": False},
     careful={"refine_rigid": True},
     kept=0.95,
-    sample_init="fov",
 )
 
 ANY_MODALITY = BundleCase(

@@ -7,9 +7,9 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 import sys
 import types
+from functools import cache
 from pathlib import Path
 
 import monai.bundle
@@ -19,29 +19,18 @@ import onnxruntime
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from regplugins.__main__ import main
 from regplugins.checks import first_cause
 from regplugins.io import load_image, read_chain
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
-from tests.bundles.cases import FIRE, REFINED, TRAINED, TrainedCase
+from tests.bundles.cases import REFINED, TRAINED, TrainedCase
 from tests.bundles.conftest import unset_properties
 
 pytestmark = pytest.mark.slow
 
-# In place of ``network``: before each pass a batch normalization is set to use what it has learned.
-FROZEN = (
-    "$([part.register_forward_pre_hook(lambda part, _: part.eval() and None) for part in @network_def.modules()"
-    " if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)], @network_def.to(@device))[1]"
-)
 # Weights of another bundle's network, which tells CT from MR.
 SHARED = {"modality"}
-PLAIN = {
-    "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
-    "lr_scheduler": {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0},
-}
 
 
 @pytest.fixture(scope="module", params=TRAINED, ids=lambda case: case.name)
@@ -50,78 +39,17 @@ def case(request: pytest.FixtureRequest) -> TrainedCase:
 
 
 class TestTraining:
-    @pytest.fixture(scope="class")
-    def straight(self, case, train, tmp_path_factory):
-        output = tmp_path_factory.mktemp("straight")
-        return output, train(output, max_epochs=2)
-
-    def test_best_network_is_a_plain_state_dict(self, case, bundle, straight):
-        output, _ = straight
+    def test_every_parameter_learns_and_the_best_network_is_a_plain_state_dict(self, case, bundle, train, tmp_path):
+        last = train(tmp_path, max_epochs=1)
         parser = ConfigParser()
         parser.read_config(bundle / "configs/train.json")
         parser.update({key: value for key, value in case.training.items() if key.startswith("network_def")})
         network = parser.get_parsed_content("network_def")
-        network.load_state_dict(torch.load(output / "checkpoints/model.pt", weights_only=True))
-        assert list(output.glob("events.out.tfevents.*"))
-
-    def test_resumed_training_ends_where_it_would_have(self, case, train, straight, tmp_path):
-        # Stopped after one of two epochs, as a kill would, with the schedule of both.
-        steps = {"lr_scheduler#total_steps": 4}
-        train(tmp_path, max_epochs=1, **steps)
-        resumed = train(tmp_path, max_epochs=2, resume=True, **steps)
-        _, whole = straight
-        assert resumed["epoch"] == whole["epoch"] == 2
-        for name, value in whole["network"].items():
-            torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
-
-    def test_two_processes_learn_what_one_with_their_batch_does(self, case, train, torchrun, tmp_path):
-        """With batch normalization frozen, which would see half a batch; by plain steps, since Adam's first ones make
-        as much of a rounding error as of a derivative."""
-        overlay = tmp_path / "plain.json"
-        overlay.write_text(json.dumps({"network": FROZEN, **PLAIN}))
-        options = {**case.few_steps, "amp": False, "max_epochs": 1}
-        one = train(tmp_path / "one", str(overlay), max_epochs=1)
-        torchrun("train", "multi_gpu_train", str(overlay), output_dir=tmp_path / "two", **options)
-        two = torch.load(tmp_path / "two/checkpoints/last.pt", weights_only=True)
-        assert one["iteration"] == two["iteration"] == 2
-        losses = [_losses(tmp_path / name) for name in ("one", "two")]
-        assert len(losses[0]) == 2
-        np.testing.assert_allclose(*losses, rtol=1e-4)
-        if case is FIRE:
-            # It begins with the exact identity, by which images are looked at in their voxels, where a linear
-            # interpolation has two derivatives and rounding chooses.
-            return
-        for name, value in one["network"].items():
-            torch.testing.assert_close(two["network"][name], value, rtol=1e-3, atol=1e-6)
-
-    def test_nothing_to_resume_from(self, train, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            train(tmp_path, max_epochs=1, resume=True)
-        assert "last.pt" in str(first_cause(error.value))
-
-    @pytest.mark.parametrize("key", ["resume", "amp"])
-    def test_strings_are_no_booleans(self, train, tmp_path, key):
-        with pytest.raises(RuntimeError) as error:
-            train(tmp_path, max_epochs=1, **{key: "false"})
-        assert f"{key} must be True or False" in str(first_cause(error.value))
-
-    def test_errors_name_the_image(self, data, train, tmp_path):
-        sections = json.loads((data / "datalist.json").read_text())
-        for record in sections["training"]:
-            record["image"] = str(data / record["image"])
-        content = Path(sections["training"][1]["image"]).read_bytes()
-        sections["training"][1]["image"] = "broken.nii.gz"
-        (tmp_path / "broken.nii.gz").write_bytes(content[: len(content) // 2])
-        (tmp_path / "datalist.json").write_text(json.dumps(sections))
-        with pytest.raises(RuntimeError) as error:
-            train(tmp_path / "output", dataset_dir=str(tmp_path))
-        assert f"{tmp_path / 'broken.nii.gz'}: cannot be read" in str(first_cause(error.value))
-
-    def test_several_processes(self, torchrun, case, bundle, tmp_path):
-        torchrun("train", "multi_gpu_train", output_dir=tmp_path, max_epochs=1, **case.few_steps)
-        assert torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)["iteration"] == 2
-        curves = (bundle / "configs/train.json").read_text().count("TensorBoardStatsHandler")
-        assert len(list(tmp_path.glob("events.out.tfevents.*"))) == curves  # of one process
+        network.load_state_dict(torch.load(tmp_path / "checkpoints/model.pt", weights_only=True))
+        assert list(tmp_path.glob("events.out.tfevents.*"))
+        # Adam keeps moments of what had a derivative, which DistributedDataParallel wants of every parameter.
+        optimizer = last["optimizer"]
+        assert set(optimizer["state"]) == {index for group in optimizer["param_groups"] for index in group["params"]}
 
     def test_all_of_monais_properties(self, case, bundle, data, tmp_path):
         folders = {"dataset_dir": str(data), "output_dir": str(tmp_path)}
@@ -170,18 +98,6 @@ class TestRefinement:
         assert report["folding_percent"] < 0.5
         assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == [[2.0, 10]]
 
-    def test_unknown_way_to_refine(self, run, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run("inference", "refine", output_dir=str(tmp_path), refine="velocity")
-        assert "refine must be one of" in str(first_cause(error.value))
-        assert "got 'velocity'" in str(first_cause(error.value))
-
-    def test_command_line_refines(self, bundle, aligned, tmp_path, capsys):
-        words = ["--output_dir", str(tmp_path), "--refine", "field", "--levels", "[[8,1]]", "--init", aligned]
-        main(["register", str(bundle), *words])
-        assert str(tmp_path) in capsys.readouterr().out
-        assert (tmp_path / "report.json").exists()
-
     def test_refinement_uses_the_training_objective(self, case, bundle):
         """Both give one number for one field, but for how much they ask of its smoothness."""
         if not case.refined_as_trained:
@@ -215,39 +131,25 @@ class TestWeights:
             for message in warnings_of_ours()
         )
 
-    def test_no_such_weights(self, run, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path), weights="best")
-        assert "model_best.pt: no such weights" in str(first_cause(error.value))
+    @pytest.fixture(scope="module")
+    def export(self, case, bundle, tmp_path_factory):
+        """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file; each export is made once."""
 
-    def test_truncated_weights_exit_with_their_name(self, bundle, tmp_path):
-        broken = tmp_path / "broken"
-        shutil.copytree(bundle, broken)
-        content = (broken / "models/model.pt").read_bytes()
-        (broken / "models/model.pt").write_bytes(content[:-5000])
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(broken / "configs/inference.json")]
-        result = subprocess.run([*command, "--bundle_root", str(broken)], capture_output=True, text=True, timeout=300)
-        assert result.returncode != 0
-        last = result.stderr.strip().splitlines()[-1]
-        assert last.startswith("error:")
-        assert "model.pt" in last
-        assert not (broken / "output").exists()
-
-    @pytest.fixture
-    def export(self, bundle, tmp_path):
-        """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file to write."""
-
-        def call(name: str, weights: str = "model.pt", **options: object) -> Path:
-            command = monai.bundle.ckpt_export if name.endswith(".ts") else monai.bundle.onnx_export
+        @cache
+        def call(ending: str, shape: tuple[int, ...] | None = None, variant: str | None = None) -> Path:
+            path = tmp_path_factory.mktemp("exported") / f"model{ending}"
+            command = monai.bundle.ckpt_export if ending == ".ts" else monai.bundle.onnx_export
+            options = {f"network_def#{key}": value for key, value in case.variants.get(variant, {}).items()}
             command(
                 net_id="network_def",
                 meta_file=str(bundle / "configs/metadata.json"),
                 config_file=str(bundle / "configs/inference.json"),
-                ckpt_file=str(bundle / "models" / weights),
-                filepath=str(tmp_path / name),
+                ckpt_file=str(bundle / "models" / (f"model_{variant}.pt" if variant else "model.pt")),
+                filepath=str(path),
+                **({"input_shape": list(shape)} if shape else {}),
                 **options,
             )
-            return tmp_path / name
+            return path
 
         return call
 
@@ -255,15 +157,12 @@ class TestWeights:
         """Every weights file, exported with the options of its network, computes the same."""
         names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
         assert names - SHARED == set(case.variants)
-        for name, part in {"": {}, **case.variants}.items():
+        for name, part in {None: {}, **case.variants}.items():
             definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
-            network = case.network() if not name else ConfigParser(definition | part).get_parsed_content()
+            network = case.network() if name is None else ConfigParser(definition | part).get_parsed_content()
             pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
-            options = {"weights": f"model_{name}.pt" if name else "model.pt"}
-            options |= {f"network_def#{key}": value for key, value in part.items()}
-            script = export("model.ts", **options)
-            onnx = export("model.onnx", input_shape=list(pair.shape), **options)
-            expected = load_weights(network, bundle / "models", name or None).eval()(pair).detach()
+            script, onnx = export(".ts", variant=name), export(".onnx", tuple(pair.shape), name)
+            expected = load_weights(network, bundle / "models", name).eval()(pair).detach()
             torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
             session = onnxruntime.InferenceSession(onnx)
             (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
@@ -279,12 +178,12 @@ class TestWeights:
             return whole.sample(Grid.from_image(load_image(folder / "warped.nii.gz"))).vectors.numpy()
 
         expected = displacement("own")
-        script = displacement("script", weights=str(export("model.ts")))
+        script = displacement("script", weights=str(export(".ts")))
         np.testing.assert_allclose(script, expected, atol=0.01)  # mm
         with pytest.raises(RuntimeError) as error:
-            displacement("small", weights=str(export("small.onnx", input_shape=[1, 2, *case.export_shape])))
+            displacement("small", weights=str(export(".onnx", (1, 2, *case.export_shape))))
         wanted = re.search(r"--input_shape '(.*)'", str(first_cause(error.value)))
-        onnx = displacement("onnx", weights=str(export("model.onnx", input_shape=json.loads(wanted[1]))))
+        onnx = displacement("onnx", weights=str(export(".onnx", tuple(json.loads(wanted[1])))))
         np.testing.assert_allclose(onnx, expected, atol=0.01)
         assert (tmp_path / "onnx/report.json").read_text().count("model.onnx") == 1
 
@@ -295,16 +194,7 @@ class TestWeights:
         present = types.ModuleType("torch_tensorrt")
         present.__version__ = "stands for it"
         monkeypatch.setitem(sys.modules, "torch_tensorrt", present)
-        export("model_trt.ts")
+        shutil.copy(export(".ts"), tmp_path / "model_trt.ts")
         configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
         parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
         assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)
-
-
-def _losses(folder: Path) -> list[float]:
-    """The curve of the training loss, iteration by iteration."""
-    for file in folder.glob("events.out.tfevents.*"):
-        events = EventAccumulator(str(file)).Reload()
-        if "train_loss" in events.Tags()["scalars"]:
-            return [event.value for event in events.Scalars("train_loss")]
-    raise AssertionError(f"{folder} has no curve")

@@ -16,14 +16,17 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import yaml
 
+from regplugins.__main__ import main
 from regplugins.io import sha256
 from regplugins.sharing import publish
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAME = "any_modality_optimization"
+TOKEN = "hf_" + "x" * 34
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -105,32 +108,37 @@ def hub() -> Iterator[Hub]:
         thread.join()
 
 
-def run(hub: Hub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_" + "x" * 34, "HF_HOME": str(home)}
-    command = [sys.executable, "-m", *words]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=300)
+@pytest.fixture
+def ours(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub to which this process publishes."""
+    api = partial(huggingface_hub.HfApi, endpoint=hub.url)
+    monkeypatch.setattr("regplugins.sharing.hub.huggingface_hub.HfApi", api)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
 
 
 @pytest.mark.slow
-def test_what_is_published_is_what_monai_downloads(hub, tmp_path):
-    done = run(hub, tmp_path / "hf", "regplugins", "publish", str(BUNDLES / NAME), "me/x", "--json")
-    assert done.returncode == 0, done.stderr
-    version = json.loads((BUNDLES / NAME / "configs/metadata.json").read_text())["version"]
-    assert hub.tags == [version]
-    assert hub.visibility == "private"
-    assert json.loads(done.stdout)["url"] == f"{hub.url}/me/x/commit/{COMMIT}"
-    assert json.loads(done.stdout)["files"].keys() == hub.files.keys()  # the earlier version's file is gone
+def test_what_is_published_is_what_monai_downloads(ours, tmp_path, capsys):
+    main(["publish", str(BUNDLES / NAME), "me/x", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    metadata = json.loads((BUNDLES / NAME / "configs/metadata.json").read_text())
+    version = metadata["version"]
+    assert ours.tags == [version]
+    assert ours.visibility == "private"
+    assert told["url"] == f"{ours.url}/me/x/commit/{COMMIT}"
+    assert told["files"].keys() == ours.files.keys()  # the earlier version's file is gone
 
     options = {"name": NAME, "source": "huggingface_hub", "repo": "me/x", "version": version, "bundle_dir": tmp_path}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    done = run(hub, tmp_path / "hf", "monai.bundle", "download", *words)
+    environment = {**os.environ, "HF_ENDPOINT": ours.url, "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "monai.bundle", "download", *words]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    for name in json.loads((BUNDLES / NAME / "configs/metadata.json").read_text())["weights"] or ["LICENSE"]:
+    for name in metadata["weights"] or ["LICENSE"]:
         assert (tmp_path / NAME / name).read_bytes() == (BUNDLES / NAME / name).read_bytes()
 
-    again = run(hub, tmp_path / "hf", "regplugins", "publish", str(BUNDLES / NAME), "me/x")
-    assert again.returncode == 1
-    assert f"me/x: version {version} is there already" in again.stderr
+    with pytest.raises(SystemExit, match=f"me/x: version {version} is there already"):
+        main(["publish", str(BUNDLES / NAME), "me/x"])
 
 
 @pytest.mark.parametrize("bundle", sorted(BUNDLES.iterdir()), ids=lambda path: path.name)
@@ -144,18 +152,13 @@ def test_dry_run_names_what_would_go_up(bundle):
     assert not any(name.startswith(("output", "eval")) for name in told["files"])
 
 
-def test_first_page_does_not_call_weights_free(hub, monkeypatch):
+def test_first_page_does_not_call_weights_free(ours):
     """Its header is what the Hub files a repository by."""
-    import huggingface_hub
-
-    monkeypatch.setattr(
-        "regplugins.sharing.hub.huggingface_hub.HfApi", partial(huggingface_hub.HfApi, endpoint=hub.url)
-    )
-    publish(BUNDLES / NAME, "me/x", token="hf_" + "x" * 34)
-    _, header, page = hub.files["README.md"].decode().split("---\n", 2)
+    publish(BUNDLES / NAME, "me/x", token=TOKEN)
+    _, header, page = ours.files["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(header)["license"] == "other"
-    assert yaml.safe_load(header)["license_link"] in hub.files
-    assert f"--repo me/x --version {hub.tags[0]}" in page
+    assert yaml.safe_load(header)["license_link"] in ours.files
+    assert f"--repo me/x --version {ours.tags[0]}" in page
 
 
 @pytest.mark.parametrize("repository", ["x", "me/", "/x", "me/x/y"])

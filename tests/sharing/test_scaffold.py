@@ -72,7 +72,7 @@ class TestRuns:
 
     def test_learns_from_its_made_up_images(self, bundle, tmp_path):
         """Each epoch sees all 30 pairs of the 6 cases."""
-        few = {"max_epochs": 3, "pairs_per_epoch": 30, "val_interval": 3, "learning_rate": 0.003, "amp": False}
+        few = {"max_epochs": 3, "pairs_per_epoch": 30, "val_interval": 3, "val_pairs": 1, "learning_rate": 0.003}
         run_bundle(bundle, "train", output_dir=str(tmp_path), **few)
         (loss,) = [
             [event.value for event in events.Scalars("train_loss")]
