@@ -108,7 +108,8 @@ class TestPage:
             scripts = [word for word in words if re.fullmatch(r"(tests|docs)/[\w/]+\.py", word)]
             for script in scripts:
                 source = "".join(
-                    file.read_text() for file in {ROOT / script, ROOT / "tests/benchmarks/side_by_side.py"}
+                    file.read_text(encoding="utf-8")
+                    for file in {ROOT / script, ROOT / "tests/benchmarks/side_by_side.py"}
                 )
                 assert all(re.search(rf"\b{option}\b", source) for option in options(words)), words
             if words[:3] == ["python", "-m", "regplugins"] and words[3] != "--help":

@@ -175,7 +175,7 @@ def test_loss_of_coarser_fields_is_reported(registered, tmp_path, monkeypatch, a
         SavePaird(tmp_path / str(spacing), field_spacing=spacing)(pair)
         folder = tmp_path / str(spacing) / "shifted"
         images[spacing] = Image.open(folder / "report.png").size
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     points = registered["grid"].coordinates().reshape(-1, 3)
     for way, file in (("forward", "transform_1Warp.nii.gz"), ("inverse", "transform_1InverseWarp.nii.gz")):
         full, coarse = (
@@ -199,7 +199,9 @@ def test_loss_of_coarser_fields_is_reported(registered, tmp_path, monkeypatch, a
             f"{max(losses.values()):.2g} voxel (forward {losses['forward']:.2g}, inverse {losses['inverse']:.2g}); "
             "give a smaller --field_spacing"
         )
-    assert "field_spacing_error_voxels" not in json.loads((tmp_path / "None" / "shifted" / "report.json").read_text())
+    assert "field_spacing_error_voxels" not in json.loads(
+        (tmp_path / "None" / "shifted" / "report.json").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("spacing", [0, -1.0, "wide", float("nan")])
@@ -304,7 +306,7 @@ def test_files_agree_with_itk(registered, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a", "b"]
     assert float(rows[0]["x"]) == pytest.approx(-15 - SHIFT * 1.5)  # LPS, as they were given
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["name"] == "shifted"
     assert set(report["inputs"]) == set(registered["paths"])
     assert report["weights"] is None
@@ -379,7 +381,7 @@ def test_table_has_a_row_a_pair(registered, tmp_path):
     assert float(rows[0]["dice_1_before"]) == pytest.approx(4 / 6)
     assert float(rows[0]["tre_mean_before"]) == pytest.approx(3)
     assert rows[0]["endpoint_error_mean_after"] == ""
-    assert json.loads((tmp_path / "new/summary.json").read_text())["dice_mean_after"]["n"] == 2
+    assert json.loads((tmp_path / "new/summary.json").read_text(encoding="utf-8"))["dice_mean_after"]["n"] == 2
 
 
 def test_unidirectional_network_has_no_backward_pair(registered):
@@ -418,7 +420,7 @@ def test_report_and_table_hold_the_distance_from_the_truth(registered, tmp_path)
     write_transform(translation(SHIFT * 1.5, 2.0, 0.0), paths["truth"])
     pair = EvaluatePaird()({**registered, "truth": read_transform(paths["truth"]), "paths": paths})
     SavePaird(tmp_path / "out")(pair)
-    report = json.loads((tmp_path / "out/shifted/report.json").read_text())
+    report = json.loads((tmp_path / "out/shifted/report.json").read_text(encoding="utf-8"))
     assert report["endpoint_error_mm"]["before"]["mean"] == pytest.approx(13**0.5)
     assert report["endpoint_error_mm"]["after"]["p95"] == pytest.approx(2)
     assert report["inputs"]["truth"]["path"] == paths["truth"]
