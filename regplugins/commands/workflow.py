@@ -14,6 +14,8 @@ from regplugins.engines.command_line import refuse_unknown
 
 # Under this key of the configuration the values lie; other keys refer to them.
 _VALUES = "command_line"
+# Keys whose values are programs.
+_PROGRAM = ("imports", "initialize", "run", "finalize")
 
 
 class DataWorkflow(ConfigWorkflow):
@@ -35,10 +37,10 @@ class DataWorkflow(ConfigWorkflow):
             super().__init__(list(files), workflow_type="infer")
         refuse_unknown(list(values), self.parser.get())
         for key, value in values.items():
-            if "_target_" in key or _has_mapping(value):
+            if "_target_" in key or key in _PROGRAM or _has_mapping(value):
                 raise ValueError(
-                    f"--{key}: a definition ({{...}} or _target_) may run any code and is not taken from this command "
-                    f"line; use python -m monai.bundle run --config_file {files[0]}"
+                    f"--{key}: a definition ({{...}} or _target_) or a program may run any code and is not taken from this "
+                    f"command line; use python -m monai.bundle run --config_file {files[0]}"
                 )
         self._values = list(values.values())
         references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(values)}

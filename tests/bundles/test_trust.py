@@ -125,6 +125,8 @@ class TestCommandLineIsData:
             ["--dataset", "{'_target_':'regplugins.io.FolderLock','folder':'planted'}"],
             ["--network_def#_target_", "os.mkdir", "--network_def#path", "planted"],
             ["--dataset::_target_", "os.mkdir", "--dataset::path", "planted"],
+            ["--run", "[]"],
+            ["--initialize", "['x']"],
         ],
     )
     def test_definitions_are_refused(self, bundle_of, words, tmp_path, monkeypatch):
