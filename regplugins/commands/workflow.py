@@ -39,8 +39,8 @@ class DataWorkflow(ConfigWorkflow):
         for key, value in values.items():
             if "_target_" in key or key in _PROGRAM or _has_mapping(value):
                 raise ValueError(
-                    f"--{key}: a definition ({{...}} or _target_) or a program may run any code and is not taken from this "
-                    f"command line; use python -m monai.bundle run --config_file {files[0]}"
+                    f"--{key}: a definition ({{...}} or _target_) or a program may run any code and is not taken from "
+                    f"this command line; use python -m monai.bundle run --config_file {files[0]}"
                 )
         self._values = list(values.values())
         references = {key: f"@{_VALUES}::{number}" for number, key in enumerate(values)}
