@@ -76,7 +76,10 @@ def register(
         regplugins.io.read_json(file)  # MONAI would not name a damaged one
     regplugins.io.read_json(configs / "metadata.json")
     if preset is not None:
-        files.insert(1, regplugins.checks.choice("preset", preset, _presets(configs)))
+        presets = _presets(configs)
+        if not presets:
+            raise ValueError(f"--preset {preset}: {bundle} has no presets")
+        files.insert(1, regplugins.checks.choice("preset", preset, presets))
     workflow = DataWorkflow(files, {"bundle_root": bundle, "output_dir": output_dir, **options})
     workflow.initialize()
     workflow.run()

@@ -17,6 +17,7 @@ from regplugins.io.reading import reading
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _POSITION = "0020|0032"
 _ORIENTATION = "0020|0037"
+_PIXEL_SPACING = "0028|0030"
 _INSTANCE_NUMBER = "0020|0013"
 _THICKNESS = "0018|0050"
 # Slope, intercept, bits stored and sign, with their defaults: the type of a slice's values depends on them.
@@ -27,8 +28,9 @@ _UNEVEN = 0.1
 _TILTED = 0.1
 # Largest distance between slices, as a multiple of their thickness. Gaps of 10 to 20 percent are usual in 2-D MR.
 _GAP = 1.5
-# Largest difference of the components of the unit vectors of two slices.
+# Largest difference of the components of the unit vectors of two slices, and of their pixel spacings as a fraction.
 _TURNED = 1e-3
+_SCALED = 1e-3
 
 
 def is_dicom(path: Path) -> bool:
@@ -127,6 +129,7 @@ def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
             reader = _series_reader(itk.ImageSeriesReader[itk.Image[itk.F, 3]], names)
             headers = reader.GetMetaDataDictionaryArray()
     _check_orientations(folder, names, [_numbers(header, _ORIENTATION) for header in headers])
+    _check_pixel_spacings(folder, names, [_numbers(header, _PIXEL_SPACING) for header in headers])
     positions: dict[tuple[float, ...], str] = {}
     for name, header in zip((Path(name).name for name in names), headers, strict=True):
         position = tuple(_numbers(header, _POSITION))
@@ -172,6 +175,16 @@ def _check_orientations(folder: Path, names: Sequence[str], orientations: Sequen
             raise ValueError(
                 f"{folder}: {name} is oriented differently from {Path(names[0]).name} (tag {_ORIENTATION}); give "
                 "slices of one orientation in a folder of their own"
+            )
+
+
+def _check_pixel_spacings(folder: Path, names: Sequence[str], spacings: Sequence[Sequence[float]]) -> None:
+    """Refuse slices whose pixels have another size than those of the first one: ITK would take that for all."""
+    for name, spacing in zip((Path(name).name for name in names), spacings, strict=True):
+        if len(spacing) != len(spacings[0]) or not np.allclose(spacing, spacings[0], rtol=_SCALED, atol=0):
+            raise ValueError(
+                f"{folder}: {name} has another pixel spacing than {Path(names[0]).name} (tag {_PIXEL_SPACING}); give "
+                "slices of one spacing in a folder of their own"
             )
 
 

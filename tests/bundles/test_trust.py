@@ -137,6 +137,11 @@ class TestCommandLineIsData:
             main(["register", "--bundle", str(bundle), "--output_dir", "o", *words])
         assert list(tmp_path.iterdir()) == []
 
+    def test_preset_of_a_bundle_without_presets(self, bundle_of, tmp_path):
+        bundle = bundle_of(HIPPOCAMPUS)
+        with pytest.raises(SystemExit, match=rf"--preset ct_mr: {bundle} has no presets"):
+            main(["register", "--bundle", str(bundle), "--output_dir", str(tmp_path / "o"), "--preset", "ct_mr"])
+
     def test_unknown_option(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
         with pytest.raises(SystemExit, match="unknown option --fixd; did you mean --fixed"):

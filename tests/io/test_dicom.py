@@ -71,6 +71,14 @@ def test_a_slice_of_another_orientation_is_refused(slices: list[Path]) -> None:
         read_volume(slices[0].parent)
 
 
+def test_a_slice_of_another_pixel_spacing_is_refused(slices: list[Path]) -> None:
+    plane = sitk.ReadImage(str(slices[4]))
+    plane.SetSpacing([2 * step for step in plane.GetSpacing()])  # of which ITK writes the tag
+    write_slice(plane, slices[4])
+    with pytest.raises(ValueError, match=rf"series: {slices[4].name} has another pixel spacing than .*0028\|0030"):
+        read_volume(slices[0].parent)
+
+
 def test_values_that_are_scaled_slice_by_slice(slices: list[Path]) -> None:
     """Slope 3 in the first slice, whose values are whole numbers, and .5 in the others."""
     rewrite(slices, "0008|0060", ["CT"] * len(slices))
@@ -179,10 +187,15 @@ def rewrite(slices: list[Path], tag: str, values: Sequence[object]) -> None:
     for path, value in zip(slices, values, strict=True):
         plane = sitk.ReadImage(str(path))
         plane.SetMetaData(tag, str(value))
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(path))
-        writer.Execute(plane)
+        write_slice(plane, path)
+
+
+def write_slice(plane: sitk.Image, path: Path) -> None:
+    """Write a slice with its own identifiers."""
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
+    writer.Execute(plane)
 
 
 def warnings_of(slices: list[Path]) -> list[str]:
