@@ -4,26 +4,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
-from regplugins.data.records import OUTPUTS
+from regplugins.data.records import OUTPUTS, pair_records
 from regplugins.io import FolderLock, folder_lock, remove_temporaries
 from regplugins.report.summary import write_json
 from regplugins.report.table import report_row, write_table
 from regplugins.report.terminal import figures_text
 from regplugins.transforms.save import SavePaird
 
+logger = logging.getLogger(__name__)
+
 FAILURE = "failed.json"
 REPORT = "report.json"
 SUMMARY = "summary.csv"
+# Pairs that a warning names.
+_NAMED = 3
 
 
 class PairFolders:
@@ -157,8 +162,16 @@ class PairFolders:
         if not self.resume:
             self.table.unlink(missing_ok=True)
             remove_temporaries(self.writer.output_dir)
-        for record in self.records:
-            folder = self.writer.folder(record)
+        folders = [self.writer.folder(record) for record in self.records]
+        others = sorted({path.parent for path in self.writer.output_dir.glob(f"*/{REPORT}")}.difference(folders))
+        if others:
+            logger.warning(
+                "%s: keeps results of %d pairs that are not of this run: %s",
+                self.writer.output_dir,
+                len(others),
+                ", ".join(path.name for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else ""),
+            )
+        for folder, record in zip(folders, self.records, strict=True):
             if not folder.is_dir():
                 continue
             with ExitStack() as stack:
@@ -187,25 +200,33 @@ def discard_results(
     datalist: str | Path | None = None,
     resume: bool = False,
 ) -> None:
-    """Remove the results of an earlier run on a single pair, which would look current if this run failed early.
+    """Remove the results of an earlier run on the same pairs, which would look current if this run failed early.
 
-    Results that are inputs of this run, or locked by another run, are kept. With a datalist or ``resume``
-    all are kept.
+    Results that are inputs of this run, or locked by another run, are kept.
 
     Args:
         output_dir: folder of the results.
         pair: paths of the inputs by key; None for those that are not given.
         init: file of the initial transform, or another value of ``init``.
         datalist: file with many pairs; default: there is a single one.
-        resume: keep results that are complete.
+        resume: keep all results.
     """
     folder = Path(output_dir)
-    if datalist is not None or resume or not (folder / REPORT).is_file():
+    if resume or _is_restarted() or not folder.is_dir():
         return
-    inputs = {Path(path).resolve() for path in (*pair.values(), init) if path is not None}
+    records: list[dict[str, str]] = [{key: path for key, path in pair.items() if path is not None}]
+    if datalist is not None:
+        with suppress(OSError, ValueError):  # the run is about to end with this error
+            records = pair_records({}, datalist, "")
+    inputs = {Path(str(path)).resolve() for record in records for path in (*record.values(), init)}
     with folder_lock(folder) as is_held:
-        if is_held and inputs.isdisjoint((folder / name).resolve() for name in OUTPUTS):
-            _remove_results(folder)
+        if not is_held:
+            return
+        for place in {folder / record.get("name", "") for record in records}:
+            if place.is_dir() and inputs.isdisjoint((place / name).resolve() for name in OUTPUTS):
+                _remove_results(place)
+                (place / FAILURE).unlink(missing_ok=True)
+        if not (folder / REPORT).exists():
             (folder / SUMMARY).unlink(missing_ok=True)
 
 

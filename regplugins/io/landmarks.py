@@ -83,7 +83,7 @@ def landmarks_outside(
 
     Returns:
         The number inside, and a message, empty if all are inside. It suggests the other space if that puts more and
-        most of them inside, and voxel indices if most are outside in both.
+        most of them inside, and voxel indices if these would.
     """
     inner = inner or AffineTransform.identity(grid.ndim)
     view = grid.resized(grid.spacing, [size + 2 for size in grid.shape])
@@ -95,8 +95,11 @@ def landmarks_outside(
     if flipped > max(inside, count / 2):
         other = "LPS" if space == "RAS" else "RAS"
         message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
-    elif inside <= count / 2:
-        message += "; expected points in the world of the image, not voxel indices"
+    else:
+        written = flip_points(points) if space == "LPS" else points
+        indexed = int(view.contains(grid.index_to_world(written)).sum())
+        if indexed > inside:
+            message += f"; as voxel indices {indexed} would lie inside, but points are expected in mm"
     return inside, message
 
 

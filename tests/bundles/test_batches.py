@@ -169,6 +169,26 @@ def test_old_results_do_not_outlive_a_failed_run(bundle, registered, register, o
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["notes.txt"]
 
 
+def test_old_results_of_a_datalist_do_not_outlive_a_run_that_fails_early(registered, register, tmp_path):
+    for name in ("good_0", "other"):
+        shutil.copytree(registered, tmp_path / "o" / name, ignore=shutil.ignore_patterns("summary.csv"))
+    (tmp_path / "o/summary.csv").touch()
+    (tmp_path / "o/good_1").mkdir()
+    (tmp_path / "o/good_1/failed.json").touch()
+    assert "no such weights" in register(weights="unheard")
+    assert not list((tmp_path / "o/good_0").iterdir())
+    assert not list((tmp_path / "o/good_1").iterdir())
+    assert [path.parent.name for path in (tmp_path / "o").glob("*/report.json")] == ["other"]
+    assert not (tmp_path / "o/summary.csv").exists()
+
+
+def test_results_of_pairs_that_are_not_of_this_run_are_named(registered, register, caplog, tmp_path):
+    shutil.copytree(registered, tmp_path / "o/other")
+    register(failed_pairs="stop")
+    assert "o: keeps results of 1 pairs that are not of this run: other" in caplog.text
+    assert (tmp_path / "o/other/report.json").exists()
+
+
 @pytest.mark.parametrize("options", [{"datalist": None, "resume": True}, {}], ids=["resume", "datalist"])
 def test_finished_results_outlive_a_failed_run_that_keeps_them(registered, register, options, tmp_path):
     shutil.copytree(registered, tmp_path / "o")

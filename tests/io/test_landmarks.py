@@ -76,8 +76,11 @@ def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
         read_landmarks(tmp_path / "image.csv")
 
 
-@pytest.mark.parametrize(("offset", "hint"), [(-8.0, "; as LPS 27 would lie inside"), (-11.0, "; expected points in")])
-def test_another_space_is_proposed_if_most_points_lie_in_it(offset: float, hint: str) -> None:
+@pytest.mark.parametrize(
+    ("offset", "hint"),
+    [(-8.0, "; as LPS 27 would lie inside"), (-11.0, "; as voxel indices 27"), (-2.0, "; as voxel indices 27")],
+)
+def test_another_space_is_proposed_if_more_points_lie_in_it(offset: float, hint: str) -> None:
     """27 voxel indices from 0 to 8 in an image of 9 voxels of 1 mm: as LPS all, or 12, lie in its field of view."""
     affine = torch.eye(4, dtype=torch.float64)
     affine[:2, 3] = offset
