@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from regplugins.data.random_warps import RandomWarp
 from regplugins.datasets.base import DataSet, checksums
-from regplugins.datasets.datalist import write_datalist
-from regplugins.datasets.pair_writer import PairWriter
+from regplugins.datasets.datalist import PairWriter, write_datalist
 from regplugins.datasets.synthetic_heads import FLUID, GRAY, WHITE, tissue_map, write_synthetic_heads
 from regplugins.io import write_transform
 from regplugins.io.images import load_image
