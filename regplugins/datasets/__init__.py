@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Public data sets: their files, origin and terms, and their preparation for training and evaluation."""
 
-from __future__ import annotations
-
 from regplugins.datasets import brain_t1_labels, brains, heads, hippocampus, histology_2d, mouse_ct
 from regplugins.datasets.aligned_pairs import prepare_aligned_pairs
 from regplugins.datasets.base import DataSet, Source

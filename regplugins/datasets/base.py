@@ -73,14 +73,11 @@ class DataSet:
     sources: Mapping[str, Source] = field(default_factory=dict)
 
     def build(self, target: str | Path, source: str | Path | None = None) -> Path:
-        """Write ``datalist.json``, and the files that it names beside those of the data set.
+        """Write ``datalist.json``, and the files that it names beside those of the data set; its path.
 
         Args:
             target: folder for what is written, made if need be.
             source: folder of the data set's files. Default: they are downloaded to ``downloads`` in ``target``.
-
-        Returns:
-            The path of ``datalist.json``.
 
         Raises:
             ConnectionError: if a file cannot be downloaded.

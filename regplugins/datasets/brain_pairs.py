@@ -45,15 +45,9 @@ FOLLOWUP_ORDERS = (("t1", "t2"), ("t2", "t1"), ("t1c", "flair"), ("flair", "t1c"
 def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> list[dict[str, str]]:
     """Pairs of different sequences of one brain, the fixed one warped by ``RandomWarp``'s defaults.
 
-    The warp is sampled on the fixed grid and linear between voxels, so the file holds it exactly.
-
-    Args:
-        name: of the subject.
-        images: sequences and ``brainmask``, ``(1, *spatial)`` on one grid.
-        target: files go into ``pairs/<pair>`` below it.
-
-    Returns:
-        Records with ``fixed``, ``moving``, ``truth`` and ``fixed_mask`` (the brain).
+    The warp is sampled on the fixed grid and linear between voxels, so the file holds it exactly. ``images`` are
+    sequences and ``brainmask``, ``(1, *spatial)`` on one grid. Files go into ``pairs/<pair>`` below ``target``. The
+    records have ``fixed``, ``moving``, ``truth`` and ``fixed_mask`` (the brain).
     """
     orders = cycle(order for order in KNOWN_ORDERS if set(order) <= images.keys())
     records = []

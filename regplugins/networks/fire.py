@@ -99,7 +99,7 @@ class Fire(RegistrationNetwork):
     def fields(self, pair: Tensor) -> dict[str, Tensor]:
         """Return all tensors by name, ``(B, …)`` each; names exist in both directions, with "ab" and "a" exchanged.
 
-        Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineNetwork``; ``determinant_ab``, of its matrix;
+        Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineKeypoints``; ``determinant_ab``, of its matrix;
         ``nonrigid_ab``, ``(n, *spatial / 4)``; ``ddf_ab`` and ``affine_ddf_ab``, ``(n, *spatial)``, whole and affine
         part.
 

@@ -49,8 +49,7 @@ class Branch(nn.Module):
 
 
 class GatedDualBranch(RegistrationNetwork):
-    """Branch that registers the images, branch that registers their gradient magnitudes, and a gate that fuses the
-    fields.
+    """Branch that registers the images, branch that registers their gradient magnitudes, and a gate that fuses both.
 
     Each branch is VoxelMorph: a convolution, four of stride 2, upsampling with skip connections, and three convolutions
     that give the field. The gradient magnitudes are computed inside.
@@ -98,9 +97,7 @@ class GatedDualBranch(RegistrationNetwork):
         return self.fields(pair)[0]
 
     def fields(self, pair: Tensor) -> list[Tensor]:
-        """Return the fused field and, with two branches, that of the gradient branch: each ``(B, n, *spatial)`` in
-        voxels.
-        """
+        """Return the fused field and, if there is one, that of the gradient branch: ``(B, n, *spatial)`` voxels."""
         self.check(pair)
         inputs = [pair] if self.fusion == "none" else [pair, gradient_magnitude(pair)]
         if self.fusion == "concat":

@@ -53,9 +53,7 @@ class AffineKeypoints(nn.Module):
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """Return ``(B, n, n + 1)``: matrix and shift of a map about the image's center, in units of its largest size.
 
-        Args:
-            moving: features ``(B, channels, *spatial / 4)``.
-            fixed: the same.
+        ``moving`` and ``fixed`` are features ``(B, channels, *spatial / 4)``.
         """
         n = self.spatial_dims
         targets, sources = self.centers(moving), self.centers(fixed)
@@ -89,9 +87,7 @@ class AffineKeypoints(nn.Module):
 class AffineRegression(nn.Module):
     """``T_af`` as published: two convolutions of stride 2, averages over the image, two linear layers; bounded.
 
-    Args:
-        spatial_dims: 2 or 3.
-        channels: channels of the features of one image.
+    Arguments as of ``AffineKeypoints``.
     """
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
@@ -122,9 +118,7 @@ class AffineRegression(nn.Module):
 class NonRigidNetwork(nn.Module):
     """``T_nr``: displacement from features of an affinely warped moving image and of a fixed image.
 
-    Args:
-        spatial_dims: 2 or 3.
-        channels: channels of the features of one image.
+    Arguments as of ``AffineKeypoints``.
     """
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
@@ -152,10 +146,7 @@ class TransformationNetwork(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         channels: channels of the features of one image.
-        keypoints: the affine part is ``AffineKeypoints``, else ``AffineRegression``.
-
-    Raises:
-        TypeError: if ``keypoints`` is not a boolean.
+        keypoints: the affine part is ``AffineKeypoints``, else ``AffineRegression``; a boolean, else ``TypeError``.
     """
 
     def __init__(self, spatial_dims: int, channels: int, keypoints: bool = True) -> None:
@@ -167,13 +158,8 @@ class TransformationNetwork(nn.Module):
     def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return affine parameters, the non-rigid displacement and the affinely warped moving features.
 
-        Args:
-            moving: features ``(B, channels, *spatial / 4)``.
-            fixed: the same.
-
-        Returns:
-            ``(B, n, n + 1)``, ``(B, n, *spatial / 4)`` in voxels of the features' grid, and ``(B, channels, *spatial /
-            4)``.
+        They are ``(B, n, n + 1)``, ``(B, n, *spatial / 4)`` in voxels of the features' grid, and
+        ``(B, channels, *spatial / 4)``, as the features of either image.
         """
         affine = self.affine(moving, fixed)
         zero = torch.zeros_like(moving[:, : affine.shape[1]], dtype=torch.float32)
@@ -184,13 +170,9 @@ class TransformationNetwork(nn.Module):
 def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:
     """Displacement of an affine map after that of a field, ``φ_af ∘ φ_nr``, without interpolation.
 
-    Args:
-        affine: ``(B, n, n + 1)``, matrix and shift of a map about the image's center, in units of its largest size.
-        ddf: ``(B, n, *spatial / step)`` in voxels of a grid whose voxel ``i`` lies on voxel ``step * i`` of the image.
-        step: 1 for the image's own grid.
-
-    Returns:
-        ``(B, n, *spatial / step)`` in the same voxels.
+    ``affine``, ``(B, n, n + 1)``, holds matrix and shift of a map about the image's center, in units of its largest
+    size. ``ddf`` and the result are ``(B, n, *spatial / step)`` in voxels of a grid whose voxel ``i`` lies on voxel
+    ``step * i`` of the image.
     """
     shape = ddf.shape[2:]
     n = len(shape)
