@@ -21,11 +21,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Published origin of one file of a data set.
+    """Published address of one file of a data set.
 
-    Args:
-        url: address of the published file.
-        convert: writes the data set's file (second argument) from the published one (first); None: used as published.
+    ``convert`` writes the data set's file (second argument) from the published one (first); None: used as published.
     """
 
     url: str

@@ -45,16 +45,10 @@ def read_landmark_names(path: PathLike) -> list[str] | None:
 
 
 def write_landmarks(points: Tensor, path: PathLike, space: str = "RAS", names: Sequence[str] | None = None) -> None:
-    """Write points so that ``read_landmarks`` reads the same numbers.
+    """Write points ``(points, n)``, RAS+ mm, 2-D or 3-D, so that ``read_landmarks`` reads the same numbers.
 
-    Args:
-        points: ``(points, n)`` RAS+ mm, 2-D or 3-D.
-        path: CSV file.
-        space: "RAS" or "LPS", the world of the file.
-        names: one per point.
-
-    Raises:
-        ValueError: if the shapes of points and names do not match.
+    ``space`` is "RAS" or "LPS", the world of the CSV file. Raises ``ValueError`` if the shapes of points and names do
+    not match.
     """
     choice("landmark space", space, dict.fromkeys(("RAS", "LPS")))
     if points.ndim != 2 or points.shape[1] not in (2, 3):

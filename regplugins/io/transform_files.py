@@ -54,14 +54,10 @@ def _format(path: PathLike) -> _Format:
 
 
 def read_chain(files: Sequence[Any]) -> SpatialTransform:
-    """Read the composition of transform files.
+    """Read the composition of transform files in the order of antsApplyTransforms: the first is applied first.
 
-    Args:
-        files: in the order of antsApplyTransforms: the first is applied first to a point of the fixed world.
-            ``[file,1]``, as text or as a sequence, is a file's inverse.
-
-    Raises:
-        ValueError: if no file is given, or their dimensions differ.
+    ``[file,1]``, as text or as a sequence, is a file's inverse. Raises ``ValueError`` if no file is given, or if their
+    dimensions differ.
     """
     if not files:
         raise ValueError("give at least one transform file")
@@ -119,15 +115,10 @@ def are_fields(transform: SpatialTransform) -> list[bool | None]:
 
 
 def write_chain(transform: SpatialTransform, path: PathLike, grid: Grid | None = None) -> None:
-    """Write any transform in the format of the path's suffix.
+    """Write any transform in the format of the path's suffix; errors as of ``check_output``.
 
-    Args:
-        transform: any.
-        path: as for ``write_transform``.
-        grid: grid of a displacement field (``.nii``, ``.nii.gz``); default: that of the field which is applied first.
-
-    Raises:
-        ValueError: if the format cannot hold the transform, or the grid of the field is undetermined.
+    The grid is that of a displacement field (``.nii``, ``.nii.gz``), by default the grid of the field that is applied
+    first.
     """
     check_output(path, are_fields(transform), grid is not None)
     *others, innermost = CompositeTransform([transform]).transforms

@@ -104,9 +104,6 @@ class MINDLoss(SimilarityLoss):
         neighborhood, radius, dilation, weighting: as for ``MIND``.
         norm: ``"l1"``, the absolute difference (Eq. 5 of Xu et al., *Unsupervised multimodal image registration with
             adaptative gradient guidance*, ICASSP 2021), or ``"l2"``, the squared difference.
-
-    Raises:
-        ValueError: if an argument is not one of these.
     """
 
     def __init__(

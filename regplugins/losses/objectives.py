@@ -63,10 +63,8 @@ class PairLoss(nn.Module):
 
         Args:
             fields: a single DDF, ``(B, n, *spatial)`` voxels.
-            target: ``moving``, ``fixed`` and optionally ``mask``, the weight of each voxel: ``(B, 1, *spatial)``.
-
-        Raises:
-            ValueError: if there is a mask, and a similarity that takes none.
+            target: ``moving``, ``fixed`` and optionally ``mask``, the weight of each voxel: ``(B, 1, *spatial)``. With
+                a mask, a similarity that takes none is a ``ValueError``.
         """
         (ddf,) = fields
         mask = target.get("mask")
@@ -157,15 +155,10 @@ class MultiResolutionLoss(nn.Module):
         self.scale_weights = tuple(scale_weights)
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss, a scalar.
+        """Return the loss of DDFs ``(B, n, *spatial)``, each in voxels of its own grid, finest first.
 
-        Args:
-            fields: DDFs ``(B, n, *spatial)`` in voxels of their own grids, finest first, each at half the resolution of
-                the previous one.
-            target: as of ``PairLoss``, finest grid.
-
-        Raises:
-            ValueError: if there are more fields than scale weights.
+        Each has half the resolution of the previous one. There are not more than scale weights (else ``ValueError``).
+        ``target`` is as of ``PairLoss``, on the finest grid.
         """
         if len(fields) > len(self.scale_weights):
             raise ValueError(f"{len(fields)} fields but only {len(self.scale_weights)} scale weights")

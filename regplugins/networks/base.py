@@ -15,7 +15,7 @@ class RegistrationNetwork(nn.Module):
     ``forward`` and ``fields`` raise ``ValueError`` if the pair does not fit, as ``check`` does.
 
     Args:
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3, as of all parts of networks.
         stride: divisor of every spatial size of the pair.
     """
 

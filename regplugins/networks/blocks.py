@@ -78,7 +78,6 @@ class GatedFusion(nn.Module):
     average.
 
     Args:
-        spatial_dims: 2 or 3.
         kernel_size: of the gates' convolution, odd; the paper does not give it.
     """
 

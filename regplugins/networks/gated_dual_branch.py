@@ -22,7 +22,6 @@ class Branch(nn.Module):
     """MONAI's ``VoxelMorphUNet`` with strided convolutions, whose last convolution is in float32 under autocast.
 
     Args:
-        spatial_dims: 2 or 3.
         in_channels: images, 2 or 4.
         channels: kernels at full resolution, half, quarter and so on.
         norm: MONAI's name of the normalization after each convolution but the last, or None.
@@ -55,7 +54,6 @@ class GatedDualBranch(RegistrationNetwork):
     that give the field. The gradient magnitudes are computed inside.
 
     Args:
-        spatial_dims: 2 or 3.
         fusion: "gated"; or the paper's baselines: "average" of both fields, "concat" (VM(concat): one branch on images
             and gradient magnitudes) or "none" (VM: one branch on the images).
         channels: kernels at full resolution, half, quarter, eighth and sixteenth.

@@ -38,7 +38,6 @@ class MultiResolutionFCN(RegistrationNetwork):
     of the next finer one.
 
     Args:
-        spatial_dims: 2 or 3.
         variant: "multires"; or the paper's baselines: "no_pooling" (modules 1 to 3 and one regression, all at full
             resolution) or "coarse" (one regression at quarter resolution, upsampled linearly).
         channels: kernels of convolution modules 1 to 4 and of the two deconvolutions.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from regplugins.checks import boolean
 from regplugins.networks.blocks import Regression
 from regplugins.networks.synthesis import convolution
-from regplugins.spatial import identity_grid, warp
+from regplugins.spatial import identity_grid, upsample_ddf, warp
 
 # Bound of the row sums of a matrix less the identity: it is diagonally dominant, with a positive determinant. In 3-D it
 # allows 17 degrees and scaling by 0.7 to 1.3.
@@ -25,7 +25,6 @@ class AffineKeypoints(nn.Module):
     at one position. The matrix is bounded, so that it cannot collapse.
 
     Args:
-        spatial_dims: 2 or 3.
         channels: channels of the features of one image, and number of keypoints.
     """
 
@@ -144,7 +143,6 @@ class TransformationNetwork(nn.Module):
     """``T``: affine and non-rigid part, ``φ = φ_af ∘ φ_nr``, from features of a moving and a fixed image.
 
     Args:
-        spatial_dims: 2 or 3.
         channels: channels of the features of one image.
         keypoints: the affine part is ``AffineKeypoints``, else ``AffineRegression``; a boolean, else ``TypeError``.
     """
@@ -165,6 +163,15 @@ class TransformationNetwork(nn.Module):
         zero = torch.zeros_like(moving[:, : affine.shape[1]], dtype=torch.float32)
         moved = warp(moving, after_affine(affine, zero, 4))
         return affine, self.nonrigid(moved, fixed), moved
+
+    def ddf(self, moving: Tensor, fixed: Tensor, affine_alone: bool) -> Tensor:
+        """Displacement ``(B, n, *spatial)`` in voxels of the image: of both parts, or of the affine one alone."""
+        if affine_alone:
+            affine = self.affine(moving, fixed)
+            shape = [moving.shape[0], affine.shape[1]] + [4 * size for size in moving.shape[2:]]
+            return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
+        affine, nonrigid, _ = self(moving, fixed)
+        return after_affine(affine, upsample_ddf(nonrigid, 4))
 
 
 def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:

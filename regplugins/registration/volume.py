@@ -22,13 +22,9 @@ _PERCENTILES = (0.1, 99.9)
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Scalar image with its grid and mask.
+    """Scalar image, called ``name`` in errors, with its grid in RAS+ mm and mask.
 
-    Args:
-        name: in error messages.
-        values: ``(*grid.shape)`` float32 on the CPU.
-        grid: of the voxels, RAS+ mm.
-        mask: ``(*grid.shape)`` bool; None: all voxels count.
+    The values, ``(*grid.shape)``, are float32 on the CPU. The mask is boolean; None: all voxels count.
     """
 
     name: str
@@ -40,10 +36,8 @@ class Volume:
     def prepare(cls, name: str, image: Tensor, grid: Grid, mask: Tensor | None = None) -> Volume:
         """Average an image down to at most 128 x 128 x 128 voxels (2-D: 512 x 512) and clip its outliers.
 
-        Args as of the class, but image and mask are ``(1, *grid.shape)`` of any type and on any device.
-
-        Raises:
-            ValueError: if a shape does not match the grid, the mask is empty, or the image is constant or not finite.
+        Image and mask are ``(1, *grid.shape)`` of any type. Raises ``ValueError`` if a shape does not match the grid,
+        the mask is empty, or the image is constant or not finite.
         """
         for what, tensor in ((f"{name} image", image), (f"{name} mask", mask)):
             if tensor is not None and tuple(tensor.shape) != (1, *grid.shape):

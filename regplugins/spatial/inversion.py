@@ -42,7 +42,7 @@ def invert_ddf(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tu
 
     Returns:
         The inverse ``(B, n, *spatial)`` in voxels, and the residual ``|v(x) + u(x + v(x))|``, ``(B, *spatial)`` in
-        voxels.
+            voxels.
     """
     step = _inverse_of_mean_jacobian(ddf)
     ddf = ddf.to(step.dtype)
