@@ -25,13 +25,7 @@ Residuals = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Hyperparameters of the weights and the noise.
-
-    Args:
-        alpha: inverse variance of the weights.
-        beta: inverse variance of the noise.
-        effective: number of weights that the data determine (MacKay's gamma).
-    """
+    """Inverse variances of the weights and of the noise, and the number of weights that the data determine (gamma)."""
 
     alpha: float
     beta: float

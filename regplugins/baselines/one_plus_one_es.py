@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regplugins.io.itk_bridge import itk_class
-from regplugins.io.lps import flip_matrix, flip_points
-from regplugins.registration.centers import center_of_mass, weighted_foreground
+from regplugins.io.itk_bridge import flip_matrix, flip_points, itk_class
 from regplugins.registration.mattes_metric import MutualInformation, itk_mattes_metric
-from regplugins.registration.poses import principal_axes, rotation_about
+from regplugins.registration.poses import center_of_mass, principal_axes, rotation_about, weighted_foreground
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -25,18 +23,11 @@ _SAMPLES = 10_000
 
 
 def principal_axes_pose(fixed: Volume, moving: Volume, seed: int = 0) -> AffineTransform:
-    """Rigid transform that aligns the principal axes of two images, ``T_fix T_mov⁻¹``.
+    """Rigid transform that aligns the principal axes of two 3-D images, ``T_fix T_mov⁻¹``.
 
     Axes have no sign, and the order of axes of similar length may differ between images. Of the 24 proper alignments
-    the one with the largest product of mutual information and overlap is taken. The paper takes the first.
-
-    Args:
-        fixed: 3-D image.
-        moving: 3-D image.
-        seed: of the samples of the mutual information.
-
-    Returns:
-        From the fixed to the moving world, RAS+ mm.
+    the one with the largest product of mutual information and overlap is taken, by samples of that seed. The paper
+    takes the first. The transform leads from the fixed to the moving world, RAS+ mm.
     """
     similarity = MutualInformation(fixed, moving, _SAMPLES, _BINS, seed)
     a, b = principal_axes(fixed), principal_axes(moving)
@@ -65,10 +56,8 @@ def register_one_plus_one_es(
         seed: of the mutations.
 
     Returns:
-        From the fixed to the moving world, RAS+ mm.
-
-    Raises:
-        ValueError: if the images are not 3-D, or do not overlap at the start.
+        From the fixed to the moving world, RAS+ mm; ``ValueError`` if the images are not 3-D, or do not overlap at the
+            start.
     """
     if fixed.grid.ndim != 3 or moving.grid.ndim != 3:
         raise ValueError(f"expected two 3-D images, got {fixed.grid.ndim}-D and {moving.grid.ndim}-D")

@@ -18,17 +18,12 @@ from regplugins.io import atomic, output_folder, sha256
 
 logger = logging.getLogger(__name__)
 
-_GITHUB = "https://raw.githubusercontent.com"
-
 
 @dataclass(frozen=True)
 class Source:
-    """Published origin of one file of a data set.
+    """Published address of one file of a data set.
 
-    Args:
-        url: address of the published file.
-        convert: writes the data set's file (second argument) from the published one (first argument); None if the file
-            is used as it is published.
+    ``convert`` writes the data set's file (second argument) from the published one (first); None: used as published.
     """
 
     url: str
@@ -37,7 +32,7 @@ class Source:
 
 def github(repository: str, commit: str, path: str) -> str:
     """Address of a file in a GitHub repository ``owner/name`` at a commit."""
-    return f"{_GITHUB}/{repository}/{commit}/{path}"
+    return f"https://raw.githubusercontent.com/{repository}/{commit}/{path}"
 
 
 def checksums(*folders: str) -> Mapping[str, str]:
@@ -76,14 +71,11 @@ class DataSet:
     sources: Mapping[str, Source] = field(default_factory=dict)
 
     def build(self, target: str | Path, source: str | Path | None = None) -> Path:
-        """Write ``datalist.json``, and the files that it names beside those of the data set.
+        """Write ``datalist.json``, and the files that it names beside those of the data set; its path.
 
         Args:
             target: folder for what is written, made if need be.
             source: folder of the data set's files. Default: they are downloaded to ``downloads`` in ``target``.
-
-        Returns:
-            The path of ``datalist.json``.
 
         Raises:
             ConnectionError: if a file cannot be downloaded.
@@ -122,16 +114,13 @@ class DataSet:
     def _compare(self, folder: Path) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder; it should hold {self.title} (origin: {self.origin})")
-        changed = [name for name, digest in self.checksums.items() if _differs(folder / name, digest)]
+        present = (name for name in self.checksums if (folder / name).is_file())
+        changed = [name for name in present if sha256(folder / name) != self.checksums[name]]
         if changed:
             logger.warning(
                 "%s: %d of %d files differ from those that the published figures rest on, the first is %s",
                 *(folder, len(changed), len(self.checksums), changed[0]),
             )
-
-
-def _differs(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256(path) != digest
 
 
 def _write(source: Source, path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from regplugins.data.random_warps import RandomWarp
-from regplugins.datasets.pair_writer import PairWriter
+from regplugins.datasets.datalist import PairWriter
 from regplugins.io import read_landmarks, write_displacement, write_landmarks
 from regplugins.registration import initial_transform
 from regplugins.spatial import Grid, SpatialTransform, resample_labels, resample_to_grid
@@ -45,16 +45,9 @@ FOLLOWUP_ORDERS = (("t1", "t2"), ("t2", "t1"), ("t1c", "flair"), ("flair", "t1c"
 def known_pairs(name: str, images: Mapping[str, MetaTensor], target: Path) -> list[dict[str, str]]:
     """Pairs of different sequences of one brain, the fixed one warped by ``RandomWarp``'s defaults.
 
-    The warp is sampled on the fixed grid and linear between voxels, so the file holds it exactly. The seed is the CRC
-    of the pair's name.
-
-    Args:
-        name: of the subject.
-        images: sequences and ``brainmask``, ``(1, *spatial)`` on one grid.
-        target: files go into ``pairs/<pair>`` below it.
-
-    Returns:
-        Records with ``fixed``, ``moving``, ``truth`` and ``fixed_mask`` (the brain).
+    The warp is sampled on the fixed grid and linear between voxels, so the file holds it exactly. ``images`` are
+    sequences and ``brainmask``, ``(1, *spatial)`` on one grid. Files go into ``pairs/<pair>`` below ``target``. The
+    records have ``fixed``, ``moving``, ``truth`` and ``fixed_mask`` (the brain).
     """
     orders = cycle(order for order in KNOWN_ORDERS if set(order) <= images.keys())
     records = []
@@ -71,14 +64,7 @@ def strong_volumes(
 ) -> list[dict[str, str]]:
     """Pairs of FLAIR (fixed, warped by ``STRONG``) and contrast-enhanced T1 (moving) of one brain.
 
-    Args:
-        name: of the subject.
-        images: ``flair``, ``t1c`` and masks on one grid.
-        classes: tissue classes on the same grid, see ``tissue_classes``.
-        target: files go into ``pairs/<pair>`` below it.
-
-    Returns:
-        ``STRONG_PAIRS`` records with ``fixed``, ``moving``, ``truth``, ``fixed_mask``, and the classes as labels.
+    Arguments and records as of ``known_pairs``, with the ``tissue_classes`` as labels.
     """
     grid = _roomy_grid(images)
     volumes = []
@@ -96,18 +82,7 @@ def strong_slices(
     target: Path,
     order: tuple[str, str] = ("flair", "t1c"),
 ) -> list[dict[str, str]]:
-    """Pairs of axial slices of one brain, the fixed one warped by ``STRONG``.
-
-    Args:
-        name: of the subject.
-        images: both sequences, ``flair`` and masks on one grid.
-        classes: tissue classes on the same grid.
-        target: files go into ``pairs/<pair>`` below it.
-        order: fixed and moving sequence.
-
-    Returns:
-        ``STRONG_SLICES`` records as of ``strong_volumes``.
-    """
+    """Pairs of axial slices as of ``strong_volumes``; ``order`` gives the fixed and the moving sequence."""
     grid = _roomy_grid(images)
     both = [resample_to_grid(images[sequence], grid) for sequence in order]
     mask, tissue = (resample_label(labels, grid) for labels in (images["brainmask"], classes))
@@ -143,15 +118,8 @@ def write_warped(
 ) -> None:
     """Write a pair on a grid, the fixed image warped at random; the seed is the CRC of the pair's name.
 
-    Args:
-        writer: of the pair. Its record gets ``fixed``, ``moving``, ``fixed_mask``, ``truth`` and, with classes,
-            ``fixed_label`` and ``moving_label``.
-        fixed: image before the warp, ``(1, *spatial)``, in the same world as the moving one.
-        moving: image, ``(1, *spatial)``.
-        mask: of the fixed image, before the warp.
-        grid: of all files.
-        warp: distribution of the warp.
-        classes: labels of both images before the warp.
+    The record gets ``fixed``, ``moving``, ``fixed_mask``, ``truth`` and, with classes, labels. Images, the fixed
+    image's mask and the classes of both images are ``(1, *spatial)`` in one world, before the warp.
     """
     truth = warp.set_random_state(seed=crc32(writer.folder.name.encode()))(grid).sample(grid)
     writer.image("fixed", resample_to_grid(fixed, grid, truth), grid)
@@ -166,14 +134,7 @@ def write_warped(
 def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path) -> list[dict[str, str]]:
     """Pairs of different sequences of two patients, the moving one aligned by an affine transform.
 
-    The labels are tissue classes: 1 fluid, 2 gray matter, 3 white matter, 0 in a tumor (see ``tissue_classes``).
-
-    Args:
-        patients: sequences and masks of each.
-        target: files go into ``pairs/<pair>`` below it.
-
-    Returns:
-        Records with ``fixed``, ``moving`` and their labels.
+    The records have ``fixed``, ``moving`` and the ``tissue_classes`` as labels. ``target`` is as of ``known_pairs``.
     """
     records = []
     classes = {name: tissue_classes(images) for name, images in patients.items()}
@@ -198,13 +159,7 @@ def pairs_with_landmarks(
 ) -> list[dict[str, str]]:
     """Pairs of different sequences of the patient who was scanned twice, with a radiologist's landmarks.
 
-    Args:
-        folder: holds ``<case>/landmarks_lps.csv``.
-        patients: sequences of each.
-        target: files go into ``pairs/<pair>`` below it.
-
-    Returns:
-        Records with ``fixed``, ``moving`` and their landmarks (RAS+).
+    ``folder`` holds ``<case>/landmarks_lps.csv``. The records have ``fixed``, ``moving`` and their landmarks (RAS+).
     """
     records = []
     for fixed, moving in FOLLOWUP_ORDERS:
@@ -220,13 +175,10 @@ def pairs_with_landmarks(
 
 
 def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
-    """Segment fluid (1), gray (2) and white matter (3) by k-means of the contrast-enhanced T1.
+    """Segment fluid (1), gray (2) and white matter (3) by k-means of the contrast-enhanced T1; int32 on its grid.
 
-    Args:
-        images: ``t1c``, ``brainmask`` and optionally ``tumor``, ``(1, *spatial)`` on one grid.
-
-    Returns:
-        int32 classes on that grid, 0 outside the brain and in a tumor.
+    ``images`` has ``t1c``, ``brainmask`` and optionally ``tumor``, ``(1, *spatial)`` on one grid. Classes are 0 outside
+    the brain and in a tumor.
     """
     image = images["t1c"]
     inside = images["brainmask"] > 0

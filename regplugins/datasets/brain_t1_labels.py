@@ -14,8 +14,7 @@ from torch import Tensor
 
 from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.brain_pairs import affine_between, isotropic_grid, resample_label
-from regplugins.datasets.datalist import prepare_files
-from regplugins.datasets.pair_writer import PairWriter
+from regplugins.datasets.datalist import PairWriter, prepare_files
 from regplugins.io.images import load_image, load_label
 from regplugins.spatial import resample_to_grid
 
@@ -43,14 +42,9 @@ REMAPPING = ((0.0, 0.15, 0.3, 0.55, 0.8, 1.0), (0.0, 1.0, 0.85, 0.55, 0.3, 0.25)
 
 
 def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
-    """Pairs of T1 brains of two people, aligned by an affine transform, the moving one with remapped intensities.
+    """Write pairs of T1 brains of two people, aligned by an affine transform, the moving one with remapped intensities.
 
-    Args:
-        folder: holds ``<id>_t1.nii.gz`` and ``<id>_labels.nii.gz``.
-        target: files go into ``pairs/<pair>`` below it.
-
-    Returns:
-        Records with ``fixed``, ``moving`` and their labels, the groups of ``STRUCTURES``.
+    Returns records with ``fixed``, ``moving`` and their labels, the groups of ``STRUCTURES``.
     """
     cases = {}
     for case in TEST_CASES:
@@ -74,17 +68,15 @@ def remapped_pairs(folder: Path, target: Path) -> list[dict[str, str]]:
 
 
 def labeled_pairs(folder: Path) -> list[dict[str, str]]:
-    """The same pairs as scanned: T1 both, not aligned, with all structures.
-
-    Args:
-        folder: holds ``<id>_t1.nii.gz`` and ``<id>_labels.nii.gz``.
-
-    Returns:
-        Records with ``fixed``, ``moving`` and their labels.
-    """
-    return [
-        {key: value if key == "name" else str(folder / value) for key, value in record.items()} for record in _pairs()
-    ]
+    """Records of the same pairs as scanned: T1 both, not aligned, with all structures."""
+    records = []
+    for fixed, moving in _ordered_pairs():
+        record = {"name": f"{fixed}_t1_{moving}_t1"}
+        for side, case in (("fixed", fixed), ("moving", moving)):
+            record[side] = str(folder / f"{case}_t1.nii.gz")
+            record[f"{side}_label"] = str(folder / f"{case}_labels.nii.gz")
+        records.append(record)
+    return records
 
 
 def remap(image: Tensor) -> Tensor:
@@ -96,19 +88,7 @@ def remap(image: Tensor) -> Tensor:
 
 def _ordered_pairs() -> list[tuple[str, str]]:
     """Fixed and moving case: each with the next and the next but one."""
-    cases = TEST_CASES
-    return [(case, cases[(k + step) % len(cases)]) for k, case in enumerate(cases) for step in (1, 2)]
-
-
-def _pairs() -> list[dict[str, str]]:
-    return [
-        {
-            "name": f"{fixed}_t1_{moving}_t1",
-            **{"fixed": f"{fixed}_t1.nii.gz", "fixed_label": f"{fixed}_labels.nii.gz"},
-            **{"moving": f"{moving}_t1.nii.gz", "moving_label": f"{moving}_labels.nii.gz"},
-        }
-        for fixed, moving in _ordered_pairs()
-    ]
+    return [(case, TEST_CASES[(k + step) % len(TEST_CASES)]) for k, case in enumerate(TEST_CASES) for step in (1, 2)]
 
 
 DATASET = DataSet(
@@ -119,7 +99,7 @@ DATASET = DataSet(
     prepare=prepare_files(
         {
             "training": [{"image": f"{case}_t1.nii.gz", "label": f"{case}_labels.nii.gz"} for case in TRAINING_CASES],
-            "test": _pairs(),
+            "test": labeled_pairs(Path()),
         }
     ),
     checksums=checksums("brain_t1_labels"),

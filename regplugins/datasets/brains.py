@@ -115,11 +115,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
 
 
 def load_patient(folder: Path) -> dict[str, MetaTensor]:
-    """Load the sequences that a patient has, ``brainmask`` and, where there is one, ``tumor``.
-
-    Raises:
-        FileNotFoundError: if there are less than two sequences, or no ``brainmask``.
-    """
+    """Load two or more sequences, ``brainmask`` and perhaps ``tumor``; ``FileNotFoundError`` if there are fewer."""
     paths = {name: folder / f"{name}.nii.gz" for name in SEQUENCES if (folder / f"{name}.nii.gz").is_file()}
     if len(paths) < 2:
         raise FileNotFoundError(f"{folder}: two of {SEQUENCES} expected, found {sorted(paths)}")
@@ -129,11 +125,7 @@ def load_patient(folder: Path) -> dict[str, MetaTensor]:
 
 
 def load_templates(folder: Path) -> dict[str, MetaTensor]:
-    """Load the templates without their skulls, and ``brainmask``: brain or fluid with a probability above one half.
-
-    Raises:
-        FileNotFoundError: if a template is missing.
-    """
+    """Load the templates without their skulls, and ``brainmask``: brain or fluid with a probability above one half."""
     mask = sum(load_image(folder / f"{name}.nii.gz") for name in _TISSUES) > 500
     images = {name: load_image(folder / f"{file}.nii.gz") for name, file in TEMPLATES.items()}
     # The darkest tissue becomes as dark as the background, as in patients: tissue is a tenth of the CT's range.

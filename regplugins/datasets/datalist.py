@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``datalist.json`` of data sets whose files are used as they are."""
+"""``datalist.json`` of a data set, and the files of its pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from regplugins.io import atomic, read_landmark_names, read_landmarks, write_landmarks
+import numpy as np
+from torch import Tensor
+
+from regplugins.io import atomic, read_landmark_names, read_landmarks, write_image, write_landmarks
+from regplugins.spatial import Grid
 
 Record = Mapping[str, str]
 Sections = Mapping[str, Sequence[Record]]
@@ -17,13 +21,9 @@ _NOT_FILES = ("name", "subject", "sequence")
 
 
 def pair(name: str, fixed: str, moving: str, **suffixes: str) -> dict[str, str]:
-    """Record of a pair of images ``<stem>.nii.gz``.
+    """Record of a pair of images ``<stem>.nii.gz``, whose stems are paths in the data set's folder.
 
-    Args:
-        name: of the pair.
-        fixed: stem of the fixed image, a path in the data set's folder.
-        moving: stem of the moving image.
-        suffixes: for each further kind of file (``label``, ``landmarks``, ``mask``) what follows the stem.
+    ``suffixes`` tells for each further kind of file (``label``, ``landmarks``, ``mask``) what follows the stem.
     """
     record = {"name": name, "fixed": f"{fixed}.nii.gz", "moving": f"{moving}.nii.gz"}
     for kind, suffix in suffixes.items():
@@ -40,16 +40,11 @@ def write_datalist(sections: Sections, target: Path) -> Path:
 
 
 def prepare_files(sections: Sections) -> Callable[[Path, Path], Path]:
-    """Preparation of a data set whose files are used as they are.
+    """Preparation of a data set whose files are used as they are: a function of its folder and of the target folder.
 
     Landmarks, LPS in the data sets, are written as RAS+ into ``landmarks`` of the target folder: evaluation reads RAS+.
-
-    Args:
-        sections: records whose files are paths in the data set's folder.
-
-    Returns:
-        A function of that folder and the target folder, which returns the path of ``datalist.json``. It raises
-        ``FileNotFoundError`` if a file is missing, before it writes anything.
+    The function returns the path of ``datalist.json``. It raises ``FileNotFoundError`` if a file is missing, before it
+    writes anything.
     """
 
     def prepare(source: Path, target: Path) -> Path:
@@ -64,14 +59,9 @@ def prepare_files(sections: Sections) -> Callable[[Path, Path], Path]:
 
 
 def _listed(record: Record, source: Path, target: Path) -> dict[str, str]:
-    return {
-        key: value
-        if key in _NOT_FILES
-        else ras_landmarks(source, value, target)
-        if key.endswith("_landmarks")
-        else str(source / value)
-        for key, value in record.items()
-    }
+    files = {key: str(source / name) for key, name in record.items() if key not in _NOT_FILES}
+    landmarks = {key: ras_landmarks(source, record[key], target) for key in files if key.endswith("_landmarks")}
+    return {**record, **files, **landmarks}
 
 
 def ras_landmarks(source: Path, name: str, target: Path) -> str:
@@ -80,3 +70,27 @@ def ras_landmarks(source: Path, name: str, target: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_landmarks(read_landmarks(source / name, "LPS"), path, "RAS", read_landmark_names(source / name))
     return str(path.relative_to(target))
+
+
+class PairWriter:
+    """Write a pair's files into ``pairs/<name>`` of the datalist's folder, and collect their paths in ``record``."""
+
+    def __init__(self, target: Path, name: str) -> None:
+        self.target = target
+        self.folder = target / "pairs" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.record = {"name": name}
+
+    def path(self, key: str, suffix: str = ".nii.gz") -> Path:
+        """Add a file to the record; its path."""
+        path = self.folder / f"{key}{suffix}"
+        self.record[key] = str(path.relative_to(self.target))
+        return path
+
+    def image(self, key: str, values: Tensor, grid: Grid) -> None:
+        """Write an image ``(1, *spatial)`` on its grid."""
+        write_image(values, grid, self.path(key))
+
+    def label(self, key: str, values: Tensor, grid: Grid) -> None:
+        """Write labels below 256, ``(1, *spatial)``, on their grid."""
+        write_image(values, grid, self.path(key), np.uint8)

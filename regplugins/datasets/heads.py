@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from regplugins.data.random_warps import RandomWarp
 from regplugins.datasets.base import DataSet, checksums
-from regplugins.datasets.datalist import write_datalist
-from regplugins.datasets.pair_writer import PairWriter
+from regplugins.datasets.datalist import PairWriter, write_datalist
 from regplugins.datasets.synthetic_heads import FLUID, GRAY, WHITE, tissue_map, write_synthetic_heads
 from regplugins.io import write_transform
+from regplugins.io.files import existing
 from regplugins.io.images import load_image
 from regplugins.registration import otsu_threshold
 from regplugins.spatial import Grid, resample_labels, resample_to_grid
@@ -90,10 +90,7 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
             raise FileNotFoundError(f"{source / folder}: no such folder")
 
     def path(name: str) -> str:
-        file = source / f"{name}.nii.gz"
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file")
-        return str(file)
+        return str(existing(source / f"{name}.nii.gz"))
 
     names = (*FIXED_SEQUENCES, MOVING_SEQUENCE)
     files = {name: path(f"templates/{name}") for name in names}

@@ -8,18 +8,13 @@ from pathlib import Path
 from regplugins.datasets.base import DataSet, Source, checksums, github
 from regplugins.datasets.datalist import write_datalist
 
-
-def _cases(numbers: str) -> frozenset[int]:
-    return frozenset(int(number) for number in numbers.split())
-
-
 # Cases that the shipped weights have never seen (test), and cases that chose among training runs (validation). All
 # others train.
-TEST_CASES = _cases(
-    "15 24 34 46 50 56 57 83 84 90 92 114 124 143 150 171 172 174 181 210 228 229 244 252 259 260 263 318 "
-    "328 337 349 350 351 353 354 366 374 380 383 387"
-)
-VALIDATION_CASES = _cases("26 42 60 88 104 133 154 166 189 207 223 234 253 277 295 309 330 355 373 394")
+TEST_CASES = {
+    *(15, 24, 34, 46, 50, 56, 57, 83, 84, 90, 92, 114, 124, 143, 150, 171, 172, 174, 181, 210, 228, 229, 244, 252),
+    *(259, 260, 263, 318, 328, 337, 349, 350, 351, 353, 354, 366, 374, 380, 383, 387),
+}
+VALIDATION_CASES = {26, 42, 60, 88, 104, 133, 154, 166, 189, 207, 223, 234, 253, 277, 295, 309, 330, 355, 373, 394}
 
 
 def prepare_hippocampus(source: str | Path, target: str | Path) -> Path:

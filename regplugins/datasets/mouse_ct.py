@@ -45,9 +45,7 @@ def _sources(strain: str) -> dict[str, Source]:
 
 
 def _pairs(strains: tuple[str, ...]) -> list[dict[str, str]]:
-    chosen = [
-        (strains[int(fixed)], strains[int(moving)]) for fixed, moving in zip(PAIRS[::3], PAIRS[1::3], strict=True)
-    ]
+    chosen = [[strains[int(place)] for place in both] for both in PAIRS.split()]
     return [pair(f"{fixed}_to_{moving}", fixed, moving, landmarks=".csv") for fixed, moving in chosen]
 
 

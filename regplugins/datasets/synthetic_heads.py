@@ -47,16 +47,10 @@ _PADDED = 0.3
 
 
 def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Tensor]) -> Tensor:
-    """Tissue of each voxel of a CT.
+    """Tissue of each voxel of a CT ``(1, *spatial)``, int32 of the same shape.
 
-    Args:
-        ct: ``(1, *spatial)``.
-        head: mask of the head, the same shape.
-        bone: least value of bone.
-        brain: masks of ``FLUID``, ``GRAY`` and ``WHITE``, the same shape each.
-
-    Returns:
-        int32, the same shape.
+    ``head`` and ``brain``, that is ``FLUID``, ``GRAY`` and ``WHITE``, are masks of the same shape. ``bone`` is the
+    least value of bone.
     """
     inside = head.numpy()[0] > 0
     deep = binary_erosion(inside, iterations=_SCALP_DEPTH)

@@ -17,7 +17,7 @@ from scipy.io import loadmat, savemat
 
 from regplugins.io.composite import read_with_itk
 from regplugins.io.files import PathLike, atomic, existing
-from regplugins.io.lps import flip_matrix
+from regplugins.io.itk_bridge import flip_matrix
 from regplugins.spatial.transforms import AffineTransform, SpatialTransform
 
 _KIND = re.compile(r"(?:AffineTransform|MatrixOffsetTransformBase)_(?:double|float)_([23])_\1")
@@ -50,11 +50,7 @@ def read_affine(path: PathLike) -> SpatialTransform:
 
 
 def write_affine(transform: SpatialTransform, path: PathLike) -> None:
-    """Write an ``AffineTransform`` with center 0, in float64; ``path`` ends in ``.mat``, ``.tfm`` or ``.txt``.
-
-    Raises:
-        ValueError: if the transform is of another kind.
-    """
+    """Write an affine transform (``ValueError`` for others) with center 0, in float64; suffixes as ``read_affine``."""
     if not isinstance(transform, AffineTransform):
         raise ValueError(f"{path}: such a file holds an affine transform, got {type(transform).__name__}")
     n = transform.ndim

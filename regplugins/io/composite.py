@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from regplugins.io.files import PathLike, atomic, existing
-from regplugins.io.itk_bridge import affine_parameters, itk_class, place_image
-from regplugins.io.lps import flip_affine, flip_matrix, flip_points
+from regplugins.io.itk_bridge import affine_parameters, flip_affine, flip_matrix, flip_points, itk_class, place_image
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.transforms import AffineTransform, CompositeTransform, DisplacementField, SpatialTransform
 

@@ -42,10 +42,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_dicom(path: Path) -> tuple[Any, list[str]]:
-    """Read a volume.
-
-    Args:
-        path: folder with the slices of one series, beside files of other kinds, or a multi-frame file.
+    """Read a folder with the slices of one series, beside files of other kinds, or a multi-frame file.
 
     Returns:
         3-D ITK image, and warnings about slices that may be missing and files that were not read.
@@ -128,10 +125,10 @@ def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
         if len(kinds) > 1:  # ITK would convert all values to the type of the first slice
             reader = _series_reader(itk.ImageSeriesReader[itk.Image[itk.F, 3]], names)
             headers = reader.GetMetaDataDictionaryArray()
-    _check_orientations(folder, names, [_numbers(header, _ORIENTATION) for header in headers])
-    _check_pixel_spacings(folder, names, [_numbers(header, _PIXEL_SPACING) for header in headers])
+    names = [Path(name).name for name in names]
+    _check_placed_alike(folder, names, headers)
     positions: dict[tuple[float, ...], str] = {}
-    for name, header in zip((Path(name).name for name in names), headers, strict=True):
+    for name, header in zip(names, headers, strict=True):
         position = tuple(_numbers(header, _POSITION))
         if len(position) != 3:
             raise ValueError(f"{folder}: {name} has no position (tag {_POSITION}), slices cannot be ordered")
@@ -142,11 +139,15 @@ def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
             )
         positions[position] = name
     origins = np.array(list(positions))
-    _check_even(folder, list(positions.values()), origins)
+    _check_even(folder, names, origins)
     image, stack = reader.GetOutput(), origins[-1] - origins[0]
     _check_tilt(folder, stack, _numbers(headers[0], _ORIENTATION), _TILTED * min(list(image.GetSpacing())[:2]))
-    warnings = _gap_warnings(folder, _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1))
-    return image, warnings + _number_warnings(folder, [_numbers(header, _INSTANCE_NUMBER) for header in headers])
+    thickness, distance = _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1)
+    warnings = _number_warnings(folder, [_numbers(header, _INSTANCE_NUMBER) for header in headers])
+    if thickness and 0 < _GAP * thickness[0] < distance:
+        gap = f"slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart: every second may be missing"
+        warnings = [f"{folder}: {gap}", *warnings]
+    return image, warnings
 
 
 def _series_reader(kind: Any, names: Sequence[str]) -> Any:
@@ -166,25 +167,23 @@ def _numbers(header: Any, tag: str) -> list[float]:
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def _check_orientations(folder: Path, names: Sequence[str], orientations: Sequence[Sequence[float]]) -> None:
-    """Refuse slices that are not all oriented as the first one: ITK would stack them as if they were."""
-    for name, orientation in zip((Path(name).name for name in names), orientations, strict=True):
-        if len(orientation) != 6:
+def _check_placed_alike(folder: Path, names: Sequence[str], headers: Sequence[Any]) -> None:
+    """Refuse slices of another orientation or pixel spacing than the first one: ITK would take its for all."""
+    orientation, spacing = (_numbers(headers[0], tag) for tag in (_ORIENTATION, _PIXEL_SPACING))
+    for name, header in zip(names, headers, strict=True):
+        own = _numbers(header, _ORIENTATION)
+        if len(own) != 6:
             raise ValueError(f"{folder}: slices have no orientation (tag {_ORIENTATION}), such as {name}")
-        if not np.allclose(orientation, orientations[0], rtol=0, atol=_TURNED):
+        if not np.allclose(own, orientation, rtol=0, atol=_TURNED):
             raise ValueError(
-                f"{folder}: {name} is oriented differently from {Path(names[0]).name} (tag {_ORIENTATION}); give "
-                "slices of one orientation in a folder of their own"
+                f"{folder}: {name} is oriented differently from {names[0]} (tag {_ORIENTATION}); give slices of one "
+                "orientation in a folder of their own"
             )
-
-
-def _check_pixel_spacings(folder: Path, names: Sequence[str], spacings: Sequence[Sequence[float]]) -> None:
-    """Refuse slices whose pixels have another size than those of the first one: ITK would take that for all."""
-    for name, spacing in zip((Path(name).name for name in names), spacings, strict=True):
-        if len(spacing) != len(spacings[0]) or not np.allclose(spacing, spacings[0], rtol=_SCALED, atol=0):
+        own = _numbers(header, _PIXEL_SPACING)
+        if len(own) != len(spacing) or not np.allclose(own, spacing, rtol=_SCALED, atol=0):
             raise ValueError(
-                f"{folder}: {name} has another pixel spacing than {Path(names[0]).name} (tag {_PIXEL_SPACING}); give "
-                "slices of one spacing in a folder of their own"
+                f"{folder}: {name} has another pixel spacing than {names[0]} (tag {_PIXEL_SPACING}); give slices of "
+                "one spacing in a folder of their own"
             )
 
 
@@ -204,11 +203,7 @@ def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> No
 def _check_tilt(folder: Path, stack: np.ndarray, orientation: Sequence[float], tolerance: float) -> None:
     """Refuse slices that are shifted in their plane; ITK would stack them orthogonally.
 
-    Args:
-        folder: named in the message.
-        stack: ``(3,)`` vector from the first to the last slice, mm.
-        orientation: unit vectors of the rows and of the columns.
-        tolerance: largest shift of the last slice, mm.
+    ``stack`` leads from the first to the last slice, which may be shifted by ``tolerance``, mm.
     """
     normal = np.cross(orientation[:3], orientation[3:])
     along, shift = abs(float(stack @ normal)), float(np.linalg.norm(np.cross(stack, normal)))
@@ -236,9 +231,3 @@ def _number_warnings(folder: Path, numbers: Sequence[Sequence[float]]) -> list[s
         return []
     missing = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in gaps)
     return [f"{folder}: slice numbers {missing} are missing (InstanceNumber), the series may be incomplete"]
-
-
-def _gap_warnings(folder: Path, thickness: Sequence[float], distance: float) -> list[str]:
-    if not thickness or not 0 < _GAP * thickness[0] < distance:
-        return []
-    return [f"{folder}: slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart: every second may be missing"]

@@ -48,11 +48,7 @@ def read_displacement(path: PathLike) -> DisplacementField:
 
 
 def write_displacement(field: SpatialTransform, path: PathLike) -> None:
-    """Write a 2-D or 3-D ``DisplacementField``; ``path`` ends in ``.nii`` or ``.nii.gz``.
-
-    Raises:
-        ValueError: if the transform is of another kind.
-    """
+    """Write a 2-D or 3-D ``DisplacementField`` as ``.nii`` or ``.nii.gz``; ``ValueError`` for other transforms."""
     if not isinstance(field, DisplacementField):
         raise ValueError(f"{path}: such a file holds a displacement field, got {type(field).__name__}")
     n = field.ndim

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checked input files, and output files that are written completely or not at all."""
+"""Checked input files, output files that are written completely or not at all, and strict JSON."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.+")
 
 
 def existing(path: PathLike) -> Path:
-    """Check the path of a file to read.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is empty.
-    """
+    """Check the path of a file to read; ``FileNotFoundError`` if there is none, ``ValueError`` if it is empty."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -37,13 +33,7 @@ def existing(path: PathLike) -> Path:
 
 
 def read_json(path: PathLike, name: str | None = None, kind: type | tuple[type, ...] = dict) -> Any:
-    """Read a JSON file in UTF-8.
-
-    Args:
-        path: of the file.
-        name: name of the file in messages; default: its path.
-        kind: type that the content must have: ``dict`` or ``list``.
-    """
+    """Read a JSON file in UTF-8 whose content is of type ``kind``, ``dict`` or ``list``; messages call it ``name``."""
     name = name or str(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"{name}: no such file")
@@ -59,11 +49,7 @@ def read_json(path: PathLike, name: str | None = None, kind: type | tuple[type, 
 
 
 def output_folder(path: PathLike) -> Path:
-    """Check the path of an output folder, which need not exist.
-
-    Raises:
-        NotADirectoryError: if it is a file.
-    """
+    """Check the path of an output folder, which need not exist; ``NotADirectoryError`` if it is a file."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path}: is a file; a folder for the results is expected")
@@ -85,11 +71,7 @@ def sha256(path: PathLike) -> str:
 
 
 def in_existing_folder(path: PathLike) -> Path:
-    """Check the path of a file to write.
-
-    Raises:
-        FileNotFoundError: if its folder does not exist.
-    """
+    """Check the path of a file to write; ``FileNotFoundError`` if its folder does not exist."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: its folder does not exist")
@@ -162,10 +144,20 @@ def _naming(path: Path, temporary: Path, error: OSError) -> OSError:
 
 
 def refuse_overwriting_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
-    """Refuse to overwrite an input; an input that is None is not given.
-
-    Raises:
-        ValueError: if ``output`` is one of the inputs.
-    """
+    """Raise ``ValueError`` if ``output`` is one of the inputs; an input that is None is not given."""
     if any(path is not None and Path(path).resolve() == Path(output).resolve() for path in inputs):
         raise ValueError(f"{output}: is an input and would be overwritten; choose another path for the result")
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """Format a nested mapping as strict JSON, where NaN and infinity become null, such as a missing distance."""
+    return json.dumps(none_for_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def none_for_nan(value: Any) -> Any:
+    """Replace NaN and infinity by None, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: none_for_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [none_for_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

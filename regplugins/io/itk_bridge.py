@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Access to ITK's classes, and conversion of images, points and matrices to its LPS world."""
+"""Access to ITK's classes, and conversion of images, points and matrices between RAS+ and its LPS+ world."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regplugins.io.lps import flip_affine, flip_matrix
 from regplugins.spatial import Grid
 
 _PIXELS = {torch.float32: "F", torch.uint8: "UC"}
@@ -21,22 +20,14 @@ def itk_class(name: str, variant: str, module: str | None = None) -> Any:
     """One instantiation of a class template of ITK.
 
     The same object as ``itk.<name>[...]``, which first loads all dependencies of its ITK module for ten seconds.
-
-    Args:
-        name: such as "AffineTransform".
-        variant: template arguments as ITK's wrapping abbreviates them, such as "D3".
-        module: wrapping file that holds the class, if its name differs.
+    ``variant`` holds the template arguments as ITK's wrapping abbreviates them, such as "D3". ``module`` is the
+    wrapping file that holds the class, if its name differs.
     """
     return getattr(importlib.import_module(f"itk.itk{module or name}Python"), f"itk{name}{variant}")
 
 
 def image_to_itk(values: Tensor, grid: Grid) -> Any:
-    """Convert an image to ITK.
-
-    Args:
-        values: ``(*grid.shape)`` float32 or uint8 on the CPU.
-        grid: of the image, RAS+ mm.
-    """
+    """Convert an image ``(*grid.shape)``, float32 or uint8 on the CPU, to ITK."""
     n = grid.ndim
     kind = f"I{_PIXELS[values.dtype]}{n}"
     view = itk_class("PyBuffer", kind).GetImageViewFromArray(np.ascontiguousarray(values.numpy().T))
@@ -76,3 +67,23 @@ def affine_parameters(matrix: Tensor) -> Any:
     for k, value in enumerate(values):
         parameters.SetElement(k, value)
     return parameters
+
+
+def flip_points(points: Tensor) -> Tensor:
+    """Points or vectors ``(..., n)`` with the first two coordinates negated, as between RAS+ and LPS+."""
+    return points * _signs(points.shape[-1]).to(points)
+
+
+def flip_matrix(matrix: Tensor) -> Tensor:
+    """Homogeneous matrix ``(n + 1, n + 1)`` of a transform between two worlds."""
+    signs = torch.cat([_signs(matrix.shape[0] - 1), torch.ones(1)]).to(matrix)
+    return signs[:, None] * matrix * signs + 0.0  # no negative zeros in the files
+
+
+def flip_affine(affine: Tensor) -> Tensor:
+    """Affine ``(n + 1, n + 1)`` from voxel indices to a world."""
+    return torch.cat([flip_points(affine[:-1].T).T, affine[-1:]])
+
+
+def _signs(n: int) -> Tensor:
+    return torch.tensor([-1.0, -1.0, 1.0][:n])

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from regplugins.checks import choice
 from regplugins.io.files import PathLike, atomic, existing
-from regplugins.io.lps import flip_points
+from regplugins.io.itk_bridge import flip_points
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform
 
 _AXES = ["x", "y", "z"]
@@ -21,7 +22,7 @@ def read_landmarks(path: PathLike, space: str = "RAS") -> Tensor:
 
     ``space``, "RAS" or "LPS", is the world of the file.
     """
-    _check(space)
+    choice("landmark space", space, dict.fromkeys(("RAS", "LPS")))
     columns, rows = _read(path)
     points = []
     for number, row in enumerate(rows, start=2):
@@ -44,18 +45,12 @@ def read_landmark_names(path: PathLike) -> list[str] | None:
 
 
 def write_landmarks(points: Tensor, path: PathLike, space: str = "RAS", names: Sequence[str] | None = None) -> None:
-    """Write points so that ``read_landmarks`` reads the same numbers.
+    """Write points ``(points, n)``, RAS+ mm, 2-D or 3-D, so that ``read_landmarks`` reads the same numbers.
 
-    Args:
-        points: ``(points, n)`` RAS+ mm, 2-D or 3-D.
-        path: CSV file.
-        space: "RAS" or "LPS", the world of the file.
-        names: one per point.
-
-    Raises:
-        ValueError: if the shapes of points and names do not match.
+    ``space`` is "RAS" or "LPS", the world of the CSV file. Raises ``ValueError`` if the shapes of points and names do
+    not match.
     """
-    _check(space)
+    choice("landmark space", space, dict.fromkeys(("RAS", "LPS")))
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise ValueError(f"expected points (points, 2) or (points, 3), got shape {tuple(points.shape)}")
     if names is not None and len(names) != len(points):
@@ -101,11 +96,6 @@ def landmarks_outside(
         if indexed > inside:
             message += f"; as voxel indices {indexed} would lie inside, but points are expected in mm"
     return inside, message
-
-
-def _check(space: str) -> None:
-    if space not in ("RAS", "LPS"):
-        raise ValueError(f"landmark space must be 'RAS' or 'LPS', got {space!r}")
 
 
 def _read(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:

@@ -55,9 +55,8 @@ def check_real_voxels(path: PathLike, dtype: np.dtype) -> None:
 def orthogonal_grid(shape: tuple[int, ...], affine: torch.Tensor) -> Grid:
     """Grid of an image with orthogonal axes, as ITK requires.
 
-    Raises:
-        ValueError: if the affine is not finite, has no inverse or is sheared. The message is a predicate without a
-            subject.
+    Raises ``ValueError`` if the affine is not finite, has no inverse or is sheared. The message is a predicate without
+    a subject.
     """
     n = len(shape)
     if not affine.isfinite().all():

@@ -64,12 +64,10 @@ class DualModalityLoss(nn.Module):
         self.exponent = choice("penalty_norm", penalty_norm, {"squared": 1.0, "root": 0.5})
 
     def forward(self, ddf: Tensor, target: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss, a scalar.
+        """Return the loss, a scalar, of a field ``(B, n, *inner)`` in voxels.
 
-        Args:
-            ddf: ``(B, n, *inner)`` voxels.
-            target: ``moving``, ``fixed``, ``moving_paired`` and ``fixed_paired``, ``(B, 1, *spatial)``, larger than
-                ``inner`` by the same number of voxels at either end.
+        ``target`` has ``moving``, ``fixed``, ``moving_paired`` and ``fixed_paired``, ``(B, 1, *spatial)``, larger than
+        ``inner`` by the same number of voxels at either end.
         """
         penalties = ((self.laplacian_weight, self.laplacian), (self.magnitude_weight, self.magnitude))
         total = ddf.new_zeros(())

@@ -63,9 +63,7 @@ class FireLoss(nn.Module):
         return result
 
     def forward(self, fields: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss, a scalar, from the ``fields`` of ``Fire``; they contain the images, so that ``target`` is
-        unused.
-        """
+        """Return the loss, a scalar, of the ``fields`` of ``Fire``, which contain the images of ``target``."""
         terms = self.terms(fields)
         total: Tensor = sum((self.weights[name] * value for name, value in terms.items()), torch.zeros(()))
         return total

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regplugins.losses._mind_fused import Difference, variance_limits
-from regplugins.losses._patches import PatchLayout
+from regplugins.checks import choice
+from regplugins.losses._mind_fused import Difference, PatchLayout, variance_limits
 from regplugins.losses._similarity import SimilarityLoss, check_rank, computing_dtype, normalized
 
 
@@ -47,14 +47,12 @@ class MIND(nn.Module):
         weighting: Literal["box", "gaussian"] = "box",
     ) -> None:
         super().__init__()
-        if neighborhood not in ("mind", "ssc"):
-            raise ValueError(f"neighborhood must be 'mind' or 'ssc', got {neighborhood!r}")
+        choice("neighborhood", neighborhood, dict.fromkeys(("mind", "ssc")))
         if radius < 0 or radius != int(radius):
             raise ValueError(f"radius must be an integer of at least 0, got {radius}")
         if dilation < 1 or dilation != int(dilation):
             raise ValueError(f"dilation must be an integer of at least 1, got {dilation}")
-        if weighting not in ("box", "gaussian"):
-            raise ValueError(f"weighting must be 'box' or 'gaussian', got {weighting!r}")
+        choice("weighting", weighting, dict.fromkeys(("box", "gaussian")))
         self.neighborhood = neighborhood
         self.radius = int(radius)
         self.dilation = int(dilation)
@@ -71,15 +69,8 @@ class MIND(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Compute the descriptors, in float32 whatever the autocast state (in float64 for a float64 image).
 
-        Args:
-            image: (B, C, *spatial), of two or three axes.
-
-        Returns:
-            Features in [0, 1], (B, C * edges, *spatial): all those of the first channel, then those of the next.
-
-        Raises:
-            ValueError: if the shape is not that of an image.
-            TypeError: if the image is not of a floating-point type.
+        They lie in [0, 1] and are ``(B, C * edges, *spatial)``: all those of the first channel of ``(B, C, *spatial)``,
+        then those of the next. Errors are those of ``SimilarityLoss``.
         """
         check_rank(image, "image")
         if not image.is_floating_point():
@@ -113,9 +104,6 @@ class MINDLoss(SimilarityLoss):
         neighborhood, radius, dilation, weighting: as for ``MIND``.
         norm: ``"l1"``, the absolute difference (Eq. 5 of Xu et al., *Unsupervised multimodal image registration with
             adaptative gradient guidance*, ICASSP 2021), or ``"l2"``, the squared difference.
-
-    Raises:
-        ValueError: if an argument is not one of these.
     """
 
     def __init__(
@@ -127,8 +115,7 @@ class MINDLoss(SimilarityLoss):
         norm: Literal["l1", "l2"] = "l1",
     ) -> None:
         super().__init__()
-        if norm not in ("l1", "l2"):
-            raise ValueError(f"norm must be 'l1' or 'l2', got {norm!r}")
+        choice("norm", norm, dict.fromkeys(("l1", "l2")))
         self.descriptor = MIND(neighborhood, radius, dilation, weighting)
         self.norm = norm
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from regplugins.checks import choice
 from regplugins.losses._ncc_fused import LocalNCC
 from regplugins.losses._similarity import ROUNDING_ERRORS, SimilarityLoss, normalized
 
@@ -68,8 +69,7 @@ class LocalNCCLoss(SimilarityLoss):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
-        if kernel not in ("box", "gaussian"):
-            raise ValueError(f"kernel must be 'box' or 'gaussian', got {kernel!r}")
+        choice("kernel", kernel, dict.fromkeys(("box", "gaussian")))
         self.kernel_size = kernel_size
         self.kernel = kernel
         self.smooth_dr = smooth_dr

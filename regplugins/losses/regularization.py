@@ -34,12 +34,8 @@ class _DisplacementLoss(nn.Module, ABC):
     def forward(self, ddf: Tensor) -> Tensor:
         """Return the penalty, a scalar, in float32 whatever the autocast state (in float64 for a float64 DDF).
 
-        Args:
-            ddf: displacement in voxels, ``(B, n, *spatial)``, 2-D or 3-D.
-
-        Raises:
-            ValueError: if the shape is not that of a DDF, or the spacing is of another dimension.
-            TypeError: if the DDF is not of a floating-point type.
+        The DDF is ``(B, n, *spatial)`` in voxels, 2-D or 3-D (else ``ValueError``, as for a spacing of another
+        dimension), of a floating-point type (else ``TypeError``).
         """
         ndim = ddf.ndim - 2
         if ndim not in (2, 3) or ddf.shape[1] != ndim:
@@ -67,7 +63,7 @@ class TotalVariationLoss(_DisplacementLoss):
     Eq. 2 of Li and Fan, *Non-rigid image registration using self-supervised fully convolutional networks without
     training data*, ISBI 2018, as a mean over the voxels. For each axis, the absolute differences of neighbors are
     summed over the components and averaged over batch and neighbors; the averages are summed over the axes. An axis of
-    one voxel adds nothing. ``spacing`` is the voxel size in mm, default: displacements in voxels.
+    one voxel adds nothing.
     """
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -83,14 +79,13 @@ class SquaredGradientLoss(_DisplacementLoss):
 
     For each axis, the squared differences of neighbors are summed over the components and averaged over batch and
     neighbors; the averages are summed over the axes. An axis of one voxel adds nothing. There is no second derivative.
-    ``spacing`` is the voxel size in mm, default: displacements in voxels.
     """
 
     def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
         penalty = displacement.new_zeros(())
         for axis, step in enumerate(spacing):
             if displacement.shape[axis + 2] > 1:
-                penalty = penalty + _mean_square(displacement, [({}, -1 / step), ({axis + 2: 1}, 1 / step)])
+                penalty = penalty + _MeanSquare.apply(displacement, [({}, -1 / step), ({axis + 2: 1}, 1 / step)])
         return penalty * len(spacing)
 
 
@@ -108,7 +103,8 @@ class SquaredLaplacianLoss(_DisplacementLoss):
         stencil = [(middle, -2 * sum(weights.values()))]
         for axis, weight in weights.items():
             stencil += [({**middle, axis: 0}, weight), ({**middle, axis: 2}, weight)]
-        return _mean_square(displacement, stencil) * len(spacing)
+        penalty: Tensor = _MeanSquare.apply(displacement, stencil) * len(spacing)
+        return penalty
 
 
 class MagnitudeLoss(_DisplacementLoss):
@@ -122,14 +118,11 @@ class MagnitudeLoss(_DisplacementLoss):
 _Stencil = Sequence[tuple[Mapping[int, int], float]]
 
 
-def _mean_square(field: Tensor, stencil: _Stencil) -> Tensor:
-    """``mean_x (Σ_k w_k u(x + o_k))²`` over all ``x`` for which every ``u(x + o_k)`` exists."""
-    value: Tensor = _MeanSquare.apply(field, stencil)
-    return value
-
-
 class _MeanSquare(torch.autograd.Function):
-    """Mean square of a stencil. Autograd would allocate a field for each of its terms."""
+    """``mean_x (Σ_k w_k u(x + o_k))²`` over all ``x`` for which every ``u(x + o_k)`` exists.
+
+    Autograd would allocate a field for each of its terms.
+    """
 
     @staticmethod
     def forward(ctx: Any, field: Tensor, stencil: _Stencil) -> Tensor:

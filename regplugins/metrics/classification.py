@@ -10,13 +10,8 @@ from collections.abc import Sequence
 def classification_scores(true: Sequence[str], found: Sequence[str], positive: str) -> dict[str, float]:
     """Accuracy, sensitivity, specificity, precision, F-measure and g-mean; NaN where the denominator is zero.
 
-    Args:
-        true: class of each image.
-        found: class that it was given.
-        positive: the class of sensitivity and precision.
-
-    Raises:
-        ValueError: if the numbers of classes differ.
+    ``true`` and ``found`` hold the class of each image, in equal number (else ``ValueError``). ``positive`` is the
+    class of sensitivity and precision.
     """
     outcomes = [(a == positive, b == positive) for a, b in zip(true, found, strict=True)]
     tp, tn, fp, fn = (outcomes.count(both) for both in ((True, True), (False, False), (False, True), (True, False)))

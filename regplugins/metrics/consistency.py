@@ -12,14 +12,9 @@ from regplugins.spatial.grid import Grid
 
 
 def sample_points(grid: Grid, count: int = 20_000, seed: int = 0, mask: Tensor | None = None) -> Tensor:
-    """Random points ``(count, n)`` of a grid, world mm, float64: uniform between its outermost voxel centers, or voxels
-    of a mask.
+    """Random points ``(count, n)`` of a grid, world mm, float64.
 
-    Args:
-        grid: of ``n`` dimensions.
-        count: number of points; of a mask at most that many.
-        seed: of the random numbers.
-        mask: ``(1, *grid.shape)``, not zero where voxels may be taken.
+    They are uniform between the outermost voxel centers, or at most ``count`` voxels of a mask ``(1, *grid.shape)``.
     """
     if mask is not None:
         voxels = mask[0].nonzero().to(torch.float64)
@@ -38,8 +33,8 @@ def inverse_consistency_error(
         forward: maps world points ``(n, d)`` mm to world points.
         backward: its approximate inverse.
         points: ``(n, d)`` world mm.
-        domain: grid of ``backward``. Points that ``forward`` maps outside it are left out: there a displacement field
-            is only extrapolated.
+        domain: grid of ``backward``. Points that ``forward`` maps outside it are left out: there a field is only
+            extrapolated.
 
     Returns:
         ``(m,)`` mm for the ``m <= n`` points whose image lies inside ``domain``, in their order.

@@ -11,26 +11,19 @@ from torch import Tensor
 
 
 def folding_percent(determinant: Tensor) -> Tensor:
-    """Percent of voxels at which a transform folds or collapses space.
+    """Percent of voxels ``(B,)`` at which a transform folds or collapses space.
 
-    Args:
-        determinant: Jacobian determinant, ``(B, *spatial)``; NaN counts as folded.
-
-    Returns:
-        ``(B,)``, percent of voxels whose determinant is zero or less.
+    There the Jacobian determinant ``(B, *spatial)`` is zero, negative or NaN.
     """
     folded = ~(determinant > 0).flatten(1)
     return 100 * folded.sum(dim=1) / folded.shape[1]
 
 
 def sd_log_jacobian(determinant: Tensor) -> Tensor:
-    """Standard deviation of the logarithm of the Jacobian determinant over the voxels that do not fold.
+    """Standard deviation ``(B,)`` of the logarithm of the Jacobian determinant over the voxels that do not fold.
 
-    Args:
-        determinant: Jacobian determinant, ``(B, *spatial)``.
-
-    Returns:
-        ``(B,)``, dimensionless; zero for uniform scaling, NaN where every voxel folds.
+    The determinant is ``(B, *spatial)``. The result is dimensionless, zero for uniform scaling, NaN where all voxels
+    fold.
     """
     logs = [sample[sample > 0].log() for sample in determinant.flatten(1)]
     return torch.stack([(log - log.mean()).square().mean().sqrt() for log in logs])
@@ -39,14 +32,9 @@ def sd_log_jacobian(determinant: Tensor) -> Tensor:
 def sd_log_jacobian_learn2reg(determinant: Tensor) -> Tensor:
     """SDlogJ as the Learn2Reg challenge computes it (Hering et al., IEEE TMI 2023), for comparison with its tables.
 
-    Three is added to the determinant, so that moderate folds have a logarithm, and the sum is clipped to [1e-9, 1e9].
-    Two voxels at each border are left out. The result is about a quarter of :func:`sd_log_jacobian`.
-
-    Args:
-        determinant: Jacobian determinant, ``(B, *spatial)``.
-
-    Returns:
-        ``(B,)``, dimensionless; NaN where an axis has fewer than five voxels.
+    Three is added to the determinant ``(B, *spatial)``, so that moderate folds have a logarithm, and the sum is clipped
+    to [1e-9, 1e9]. Two voxels at each border are left out. The result, ``(B,)``, is about a quarter of
+    :func:`sd_log_jacobian`; NaN where an axis has fewer than five voxels.
     """
     inner = determinant[(slice(None), *[slice(2, -2)] * (determinant.dim() - 1))].flatten(1)
     log = (inner + 3).clamp(1e-9, 1e9).log()

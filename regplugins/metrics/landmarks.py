@@ -31,8 +31,7 @@ def landmark_statistics(error: Tensor) -> dict[str, float]:
 def landmark_errors(pair: Mapping[str, Any]) -> dict[str, Tensor]:
     """Target registration errors ``before`` and ``after``, ``(points,)`` each, mm.
 
-    Args:
-        pair: with ``start``, both sets of landmarks and ``warped_landmarks``.
+    ``pair`` has ``start``, both sets of landmarks and ``warped_landmarks``.
     """
     moving = pair["moving_landmarks"]
     places = {"before": pair["start"](pair["fixed_landmarks"]), "after": pair["warped_landmarks"]}

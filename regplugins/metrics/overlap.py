@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlap and surface distance of two label maps for each structure, by MONAI's metrics."""
+"""Overlap and surface distance of label maps and of warped images, by MONAI's metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
+from monai.metrics.regression import compute_ssim_and_cs
 from scipy.ndimage import find_objects
 from torch import Tensor
 
@@ -42,9 +48,7 @@ def _present(labels: Tensor) -> set[int]:
 
 
 def compare_label_sets(fixed: Tensor, moving: Tensor) -> tuple[list[int], list[int], list[int]]:
-    """Labels of two maps of any shape without background: those of both, of the first alone and of the second alone,
-    sorted.
-    """
+    """Sorted labels without background of two maps of any shape: of both, of the first alone, of the second alone."""
     first, second = _present(fixed), _present(moving)
     return sorted(first & second), sorted(first - second), sorted(second - first)
 
@@ -119,3 +123,48 @@ def mean_overlap(scores: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     found = [score for score in scores.values() if not math.isnan(score["asd"])]
     distances = {name: fmean(score[name] for score in found) if found else math.nan for name in ("hd95", "asd")}
     return {"dice": fmean(score["dice"] for score in scores.values()), **distances}
+
+
+_WINDOW = 7
+
+
+def warped_agreement(
+    found: Tensor, true: Tensor, threshold: float, spacing: Sequence[float], tolerance: float = 2.0
+) -> dict[str, float]:
+    """Overlap of the patient, of the patient's contours, and of the intensities (Islam et al. 2021).
+
+    Args:
+        found: ``(1, *spatial)``, warped by the transform that was found.
+        true: ``(1, *spatial)``, warped by the true transform.
+        threshold: intensity above which a voxel belongs to the patient.
+        spacing: mm.
+        tolerance: mm within which contours agree.
+
+    Returns:
+        ``dice``, ``jaccard``, ``precision``, ``sensitivity``; ``contour``, the share of both contours within the
+        tolerance of the other (Nikolov et al. 2018; the paper's printed score is Dice's); ``ssim`` (Wang et al. 2004,
+        box of 7 voxels).
+    """
+    masks = [image > threshold for image in (found, true)]
+    both = float((masks[0] & masks[1]).sum())
+    sizes = [float(mask.sum()) for mask in masks]
+    channels = [torch.stack([~mask, mask], dim=1).float() for mask in masks]
+    contour = compute_surface_dice(*channels, [tolerance], include_background=False, spacing=tuple(spacing))
+    value_range = float(true.max() - true.min())
+    ssim, _ = compute_ssim_and_cs(
+        found[None].float(),
+        true[None].float(),
+        spatial_dims=found.ndim - 1,
+        kernel_size=[_WINDOW] * (found.ndim - 1),
+        kernel_sigma=[1.5] * (found.ndim - 1),
+        data_range=value_range,
+        kernel_type="uniform",
+    )
+    return {
+        "dice": 2 * both / sum(sizes),
+        "jaccard": both / (sum(sizes) - both),
+        "precision": both / sizes[0] if sizes[0] else 0.0,
+        "sensitivity": both / sizes[1],
+        "contour": float(contour),
+        "ssim": float(ssim.mean()),
+    }

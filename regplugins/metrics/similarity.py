@@ -88,19 +88,11 @@ def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None,
     """Mutual information of the intensities from their joint histogram (Maes et al., IEEE TMI 1997), in nats.
 
     Each image is binned between its own 0.1th and 99.9th percentile, so that a few extreme voxels do not empty the
-    histogram. Values beyond are counted in the outermost bins.
-
-    Args:
-        fixed: ``(C, *spatial)``.
-        image: the same shape, on the same grid, any modality.
-        mask: the same shape; voxels where it is zero are ignored.
-        bins: number of bins of each image.
+    histogram. Values beyond are counted in the outermost of the ``bins`` of each image. Arguments and errors are those
+    of ``normalized_correlation``, but the images may be of any modality.
 
     Returns:
         At least zero (zero for a constant image); NaN if the mask is empty.
-
-    Raises:
-        ValueError: if the shapes differ.
     """
     _check(fixed, image, mask)
     (low_a, high_a), (low_b, high_b) = _window(fixed, mask), _window(image, mask)

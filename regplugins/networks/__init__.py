@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration networks: ``forward(pair)`` gives the tensor for inference, ``fields(pair)`` those for the loss."""
 
-from __future__ import annotations
-
-from regplugins.networks.base import RegistrationNetwork
+from regplugins.networks.base import IdentityNetwork, RegistrationNetwork
+from regplugins.networks.blocks import MLP
 from regplugins.networks.fire import Fire, bidirectional
 from regplugins.networks.gated_dual_branch import GatedDualBranch
-from regplugins.networks.identity import IdentityNetwork
-from regplugins.networks.mlp import MLP
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
 from regplugins.networks.valid_unet import ValidUNet

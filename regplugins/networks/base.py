@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base class of registration networks."""
+"""Base class of registration networks, and the network of bundles that register without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RegistrationNetwork(nn.Module):
     ``forward`` and ``fields`` raise ``ValueError`` if the pair does not fit, as ``check`` does.
 
     Args:
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3, as of all parts of networks.
         stride: divisor of every spatial size of the pair.
     """
 
@@ -38,3 +38,11 @@ class RegistrationNetwork(nn.Module):
     def fields(self, pair: Tensor) -> Any:
         """Return the tensors for the training loss; their form is specific to the network and its objective."""
         return self(pair)
+
+
+class IdentityNetwork(nn.Module):
+    """Network without weights that gives a zero displacement."""
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Return zeros ``(B, n, *spatial)`` for a pair ``(B, 2, *spatial)``."""
+        return pair.new_zeros((len(pair), pair.dim() - 2, *pair.shape[2:]))

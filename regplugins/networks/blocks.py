@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
@@ -12,13 +14,7 @@ from regplugins.spatial import center_crop_or_pad, gradient_magnitude
 
 
 class Regression(nn.Module):
-    """Convolution to a displacement ``(B, n, *spatial)`` in voxels; float32 under autocast, initialized close to zero.
-
-    Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the features.
-        kernel_size: odd.
-    """
+    """Convolution to a displacement ``(B, n, *spatial)`` in voxels; float32 under autocast, initially near zero."""
 
     def __init__(self, spatial_dims: int, in_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
@@ -37,8 +33,9 @@ class Regression(nn.Module):
 
 
 class RelativeGradient(nn.Module):
-    """Gradient magnitude relative to its local mean: edges, independent of their contrast and its sign. Not from a
-    paper.
+    """Gradient magnitude relative to its local mean: edges, independent of their contrast and its sign.
+
+    Not from a paper.
 
     Args:
         radius: of the box over which the mean is taken, voxels. The result at a voxel depends on ``radius + 1`` voxels
@@ -81,7 +78,6 @@ class GatedFusion(nn.Module):
     average.
 
     Args:
-        spatial_dims: 2 or 3.
         kernel_size: of the gates' convolution, odd; the paper does not give it.
     """
 
@@ -105,3 +101,32 @@ class GatedFusion(nn.Module):
 
     def _fuse(self, both: Tensor) -> Tensor:
         return self.bottleneck(torch.sigmoid(self.gate(both)) * both)
+
+
+class MLP(nn.Module):
+    """``y = W2 tanh(W1 x + b1) + b2`` with standardized features and outputs; the scaling is part of the state.
+
+    Args:
+        features: number of inputs.
+        outputs: number of outputs.
+        hidden: number of neurons.
+    """
+
+    if TYPE_CHECKING:  # TorchScript would look for these names and not find them
+        feature_mean: Tensor
+        feature_scale: Tensor
+        output_mean: Tensor
+        output_scale: Tensor
+
+    def __init__(self, features: int, outputs: int, hidden: int = 10) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden)
+        self.output = nn.Linear(hidden, outputs)
+        for name, size in (("feature", features), ("output", outputs)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``(B, outputs)`` for features ``(B, features)``."""
+        values = self.output(torch.tanh(self.hidden((features - self.feature_mean) / self.feature_scale)))
+        return values * self.output_scale + self.output_mean

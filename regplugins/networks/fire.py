@@ -27,7 +27,6 @@ class Fire(RegistrationNetwork):
     The moving image is ``A``, the fixed one ``B``; ``φ_AB`` warps ``A`` to ``B``'s grid. Images are in [0, 1].
 
     Args:
-        spatial_dims: 2 or 3.
         channels: kernels of encoder and decoders at full resolution; features have four times as many.
         blocks: residual blocks of encoder and decoders.
         backward: ``forward`` gives ``φ_BA``, which warps the fixed image to the moving grid.
@@ -60,35 +59,20 @@ class Fire(RegistrationNetwork):
     def forward(self, pair: Tensor) -> Tensor:
         """Return the displacement of the affine and non-rigid part together."""
         a, b = self._encoded(pair)
-        return self._ba(a, b) if self.is_backward else self._ab(a, b)
+        if self.is_backward:
+            return self.transform_ba.ddf(b, a, self.affine_alone)
+        return self.transform_ab.ddf(a, b, self.affine_alone)
 
     @torch.jit.export
     def bidirectional(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``φ_AB`` and ``φ_BA``, each as ``forward`` gives it."""
         a, b = self._encoded(pair)
-        return self._ab(a, b), self._ba(a, b)
+        return self.transform_ab.ddf(a, b, self.affine_alone), self.transform_ba.ddf(b, a, self.affine_alone)
 
     def _encoded(self, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the moving and of the fixed image."""
         self.check(pair)
         return self.encoder(2 * pair[:, :1] - 1), self.encoder(2 * pair[:, 1:] - 1)
-
-    def _ab(self, a: Tensor, b: Tensor) -> Tensor:
-        if self.affine_alone:
-            return self._affine_ddf(self.transform_ab.affine(a, b), a)
-        affine, nonrigid, _ = self.transform_ab(a, b)
-        return after_affine(affine, upsample_ddf(nonrigid, 4))
-
-    def _ba(self, a: Tensor, b: Tensor) -> Tensor:
-        if self.affine_alone:
-            return self._affine_ddf(self.transform_ba.affine(b, a), b)
-        affine, nonrigid, _ = self.transform_ba(b, a)
-        return after_affine(affine, upsample_ddf(nonrigid, 4))
-
-    def _affine_ddf(self, affine: Tensor, features: Tensor) -> Tensor:
-        """Displacement of an affine map on the grid of the image with these features."""
-        shape = [features.shape[0], affine.shape[1]] + [4 * size for size in features.shape[2:]]
-        return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
 
     @torch.jit.export
     def synthesize(self, pair: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +83,7 @@ class Fire(RegistrationNetwork):
     def fields(self, pair: Tensor) -> dict[str, Tensor]:
         """Return all tensors by name, ``(B, …)`` each; names exist in both directions, with "ab" and "a" exchanged.
 
-        Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineNetwork``; ``determinant_ab``, of its matrix;
+        Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineKeypoints``; ``determinant_ab``, of its matrix;
         ``nonrigid_ab``, ``(n, *spatial / 4)``; ``ddf_ab`` and ``affine_ddf_ab``, ``(n, *spatial)``, whole and affine
         part.
 

@@ -22,7 +22,6 @@ class Branch(nn.Module):
     """MONAI's ``VoxelMorphUNet`` with strided convolutions, whose last convolution is in float32 under autocast.
 
     Args:
-        spatial_dims: 2 or 3.
         in_channels: images, 2 or 4.
         channels: kernels at full resolution, half, quarter and so on.
         norm: MONAI's name of the normalization after each convolution but the last, or None.
@@ -49,14 +48,12 @@ class Branch(nn.Module):
 
 
 class GatedDualBranch(RegistrationNetwork):
-    """Branch that registers the images, branch that registers their gradient magnitudes, and a gate that fuses the
-    fields.
+    """Branch that registers the images, branch that registers their gradient magnitudes, and a gate that fuses both.
 
     Each branch is VoxelMorph: a convolution, four of stride 2, upsampling with skip connections, and three convolutions
     that give the field. The gradient magnitudes are computed inside.
 
     Args:
-        spatial_dims: 2 or 3.
         fusion: "gated"; or the paper's baselines: "average" of both fields, "concat" (VM(concat): one branch on images
             and gradient magnitudes) or "none" (VM: one branch on the images).
         channels: kernels at full resolution, half, quarter, eighth and sixteenth.
@@ -98,9 +95,7 @@ class GatedDualBranch(RegistrationNetwork):
         return self.fields(pair)[0]
 
     def fields(self, pair: Tensor) -> list[Tensor]:
-        """Return the fused field and, with two branches, that of the gradient branch: each ``(B, n, *spatial)`` in
-        voxels.
-        """
+        """Return the fused field and, if there is one, that of the gradient branch: ``(B, n, *spatial)`` voxels."""
         self.check(pair)
         inputs = [pair] if self.fusion == "none" else [pair, gradient_magnitude(pair)]
         if self.fusion == "concat":

@@ -9,6 +9,7 @@ from itertools import pairwise
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
+from regplugins.checks import choice
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.blocks import Regression
 from regplugins.spatial import upsample_ddf
@@ -37,7 +38,6 @@ class MultiResolutionFCN(RegistrationNetwork):
     of the next finer one.
 
     Args:
-        spatial_dims: 2 or 3.
         variant: "multires"; or the paper's baselines: "no_pooling" (modules 1 to 3 and one regression, all at full
             resolution) or "coarse" (one regression at quarter resolution, upsampled linearly).
         channels: kernels of convolution modules 1 to 4 and of the two deconvolutions.
@@ -55,8 +55,7 @@ class MultiResolutionFCN(RegistrationNetwork):
         regression_kernel: int = 3,
     ) -> None:
         super().__init__(spatial_dims, stride=1 if variant == "no_pooling" else 4)
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {VARIANTS}, got '{variant}'")
+        choice("variant", variant, dict.fromkeys(VARIANTS))
         if len(channels) != 6:
             raise ValueError(f"expected 6 channel numbers (four convolutions, two deconvolutions), got {channels}")
         if regression_kernel % 2 != 1:
@@ -89,9 +88,7 @@ class MultiResolutionFCN(RegistrationNetwork):
         return self._full_size(self.regressions[-1](features))
 
     def fields(self, pair: Tensor) -> list[Tensor]:
-        """Return fields in voxels of their own grids: full, half and quarter resolution, for other variants the full
-        one alone.
-        """
+        """Return fields in voxels of their own grids: full, half and quarter resolution; of other variants the full."""
         self.check(pair)
         features = self.trunk(pair)
         fields = [self.regressions[0](features)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.mlp import MLP
+from regplugins.networks.blocks import MLP
 
 
 class Trunk(nn.Sequential):
@@ -61,7 +61,7 @@ class RigidCNN(RegistrationNetwork):
         # Scale of typical degrees and mm, so that weights of common size give them.
         self.unit = 10.0
         self.regressor = regressor
-        choice("regressor", regressor, {"head": self.head, "mlp": self.mlp})
+        choice("regressor", regressor, dict.fromkeys(("head", "mlp")))
         nn.init.zeros_(self.mlp.output.weight)
         nn.init.zeros_(self.mlp.output.bias)
         self.register_load_state_dict_post_hook(_refuse_unfitted)

@@ -48,10 +48,8 @@ class ResidualBlock(nn.Module):
 class SynthesisEncoder(nn.Sequential):
     """``G``: an image ``(B, 1, *spatial)`` to modality-independent features ``(B, 4 channels, *spatial / 4)``.
 
-    Args:
-        spatial_dims: 2 or 3.
-        channels: kernels at full resolution; doubled by each convolution of stride 2.
-        blocks: residual blocks at quarter resolution.
+    ``channels`` is the number of kernels at full resolution, doubled by each convolution of stride 2. ``blocks`` is
+    that of residual blocks at quarter resolution.
     """
 
     def __init__(self, spatial_dims: int, channels: int, blocks: int) -> None:
@@ -64,9 +62,7 @@ class SynthesisEncoder(nn.Sequential):
 
 
 class SynthesisDecoder(nn.Sequential):
-    """``F``: features ``(B, 4 channels, *spatial / 4)`` to an image ``(B, 1, *spatial)`` in [-1, 1]; arguments as of
-    ``G``.
-    """
+    """``F``: features ``(B, 4 channels, *spatial / 4)`` to an image ``(B, 1, *spatial)`` in [-1, 1]."""
 
     def __init__(self, spatial_dims: int, channels: int, blocks: int) -> None:
         super().__init__(

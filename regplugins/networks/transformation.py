@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from regplugins.checks import boolean
 from regplugins.networks.blocks import Regression
 from regplugins.networks.synthesis import convolution
-from regplugins.spatial import identity_grid, warp
+from regplugins.spatial import identity_grid, upsample_ddf, warp
 
 # Bound of the row sums of a matrix less the identity: it is diagonally dominant, with a positive determinant. In 3-D it
 # allows 17 degrees and scaling by 0.7 to 1.3.
@@ -25,7 +25,6 @@ class AffineKeypoints(nn.Module):
     at one position. The matrix is bounded, so that it cannot collapse.
 
     Args:
-        spatial_dims: 2 or 3.
         channels: channels of the features of one image, and number of keypoints.
     """
 
@@ -53,9 +52,7 @@ class AffineKeypoints(nn.Module):
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """Return ``(B, n, n + 1)``: matrix and shift of a map about the image's center, in units of its largest size.
 
-        Args:
-            moving: features ``(B, channels, *spatial / 4)``.
-            fixed: the same.
+        ``moving`` and ``fixed`` are features ``(B, channels, *spatial / 4)``.
         """
         n = self.spatial_dims
         targets, sources = self.centers(moving), self.centers(fixed)
@@ -89,9 +86,7 @@ class AffineKeypoints(nn.Module):
 class AffineRegression(nn.Module):
     """``T_af`` as published: two convolutions of stride 2, averages over the image, two linear layers; bounded.
 
-    Args:
-        spatial_dims: 2 or 3.
-        channels: channels of the features of one image.
+    Arguments as of ``AffineKeypoints``.
     """
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
@@ -122,9 +117,7 @@ class AffineRegression(nn.Module):
 class NonRigidNetwork(nn.Module):
     """``T_nr``: displacement from features of an affinely warped moving image and of a fixed image.
 
-    Args:
-        spatial_dims: 2 or 3.
-        channels: channels of the features of one image.
+    Arguments as of ``AffineKeypoints``.
     """
 
     def __init__(self, spatial_dims: int, channels: int) -> None:
@@ -150,12 +143,8 @@ class TransformationNetwork(nn.Module):
     """``T``: affine and non-rigid part, ``φ = φ_af ∘ φ_nr``, from features of a moving and a fixed image.
 
     Args:
-        spatial_dims: 2 or 3.
         channels: channels of the features of one image.
-        keypoints: the affine part is ``AffineKeypoints``, else ``AffineRegression``.
-
-    Raises:
-        TypeError: if ``keypoints`` is not a boolean.
+        keypoints: the affine part is ``AffineKeypoints``, else ``AffineRegression``; a boolean, else ``TypeError``.
     """
 
     def __init__(self, spatial_dims: int, channels: int, keypoints: bool = True) -> None:
@@ -167,30 +156,30 @@ class TransformationNetwork(nn.Module):
     def forward(self, moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return affine parameters, the non-rigid displacement and the affinely warped moving features.
 
-        Args:
-            moving: features ``(B, channels, *spatial / 4)``.
-            fixed: the same.
-
-        Returns:
-            ``(B, n, n + 1)``, ``(B, n, *spatial / 4)`` in voxels of the features' grid, and ``(B, channels, *spatial /
-            4)``.
+        They are ``(B, n, n + 1)``, ``(B, n, *spatial / 4)`` in voxels of the features' grid, and
+        ``(B, channels, *spatial / 4)``, as the features of either image.
         """
         affine = self.affine(moving, fixed)
         zero = torch.zeros_like(moving[:, : affine.shape[1]], dtype=torch.float32)
         moved = warp(moving, after_affine(affine, zero, 4))
         return affine, self.nonrigid(moved, fixed), moved
 
+    def ddf(self, moving: Tensor, fixed: Tensor, affine_alone: bool) -> Tensor:
+        """Displacement ``(B, n, *spatial)`` in voxels of the image: of both parts, or of the affine one alone."""
+        if affine_alone:
+            affine = self.affine(moving, fixed)
+            shape = [moving.shape[0], affine.shape[1]] + [4 * size for size in moving.shape[2:]]
+            return after_affine(affine, torch.zeros(shape, device=affine.device, dtype=affine.dtype))
+        affine, nonrigid, _ = self(moving, fixed)
+        return after_affine(affine, upsample_ddf(nonrigid, 4))
+
 
 def after_affine(affine: Tensor, ddf: Tensor, step: int = 1) -> Tensor:
     """Displacement of an affine map after that of a field, ``φ_af ∘ φ_nr``, without interpolation.
 
-    Args:
-        affine: ``(B, n, n + 1)``, matrix and shift of a map about the image's center, in units of its largest size.
-        ddf: ``(B, n, *spatial / step)`` in voxels of a grid whose voxel ``i`` lies on voxel ``step * i`` of the image.
-        step: 1 for the image's own grid.
-
-    Returns:
-        ``(B, n, *spatial / step)`` in the same voxels.
+    ``affine``, ``(B, n, n + 1)``, holds matrix and shift of a map about the image's center, in units of its largest
+    size. ``ddf`` and the result are ``(B, n, *spatial / step)`` in voxels of a grid whose voxel ``i`` lies on voxel
+    ``step * i`` of the image.
     """
     shape = ddf.shape[2:]
     n = len(shape)

@@ -44,7 +44,6 @@ class ValidUNet(RegistrationNetwork):
     depend on the tiling of a volume.
 
     Args:
-        spatial_dims: 2 or 3.
         channels: kernels at full, half and quarter resolution.
         patch_shape: of the input, to be checked before training; default: not checked.
         edges: register the ``RelativeGradient`` of the images, which learns faster. It needs four voxels more at each

@@ -1,28 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration of one pair of images without training: initial alignment and optimization."""
 
-from __future__ import annotations
-
 from regplugins.registration.affine import AffineInitializer, AffineRegistration
-from regplugins.registration.centers import (
+from regplugins.registration.convex import ConvexInitializer
+from regplugins.registration.deformable import DeformableRegistration
+from regplugins.registration.image_pair import ImagePair, min_spacing
+from regplugins.registration.initial import INIT_CHOICES, initial_transform
+from regplugins.registration.label_demons import align_labels
+from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
+from regplugins.registration.network_grid import automatic_spacing, network_grid, scale_percentiles
+from regplugins.registration.network_weights import WeightsOptimizer
+from regplugins.registration.optimize import optimize_pair
+from regplugins.registration.parametrization import (
+    BSplineField,
+    CompositiveField,
+    Parametrization,
+    StationaryVelocityField,
+    one_line,
+)
+from regplugins.registration.poses import (
     align_centers_of_mass,
     align_fields_of_view,
     center_of_mass,
     otsu_threshold,
 )
-from regplugins.registration.compositive_field import CompositiveField
-from regplugins.registration.convex import ConvexInitializer
-from regplugins.registration.deformable import DeformableRegistration
-from regplugins.registration.image_pair import ImagePair
-from regplugins.registration.initial import INIT_CHOICES, initial_transform
-from regplugins.registration.intensity import scale_percentiles
-from regplugins.registration.label_demons import align_labels
-from regplugins.registration.levels import min_spacing
-from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
-from regplugins.registration.network_grid import automatic_spacing, network_grid
-from regplugins.registration.network_weights import WeightsOptimizer
-from regplugins.registration.optimize import optimize_pair
-from regplugins.registration.parametric_fields import BSplineField, StationaryVelocityField
-from regplugins.registration.parametrization import Parametrization
-from regplugins.registration.reprs import one_line
 from regplugins.registration.volume import Volume

@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice, not_negative, positive
 from regplugins.losses import masked_similarity
-from regplugins.registration.image_pair import ImagePair
-from regplugins.registration.levels import REFERENCE_SPACING, level_halvings
-from regplugins.registration.parametric_fields import ParameterOptimizer
-from regplugins.registration.parametrization import minimize
-from regplugins.registration.reprs import ReprMixin
+from regplugins.registration.image_pair import REFERENCE_SPACING, ImagePair, level_halvings
+from regplugins.registration.parametrization import FieldOptimizer, ReprMixin, minimize
 from regplugins.spatial import identity_grid, warp
 
 
@@ -53,18 +50,16 @@ class AffineRegistration(ReprMixin):
     ) -> None:
         self.similarity = similarity
         self.kind = kind
-        choice("kind", kind, _GENERATORS)
+        self._generators = choice("kind", kind, _GENERATORS)
         self.levels = levels
         self._halvings = level_halvings(levels, spacing)
         self.spacing = spacing
         self.step, self.tolerance = positive("step", step), not_negative("tolerance", tolerance)
 
     def __call__(self, pair: Tensor, fixed_mask: Tensor | None = None, moving_mask: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image.
-            fixed_mask: ``(B, 1, *spatial)``, weights of the fixed image's voxels.
-            moving_mask: ``(B, 1, *spatial)``, weights of the moving image's voxels.
+        """Register a pair ``(B, 2, *spatial)``, moving and fixed image.
+
+        Masks ``(B, 1, *spatial)`` weight the voxels of their images.
 
         Returns:
             ``(B, n + 1, n + 1)`` float64 matrices that map voxels of the fixed to voxels of the moving image.
@@ -89,7 +84,7 @@ class AffineRegistration(ReprMixin):
         sizes = list(spacing) if isinstance(spacing, Sequence) else [spacing] * n
         if len(sizes) != n:
             raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
-        motion = _Motion(_GENERATORS[self.kind](n), torch.tensor(sizes), torch.tensor(shape))
+        motion = _Motion(self._generators(n), torch.tensor(sizes), torch.tensor(shape))
         parameters = image_pair.moving.new_zeros(len(image_pair.moving), motion.count)
         for level, images, iterations in image_pair.levels(self._halvings):
 
@@ -99,7 +94,7 @@ class AffineRegistration(ReprMixin):
             def cost(ddf: Tensor, images: ImagePair = images) -> Tensor:
                 return masked_similarity(self.similarity, warp(images.moving, ddf), images.fixed, images.mask(ddf))
 
-            optimizer = ParameterOptimizer(parameters, field, self.step * min(sizes) * 2**level, iterations)
+            optimizer = FieldOptimizer(parameters, field, self.step * min(sizes) * 2**level, iterations)
             minimize(optimizer, cost, iterations, self.tolerance)
         return motion, parameters.detach()
 
@@ -118,10 +113,7 @@ class AffineInitializer(ReprMixin):
 class _Motion:
     """Affine maps about the center of a grid, with parameters scaled to mm of motion at its corners.
 
-    Args:
-        generators: ``(k, n, n)`` basis of the matrix logarithm.
-        spacing: ``(n,)`` of the grid, mm.
-        shape: ``(n,)`` of the grid.
+    ``generators``, ``(k, n, n)``, is a basis of the matrix logarithm, ``spacing`` ``(n,)`` mm, ``shape`` ``(n,)``.
     """
 
     def __init__(self, generators: Tensor, spacing: Tensor, shape: Tensor) -> None:
@@ -158,10 +150,6 @@ class _Motion:
         return matrix
 
 
-def _affine_generators(n: int) -> Tensor:
-    return torch.eye(n * n, dtype=torch.float64).view(-1, n, n)
-
-
 def _rotation_generators(n: int) -> Tensor:
     generators = torch.zeros(n * (n - 1) // 2, n, n, dtype=torch.float64)
     for generator, (i, j) in zip(generators, itertools.combinations(range(n), 2), strict=True):
@@ -169,4 +157,7 @@ def _rotation_generators(n: int) -> Tensor:
     return generators
 
 
-_GENERATORS: dict[str, Callable[[int], Tensor]] = {"rigid": _rotation_generators, "affine": _affine_generators}
+_GENERATORS: dict[str, Callable[[int], Tensor]] = {
+    "rigid": _rotation_generators,
+    "affine": lambda n: torch.eye(n * n, dtype=torch.float64).view(-1, n, n),
+}

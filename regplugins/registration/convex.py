@@ -13,9 +13,8 @@ from torch import Tensor
 
 from regplugins.checks import positive
 from regplugins.losses import MIND
-from regplugins.registration.image_pair import ImagePair
-from regplugins.registration.levels import level_halvings, min_spacing, resample_ddf
-from regplugins.registration.reprs import ReprMixin
+from regplugins.registration.image_pair import ImagePair, level_halvings, min_spacing, resample_ddf
+from regplugins.registration.parametrization import ReprMixin
 
 # Weight of the squared distance from the smoothed field in each iteration, as a fraction of the standard deviation of
 # the costs, for a distance of `reach`.
@@ -62,11 +61,7 @@ class ConvexInitializer(ReprMixin):
 
     @torch.no_grad()
     def __call__(self, image_pair: ImagePair) -> Tensor:
-        """Displacements in voxels, ``(B, n, *spatial)``.
-
-        Raises:
-            ValueError: if the costs would not fit into memory.
-        """
+        """Displacements in voxels, ``(B, n, *spatial)``; ``ValueError`` if the costs would not fit into memory."""
         image_pairs = image_pair.pyramid(self._halvings)
         level = len(image_pairs) - 1
         radius = max(1, round(self.reach / min_spacing(self.spacing) / 2**level))

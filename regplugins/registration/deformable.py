@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.checks import boolean, not_negative
-from regplugins.registration.compositive_field import CompositiveField
-from regplugins.registration.image_pair import MIN_SIZE, ImagePair, as_tensor
-from regplugins.registration.levels import level_halvings, resample_ddf
-from regplugins.registration.parametrization import Cost, Parametrization, minimize
-from regplugins.registration.reprs import ReprMixin
+from regplugins.registration.image_pair import MIN_SIZE, ImagePair, level_halvings, resample_ddf
+from regplugins.registration.parametrization import CompositiveField, Cost, Parametrization, ReprMixin, minimize
 from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf
 
 
@@ -58,7 +55,10 @@ class DeformableRegistration(ReprMixin):
         symmetric: bool = False,
         tolerance: float = 0.0,
     ) -> None:
-        _check_objective(objective)
+        parameters = inspect.signature(getattr(objective, "forward", objective)).parameters
+        # The error of a similarity in place of an objective would name neither.
+        if "fields" not in parameters and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+            raise TypeError(f"objective must take (fields, target), as PairLoss does, got {objective!r}")
         self.objective = objective
         self.levels = levels
         self._halvings = level_halvings(levels, spacing)
@@ -79,23 +79,15 @@ class DeformableRegistration(ReprMixin):
         fixed_mask: Tensor | None = None,
         moving_mask: Tensor | None = None,
     ) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)`` initial displacement in voxels, resampled to the first level; default: zero.
-            fixed_mask: ``(B, 1, *spatial)``, weights of the fixed image's voxels.
-            moving_mask: ``(B, 1, *spatial)``, weights of the moving image's voxels.
+        """Displacement ``(B, n, *spatial)`` in voxels of a pair ``(B, 2, *spatial)``, moving and fixed image.
 
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels.
-
-        Raises:
-            TypeError: if the images are not float32 or float64.
-            RuntimeError: in ``torch.inference_mode``, which forbids derivatives.
+        ``start`` is an initial displacement of that shape, resampled to the first level; default: zero. Masks ``(B, 1,
+        *spatial)`` weight the voxels of their images. Errors are those of ``AffineRegistration``.
         """
         image_pair = ImagePair.of(pair, moving_mask, fixed_mask)
         shape = pair.shape[2:]
-        start = image_pair.moving.new_zeros((len(pair), len(shape), *shape)) if start is None else as_tensor(start)
+        zero = image_pair.moving.new_zeros((len(pair), len(shape), *shape))
+        start = zero if start is None else start.as_subclass(Tensor)
         if self.initializer is not None:
             start = compose_ddf(start, self.initializer(image_pair.warp_moving(start)))
         ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
@@ -129,10 +121,3 @@ class DeformableRegistration(ReprMixin):
         mask = image_pair.mask(ddf)
         total: Tensor = self.objective([ddf], target if mask is None else {**target, "mask": mask})
         return total
-
-
-def _check_objective(objective: Callable[..., Tensor]) -> None:
-    """Refuse a similarity in place of an objective: its own error would name neither."""
-    parameters = inspect.signature(getattr(objective, "forward", objective)).parameters
-    if "fields" not in parameters and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
-        raise TypeError(f"objective must take (fields, target), as PairLoss does, got {objective!r}")

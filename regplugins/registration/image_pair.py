@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image pair and masks that an optimizer registers."""
+"""The image pair and masks that an optimizer registers, and its levels, each at half the resolution of the next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from monai.utils import ensure_tuple
 from torch import Tensor
 
-from regplugins.spatial import downsample, warp
+from regplugins.checks import positive, whole
+from regplugins.spatial import crop, downsample, upsample_ddf, warp
 
 # Smallest number of voxels along an axis of a downsampled image.
 MIN_SIZE = 8
-
-
-def as_tensor(tensor: Tensor) -> Tensor:
-    """Tensor without metadata, since autograd cannot copy MONAI's ``MetaTensor``."""
-    return tensor.as_subclass(Tensor)
 
 
 @dataclass(frozen=True)
@@ -34,48 +32,33 @@ class ImagePair:
 
     @classmethod
     def of(cls, pair: Tensor, moving_mask: Tensor | None, fixed_mask: Tensor | None) -> ImagePair:
-        """Split a pair ``(B, 2, *spatial)``, moving and fixed image.
-
-        Raises:
-            TypeError: if the images are not float32 or float64.
-            RuntimeError: in ``torch.inference_mode``, which forbids derivatives.
-        """
+        """Split a pair ``(B, 2, *spatial)``, moving and fixed image; errors as of ``AffineRegistration``."""
         if pair.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
                 "an optimization needs derivatives, which torch.inference_mode forbids: use torch.no_grad"
             )
-        pair = as_tensor(pair)
-        masks = (None if mask is None else as_tensor(mask) for mask in (moving_mask, fixed_mask))
-        return cls(pair[:, :1], pair[:, 1:], *masks)
+        # Without metadata, since autograd cannot copy MONAI's MetaTensor.
+        return cls(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).map(lambda image: image.as_subclass(Tensor))
 
-    def downsampled(self) -> ImagePair:
-        """The pair at half the resolution."""
-        return ImagePair(
-            downsample(self.moving),
-            downsample(self.fixed),
-            None if self.moving_mask is None else downsample(self.moving_mask),
-            None if self.fixed_mask is None else downsample(self.fixed_mask),
-        )
+    def map(self, function: Callable[[Tensor], Tensor]) -> ImagePair:
+        """The pair with a function applied to all images and masks."""
+        masks = (None if mask is None else function(mask) for mask in (self.moving_mask, self.fixed_mask))
+        return ImagePair(function(self.moving), function(self.fixed), *masks)
 
     def pyramid(self, halvings: int, min_size: int = MIN_SIZE) -> list[ImagePair]:
         """The pair at its own and at successively halved resolutions, while all axes keep ``min_size`` voxels."""
         image_pairs = [self]
         while len(image_pairs) <= halvings and min(image_pairs[-1].moving.shape[2:]) >= 2 * min_size:
-            image_pairs.append(image_pairs[-1].downsampled())
+            image_pairs.append(image_pairs[-1].map(downsample))
         return image_pairs
 
     def levels(self, schedule: Sequence[tuple[int, int]], min_size: int = MIN_SIZE) -> list[tuple[int, ImagePair, int]]:
-        """The pair at the resolutions of an optimization.
+        """Number of halvings, pair and number of iterations of each level of an optimization.
 
-        Args:
-            schedule: number of halvings and of iterations of each level, coarsest first.
-            min_size: smallest number of voxels along a halved axis. Levels that this limit makes equal are merged and
-                keep the largest iteration count.
-
-        Returns:
-            Number of halvings, pair and number of iterations of each level.
+        ``schedule`` has the numbers of halvings and iterations, coarsest first. Levels that ``min_size``, the smallest
+        number of voxels along a halved axis, makes equal are merged and keep the largest iteration count.
         """
         image_pairs = self.pyramid(schedule[0][0], min_size)
         longest: dict[int, int] = {}
@@ -86,8 +69,7 @@ class ImagePair:
 
     def sample(self, index: int) -> ImagePair:
         """One pair of a batch."""
-        masks = (None if mask is None else mask[index, None] for mask in (self.moving_mask, self.fixed_mask))
-        return ImagePair(self.moving[index, None], self.fixed[index, None], *masks)
+        return self.map(lambda images: images[index, None])
 
     def swapped(self) -> ImagePair:
         """The pair with fixed and moving image swapped."""
@@ -114,3 +96,42 @@ class ImagePair:
             return self.fixed_mask
         warped = warp(self.moving_mask, ddf.detach())
         return warped if self.fixed_mask is None else warped * self.fixed_mask
+
+
+# Spacing in mm to which levels and distances refer where the grid's spacing is automatic.
+REFERENCE_SPACING = 2.0
+
+
+def resample_ddf(ddf: Tensor, source: int, target: int, shape: Sequence[int]) -> Tensor:
+    """Resample a field between two resolution levels of a grid, given by their numbers of halvings.
+
+    The field and the result are ``(B, n, *spatial)`` in voxels of their own grids; ``shape`` is that of the full grid.
+    """
+    for _ in range(source, target):
+        ddf = downsample(ddf) / 2
+    for halvings in range(source - 1, target - 1, -1):
+        ddf = crop(upsample_ddf(ddf, 2), [math.ceil(size / 2**halvings) for size in shape])
+    return ddf
+
+
+def level_halvings(
+    levels: Sequence[tuple[float, int]], spacing: float | Sequence[float] | None
+) -> list[tuple[int, int]]:
+    """Numbers of halvings, after which the grid's spacing is nearest to that of each level, and of its iterations.
+
+    ``levels`` are spacings in mm and numbers of iterations, coarsest first. Raises ``ValueError`` if it is empty, not
+    ordered coarse to fine, or has an iteration count below 1, or if a spacing is not positive.
+    """
+    if not levels or not all(isinstance(level, list | tuple) and len(level) == 2 for level in levels):
+        raise ValueError(f"levels must be pairs of a spacing in mm and a number of iterations, got {levels}")
+    counts = [whole("the iterations of a level", count) for _, count in levels]
+    sizes = [positive("the spacing of a level", size) for size, _ in levels]
+    if sizes != sorted(sizes, reverse=True):
+        raise ValueError(f"the coarsest level must come first, got {sizes}")
+    halvings = [max(0, round(math.log2(size / min_spacing(spacing)))) for size in sizes]
+    return list(zip(halvings, counts, strict=True))
+
+
+def min_spacing(spacing: float | Sequence[float] | None) -> float:
+    """Smallest voxel size of a grid in mm, given as one number or one per axis; None: ``REFERENCE_SPACING``."""
+    return min(positive("spacing", size) for size in ensure_tuple(REFERENCE_SPACING if spacing is None else spacing))

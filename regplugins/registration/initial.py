@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from regplugins.io import read_transform
-from regplugins.registration.centers import align_centers_of_mass, align_fields_of_view
 from regplugins.registration.mutual_information import maximize_mutual_information
+from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, CompositeTransform, Grid
 

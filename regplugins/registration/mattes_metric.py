@@ -13,21 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regplugins.io.itk_bridge import affine_parameters, image_to_itk, itk_class, points_to_itk
-from regplugins.io.lps import flip_matrix, flip_points
+from regplugins.io.itk_bridge import affine_parameters, flip_matrix, flip_points, image_to_itk, itk_class, points_to_itk
 from regplugins.registration.volume import Volume
 
 
 class MutualInformation:
-    """Mattes mutual information at random points of the fixed image.
+    """Mattes mutual information at ``samples`` random points of the fixed image, sampled in the moving one.
 
-    Args:
-        fixed: image in which points are drawn, each at a random position within its voxel. Points at voxel centers
-            would favor transforms that align the two grids.
-        moving: image that is sampled at the transformed points.
-        samples: number of points; at most one per voxel of the image or its mask.
-        bins: per axis of the joint histogram.
-        seed: of the points.
+    Each point has a random position within its voxel; voxel centers would favor transforms that align the two grids.
+    There is at most one point for each voxel of the image or its mask. ``bins`` is per axis of the joint histogram.
 
     Attributes:
         points: ``(samples, n)`` float64, RAS+ mm.
@@ -60,13 +54,9 @@ class MutualInformation:
         self._metric = metric
 
     def value(self, matrix: Tensor) -> tuple[float, int]:
-        """Evaluate one transform.
+        """Mutual information in nats and number of points in both images, both 0 if these are too few.
 
-        Args:
-            matrix: ``(n + 1, n + 1)`` float64, from the fixed to the moving world, RAS+ mm.
-
-        Returns:
-            Mutual information in nats and number of points in both images, both 0 if these are too few.
+        ``matrix``, ``(n + 1, n + 1)`` float64, leads from the fixed to the moving world, RAS+ mm.
         """
         return self._evaluate(matrix, self._metric.GetValue)
 

@@ -12,9 +12,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from regplugins.registration.centers import center_of_mass
 from regplugins.registration.mattes_metric import MutualInformation
-from regplugins.registration.poses import rotated_poses
+from regplugins.registration.poses import center_of_mass, rotated_poses, rotation_matrix
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -80,13 +79,7 @@ def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform
     """Maximize the mutual information of two images over rigid transforms, from given starts only.
 
     The result with the largest product of mutual information and overlap at the coarsest resolution is refined at the
-    finer ones.
-
-    Args:
-        fixed: fixed image.
-        moving: moving image.
-        starts: rigid transforms from the fixed to the moving world; of equal results the first is kept.
-        seed: of the samples.
+    finer ones. Of equal results the first is kept. Arguments as of ``maximize_mutual_information``.
 
     Returns:
         From the fixed to the moving world, RAS+ mm; the first start if the images have no common information.
@@ -153,11 +146,7 @@ def _angle(a: AffineTransform, b: AffineTransform) -> float:
 def _optimize(
     kind: str, similarity: MutualInformation, start: AffineTransform, center: Tensor
 ) -> tuple[float, AffineTransform]:
-    """Register at one resolution.
-
-    Returns:
-        Mutual information times the number of points in both images, and the transform, never worse than the start.
-    """
+    """Score (mutual information times the points in both images) and transform, never worse than the start."""
     radius = (similarity.points - center).square().sum(dim=-1).mean().sqrt().item()
 
     def matrix_of(parameters: Tensor) -> Tensor:
@@ -201,11 +190,7 @@ def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> Ten
     """
     n = len(center)
     linear, shift = parameters[:-n] / radius, parameters[-n:]
-    if kind == "rigid":
-        skew = torch.zeros(n, n, dtype=linear.dtype)
-        skew[tuple(torch.triu_indices(n, n, 1))] = linear
-        linear = torch.matrix_exp(skew - skew.T)
-    else:
-        linear = torch.eye(n, dtype=linear.dtype) + linear.view(n, n)
+    identity = torch.eye(n, dtype=linear.dtype)
+    linear = rotation_matrix(linear, n) if kind == "rigid" else identity + linear.view(n, n)
     last = torch.eye(n + 1, dtype=linear.dtype)[-1:]
     return torch.cat([torch.cat([linear, (center + shift - linear @ center)[:, None]], dim=1), last])

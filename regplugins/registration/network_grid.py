@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network grid of a pair: its choice, and images and masks resampled to it."""
+"""The network grid of a pair: its choice, images and masks resampled to it, and their intensity scaling."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
 from regplugins.checks import positive
-from regplugins.registration.levels import REFERENCE_SPACING
+from regplugins.registration.image_pair import REFERENCE_SPACING
 from regplugins.spatial import Grid, SpatialTransform, resample, resample_to_grid
 
 # Voxels of an automatic grid along its longest axis.
@@ -28,9 +29,6 @@ def automatic_spacing(grid: Grid) -> float:
 
     With 96 voxels along the longest axis a mouse shows as much anatomy as a human head at 2 mm. The spacing is never
     finer than the image's own finest one.
-
-    Args:
-        grid: of the image, mm.
     """
     extent = max(size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True))
     return min(REFERENCE_SPACING, max(extent / _AUTOMATIC_VOXELS, float(grid.spacing.min())))
@@ -56,7 +54,9 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
     extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
     voxels = shape or [length / step for length, step in zip(extent, spacings, strict=True)]
     # Both images and the field, float32.
-    needed, memory = math.prod(voxels) * (2 + grid.ndim) * 4, _memory()
+    needed = math.prod(voxels) * (2 + grid.ndim) * 4
+    # Unknown on Windows.
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
     if needed > memory:
         raise ValueError(
             f"spacing {spacing}: the network grid would have {' x '.join(f'{size:.6g}' for size in voxels)} voxels and "
@@ -72,22 +72,10 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
     return result
 
 
-def _memory() -> float:
-    """Memory of this machine in bytes; infinite where Python does not tell (Windows)."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-
-
 def resample_pair(fixed: MetaTensor, moving: MetaTensor, grid: Grid, initial: SpatialTransform) -> Tensor:
-    """Resample both images to a grid in the fixed image's world, the moving one through the initial transform.
+    """Resample both images ``(1, *spatial)`` to a grid in the fixed image's world, the moving one through ``initial``.
 
-    Args:
-        fixed: ``(1, *spatial)``.
-        moving: ``(1, *spatial)``.
-        grid: target.
-        initial: from the fixed to the moving world.
-
-    Returns:
-        ``(2, *grid.shape)``: moving and fixed image.
+    ``initial`` leads from the fixed to the moving world. Returns ``(2, *grid.shape)``: moving and fixed image.
     """
     return torch.cat([resample_to_grid(moving, grid, initial), resample_to_grid(fixed, grid)])
 
@@ -97,18 +85,9 @@ def resample_masks(
 ) -> dict[str, Tensor]:
     """Resample the masks that a pair has to a grid in the fixed image's world.
 
-    Args:
-        pair: may contain ``fixed_mask`` and ``moving_mask`` ``(1, *spatial)``, nonzero where the image is used;
-            ``paths`` name them in errors.
-        grid: target.
-        initial: from the fixed to the moving world.
-        device: of the result.
-
-    Returns:
-        The same keys, ``(1, 1, *grid.shape)`` in [0, 1]; 0 outside a mask's own grid.
-
-    Raises:
-        ValueError: if a mask is zero on the whole grid.
+    ``fixed_mask`` and ``moving_mask``, ``(1, *spatial)``, are nonzero where the image is used; ``paths`` name them in
+    errors. The result has the same keys, ``(1, 1, *grid.shape)`` in [0, 1], with 0 outside a mask's own grid. Raises
+    ``ValueError`` if a mask is zero on the whole grid.
     """
     masks = {}
     for name, transform in (("fixed_mask", None), ("moving_mask", initial)):
@@ -118,3 +97,15 @@ def resample_masks(
             if not masks[name].any():
                 raise ValueError(f"{pair['paths'][name]} is zero on the whole network grid")
     return masks
+
+
+def scale_percentiles(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
+    """Map two percentiles of an image of any shape to 0 and 1, and clip.
+
+    If both percentiles are equal, as in an image that is nearly all background, the minimum and the maximum replace
+    them; MONAI's ``ScaleIntensityRangePercentiles`` would leave such an image unscaled.
+    """
+    low, high = map(float, percentile(image, [lower, upper]))
+    if low == high:
+        low, high = image.min().item(), image.max().item()
+    return ((image - low) / ((high - low) or 1.0)).clamp(0, 1)

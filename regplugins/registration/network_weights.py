@@ -43,14 +43,7 @@ class WeightsOptimizer:
         self.learning_rate = learning_rate
 
     def __call__(self, pair: Tensor, start: Tensor) -> Tensor:
-        """
-        Args:
-            pair: ``(B, 2, *spatial)``, moving and fixed image.
-            start: ``(B, n, *spatial)``, gives the shape of the result; its values are ignored.
-
-        Returns:
-            ``(B, n, *spatial)`` displacement in voxels.
-        """
+        """Displacement ``(B, n, *spatial)`` in voxels of a pair ``(B, 2, *spatial)``; ``start`` gives its shape."""
         network = copy.deepcopy(self.network).train(self.batch_statistics)
         padded = pad_to_multiple(pair, network.stride)
         mask = pad_to_multiple(torch.ones_like(pair[:, :1]), network.stride, mode="constant")

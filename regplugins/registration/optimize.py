@@ -10,8 +10,7 @@ import torch
 
 from regplugins.registration.affine import AffineRegistration
 from regplugins.registration.deformable import DeformableRegistration
-from regplugins.registration.intensity import scale_percentiles
-from regplugins.registration.network_grid import resample_masks, resample_pair
+from regplugins.registration.network_grid import resample_masks, resample_pair, scale_percentiles
 from regplugins.spatial import AffineTransform, DisplacementField, SpatialTransform
 
 
@@ -31,10 +30,7 @@ def optimize_pair(
         device: where to optimize; default: that of the fixed image.
 
     Returns:
-        From the fixed to the moving world, RAS+ mm.
-
-    Raises:
-        ValueError: if a mask is zero on the whole grid.
+        From the fixed to the moving world, RAS+ mm; ``ValueError`` if a mask is zero on the whole grid.
     """
     grid, transform = pair["grid"], pair["initial"]
     device = device or pair["fixed"].device

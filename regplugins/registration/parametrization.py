@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base classes of parametrized displacement fields and of the optimizers that change them."""
+"""Parametrized displacement fields and the optimizers that change them, with Adam as the inner method."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from statistics import mean
 
+import torch
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
 
-from regplugins.checks import not_negative, positive
-from regplugins.registration.reprs import ReprMixin
+from regplugins.checks import not_negative, positive, whole
+from regplugins.spatial import compose_ddf, integrate_velocity, spline_basis, spline_values
 
 # Maps a field (B, n, *spatial) in voxels to a scalar.
 Cost = Callable[[Tensor], Tensor]
@@ -24,17 +25,42 @@ _WINDOW = 10
 _ADAM_EPS = 1e-12
 
 
-class FieldOptimizer(ABC):
-    """Iterative optimizer of one displacement field."""
+def one_line(value: object) -> str:
+    """The text of an object in one line, for settings that a report lists."""
+    return " ".join(str(value).split())
+
+
+class ReprMixin:
+    """Mixin whose ``repr`` lists the class and its public attributes in one line."""
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name[0] != "_")
+        return one_line(f"{type(self).__name__}({values})")
+
+
+class FieldOptimizer:
+    """Adam on the parameters ``(B, ...)`` of a field, which it changes in place; its step falls linearly to a tenth."""
+
+    def __init__(self, parameters: Tensor, field: Callable[[Tensor], Tensor], step: float, iterations: int) -> None:
+        self._parameters = parameters.requires_grad_()
+        self._field = field
+        self._adam = Adam([parameters], lr=step, eps=_ADAM_EPS)
+        self._schedule = LinearLR(self._adam, 1.0, _FINAL_STEP_RATIO, iterations)
 
     @property
-    @abstractmethod
     def ddf(self) -> Tensor:
         """Current field, ``(B, n, *spatial)`` voxels, without a graph."""
+        with torch.no_grad():
+            return self._field(self._parameters)
 
-    @abstractmethod
     def step(self, cost: Cost) -> Tensor:
         """Take one step and return the cost before it, a scalar without a graph."""
+        with torch.enable_grad():
+            loss = cost(self._field(self._parameters))
+            (self._parameters.grad,) = torch.autograd.grad(loss, self._parameters)
+        self._adam.step()
+        self._schedule.step()
+        return loss.detach()
 
 
 class Parametrization(ReprMixin, ABC):
@@ -45,7 +71,8 @@ class Parametrization(ReprMixin, ABC):
         step: step size, voxels of the field.
 
     Raises:
-        ValueError: if ``step`` is not positive, ``smoothing`` is negative, or one of them is not finite.
+        ValueError: if ``step`` is not positive, ``smoothing`` is negative, one of them is not finite, or a number of
+            squarings or voxels of a derived class is not a whole number in its range.
     """
 
     def __init__(self, smoothing: float = 1.5, step: float = 0.15) -> None:
@@ -57,17 +84,10 @@ class Parametrization(ReprMixin, ABC):
 
 
 def minimize(optimizer: FieldOptimizer, cost: Cost, iterations: int, tolerance: float = 0.0) -> Tensor:
-    """Step until the cost converges.
+    """Step until the cost converges: ``(B, n, *spatial)`` voxels.
 
-    Args:
-        optimizer: of the field.
-        cost: to minimize.
-        iterations: largest number of steps.
-        tolerance: stop when the mean cost of ten iterations is lower than that of the ten before by at most this
-            fraction of the total decrease. 0: no early stop.
-
-    Returns:
-        ``(B, n, *spatial)`` voxels.
+    Steps end when the mean cost of ten iterations is lower than that of the ten before by at most ``tolerance``, a
+    fraction of the total decrease. 0: no early stop.
     """
     costs: list[float] = []
     for _ in range(iterations):
@@ -80,12 +100,87 @@ def minimize(optimizer: FieldOptimizer, cost: Cost, iterations: int, tolerance: 
     return optimizer.ddf
 
 
-def adam(parameters: Tensor, step: float, iterations: int) -> tuple[Adam, LinearLR]:
-    """Adam and a schedule that lowers its step size linearly to a tenth."""
-    optimizer = Adam([parameters], lr=step, eps=_ADAM_EPS)
-    return optimizer, LinearLR(optimizer, 1.0, _FINAL_STEP_RATIO, iterations)
-
-
 def gaussian(smoothing: float, like: Tensor) -> nn.Module:
     """Gaussian filter over the spatial axes of ``(B, C, *spatial)``, on its device; values outside are zero."""
     return GaussianFilter(like.dim() - 2, smoothing).to(like) if smoothing else nn.Identity()
+
+
+class CompositiveField(Parametrization):
+    """Greedy composition ``u <- u ∘ (id - step · G * Adam(G * ∂C/∂u))`` with a Gaussian ``G``.
+
+    The gradient is smoothed, scaled voxel by voxel as in Adam, and added by composition. Smooth updates of less than
+    half a voxel do not fold, and neither does their composition, up to discretization. (Greedy composition:
+    Christensen et al., IEEE TIP 1996; with Adam: Jena et al., *FireANTs*, 2024.)
+
+    Args:
+        smoothing: standard deviation of ``G`` in voxels of the field.
+        step: largest update before smoothing, voxels of the field; falls to a tenth over a level.
+    """
+
+    def optimizer(self, start: Tensor, iterations: int) -> FieldOptimizer:
+        return _CompositionOptimizer(start, gaussian(self.smoothing, start), self.step, iterations)
+
+
+class _CompositionOptimizer(FieldOptimizer):
+    """Adam on an update of a field, which starts at zero in every step."""
+
+    def __init__(self, start: Tensor, smooth: nn.Module, step: float, iterations: int) -> None:
+        super().__init__(torch.zeros_like(start), lambda _: self._ddf, step, iterations)
+        self._ddf, self._smooth = start, smooth
+
+    def step(self, cost: Cost) -> Tensor:
+        ddf = self._ddf.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = cost(ddf)
+            (gradient,) = torch.autograd.grad(loss, ddf)
+        with torch.no_grad():
+            self._parameters.zero_().grad = self._smooth(gradient)
+            self._adam.step()
+            self._schedule.step()
+            self._ddf = compose_ddf(ddf, self._smooth(self._parameters))
+        return loss.detach()
+
+
+class StationaryVelocityField(Parametrization):
+    """``u = start ∘ exp(G * v)`` with a velocity ``v``, optimized by Adam, and a Gaussian ``G``.
+
+    Diffeomorphic up to discretization.
+
+    Args:
+        smoothing: standard deviation of ``G`` in voxels of the field.
+        step: step size of Adam, voxels of the field; falls to a tenth over a level.
+        squarings: of the exponential, at least 0.
+    """
+
+    def __init__(self, smoothing: float = 1.5, step: float = 0.15, squarings: int = 5) -> None:
+        super().__init__(smoothing, step)
+        self.squarings = whole("squarings", squarings, minimum=0)
+
+    def optimizer(self, start: Tensor, iterations: int) -> FieldOptimizer:
+        smooth = gaussian(self.smoothing, start)
+        return FieldOptimizer(
+            torch.zeros_like(start),
+            lambda velocity: compose_ddf(start, integrate_velocity(smooth(velocity), self.squarings)),
+            self.step,
+            iterations,
+        )
+
+
+class BSplineField(Parametrization):
+    """``u = start + Σ c_k β³(x/s - k)`` with control points ``s`` voxels apart, whose ``c`` Adam optimizes.
+
+    (Rueckert et al., IEEE TMI 1999.) Only the cost and the distance of the control points prevent folding.
+
+    Args:
+        distance: of the control points, voxels of the field, ``s``, at least 1.
+        step: step size of Adam, voxels of the field; falls to a tenth over a level.
+    """
+
+    def __init__(self, distance: int = 3, step: float = 0.15) -> None:
+        super().__init__(0.0, step)
+        self.distance = whole("distance", distance)
+
+    def optimizer(self, start: Tensor, iterations: int) -> FieldOptimizer:
+        bases = [spline_basis(size, 1 / self.distance).to(start) for size in start.shape[2:]]
+        control = start.new_zeros((*start.shape[:2], *[basis.shape[1] for basis in bases]))
+        return FieldOptimizer(control, lambda points: start + spline_values(points, bases), self.step, iterations)

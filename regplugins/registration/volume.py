@@ -22,13 +22,9 @@ _PERCENTILES = (0.1, 99.9)
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Scalar image with its grid and mask.
+    """Scalar image, called ``name`` in errors, with its grid in RAS+ mm and mask.
 
-    Args:
-        name: in error messages.
-        values: ``(*grid.shape)`` float32 on the CPU.
-        grid: of the voxels, RAS+ mm.
-        mask: ``(*grid.shape)`` bool; None: all voxels count.
+    The values, ``(*grid.shape)``, are float32 on the CPU. The mask is boolean; None: all voxels count.
     """
 
     name: str
@@ -40,14 +36,8 @@ class Volume:
     def prepare(cls, name: str, image: Tensor, grid: Grid, mask: Tensor | None = None) -> Volume:
         """Average an image down to at most 128 x 128 x 128 voxels (2-D: 512 x 512) and clip its outliers.
 
-        Args:
-            name: in error messages.
-            image: ``(1, *grid.shape)``, any type.
-            grid: of the voxels, RAS+ mm.
-            mask: ``(1, *grid.shape)``, zero where voxels are ignored; default: all voxels count.
-
-        Raises:
-            ValueError: if a shape does not match the grid, the mask is empty, or the image is constant or not finite.
+        Image and mask are ``(1, *grid.shape)`` of any type. Raises ``ValueError`` if a shape does not match the grid,
+        the mask is empty, or the image is constant or not finite.
         """
         for what, tensor in ((f"{name} image", image), (f"{name} mask", mask)):
             if tensor is not None and tuple(tensor.shape) != (1, *grid.shape):
@@ -55,7 +45,7 @@ class Volume:
         blocks = _blocks(grid, _MAX_VOXELS[grid.ndim])
         values = _average(image.as_subclass(Tensor)[0], blocks)
         inside = None if mask is None else _average(mask.as_subclass(Tensor)[0].bool(), blocks) > 0
-        volume = cls(name, values, _coarser(grid, blocks), inside)
+        volume = cls(name, values, grid.coarsened(blocks), inside)
         if not values.isfinite().all():
             raise ValueError(f"the {name} image has values that are not finite")
         if volume.masked_values.numel() == 0:
@@ -85,7 +75,7 @@ class Volume:
         if max(blocks) == 1:
             return self
         mask = None if self.mask is None else _average(self.mask, blocks) > 0
-        return Volume(self.name, _average(self.values, blocks), _coarser(self.grid, blocks), mask)
+        return Volume(self.name, _average(self.values, blocks), self.grid.coarsened(blocks), mask)
 
 
 def _blocks(grid: Grid, size: int) -> list[int]:
@@ -104,11 +94,3 @@ def _average(values: Tensor, blocks: list[int]) -> Tensor:
     # In parts, to save the memory of a whole volume in float32.
     rows = values[: values.shape[0] // blocks[0] * blocks[0]].split(8 * blocks[0])
     return torch.cat([pool(part[None].cpu().float(), blocks)[0] for part in rows])
-
-
-def _coarser(grid: Grid, blocks: list[int]) -> Grid:
-    """Grid of the blocks' centers."""
-    step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
-    step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
-    shape = tuple(n // block for n, block in zip(grid.shape, blocks, strict=True))
-    return Grid(shape, grid.affine @ step)

@@ -7,11 +7,15 @@ border.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regplugins.spatial.padding import crop
+from regplugins.spatial.images import crop
 from regplugins.spatial.warp import warp
 
 
@@ -26,15 +30,8 @@ def compose_ddf(outer: Tensor, inner: Tensor) -> Tensor:
 def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
     """Integrate a stationary velocity field over unit time by scaling and squaring (Arsigny et al., MICCAI 2006).
 
-    Args:
-        velocity: ``(B, n, *spatial)`` voxels per unit time.
-        steps: number of squarings.
-
-    Returns:
-        ``(B, n, *spatial)`` displacement in voxels.
-
-    Raises:
-        ValueError: if ``steps`` is negative.
+    The velocity is ``(B, n, *spatial)`` voxels per unit time, the result a displacement in voxels. ``steps`` is the
+    number of squarings; ``ValueError`` if it is negative.
     """
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
@@ -47,12 +44,8 @@ def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
 def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
     """Interpolate a field linearly onto a finer grid: coarse voxel ``i`` lies on fine voxel ``factor * i``.
 
-    Args:
-        ddf: ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D.
-        factor: ratio of the resolutions.
-
-    Returns:
-        ``(B, n, *(factor * spatial))`` voxels of the fine grid; constant beyond the last coarse voxel.
+    The field is ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D. The result is ``(B, n, *(factor *
+    spatial))`` voxels of the fine grid, constant beyond the last coarse voxel.
     """
     n = ddf.dim() - 2
     padded = F.pad(ddf, [0, 1] * n, mode="replicate")
@@ -85,3 +78,26 @@ def jacobian_determinant(ddf: Tensor) -> Tensor:
         return jacobian[0][0] * jacobian[1][1] - jacobian[0][1] * jacobian[1][0]
     (a, b, c), (d, e, f), (g, h, i) = jacobian
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def spline_basis(size: int, step: float) -> Tensor:
+    """Values ``(size, control points)`` float64 of the control points' splines at the voxels of one axis.
+
+    ``step`` is the number of control points per voxel. The second control point lies on voxel 0.
+    """
+    from scipy.interpolate import BSpline  # a tenth of the start of a command on transform files
+
+    positions = np.arange(size) * step
+    count = math.floor(positions[-1]) + 4
+    knots = np.arange(-3, count + 1)  # spline k has its support between the knots k - 3 and k + 1
+    return torch.from_numpy(BSpline.design_matrix(positions, knots.astype(float), 3).toarray())
+
+
+def spline_values(coefficients: Tensor, bases: Sequence[Tensor]) -> Tensor:
+    """Sum of splines, ``(..., *sizes)``, each weighted by its coefficient, ``(..., *control points)``.
+
+    ``bases`` holds the ``spline_basis`` of each of the last axes.
+    """
+    for axis, basis in enumerate(bases, start=-len(bases)):
+        coefficients = torch.tensordot(coefficients, basis, dims=([axis], [1])).movedim(-1, axis)
+    return coefficients

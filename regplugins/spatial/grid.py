@@ -30,16 +30,9 @@ def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
 def voxel_positions(
     shape: Sequence[int], affine: Tensor, rows: slice | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    """Map all voxel indices of an array.
+    """World positions ``(*shape, n)`` float64 of the voxels of an array, by its affine ``(n + 1, n + 1)`` float64.
 
-    Args:
-        shape: sizes of its ``n`` axes.
-        affine: ``(n + 1, n + 1)`` float64.
-        rows: part of the first axis; default: all of it.
-        device: device of the result; default: CPU.
-
-    Returns:
-        ``(*shape, n)`` float64, the first size that of ``rows``.
+    ``rows`` selects a part of the first axis. The default device is the CPU.
     """
     n = len(shape)
     affine = affine.to(device)
@@ -125,9 +118,7 @@ class Grid:
         return ((index >= -0.5) & (index < index.new_tensor(self.shape) - 0.5)).all(dim=-1)
 
     def coordinates(self, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
-        """World points of the voxel centers: ``(*shape, n)`` float64 RAS+ mm; ``rows`` and ``device`` as of
-        ``voxel_positions``.
-        """
+        """World points of the voxel centers: ``(*shape, n)`` float64 RAS+ mm; see ``voxel_positions``."""
         return voxel_positions(self.shape, self.affine, rows, device)
 
     def canonical(self) -> Grid:
@@ -140,14 +131,9 @@ class Grid:
         return Grid(tuple(shape), torch.from_numpy(affine @ inv_ornt_aff(orientation, self.shape)))
 
     def resized(self, spacing: Sequence[float] | Tensor, shape: Sequence[int] | None = None) -> Grid:
-        """Grid with the same axes and center.
+        """Grid with the same axes and center, of ``n`` voxel sizes in mm (``ValueError`` if they are not positive).
 
-        Args:
-            spacing: ``n`` voxel sizes, mm.
-            shape: sizes of the axes; default: the smallest that cover this field of view.
-
-        Raises:
-            ValueError: if ``spacing`` is not ``n`` positive numbers.
+        The default shape is the smallest that covers this field of view.
         """
         new = torch.as_tensor(spacing, dtype=torch.float64)
         if new.shape != (self.ndim,) or not (new > 0).all():
@@ -162,13 +148,15 @@ class Grid:
         affine[:n, n] = self.center - affine[:n, :n] @ ((torch.tensor(shape, dtype=torch.float64) - 1) / 2)
         return Grid(tuple(shape), affine)
 
-    def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
-        """Tell whether another grid has the same shape and the same corners.
+    def coarsened(self, blocks: Sequence[int]) -> Grid:
+        """Grid of the centers of blocks of voxels; incomplete blocks at the far ends are dropped."""
+        step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
+        step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
+        shape = tuple(size // block for size, block in zip(self.shape, blocks, strict=True))
+        return Grid(shape, self.affine @ step)
 
-        Args:
-            other: grid to compare with.
-            tolerance: largest distance of corners, as a fraction of the smallest voxel size.
-        """
+    def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """Tell whether another grid has the same shape and corners, but for a fraction of the smallest voxel size."""
         if self.shape != other.shape:
             return False
         corners = torch.cartesian_prod(*[torch.tensor([0.0, float(size)], dtype=torch.float64) for size in self.shape])

@@ -10,21 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from regplugins.spatial.sampling import sample
+from regplugins.spatial.warp import sample
 
 # Axes are parallel if they deviate by less than this over the whole grid, voxels.
 _PARALLEL = 1e-5
 
 
 def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
-    """Interpolate linearly (bilinear, trilinear).
+    """Interpolate linearly (bilinear, trilinear): ``(C, ...)`` in the type of the values.
 
-    Args:
-        values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
-        index: ``(..., n)`` float64 positions in voxels.
-
-    Returns:
-        ``(C, ...)`` in the type of ``values``.
+    Values are ``(C, *spatial)`` float32 or float64, 2-D or 3-D, positions ``(..., n)`` float64 in voxels.
     """
     n = values.ndim - 1
     # Only the normalized positions are rounded to float32: 1e-5 voxel at 256 voxels an axis.
@@ -37,15 +32,9 @@ def interpolate_linear(values: Tensor, index: Tensor) -> Tensor:
 def interpolate_along_axes(values: Tensor, to_index: Tensor, shape: Sequence[int]) -> Tensor | None:
     """Interpolate linearly on a grid whose axes are parallel to those of the array, one axis after the other.
 
-    The result is that of ``interpolate_linear`` at all voxels of the grid, in a fraction of the time.
-
-    Args:
-        values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
-        to_index: ``(n + 1, n + 1)`` float64, from the grid's voxel indices to those of the array.
-        shape: sizes of the grid's ``n`` axes.
-
-    Returns:
-        ``(C, *shape)`` in the type of ``values``; None if an axis of the grid is oblique to the array.
+    The result ``(C, *shape)`` is that of ``interpolate_linear`` at all voxels of the grid, in a fraction of the time.
+    It is None if an axis of the grid is oblique to the array. ``to_index``, ``(n + 1, n + 1)`` float64, leads from the
+    grid's voxel indices to those of the array.
     """
     n = values.ndim - 1
     axes = to_index[:n, :n].abs().argmax(dim=0)
@@ -81,12 +70,8 @@ def _neighbors(index: Tensor, values: Tensor, axis: int) -> tuple[Tensor, Tensor
 def interpolate_linear_with_gradient(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Interpolate linearly, with the exact derivative; outside the array the derivative across the border is zero.
 
-    Args:
-        values: ``(C, *spatial)`` float32 or float64, 2-D or 3-D.
-        index: ``(points, n)`` float64 positions in voxels.
-
-    Returns:
-        Values ``(C, points)`` and derivatives ``(C, n, points)`` per voxel, in the type of ``values``.
+    Arguments are as of ``interpolate_linear``, but positions ``(points, n)``. Returns values ``(C, points)`` and
+    derivatives ``(C, n, points)`` per voxel, in the type of ``values``.
     """
     sizes = values.shape[1:]
     n = len(sizes)
@@ -116,14 +101,9 @@ def interpolate_nearest(values: Tensor, index: Tensor) -> Tensor:
 def interpolate_labels(labels: Tensor, index: Tensor) -> Tensor:
     """Label with the largest linearly interpolated indicator; the smallest of equals.
 
-    Only labels of the surrounding voxels are compared, so that the cost does not depend on their number.
-
-    Args:
-        labels: ``(1, *spatial)`` of any type, 2-D or 3-D.
-        index: ``(..., n)`` float64 positions in voxels.
-
-    Returns:
-        ``(1, ...)`` in the type of ``labels``.
+    Only labels of the surrounding voxels are compared, so that the cost does not depend on their number. Labels are
+    ``(1, *spatial)`` of any type, 2-D or 3-D, positions ``(..., n)`` float64 in voxels. The result is ``(1, ...)`` in
+    the type of the labels.
     """
     sizes, shape = labels.shape[1:], index.shape[:-1]
     index = index.reshape(-1, len(sizes))

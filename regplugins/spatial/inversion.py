@@ -42,7 +42,7 @@ def invert_ddf(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tu
 
     Returns:
         The inverse ``(B, n, *spatial)`` in voxels, and the residual ``|v(x) + u(x + v(x))|``, ``(B, *spatial)`` in
-        voxels.
+            voxels.
     """
     step = _inverse_of_mean_jacobian(ddf)
     ddf = ddf.to(step.dtype)
@@ -57,10 +57,9 @@ def invert_ddf(ddf: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tu
 
 
 def _fixed_point(voxels: Tensor, ddf: Tensor, step: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """Iterate the voxels at flat indices ``(voxels,)`` of a field ``(n, *spatial)`` until they converge.
+    """Iterate the voxels at flat indices of a field ``(n, *spatial)`` until they converge.
 
-    Returns:
-        ``(2 n, voxels)``: the inverse and its residual vector.
+    Returns ``(2 n, voxels)``: the inverse and its residual vector.
     """
     positions = torch.stack(torch.unravel_index(voxels, ddf.shape[1:])).double()
     inverse = -_times(step, ddf.flatten(1)[:, voxels])

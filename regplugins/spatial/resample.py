@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regplugins.checks import choice
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.interpolation import interpolate_labels, interpolate_linear, interpolate_nearest
-from regplugins.spatial.transforms import AffineTransform, SpatialTransform, row_chunks
+from regplugins.spatial.transforms import AffineTransform, DisplacementField, SpatialTransform, row_chunks
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
-
 # PyTorch stores these types but does not compute with them.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -52,11 +52,8 @@ def resample(
     Raises:
         ValueError: if the mode is unknown, or shapes or dimensions do not match.
     """
-    if mode == "nearest":
-        return _resample(image, source, target, transform, fill, interpolate_nearest)
-    if mode == "linear":
-        return _resample(_real(image), source, target, transform, fill, interpolate_linear)
-    raise ValueError(f"mode must be 'linear' or 'nearest', got {mode!r}")
+    interpolate = choice("mode", mode, {"linear": interpolate_linear, "nearest": interpolate_nearest})
+    return _resample(_real(image) if mode == "linear" else image, source, target, transform, fill, interpolate)
 
 
 def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
@@ -83,15 +80,11 @@ def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]
     if math.prod(blocks) == 1:
         return image, grid
     pool = F.avg_pool3d if grid.ndim == 3 else F.avg_pool2d
-    values = pool(image[None], kernel_size=blocks, stride=blocks)[0]
-    step = torch.diag(torch.tensor([*blocks, 1], dtype=torch.float64))
-    step[:-1, -1] = (torch.tensor(blocks, dtype=torch.float64) - 1) / 2
-    return values, Grid(tuple(values.shape[1:]), grid.affine @ step)
+    return pool(image[None], kernel_size=blocks, stride=blocks)[0], grid.coarsened(blocks)
 
 
 def downsample(image: Tensor) -> Tensor:
-    """Average 3 voxels along each axis and keep every second voxel: ``(B, C, *spatial)`` to ``(B, C, *ceil(spatial /
-    2))``.
+    """Mean of 3 voxels along each axis of ``(B, C, *spatial)`` at every second voxel, ``ceil(spatial / 2)`` of them.
 
     Voxel ``i`` of the result lies on voxel ``2 i``, as with max pooling and ``upsample_ddf``.
     """
@@ -107,28 +100,15 @@ def overlap(target: Grid, source: Grid, transform: SpatialTransform) -> bool:
 def resample_labels(
     label: Tensor, source: Grid, target: Grid, transform: SpatialTransform | None = None, mode: str = "nearest"
 ) -> Tensor:
-    """Resample a label map onto a grid; outside the map the label is 0.
+    """Resample a label map ``(1, *source.shape)`` of any type onto a grid; outside the map the label is 0.
 
-    Args:
-        label: ``(1, *source.shape)``, any type.
-        source: grid of the label map.
-        target: grid of the result.
-        transform: maps the target's world to the source's, RAS+ mm; default: identity.
-        mode: "nearest", or "linear": the label whose linearly interpolated indicator is largest, with smoother borders.
-
-    Returns:
-        ``(1, *target.shape)`` in the type and on the device of ``label``.
-
-    Raises:
-        ValueError: if the mode is unknown, or shapes or dimensions do not match.
+    Arguments, device and errors are as of ``resample``, the result ``(1, *target.shape)`` keeps the type. The mode
+    "linear" gives the label whose linearly interpolated indicator is largest, with smoother borders.
     """
     if label.shape[0] != 1:
         raise ValueError(f"expected a label map (1, *spatial), got shape {tuple(label.shape)}")
-    if mode == "nearest":
-        return _resample(label, source, target, transform, 0, interpolate_nearest)
-    if mode == "linear":
-        return _resample(label, source, target, transform, 0, interpolate_labels)
-    raise ValueError(f"mode must be 'nearest' or 'linear', got {mode!r}")
+    interpolate = choice("mode", mode, {"nearest": interpolate_nearest, "linear": interpolate_labels})
+    return _resample(label, source, target, transform, 0, interpolate)
 
 
 def _resample(
@@ -167,3 +147,49 @@ def _resample(
             inside = reduce(torch.logical_and, [(axis >= -0.5) & (axis < size - 0.5) for axis, size in sides])
             out[:, rows].masked_fill_(~inside, fill)
     return out
+
+
+# Weight of the squared second differences. It determines coarse voxels that hardly any fine voxel depends on.
+_SMOOTHNESS = 1e-3
+
+
+def downsample_field(field: DisplacementField, spacing: float) -> DisplacementField:
+    """Least-squares fit of a 2-D or 3-D field by linear interpolation on a coarser grid with the same axis directions.
+
+    ``spacing`` is in mm; an axis with larger voxels keeps their size. The grid reaches a voxel beyond the field, since
+    ITK takes a field to be zero outside its grid. The fit is exact where displacements are linear in space.
+    """
+    sizes = field.grid.spacing.clamp(min=spacing)
+    shape = [size + 2 for size in field.grid.resized(sizes).shape]
+    grid = field.grid.resized(sizes, shape)
+    projections = [_projection(field.grid, grid, axis).to(field.vectors) for axis in range(grid.ndim)]
+    vectors = field.vectors.new_empty((grid.ndim, *shape))
+    for component, out in zip(field.vectors, vectors, strict=True):
+        for axis, projection in enumerate(projections):
+            component = torch.tensordot(projection, component, dims=([1], [axis])).movedim(0, axis)
+        out.copy_(component)
+    return DisplacementField(vectors, grid)
+
+
+def downsampling_error(field: DisplacementField, coarse: DisplacementField) -> float:
+    """Largest distance in voxels between the points to which two fields move the voxels of the first."""
+    n = field.ndim
+    largest = 0.0
+    for rows in row_chunks(field.grid.shape):
+        # Each chunk becomes a grid, since sampling on a grid is much faster than at points.
+        affine = field.grid.affine.clone()
+        affine[:n, n] += rows.start * affine[:n, 0]
+        part = Grid((rows.stop - rows.start, *field.grid.shape[1:]), affine)
+        difference = DisplacementField(coarse.sample(part).vectors - field.vectors[:, rows], part)
+        largest = max(largest, float(difference.to_ddf().norm(dim=0).max()))
+    return largest
+
+
+def _projection(fine: Grid, coarse: Grid, axis: int) -> Tensor:
+    """Least-squares projection ``(coarse, fine)`` along one axis, float64; the grid's is the product over axes."""
+    to_index = torch.linalg.inv(coarse.affine) @ fine.affine
+    index = to_index[axis, axis] * torch.arange(fine.shape[axis], dtype=torch.float64) + to_index[axis, -1]
+    corners = torch.arange(coarse.shape[axis], dtype=torch.float64)
+    weights = (1 - (index[:, None] - corners).abs()).clamp(min=0)
+    bends = torch.diff(torch.eye(len(corners), dtype=torch.float64), n=2, dim=0)
+    return torch.linalg.solve(weights.T @ weights + _SMOOTHNESS * bends.T @ bends, weights.T)

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from regplugins.spatial.ddf import compose_ddf
@@ -116,12 +117,9 @@ class DisplacementField(SpatialTransform):
     """Transform ``p -> p + u(p)`` with ``u`` linearly interpolated on a grid and continued from its border outside.
 
     Args:
-        vectors: ``(n, *shape)`` displacements in mm along the RAS+ axes; kept in float32.
+        vectors: ``(n, *shape)`` displacements in mm along the RAS+ axes; kept in float32. They must fit the grid.
         grid: grid of the vectors.
         residual: for an inverse, its error in mm at each voxel, ``(*shape)``.
-
-    Raises:
-        ValueError: if the vectors do not fit the grid.
     """
 
     def __init__(self, vectors: Tensor, grid: Grid, residual: Tensor | None = None) -> None:
@@ -162,11 +160,7 @@ class DisplacementField(SpatialTransform):
         return super().sample(grid, device) if vectors is None else DisplacementField(vectors, grid)
 
     def inverse(self, grid: Grid | None = None) -> DisplacementField:
-        """Invert by ``invert_ddf``; the ``residual`` of the result is its error in mm at each voxel.
-
-        Args:
-            grid: grid of the inverse; default: this field's own.
-        """
+        """Invert by ``invert_ddf`` on a grid, by default the field's; ``residual`` of the result is its error in mm."""
         forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
         target = grid or self.grid
         inverse, _ = invert_ddf(forward)
@@ -223,3 +217,36 @@ def _apply_linear(affine: Tensor, vectors: Tensor) -> Tensor:
     with torch.autocast(device_type=vectors.device.type, enabled=False):
         vectors = vectors.to(torch.float32)
         return torch.tensordot(affine[:n, :n].to(vectors), vectors, dims=1)
+
+
+# Rotations about the world's x, then y, then z axis.
+_ORDER = "xyz"
+_TOLERANCE = 1e-4
+
+
+def rigid_transform(parameters: Tensor, center: Tensor) -> AffineTransform:
+    """Rigid transform ``x -> R (x - center) + center + shift`` with ``R = Rz Ry Rx``, center ``(3,)`` in world mm.
+
+    The parameters ``(6,)`` are angles about the world's fixed x, y and z axes in degrees, and shifts along them in mm.
+    """
+    values = parameters.detach().cpu().double()
+    rotation = torch.from_numpy(Rotation.from_euler(_ORDER, values[:3].numpy(), degrees=True).as_matrix())
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = center + values[3:] - rotation @ center.double()
+    return AffineTransform(matrix)
+
+
+def rigid_parameters(transform: AffineTransform, center: Tensor) -> Tensor:
+    """Parameters ``(6,)`` of ``rigid_transform`` for a rigid transform; the second angle lies within 90 degrees.
+
+    Raises:
+        ValueError: if the transform is not 3-D and rigid.
+    """
+    matrix = transform.matrix
+    rotation = matrix[:3, :3]
+    orthogonal = matrix.shape == (4, 4) and (rotation @ rotation.T - torch.eye(3).double()).abs().max() < _TOLERANCE
+    if not orthogonal or torch.linalg.det(rotation) < 0:
+        raise ValueError(f"expected a rigid 3-D transform, got {matrix.tolist()}")
+    angles = torch.from_numpy(Rotation.from_matrix(rotation.numpy()).as_euler(_ORDER, degrees=True))
+    return torch.cat([angles, transform(center.double()) - center])

@@ -7,10 +7,11 @@ misspelled modes and cannot be scripted.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
 
-from regplugins.spatial.sampling import sample
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
 def identity_grid(shape: list[int], device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -20,9 +21,7 @@ def identity_grid(shape: list[int], device: torch.device | None = None, dtype: t
 
 
 def _sampling_grid(ddf: Tensor, shape: list[int]) -> Tensor:
-    """Positions ``(B, *spatial, n)`` in [-1, 1], last array axis first, of displaced voxels about the center of an
-    image.
-    """
+    """Positions ``(B, *spatial, n)`` in [-1, 1], last axis first, of displaced voxels about an image's center."""
     n = ddf.shape[1]
     positions: list[Tensor] = []
     for k in range(n - 1, -1, -1):
@@ -71,17 +70,10 @@ def warp(image: Tensor, ddf: Tensor, mode: str = "bilinear", padding: str = "bor
 
 
 def warp_center(image: Tensor, ddf: Tensor) -> Tensor:
-    """Resample the center of an image, linearly, through a smaller displacement field.
+    """Resample the center of an image, linearly, through a smaller displacement field; errors as of ``warp``.
 
-    Args:
-        image: ``(B, C, *spatial)``, 2-D or 3-D; it continues from its border.
-        ddf: ``(B, n, *inner)`` displacement in voxels; each axis equals the image's or is smaller by an even number.
-
-    Returns:
-        ``(B, C, *inner)``, float32 (float64 if an argument is).
-
-    Raises:
-        ValueError: if the shapes do not match.
+    The image ``(B, C, *spatial)`` continues from its border. The field is ``(B, n, *inner)`` voxels; each axis equals
+    the image's or is smaller by an even number. The result is ``(B, C, *inner)``, float32 (float64 if an argument is).
     """
     n = image.dim() - 2
     belong = 2 <= n <= 3 and ddf.dim() == image.dim() and ddf.shape[1] == n
@@ -99,3 +91,35 @@ def _warped(image: Tensor, ddf: Tensor, mode: str, padding: str) -> Tensor:
         return _sample(image.to(dtype), ddf.to(dtype), mode, padding)
     with torch.autocast(device_type=image.device.type, enabled=False):
         return _sample(image.to(dtype), ddf.to(dtype), mode, padding)
+
+
+def sample(image: Tensor, positions: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
+    """Sample an image as ``torch.nn.functional.grid_sample`` with ``align_corners=True`` does.
+
+    PyTorch distributes the volumes of a batch among a CPU's threads, so that a single volume is sampled by one thread.
+    Here the positions of a single volume are split into a batch, which gives the same values. For an image ``(B, C,
+    *spatial)``, positions are ``(B, *shape, n)`` in [-1, 1], the array's last axis first, and the result is ``(B, C,
+    *shape)``.
+    """
+    if torch.jit.is_scripting():  # a script compiles nothing of what follows
+        return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
+    parts = _parts(image, positions)
+    if parts == 1:
+        return F.grid_sample(image, positions, mode=mode, padding_mode=padding, align_corners=True)
+    split = positions.reshape(parts, 1, 1, -1, 3)
+    copies = image.expand(parts, -1, -1, -1, -1)  # views
+    sampled = F.grid_sample(copies, split, mode=mode, padding_mode=padding, align_corners=True)
+    return sampled.transpose(0, 1).reshape(1, image.shape[1], *positions.shape[1:-1])
+
+
+def _parts(image: Tensor, positions: Tensor) -> int:
+    """Number of equal parts into which the positions of a single volume are split."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # a graph must not depend on the number of threads
+        return 1
+    # The gradient of the image would take one volume per part.
+    needs_gradient = image.requires_grad and torch.is_grad_enabled()
+    if image.device.type != "cpu" or image.dim() != 5 or image.shape[0] != 1 or needs_gradient:
+        return 1
+    threads, count = torch.get_num_threads(), positions[..., 0].numel()
+    usable = [parts for parts in range(1, 4 * threads + 1) if count % parts == 0]
+    return max(usable, key=lambda parts: (parts / math.ceil(parts / threads), -parts))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
-from regplugins.registration.levels import min_spacing
+from regplugins.registration.image_pair import min_spacing
 from regplugins.registration.network_grid import network_grid
 from regplugins.spatial import (
     Grid,

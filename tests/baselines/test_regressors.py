@@ -10,9 +10,8 @@ from scipy.optimize import least_squares as scipy_least_squares
 from torch import Tensor
 
 from regplugins.baselines import maximize_evidence, train_mlp
-from regplugins.baselines.bayesian_mlp import _residuals, _start
+from regplugins.baselines.bayesian_mlp import _residuals, _start, scaled_conjugate_gradient
 from regplugins.baselines.least_squares import least_squares
-from regplugins.baselines.scaled_conjugate_gradient import scaled_conjugate_gradient
 from regplugins.networks import MLP
 
 METHODS = ("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")

@@ -24,7 +24,7 @@ from peers_alignment import METHODS
 
 from regplugins.io import load_image, read_transform, write_image, write_transform
 from regplugins.registration import Volume, initial_transform
-from regplugins.registration.centers import weighted_foreground
+from regplugins.registration.poses import weighted_foreground
 from regplugins.spatial import AffineTransform, Grid
 
 

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from regplugins.baselines import register_one_plus_one_es
 from regplugins.io import atomic, load_image, read_transform, write_image
-from regplugins.io.lps import flip_matrix
+from regplugins.io.itk_bridge import flip_matrix
 from regplugins.registration import Volume, initial_transform
 from regplugins.spatial import AffineTransform, Grid
 

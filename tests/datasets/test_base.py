@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from regplugins.commands import COMMANDS
-from regplugins.datasets import DATASETS, DataSet, Source, base, histology_2d, label_maps, mouse_ct
+from regplugins.datasets import DATASETS, DataSet, Source, base, histology_2d, mouse_ct
 from regplugins.datasets.base import checksums
 from regplugins.datasets.datalist import prepare_files
 
@@ -247,7 +247,7 @@ def test_label_maps_are_listed_by_what_they_may_be_used_for(tmp_path: Path) -> N
     (tmp_path / "maps.csv").write_text('file,use\ntrunk,free\n"heart",restricted\n')
     for name in ("trunk", "heart"):
         (tmp_path / f"{name}.nii.gz").touch()
-    sections = json.loads(label_maps.DATASET.prepare(tmp_path, tmp_path / "target").read_text())
+    sections = json.loads(DATASETS["label_maps"].prepare(tmp_path, tmp_path / "target").read_text())
     assert {use: [record["name"] for record in records] for use, records in sections.items()} == {
         "free": ["trunk"],
         "copyleft": [],

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from regplugins.io.volumes import read_volume
+from regplugins.io.images import read_volume
 from tests.itk_truth import array_of, make_grid, rotation, sitk_image, write_series
 
 GRID = make_grid((12, 10, 7), rotation(3, 20) @ np.diag([-1.0, -1, 1]), (1.5, 1.5, 3.0), (12.0, -30.0, 41.0))

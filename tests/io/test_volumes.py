@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from regplugins.io.volumes import read_grid, read_volume
+from regplugins.io.images import read_grid, read_volume
 
 NOISE = np.random.default_rng(0).integers(0, 255, (12, 15, 4), np.uint8)
 

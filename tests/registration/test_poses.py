@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from regplugins.registration.centers import center_of_mass
-from regplugins.registration.poses import principal_axes, rotated_poses
+from regplugins.registration.poses import center_of_mass, principal_axes, rotated_poses
 from regplugins.registration.volume import Volume
 from regplugins.spatial import Grid
 from tests.itk_truth import make_grid, rotation

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regplugins.spatial.sampling import _parts, sample
+from regplugins.spatial.warp import _parts, sample
 
 
 @pytest.fixture(params=[1, 2, 5, 16])

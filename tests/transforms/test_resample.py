@@ -15,8 +15,7 @@ from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
 from regplugins.data import pair_records
-from regplugins.registration.intensity import scale_percentiles
-from regplugins.registration.network_grid import network_grid
+from regplugins.registration.network_grid import network_grid, scale_percentiles
 from regplugins.spatial import AffineTransform, Grid, resample_to_grid
 from regplugins.transforms import (
     ApplyDDFPaird,
