@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.fire import Fire, bidirectional
+from regplugins.networks.fire import Fire, affine_part, bidirectional
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.identity import IdentityNetwork
 from regplugins.networks.mlp import MLP

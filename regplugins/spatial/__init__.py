@@ -7,7 +7,13 @@ along spatial axis ``k``.
 
 from __future__ import annotations
 
-from regplugins.spatial.ddf import compose_ddf, integrate_velocity, jacobian_determinant, upsample_ddf
+from regplugins.spatial.ddf import (
+    compose_ddf,
+    integrate_velocity,
+    jacobian_determinant,
+    subsample_ddf,
+    upsample_ddf,
+)
 from regplugins.spatial.downsampling import downsample_field, downsampling_error
 from regplugins.spatial.gradient import gradient_magnitude
 from regplugins.spatial.grid import Grid
