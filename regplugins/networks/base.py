@@ -62,7 +62,7 @@ class RegistrationNetwork(nn.Module):
             if ddf.shape[2:] != pair.shape[2:]:
                 raise ValueError(
                     f"several passes need a field of the images' size {list(pair.shape[2:])}, got one of "
-                    f"{list(ddf.shape[2:])}: train with --passes 1, or a network with padding"
+                    f"{list(ddf.shape[2:])}: train with --train_passes 1, or a network with padding"
                 )
             residuals = self.fields(torch.cat([warp(pair[:, :1], ddf), pair[:, 1:]], dim=1))
             if isinstance(residuals, Tensor):

@@ -62,7 +62,7 @@ class TestPasses:
         return request.param
 
     def test_training_through_two_passes(self, train, tmp_path):
-        assert train(tmp_path, max_epochs=1, passes=2)["iteration"] == 2
+        assert train(tmp_path, max_epochs=1, train_passes=2)["iteration"] == 2
 
     def test_evaluation(self, case, run, data, tmp_path):
         evaluated(case, run, data, tmp_path, passes=2)
