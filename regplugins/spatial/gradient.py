@@ -18,7 +18,7 @@ def gradient_magnitude(image: Tensor) -> Tensor:
         image: ``(B, C, *spatial)``, 2-D or 3-D.
 
     Returns:
-        ``(B, C, *spatial)``, intensity per voxel, each channel separately.
+        ``(B, C, *spatial)``, intensity per voxel, each channel separately; its derivative is finite everywhere.
     """
     n = image.dim() - 2
     padded = F.pad(image, [1, 1] * n, mode="replicate")
@@ -31,4 +31,6 @@ def gradient_magnitude(image: Tensor) -> Tensor:
         size = image.shape[axis + 2]
         difference = (middle.narrow(axis + 2, 2, size) - middle.narrow(axis + 2, 0, size)) / 2
         squares = squares + difference * difference
-    return squares.sqrt()
+    # Keeps the derivative of the root finite where the image is flat: there it is zero.
+    flat = squares == 0
+    return squares.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
