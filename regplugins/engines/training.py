@@ -10,30 +10,34 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import boolean
+from regplugins.checks import boolean, whole
 from regplugins.networks import RegistrationNetwork
 
 
 class FieldsModule(nn.Module):
-    """Network whose ``forward`` returns the ``fields`` of a registration network, for losses and for DDP.
+    """Network whose ``forward`` returns the fields of a registration network, for losses and for DDP.
 
     Args:
         network: registration network; its state goes into checkpoints.
         amp: compute convolutions in bfloat16, on GPUs and CPUs (MONAI's trainers support CUDA only). bfloat16 needs no
             loss scaling.
+        passes: number of passes with the same weights. The fields are those of ``fields_of_passes``: the loss is that
+            of the composed field.
 
     Raises:
         TypeError: if ``amp`` is not a boolean.
+        ValueError: if ``passes`` is not a whole number of at least 1.
     """
 
-    def __init__(self, network: RegistrationNetwork, amp: bool = False) -> None:
+    def __init__(self, network: RegistrationNetwork, amp: bool = False, passes: int = 1) -> None:
         super().__init__()
         self.network = network
         self.amp = boolean("amp", amp)
+        self.passes = whole("passes", passes)
 
     def forward(self, pair: Tensor) -> Any:
         with torch.autocast(pair.device.type, torch.bfloat16, enabled=self.amp):
-            return self.network.fields(pair)
+            return self.network.fields_of_passes(pair, self.passes)
 
 
 def prepare_training_batch(

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from regplugins.checks import boolean, positive
+from regplugins.checks import boolean, positive, whole
+from regplugins.networks import affine_part
+from regplugins.spatial import compose_ddf, warp
 
 
 class NetworkInferer(Inferer):
@@ -36,7 +38,7 @@ class NetworkInferer(Inferer):
         if not self.compile:
             return network
         if network not in self._compiled:
-            self._compiled = {network: torch.compile(network)}
+            self._compiled[network] = torch.compile(network)
         return self._compiled[network]
 
     def _autocast(self, inputs: Tensor) -> torch.autocast:
@@ -44,22 +46,33 @@ class NetworkInferer(Inferer):
 
 
 class FieldInferer(NetworkInferer):
-    """Inferer from a pair to its float32 displacement field on the same grid.
+    """Inferer from a pair to its float32 displacement field on the same grid, in one or several passes.
+
+    In each pass after the first, the moving image is warped through the field ``u`` of the passes before. The network
+    gives the residual field ``r``, and the new field is ``r(x) + u(x + r(x))``. A bidirectional network gets the fixed
+    image warped in the same way for its second direction.
 
     Args:
         amp: compute convolutions in bfloat16, see ``NetworkInferer``.
         zoom: resolution of the network's images relative to the pair's. 0.5 shows a pair at 1 mm to a network trained
             at 2 mm, and resamples its field to 1 mm.
         compile: compile the network, see ``NetworkInferer``.
+        passes: number of passes with the whole network.
+        affine_passes: number of passes before them with the ``affine_part`` of the network.
 
     Raises:
         TypeError: if ``amp`` or ``compile`` is not a boolean.
-        ValueError: if ``zoom`` is not positive.
+        ValueError: if ``zoom`` is not positive, or ``passes`` or ``affine_passes`` is not a whole number of at least 1
+            or 0.
     """
 
-    def __init__(self, amp: bool = False, zoom: float = 1.0, compile: bool = False) -> None:
+    def __init__(
+        self, amp: bool = False, zoom: float = 1.0, compile: bool = False, passes: int = 1, affine_passes: int = 0
+    ) -> None:
         super().__init__(amp, compile)
         self.zoom = positive("zoom", zoom)
+        self.passes = whole("passes", passes)
+        self.affine_passes = whole("affine_passes", affine_passes, minimum=0)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -72,18 +85,38 @@ class FieldInferer(NetworkInferer):
             ``(B, n, *spatial)`` float32 displacement in voxels; ``2 n`` components of a bidirectional network.
 
         Raises:
-            ValueError: if a displacement is not finite.
+            ValueError: if a displacement is not finite, or ``affine_passes`` is set and the network has no affine part.
         """
         inputs = inputs.as_subclass(Tensor)  # MetaTensor records every operation
         own = list(inputs.shape[2:])
         zoomed = [max(1, round(size * self.zoom)) for size in own]
-        with self._autocast(inputs):
-            ddf = self._field(inputs if zoomed == own else _resized(inputs, zoomed), self._network(network)).float()
-        check_finite(ddf, network)
+        ddf = self._composed(inputs if zoomed == own else _resized(inputs, zoomed), network)
         if zoomed == own:
             return ddf
         voxels = torch.tensor(own, device=ddf.device) / torch.tensor(zoomed, device=ddf.device)
         return _resized(ddf, own) * voxels.repeat(ddf.shape[1] // len(own)).view(-1, *[1] * len(own))
+
+    def _composed(self, pair: Tensor, network: nn.Module) -> Tensor:
+        """Displacement of all passes at the network's own resolution."""
+        networks = [affine_part(network)] * self.affine_passes if self.affine_passes else []
+        first, *others = [*networks, *[network] * self.passes]
+        ddf = self._residual(pair, first)
+        for other in others:
+            fields = list(ddf.split(pair.dim() - 2, dim=1))
+            for direction, field in enumerate(fields):  # of the moving image (channel 0), of the fixed one (1)
+                seen = pair.clone()
+                seen[:, [direction]] = warp(pair[:, [direction]], field).to(pair)
+                residual = self._residual(seen, other).split(pair.dim() - 2, dim=1)[direction]
+                fields[direction] = compose_ddf(field, residual)
+            ddf = torch.cat(fields, dim=1)
+        return ddf
+
+    def _residual(self, pair: Tensor, network: nn.Module) -> Tensor:
+        """Displacement of one pass, float32 and finite."""
+        with self._autocast(pair):
+            ddf = self._field(pair, self._network(network)).float()
+        check_finite(ddf, network)
+        return ddf
 
     @abstractmethod
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:

@@ -33,10 +33,11 @@ class ValidTileInferer(FieldInferer):
         zoom: see ``FieldInferer``.
         progress: show a progress bar if there are several tiles.
         compile: see ``FieldInferer``.
+        passes: see ``FieldInferer``.
 
     Raises:
         TypeError: if ``amp`` or ``compile`` is not a boolean.
-        ValueError: if ``memory`` or ``zoom`` is not positive.
+        ValueError: if ``memory`` or ``zoom`` is not positive, or ``passes`` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class ValidTileInferer(FieldInferer):
         zoom: float = 1.0,
         progress: bool = True,
         compile: bool = False,
+        passes: int = 1,
     ) -> None:
-        super().__init__(amp, zoom, compile)
+        super().__init__(amp, zoom, compile, passes)
         self.memory = positive("memory", memory)
         self.tile = tile
         self.progress = progress

@@ -18,14 +18,25 @@ class WholeVolumeInferer(FieldInferer):
         amp: see ``FieldInferer``.
         zoom: see ``FieldInferer``.
         compile: see ``FieldInferer``.
+        passes: see ``FieldInferer``.
+        affine_passes: see ``FieldInferer``.
 
     Raises:
         TypeError: if ``amp`` or ``compile`` is not a boolean.
-        ValueError: if ``divisor`` is not a whole number of at least 1, or ``zoom`` is not positive.
+        ValueError: if ``divisor`` or ``passes`` is not a whole number of at least 1, ``affine_passes`` is not one of at
+            least 0, or ``zoom`` is not positive.
     """
 
-    def __init__(self, divisor: int = 1, amp: bool = False, zoom: float = 1.0, compile: bool = False) -> None:
-        super().__init__(amp, zoom, compile)
+    def __init__(
+        self,
+        divisor: int = 1,
+        amp: bool = False,
+        zoom: float = 1.0,
+        compile: bool = False,
+        passes: int = 1,
+        affine_passes: int = 0,
+    ) -> None:
+        super().__init__(amp, zoom, compile, passes, affine_passes)
         self.divisor = whole("divisor", divisor)
 
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:

@@ -3,7 +3,7 @@
 
 from regplugins.networks.base import IdentityNetwork, RegistrationNetwork
 from regplugins.networks.blocks import MLP
-from regplugins.networks.fire import Fire, bidirectional
+from regplugins.networks.fire import Fire, affine_part, bidirectional
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.multires_fcn import MultiResolutionFCN
 from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from regplugins.spatial import compose_ddf, subsample_ddf, warp
 
 
 class RegistrationNetwork(nn.Module):
@@ -38,6 +41,35 @@ class RegistrationNetwork(nn.Module):
     def fields(self, pair: Tensor) -> Any:
         """Return the tensors for the training loss; their form is specific to the network and its objective."""
         return self(pair)
+
+    def fields_of_passes(self, pair: Tensor, passes: int) -> Any:
+        """Return the ``fields`` of several passes with the same weights, composed; gradients reach all passes.
+
+        Let ``u`` be the first field of the passes before. The next pass gets ``moving∘(id + u)`` and the fixed image,
+        and gives residual fields ``r_k``. The composed fields are ``r_k(x) + u(x + r_k(x))``. Where ``r_k`` has a
+        coarser grid, ``u`` is subsampled.
+
+        Args:
+            pair: ``(B, 2, *spatial)``.
+            passes: number of passes, at least 1.
+
+        Raises:
+            ValueError: if there are several passes and the first field is smaller than the pair.
+        """
+        fields = self.fields(pair)
+        for _ in range(passes - 1):
+            ddf = fields if isinstance(fields, Tensor) else fields[0]
+            if ddf.shape[2:] != pair.shape[2:]:
+                raise ValueError(
+                    f"several passes need a field of the images' size {list(pair.shape[2:])}, got one of "
+                    f"{list(ddf.shape[2:])}: train with --train_passes 1, or a network with padding"
+                )
+            residuals = self.fields(torch.cat([warp(pair[:, :1], ddf), pair[:, 1:]], dim=1))
+            if isinstance(residuals, Tensor):
+                fields = compose_ddf(ddf, residuals)
+            else:
+                fields = [compose_ddf(subsample_ddf(ddf, ddf.shape[2] // r.shape[2]), r) for r in residuals]
+        return fields
 
 
 class IdentityNetwork(nn.Module):

@@ -6,7 +6,9 @@ Wang et al. 2019, arXiv:1907.05062.
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from regplugins.checks import boolean, choice
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
-from regplugins.spatial import compose_ddf, upsample_ddf, warp
+from regplugins.spatial import compose_ddf, subsample_ddf, upsample_ddf, warp
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,10 @@ class Fire(RegistrationNetwork):
         return (self.decoder_ab(a) + 1) / 2, (self.decoder_ba(b) + 1) / 2
 
     def fields(self, pair: Tensor) -> dict[str, Tensor]:
+        """Return all tensors by name, as ``fields_of_passes`` does for one pass."""
+        return self.fields_of_passes(pair, 1)
+
+    def fields_of_passes(self, pair: Tensor, passes: int) -> dict[str, Tensor]:
         """Return all tensors by name, ``(B, …)`` each; names exist in both directions, with "ab" and "a" exchanged.
 
         Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineKeypoints``; ``determinant_ab``, of its matrix;
@@ -96,9 +102,15 @@ class Fire(RegistrationNetwork):
         Images of modality ``B`` from ``A``'s features: ``synthesized_b`` of ``G(A)``; ``synthesized_warped_b`` and
         ``synthesized_affine_b`` of warped ``G(A)``; ``registered_b`` of ``G(warped_a)``; ``registered_affine_b`` of
         ``G(affine_a)``. ``restored_a`` is ``A`` made of ``synthesized_b``.
+
+        In each pass after the first, ``φ_AB`` gets ``warped_a`` and ``image_b``, ``φ_BA`` gets ``warped_b`` and
+        ``image_a``. With ``u`` of the passes before and ``r`` of the last one, ``ddf_ab`` is ``r(x) + u(x + r(x))``.
+        ``affine_ddf_ab`` is the same for the affine part of ``r``. ``nonrigid_ab`` is then ``ddf_ab`` on the grid of
+        the features: the Laplacian of its affine part is zero. ``affine_ab`` and ``determinant_ab`` are of the last
+        pass, and ``features_warped_a`` and ``features_affine_a`` are of the features that it got.
         """
         self.check(pair)
-        result = self._transforms(pair)
+        result = self._transforms(pair, passes)
         sources = [result[name] for name in ("warped_a", "affine_a", "warped_b", "affine_b")]
         again = self._each(self.encoder, *sources)
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):
@@ -113,30 +125,40 @@ class Fire(RegistrationNetwork):
         result |= {"features_synthesized_b": made_b, "features_synthesized_a": made_a}
         return result | {"restored_a": self.decoder_ba(made_b), "restored_b": self.decoder_ab(made_a)}
 
-    def _transforms(self, pair: Tensor) -> dict[str, Tensor]:
+    def _transforms(self, pair: Tensor, passes: int) -> dict[str, Tensor]:
         """Transforms in both directions, and images and features before and after them; named as in ``fields``."""
-        images = {"a": 2 * pair[:, :1] - 1, "b": 2 * pair[:, 1:] - 1}
-        features = dict(zip("ab", self._each(self.encoder, images["a"], images["b"]), strict=True))
-        result: dict[str, Tensor] = {}
-        for own, other in ("ab", "ba"):
-            network = self.transform_ab if own == "a" else self.transform_ba
-            affine, nonrigid, through_affine = network(features[own], features[other])
-            full = upsample_ddf(nonrigid, 4)
-            ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
-            result |= {
-                f"affine_{own}{other}": affine,
-                f"determinant_{own}{other}": torch.linalg.det(affine[:, :, :-1]),
-                f"nonrigid_{own}{other}": nonrigid,
-                f"ddf_{own}{other}": ddf,
-                f"affine_ddf_{own}{other}": affine_ddf,
-                f"image_{own}": images[own],
-                f"warped_{own}": warp(images[own], ddf),
-                f"affine_{own}": warp(images[own], affine_ddf),
-                f"features_{own}": features[own],
-                f"features_warped_{own}": warp(features[own], after_affine(affine, nonrigid, 4)),
-                f"features_affine_{own}": through_affine,
-            }
+        result = {"image_a": 2 * pair[:, :1] - 1, "image_b": 2 * pair[:, 1:] - 1}
+        features = self._each(self.encoder, result["image_a"], result["image_b"])
+        result |= {"features_a": features[0], "features_b": features[1]}
+        for number in range(passes):
+            if number:
+                features = self._each(self.encoder, result["warped_a"], result["warped_b"])
+            for way, moving in zip(("ab", "ba"), features, strict=True):
+                result |= self._transform(way, moving, result)
         return result
+
+    def _transform(self, way: str, moving: Tensor, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One direction of one pass from moving features, composed with the pass before."""
+        own, other = way[0], way[1]
+        network = self.transform_ab if own == "a" else self.transform_ba
+        affine, nonrigid, through_affine = network(moving, before[f"features_{other}"])
+        full = upsample_ddf(nonrigid, 4)
+        features_warped = warp(moving, after_affine(affine, nonrigid, 4))
+        ddf, affine_ddf = after_affine(affine, full), after_affine(affine, torch.zeros_like(full))
+        if f"ddf_{way}" in before:
+            ddf, affine_ddf = (compose_ddf(before[f"ddf_{way}"], residual) for residual in (ddf, affine_ddf))
+            nonrigid = subsample_ddf(ddf, 4)
+        return {
+            f"affine_{way}": affine,
+            f"determinant_{way}": torch.linalg.det(affine[:, :, :-1]),
+            f"nonrigid_{way}": nonrigid,
+            f"ddf_{way}": ddf,
+            f"affine_ddf_{way}": affine_ddf,
+            f"warped_{own}": warp(before[f"image_{own}"], ddf),
+            f"affine_{own}": warp(before[f"image_{own}"], affine_ddf),
+            f"features_warped_{own}": features_warped,
+            f"features_affine_{own}": through_affine,
+        }
 
     @staticmethod
     def _each(network: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -158,10 +180,30 @@ def bidirectional(network: nn.Module) -> nn.Module:
     return network
 
 
+def affine_part(network: nn.Module) -> nn.Module:
+    """Network that gives the affine part alone, with the same weights.
+
+    Args:
+        network: of ``bidirectional``.
+
+    Raises:
+        ValueError: if the network has no affine part, or is an exported one that gives a single field.
+    """
+    if not isinstance(network, _Bidirectional):
+        name = getattr(network, "path", type(network).__name__)
+        raise ValueError(f"affine_passes must be 0: {name} gives no affine part of its own")
+    return network.affine_part or network
+
+
 class _Bidirectional(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
+        self.affine_part: nn.Module | None = None
+        if not self.network.affine_alone:
+            affine: Any = copy.copy(self.network)  # with the same modules
+            affine.affine_alone = True
+            self.affine_part = _Bidirectional(affine)
         self.weights_name = getattr(network, "weights_name", type(network).__name__)
 
     def forward(self, pair: Tensor) -> Tensor:

@@ -23,9 +23,10 @@ class WeightsOptimizer:
             False: by the trained running statistics, which stay unchanged.
         iterations: of Adam.
         learning_rate: of Adam.
+        passes: of the network, see ``RegistrationNetwork.fields_of_passes``.
 
     Raises:
-        ValueError: if ``iterations`` is not a whole number of at least 1.
+        ValueError: if ``iterations`` or ``passes`` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class WeightsOptimizer:
         batch_statistics: bool = False,
         iterations: int = 40,
         learning_rate: float = 3e-4,
+        passes: int = 1,
     ) -> None:
         self.network = network
         self.objective = objective
         self.batch_statistics = batch_statistics
         self.iterations = whole("iterations", iterations)
         self.learning_rate = learning_rate
+        self.passes = whole("passes", passes)
 
     def __call__(self, pair: Tensor, start: Tensor) -> Tensor:
         """Displacement ``(B, n, *spatial)`` in voxels of a pair ``(B, 2, *spatial)``; ``start`` gives its shape."""
@@ -52,7 +55,7 @@ class WeightsOptimizer:
         with torch.enable_grad():
             for _ in range(self.iterations):
                 optimizer.zero_grad()
-                self.objective(network.fields(padded), target).backward()
+                self.objective(network.fields_of_passes(padded, self.passes), target).backward()
                 optimizer.step()
         with torch.no_grad():
-            return crop(network(padded), list(start.shape[2:]))
+            return crop(network.fields_of_passes(padded, self.passes)[0], list(start.shape[2:]))

@@ -11,6 +11,7 @@ from regplugins.spatial.ddf import (
     jacobian_determinant,
     spline_basis,
     spline_values,
+    subsample_ddf,
     upsample_ddf,
 )
 from regplugins.spatial.grid import Grid

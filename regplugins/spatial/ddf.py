@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Algebra of dense displacement fields (DDF) in voxels: compose, integrate, upsample, Jacobian determinant.
+"""Algebra of dense displacement fields (DDF) in voxels: compose, integrate, upsample, subsample, Jacobian
+determinant.
 
 A field ``u``, ``(B, n, *spatial)``, stands for the map ``x -> x + u(x)``. Outside its grid it continues from its
 border.
@@ -52,6 +53,21 @@ def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
     sizes = [factor * size + 1 for size in ddf.shape[2:]]
     fine = F.interpolate(padded, size=sizes, mode="trilinear" if n == 3 else "bilinear", align_corners=True)
     return factor * crop(fine, [size - 1 for size in sizes])
+
+
+def subsample_ddf(ddf: Tensor, factor: int) -> Tensor:
+    """Take every ``factor``-th voxel of a field along each axis, which undoes ``upsample_ddf``.
+
+    Args:
+        ddf: ``(B, n, *spatial)`` voxels of the fine grid.
+        factor: ratio of the resolutions.
+
+    Returns:
+        ``(B, n, *ceil(spatial / factor))`` voxels of the coarse grid.
+    """
+    for axis in range(2, ddf.dim()):
+        ddf = ddf[(slice(None),) * axis + (slice(None, None, factor),)]
+    return ddf / factor
 
 
 def jacobian_determinant(ddf: Tensor) -> Tensor:

@@ -46,4 +46,6 @@ def gradient_magnitude(image: Tensor) -> Tensor:
         size = image.shape[axis + 2]
         difference = (middle.narrow(axis + 2, 2, size) - middle.narrow(axis + 2, 0, size)) / 2
         squares = squares + difference * difference
-    return squares.sqrt()
+    # Keeps the derivative of the root finite where the image is flat: there it is zero.
+    flat = squares == 0
+    return squares.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)

@@ -178,6 +178,18 @@ class TestInference:
         assert "affine.ts: was exported with affine_alone True, not False" in str(first_cause(error.value))
         assert not (tmp_path / "none").exists()
 
+    def test_affine_passes_come_before_the_others(self, bundle, aligned, run, tmp_path):
+        """Affine passes of the affine part alone do not bend, in either direction; the report has their number."""
+        options = {"init": aligned, "affine_passes": 2, "network_def#part": "affine"}
+        run("inference", output_dir=str(tmp_path), **options)
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["settings"]["affine_passes"] == 2
+        assert report["backward"]["sd_log_jacobian"] == pytest.approx(report["sd_log_jacobian"], abs=0.02)
+        assert report["sd_log_jacobian"] < 0.02  # fields continue from the border, where they do bend
+        run("inference", output_dir=str(tmp_path / "more"), init=aligned, affine_passes=2, resume=True)
+        more = json.loads((tmp_path / "more/report.json").read_text())
+        assert more["sd_log_jacobian"] > report["sd_log_jacobian"]
+
     def test_synthesized_images(self, bundle, aligned, run, tmp_path):
         run("inference", output_dir=str(tmp_path), init=aligned, synthesized=True)
         fixed, moving = (center_of_mass(nib.load(bundle / f"sample/{key}.nii.gz")) for key in ("fixed", "moving"))

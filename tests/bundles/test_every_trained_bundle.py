@@ -56,6 +56,27 @@ class TestTraining:
         assert unset_properties(bundle, "train", **folders, **case.training) == []
 
 
+class TestPasses:
+    @pytest.fixture(autouse=True)
+    def deformable(self, case):
+        if case not in REFINED:
+            pytest.skip("its network gives no field")
+
+    def test_training_through_two_passes(self, train, tmp_path):
+        assert train(tmp_path, max_epochs=1, train_passes=2)["iteration"] == 2
+
+    def test_evaluation(self, case, run, data, tmp_path):
+        evaluated(case, run, data, tmp_path, passes=2)
+
+    def test_a_second_pass_changes_the_transform_and_is_reported(self, aligned, run, tmp_path):
+        fields = []
+        for passes in (1, 2):
+            run("inference", output_dir=str(tmp_path), init=aligned, passes=passes)
+            assert json.loads((tmp_path / "report.json").read_text())["settings"]["passes"] == passes
+            fields.append(nib.load(tmp_path / "transform_1Warp.nii.gz").get_fdata())
+        assert np.abs(fields[1] - fields[0]).max() > 0.1  # mm
+
+
 def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path):
     evaluated(case, run, data, tmp_path)
 

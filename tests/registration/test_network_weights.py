@@ -26,6 +26,16 @@ def test_weights_lower_the_objective_and_leave_the_network_alone():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+def test_several_passes_lower_the_objective_of_the_composed_field():
+    torch.manual_seed(0)
+    network = MultiResolutionFCN(2, channels=(8, 8, 16, 8, 8, 8)).eval()
+    pair, truth = warped_pair(32, 36)
+    target = {"moving": pair[:, :1], "fixed": pair[:, 1:]}
+    start = torch.zeros_like(truth)
+    found = WeightsOptimizer(network, OBJECTIVE, True, iterations=40, learning_rate=3e-3, passes=2)(pair, start)
+    assert OBJECTIVE([found], target) < OBJECTIVE([start], target) - 0.02
+
+
 def test_no_iterations_is_an_error():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         WeightsOptimizer(nn.Identity(), OBJECTIVE, iterations=0)

@@ -16,6 +16,7 @@ from regplugins.spatial import (
     integrate_velocity,
     invert_ddf,
     jacobian_determinant,
+    subsample_ddf,
     upsample_ddf,
 )
 
@@ -45,6 +46,12 @@ def test_composition_of_affine_maps_is_the_product_of_their_matrices():
     shape = (16, 18, 14)
     composed = compose_ddf(affine_ddf(a, shape), affine_ddf(b, shape))
     torch.testing.assert_close(inner(composed, 3), inner(affine_ddf(a @ b, shape), 3))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2)])
+def test_subsampling_undoes_upsampling(shape):
+    ddf = torch.randn(2, len(shape), *shape)
+    torch.testing.assert_close(subsample_ddf(upsample_ddf(ddf, 4), 4), ddf)
 
 
 def test_constant_velocity_integrates_to_itself_up_to_the_border():

@@ -26,6 +26,15 @@ def test_a_step_is_symmetric_about_its_edge():
     assert torch.equal(gradient_magnitude(step), expected)
 
 
+def test_derivative_against_finite_differences_and_zero_where_the_image_is_flat():
+    torch.manual_seed(0)
+    image = torch.rand(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(gradient_magnitude, image)
+    flat = torch.ones(1, 1, 4, 5, 3, requires_grad=True)
+    gradient_magnitude(flat).sum().backward()
+    assert torch.equal(flat.grad, torch.zeros_like(flat))
+
+
 def test_an_axis_of_one_voxel_adds_nothing():
     image = torch.randn(1, 1, 6, 1, 5, dtype=torch.float64)
     torch.testing.assert_close(gradient_magnitude(image)[..., 0, :], gradient_magnitude(image[..., 0, :]))
