@@ -47,8 +47,10 @@ _MEANS = {
     "t2": _MR_MEANS | {SCALP: (0.5, 0.9), FLUID: (0.85, 1.0), GRAY: (0.5, 0.7), WHITE: (0.3, 0.45)},
     "flair": _MR_MEANS | {SCALP: (0.5, 0.9), FLUID: (0.0, 0.25), GRAY: (0.65, 1.0), WHITE: (0.45, 0.7)},
 }
-# Range of the lower and of the upper end of a CT's window. Soft tissue is always within it.
-_WINDOW = ((0.0, 0.45), (0.56, 1.0))
+# Values that are within every window of a CT, and least and largest distance of its ends from them. Distances are
+# drawn on a logarithmic scale, since the tissues of a brain differ little.
+_WINDOWED = (0.47, 0.53)
+_WINDOW_ROOM = (0.005, 0.47)
 # Full width at half maximum of a Gaussian, in standard deviations.
 _FULL_WIDTH = 2.355
 # Where a Gaussian ends, in standard deviations, and one that changes nothing, in voxels.
@@ -99,7 +101,8 @@ class RandLabelContrast(Randomizable, Transform):
         share[UNKNOWN] = 1.0
         self.means = low + (high - low) * ((1 - share) * whole + share * own)
         if name == "ct":
-            bottom, top = (self.R.uniform(*ends) for ends in _WINDOW)
+            below, above = np.exp(self.R.uniform(*np.log(_WINDOW_ROOM), size=2))
+            bottom, top = _WINDOWED[0] - below, _WINDOWED[1] + above
             self.means = ((self.means - bottom) / (top - bottom)).clip(0, 1)
         self.textures = self.R.uniform(0, self.texture) * self.R.uniform(size=self.means.shape)
         self.textures[:, AIR] = 0

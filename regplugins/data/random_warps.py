@@ -22,8 +22,8 @@ _INJECTIVE = {2: 2.046392675, 3: 2.479472335}
 class RandomWarp(Randomizable):
     """Random transforms of the world, ``x -> A(x + u(x))``, with ``u`` smooth and ``A`` affine about a grid's center.
 
-    ``u`` is a cubic B-spline with random coefficients. Its largest length is drawn between ``min_fraction`` of
-    ``displacement`` and all of it, and limited by a sufficient condition against folding.
+    ``u`` is a cubic B-spline with random coefficients. Its largest length is drawn between half of ``displacement`` and
+    all of it, and limited by a sufficient condition against folding.
 
     Args:
         displacement: largest length of ``u``, mm.
@@ -31,11 +31,10 @@ class RandomWarp(Randomizable):
         rotation: largest angle about a random axis, degrees.
         translation: largest shift along each axis, mm.
         scaling: largest relative change of size along each axis.
-        min_fraction: smallest drawn length, as a fraction of ``displacement``.
 
     Raises:
-        ValueError: if a magnitude is negative, ``scaling`` is 1 or more, ``control_spacing`` is not two positive
-            numbers in ascending order, or ``min_fraction`` is not between 0 and 1.
+        ValueError: if a magnitude is negative, ``scaling`` is 1 or more, or ``control_spacing`` is not two positive
+            numbers in ascending order.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class RandomWarp(Randomizable):
         rotation: float = 6.0,
         translation: float = 4.0,
         scaling: float = 0.05,
-        min_fraction: float = 0.5,
     ) -> None:
         if min(displacement, rotation, translation, scaling) < 0 or scaling >= 1:
             raise ValueError(
@@ -55,14 +53,11 @@ class RandomWarp(Randomizable):
         smallest, largest = control_spacing
         if not 0 < smallest <= largest:
             raise ValueError(f"control_spacing must be two ascending positive numbers, got {control_spacing}")
-        if not 0 <= min_fraction <= 1:
-            raise ValueError(f"min_fraction must be between 0 and 1, got {min_fraction}")
         self.displacement = displacement
         self.control_spacing = (smallest, largest)
         self.rotation = rotation
         self.translation = translation
         self.scaling = scaling
-        self.min_fraction = min_fraction
 
     def __call__(self, grid: Grid) -> SpatialTransform:
         """Draw ``A`` after ``u``, with ``u`` on a grid and ``A`` about its center."""
@@ -89,7 +84,7 @@ class RandomWarp(Randomizable):
         bases = [spline_basis(size, spacing / step) for size, spacing in sizes]
         coefficients = torch.from_numpy(self.R.uniform(-1, 1, size=(n, *[basis.shape[1] for basis in bases])))
         vectors = spline_values(coefficients, bases)
-        length = self.R.uniform(self.min_fraction, 1) * self.displacement
+        length = self.R.uniform(0.5, 1) * self.displacement
         directions = grid.affine[:n, :n] / grid.spacing
         largest_along_axes = torch.tensordot(torch.linalg.inv(directions), coefficients, dims=1).abs().max()
         scale = min(length / float(vectors.norm(dim=0).max()), step / _INJECTIVE[n] / float(largest_along_axes))

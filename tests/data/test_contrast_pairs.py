@@ -63,7 +63,7 @@ def dataset(shares: dict[str, float] | str = "all", contrast: RandContrast | Non
 
 
 def warper(**options) -> RandWarpPaird:
-    between = RandomWarp(6.0, (20.0, 30.0), min_fraction=0.0, rotation=3.0, translation=1.0, scaling=0.02)
+    between = RandomWarp(6.0, (20.0, 30.0), rotation=3.0, translation=1.0, scaling=0.02)
     return RandWarpPaird(2.0, RandomWarp(4.0, (20.0, 30.0), rotation=4.0, translation=1.0), between, **options)
 
 

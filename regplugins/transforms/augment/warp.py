@@ -34,12 +34,21 @@ class RandWarpPaird(Randomizable, Transform):
         spacing: of the grid, mm.
         common: warp of both images, for variety.
         between: warp from the fixed to the moving image.
+        min_amplitude: smallest factor of the second warp's displacement; the factor is drawn up to 1.
+
+    Raises:
+        ValueError: if ``min_amplitude`` is not between 0 and 1.
     """
 
-    def __init__(self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp) -> None:
+    def __init__(
+        self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp, min_amplitude: float = 1.0
+    ) -> None:
+        if not 0 <= min_amplitude <= 1:
+            raise ValueError(f"min_amplitude must be between 0 and 1, got {min_amplitude}")
         self.spacing = spacing
         self.common = common
         self.between = between
+        self.min_amplitude = min_amplitude
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandWarpPaird:
         super().set_random_state(seed, state)
@@ -59,8 +68,7 @@ class RandWarpPaird(Randomizable, Transform):
         grid = _grid_of(data["fixed"], self.spacing)
         common, between = (source(grid).sample(grid).to_ddf()[None] for source in (self.common, self.between))
         kind = int(data.get("kind", WARPED))
-        if kind == IDENTITY:
-            between = torch.zeros_like(between)
+        between = (0.0 if kind == IDENTITY else self.R.uniform(self.min_amplitude, 1)) * between
         fields = {"moving": common, "fixed": common if kind == IDENTITY else compose_ddf(common, between)}
         fields |= {name: fields[name.removesuffix("_paired")] for name in PAIRED if name in data}
         warped = {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
