@@ -223,7 +223,7 @@ class RandContrast(Randomizable, Transform):
         labels: renders label maps.
         remap: maps the intensities of images.
         acquisition: random transform of a single image, such as noise; default: none.
-        sequences: that may be shown in this contrast; default: any.
+        sequences: that may be shown in this contrast, one or several; default: any.
     """
 
     def __init__(
@@ -231,12 +231,12 @@ class RandContrast(Randomizable, Transform):
         labels: RandLabelContrast,
         remap: RandRemap,
         acquisition: Randomizable | None = None,
-        sequences: Sequence[str] | None = None,
+        sequences: str | Sequence[str] | None = None,
     ) -> None:
         self.labels = labels
         self.remap = remap
         self.acquisition = acquisition
-        self.sequences = sequences
+        self.sequences = [sequences] if isinstance(sequences, str) else sequences
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandContrast:
         super().set_random_state(seed, state)

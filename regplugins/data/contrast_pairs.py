@@ -29,8 +29,8 @@ class ContrastPairDataset(_AugmentedImages):
     depends on the seed and its index alone; indices beyond the length give further items.
 
     Args:
-        data: records, each with ``subject``, ``family``, ``sequence`` and either ``image`` or ``label_map``, a path.
-            All images of a subject are aligned, and those of a family affinely.
+        data: records, each with ``subject``, ``sequence`` and either ``image`` or ``label_map``, a path. All images of
+            a subject are aligned, and those of a ``family`` affinely; without it all are of one family.
         transform: maps a record to a mapping with ``image`` in [0, 1] or ``label_map``, ``(1, *spatial)`` on a grid
             that all share; deterministic.
         contrasts: of the "fixed" and of the "moving" image.
@@ -69,7 +69,11 @@ class ContrastPairDataset(_AugmentedImages):
         self.families = families or {}
         for share, kind, choices in zip(self.shares, KINDS, self.choices, strict=True):
             if share > 0 and not choices:
-                raise ValueError(f"no pair of the kind '{kind}' can be made of {len(data)} images")
+                allowed = ", ".join(f"{side}: {contrasts[side].sequences or 'any'}" for side in ("fixed", "moving"))
+                raise ValueError(
+                    f"no pair of the kind '{kind}' can be made of {len(data)} images (sequences {allowed}); "
+                    "set its share to 0"
+                )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -109,7 +113,7 @@ class ContrastPairDataset(_AugmentedImages):
         """Indices of fixed, moving, fixed paired and moving paired record, by family and subjects."""
         families: dict[str, dict[str, dict[str, int]]] = {}
         for index, record in enumerate(self.data):
-            subjects = families.setdefault(record["family"], {})
+            subjects = families.setdefault(record.get("family", ""), {})
             subjects.setdefault(record["subject"], {})[record["sequence"]] = index
         choices: dict[str, list[list[tuple[int, ...]]]] = {}
         for family, subjects in families.items():

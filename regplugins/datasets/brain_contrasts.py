@@ -83,7 +83,7 @@ def _templates(source: Path, templates: Mapping[str, MetaTensor], common: Grid, 
         stripped[mask.as_tensor() & inside] = tissue
     return [
         _write_map(stripped, own, None, "template", "tissues", HUMAN, common, folder),
-        _write_map(head, own, _fit(own, common), "head_template", "tissues", "head_template", common, folder),
+        _write_map(head, own, _fit(own, common), "head_template", "labels", "head_template", common, folder),
     ]
 
 
