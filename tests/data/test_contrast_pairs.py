@@ -221,7 +221,7 @@ def test_bad_shares(shares, message):
 
 
 def test_a_kind_without_pairs_is_named():
-    with pytest.raises(ValueError, match="no pair of the kind 'between' can be made of 2 images .*fixed: any"):
+    with pytest.raises(ValueError, match=r"no pair of the kind 'between' can be made of 2 images .*fixed: any"):
         dataset(data=records()[:2])
 
 
