@@ -162,7 +162,7 @@ def test_the_truth_warps_the_moving_image_to_the_fixed_one(kind):
 
 
 def assert_truth_aligns(item: dict[str, Tensor], moving: str, fixed: str) -> None:
-    """What is left are interpolations at the edges."""
+    """Check that the truth warps the moving image to the fixed one, apart from interpolation at edges."""
     left = float((warp(item[moving][None], item["truth"][None])[0] - item[fixed]).abs().mean())
     assert left < 0.04
     if float(item["truth"].norm(dim=0).mean()) > 0.7:

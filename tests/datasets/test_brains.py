@@ -674,7 +674,7 @@ class TestRemapped:
 
 
 class TestContrasts:
-    """What training renders, and that all of it lies on the training images' grid."""
+    """Images and label maps to render, all on the training images' grid."""
 
     @pytest.fixture
     def maps(self, prepared) -> dict[str, np.ndarray]:
