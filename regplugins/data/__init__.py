@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from regplugins.data.contrast import RandAxisResolution, RandContrast, RandLabelContrast, RandRemap
+from regplugins.data.contrast_pairs import ContrastPairDataset
 from regplugins.data.datasets import ClassDataset, PairDataset, PairSampler
 from regplugins.data.pairs import (
     balance_by,

@@ -137,7 +137,7 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
     if not isinstance(content, list) or not content or not all(isinstance(record, dict) for record in content):
         raise ValueError(f"{path}: expected a non-empty list of records")
     folder = path.resolve().parent
-    paths = {*PATH_KEYS, "image", "label"}
+    paths = {*PATH_KEYS, "image", "label", "label_map"}
     for number, record in enumerate(content):
         for key in paths & record.keys():
             if not isinstance(record[key], str | None):

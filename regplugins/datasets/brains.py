@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from regplugins.datasets.base import DataSet, checksums
+from regplugins.datasets.brain_contrasts import contrast_records
 from regplugins.datasets.brain_pairs import (
     SPACING,
     affine_between,
@@ -52,14 +53,16 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         source: folder with ``brain_multiseq/<case>/`` (each with ``brainmask``, two or more of ``t1``, ``t1c``, ``t2``
             and ``flair`` and optionally ``tumour``, on one grid, ``.nii.gz``; ``landmarks_lps.csv`` in
             ``BraTSReg_002_00`` and ``_01``), ``templates/`` (``t1``, ``t2``, ``pd``, ``flair``, ``ct_stripped`` and the
-            probabilities times 1000 of ``grey``, ``white`` and ``csf``, on one grid) and optionally
-            ``brain_t1_labels/`` (``<id>_t1`` and ``<id>_labels``, numbered as Neuromorphometrics does).
+            probabilities times 1000 of ``grey``, ``white`` and ``csf``, and ``ct`` with its skull, on one grid) and
+            optionally ``brain_t1_labels/`` (``<id>_t1`` and ``<id>_labels``, numbered as Neuromorphometrics does) and
+            ``label_maps/``.
         target: folder for what is written, made if need be.
 
     Returns:
         The datalist. ``training`` and ``validation_images`` are records with ``image``, ``subject`` and ``sequence``:
-        images on one grid of 2 mm, patients aligned with the templates by an affine transform. All other sections are
-        pairs at 2 mm (see ``regplugins.datasets.brain_pairs``). ``validation`` and ``test`` have a known truth,
+        images on one grid of 2 mm, patients aligned with the templates by an affine transform. ``contrasts`` has the
+        training images and label maps on that grid (see ``regplugins.datasets.brain_contrasts``). All other sections
+        are pairs at 2 mm (see ``regplugins.datasets.brain_pairs``). ``validation`` and ``test`` have a known truth,
         ``between`` tissue classes, ``followup`` landmarks, ``remapped`` anatomical labels. ``labeled`` names the
         source's own files. ``strong`` and ``slices`` (test patients), ``strong_validation`` and ``slices_validation``
         have a known truth with a large affine part and tissue classes, T1c to FLAIR. ``slices_t1_t2`` is T1 to T2.
@@ -111,6 +114,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
     if (source / "brain_t1_labels").is_dir():
         folder = (source / "brain_t1_labels").resolve()
         sections |= {"remapped": remapped_pairs(folder, target), "labeled": labeled_pairs(folder)}
+    sections["contrasts"] = contrast_records(source, templates, training, common, target)
     return write_datalist(sections, target)
 
 
@@ -157,10 +161,11 @@ def training_images(
 DATASET = DataSet(
     name="brains",
     title="brains of eight patients in several MR sequences, templates, and T1 brains with labels",
-    license="CC BY-NC-SA (BraTS), CC BY 3.0 (TCGA-DU-7294), CC BY-NC (brain_t1_labels), GPL-2 and BSD-2 (templates)",
+    license="CC BY-NC-SA (BraTS), CC BY 3.0 (TCGA-DU-7294), CC BY-NC (brain_t1_labels), GPL-2 and BSD-2 (templates), "
+    "column terms of maps.csv (label_maps)",
     origin="github.com/deepmedic/deepmedic at e10ba7c3, BrainLesion/tutorials at a2d3fffe, cwmok/DIRAC at 817df0f3 "
     "(brain_multiseq), muschellij2/malf.templates at 0d955ca7 (brain_t1_labels), spm/spm12 at f6948fff and "
     "neurolabusc/Clinical at 2189c744 (templates)",
     prepare=prepare_brains,
-    checksums=checksums("brain_multiseq", "templates", "brain_t1_labels"),
+    checksums=checksums("brain_multiseq", "templates", "brain_t1_labels", "label_maps"),
 )

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter
 from torch import Tensor
 
+from regplugins.data.contrast import AIR, BONE, CT_MEANS, FLUID, GRAY, MARROW, SCALP, SOFT, TABLE, WHITE
 from regplugins.data.random_warps import RandomWarp
 from regplugins.io import write_image
 from regplugins.spatial import Grid, resample_labels
 
-# Tissues of a map. What is not brain is cut at random into KINDS parts, each with an intensity of its own.
-AIR, BONE, MARROW, SCALP, FLUID, GRAY, WHITE, SOFT, TABLE = range(9)
+# What is not brain is cut at random into KINDS parts, each with an intensity of its own.
 KINDS = 4
 # Spacing of the images, mm, and shape of a block. Depth of the scalp and of bone before marrow, voxels of the map.
 SYNTHETIC_SPACING = 3.0
@@ -28,19 +28,7 @@ _BLOCK = (64, 64, 64)
 _SCALP_DEPTH = 3
 _CORTEX = 1
 _SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.15)
-# Range of the mean of each tissue in a CT, from air (0) to the densest bone (1). Marrow is bone and fat.
-_CT = {
-    AIR: (0.0, 0.0),
-    BONE: (0.75, 1.0),
-    MARROW: (0.5, 0.85),
-    TABLE: (0.05, 0.4),
-    SCALP: (0.38, 0.46),
-    FLUID: (0.47, 0.49),
-    GRAY: (0.51, 0.53),
-    WHITE: (0.5, 0.52),
-    SOFT: (0.38, 0.54),
-}
-_MR = {**dict.fromkeys(_CT, (0.15, 1.0)), AIR: (0.0, 0.0), TABLE: (0.0, 0.0), BONE: (0.0, 0.12)}
+_MR = {**dict.fromkeys(CT_MEANS, (0.15, 1.0)), AIR: (0.0, 0.0), TABLE: (0.0, 0.0), BONE: (0.0, 0.12)}
 _MIXED = (BONE, MARROW, SCALP, SOFT)
 # Share of CTs whose voxels beyond the circular field of view have a value below air, as many scanners write them.
 _PADDED = 0.3
@@ -134,7 +122,7 @@ def random_contrast(tissues: NDArray[np.int32], modality: str, random: np.random
     smooth = _smooth(random, tissues.shape, random.uniform(2.0, 6.0))
     kinds = np.digitize(smooth, np.quantile(smooth, np.arange(1, KINDS) / KINDS))
     image = np.zeros(tissues.shape)
-    for tissue, means in (_CT if modality == "CT" else _MR).items():
+    for tissue, means in (CT_MEANS if modality == "CT" else _MR).items():
         for kind in range(KINDS):
             # Each tissue of the brain has one intensity, the others one for each kind.
             if kind == 0 or tissue in _MIXED:

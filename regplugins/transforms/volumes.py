@@ -26,7 +26,7 @@ class ResampleToGridd(Transform):
     """Resample ``image`` and, if present, ``label`` to a grid of fixed size about the center of the field of view.
 
     Two images of one orientation are then aligned as by ``init: fov``. Adds ``mask``: 1 inside the image's field of
-    view.
+    view. A record with ``label_map`` has no image: it is resampled alone, and what the grid does not hold is cut off.
 
     Args:
         spacing: mm.
@@ -40,11 +40,16 @@ class ResampleToGridd(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Returns:
-            The record with ``image`` and ``mask`` ``(1, *shape)`` float32, and ``label`` ``(1, *shape)`` int32.
+            The record with ``image`` and ``mask`` ``(1, *shape)`` float32, and ``label`` or ``label_map``
+            ``(1, *shape)`` int32.
 
         Raises:
             ValueError: if labeled voxels lie outside the grid.
         """
+        if "label_map" in data:
+            source = Grid.from_image(data["label_map"])
+            target = network_grid(source, self.spacing, self.shape)
+            return {**data, "label_map": resample_labels(data["label_map"].as_tensor(), source, target)}
         source = Grid.from_image(data["image"])
         target = network_grid(source, self.spacing, self.shape)
         record = {

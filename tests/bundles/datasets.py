@@ -38,8 +38,9 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     """The sample's two brains at 4 mm, each in two contrasts; pairs of one brain's contrasts, the fixed one under a
     known random warp.
 
-    ``training`` and ``validation_images`` have the images, ``validation`` and ``test`` a pair of each brain with its
-    ``truth``, and ``labeled`` one of the moving sample with its left and right structures instead.
+    ``training`` and ``validation_images`` have the images, ``contrasts`` has them and a label map. ``validation`` and
+    ``test`` have a pair of each brain with its ``truth``, ``labeled`` one of the moving sample with its left and right
+    structures instead.
     """
     sections: dict[str, list[dict[str, str]]] = {key: [] for key in ("training", "validation", "test", "labeled")}
     for subject, sequence, other in (("fixed", "t1", "t2"), ("moving", "t2", "t1")):
@@ -68,6 +69,8 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     images = {key: pair[key] for key in ("fixed", "moving")}
     sections["labeled"].append(images | {key: str(path) for key, path in labels.items()})
     sections["validation_images"] = sections["training"]
+    shown = {"label_map": str(labels["moving_label"]), "subject": "moving", "sequence": "structures"}
+    sections["contrasts"] = [*sections["training"], shown]
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 

@@ -79,7 +79,7 @@ class TestTraining:
         assert train(tmp_path, max_epochs=1, fixed_sequence="t1", moving_sequence="t2")["iteration"] == 2
         with pytest.raises(RuntimeError) as error:
             train(tmp_path, max_epochs=1, fixed_sequence="pet")
-        assert "(fixed: pet, moving: any)" in str(first_cause(error.value))
+        assert "(sequences fixed: ['pet'], moving: any)" in str(first_cause(error.value))
 
     def test_partners_stay_aligned(self, bundle, data, tmp_path):
         """One image under the names of two sequences: flips, warps and patches keep it equal to its partner."""
@@ -89,7 +89,9 @@ class TestTraining:
         (tmp_path / "datalist.json").write_text(json.dumps(sections))
         parser = ConfigParser()
         parser.read_config([bundle / "configs/train.json"])
-        parser.update({"bundle_root": str(bundle), "dataset_dir": str(tmp_path), "train#augmentation": None})
+        parser.update({"bundle_root": str(bundle), "dataset_dir": str(tmp_path), "training_section": "training"})
+        parser.update({"train#acquisition": None, "train#remap#prob": 0.0})
+        parser.update({"shares": {"identity": 0.0, "warped": 1.0, "between": 0.0}})
         parser.update({key: value for key, value in DUAL_SUPERVISION.training.items() if key in parser})
         dataset = parser.get_parsed_content("train#dataset")
         for index in range(4):
@@ -146,7 +148,7 @@ class TestPreparation:
             "training": ["labeled", "labeled", "labeled_moving", "labeled_moving"],
             "validation_images": ["plain", "plain"],
         }
-        own = {"dataset_dir": str(tmp_path / "data"), "between_patients": False}
+        own = {"dataset_dir": str(tmp_path / "data"), "between_patients": False, "training_section": "training"}
         last = train(tmp_path / "output", max_epochs=1, fixed_sequence="t1", moving_sequence="t2", **own)
         assert last["iteration"] == 2
 

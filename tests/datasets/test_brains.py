@@ -23,8 +23,9 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from regplugins.data import read_datalist
+from regplugins.data.contrast import AIR, BONE, SCALP, STRUCTURE, UNKNOWN
 from regplugins.data.records import RECORD_KEYS
-from regplugins.datasets import brain_pairs, brain_t1_labels, brains, prepare_brains
+from regplugins.datasets import brain_contrasts, brain_pairs, brain_t1_labels, brains, prepare_brains
 from regplugins.datasets.brain_pairs import known_pairs, tissue_classes
 from regplugins.datasets.brain_t1_labels import STRUCTURES, remap
 from regplugins.io import load_image, load_label, read_displacement
@@ -152,6 +153,20 @@ def neuromorphometrics(patient: Patient) -> Tensor:
     return labels * in_brain(points)
 
 
+def write_label_maps(folder: Path) -> None:
+    """Write a limb for any use, of fat around bone and another label, one for restricted use, and another anatomy."""
+    folder.mkdir()
+    labels = torch.zeros((20, 30, 24), dtype=torch.int16)
+    labels[4:16, 3:27, 4:20] = 2
+    labels[8:12, 6:24, 9:15] = 4
+    labels[8:12, 12:18, 16:19] = 3
+    write_image(labels, make_grid(labels.shape, LPS, (4.0, 4.0, 4.0), (100.0, 50.0, -30.0)), folder / "limb_1.nii.gz")
+    (folder / "maps.csv").write_text("file,use\nlimb_1,free\nlimb_2,restricted\ntrunk_1,free\n")
+    names = {1: "air or gas", 2: "fat", 3: "a thing", 4: "bone"}
+    rows = "".join(f"limb_1,{value},{name}\n" for value, name in names.items())
+    (folder / "labels.csv").write_text(f"file,value,name\n{rows}")
+
+
 def write_source(folder: Path) -> None:
     """Write the source folder that ``prepare_brains`` reads."""
     for name in ("templates", "brain_t1_labels", *(f"brain_multiseq/{case}" for case in PATIENTS)):
@@ -162,6 +177,9 @@ def write_source(folder: Path) -> None:
         image = contrast(name, points) + in_skull(points) * (1000 if name != "ct" else 0)
         file = "ct_stripped" if name == "ct" else name
         write_image(image.float(), template, folder / "templates" / f"{file}.nii.gz")
+    head = ((points - CENTER) / HALF_AXES).norm(dim=-1) < 1.3
+    write_image((1000.0 * head + 4000 * in_skull(points)).float(), template, folder / "templates" / "ct.nii.gz")
+    write_label_maps(folder / "label_maps")
     for k, name in enumerate(("csf", "grey", "white")):
         write_image((1000 * fractions(points)[..., k]).float(), template, folder / "templates" / f"{name}.nii.gz")
     for case, patient in PATIENTS.items():
@@ -201,6 +219,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(brain_t1_labels, "TEST_CASES", tuple(LABELED))
+        patch.setattr(brain_contrasts, "TRAINING_CASES", ("1005",))
         for module in (brain_pairs, brain_t1_labels):
             patch.setattr(module, "affine_between", align_some)
         return folder / "source", prepare_brains(folder / "source", folder / "new" / "target")
@@ -237,12 +256,13 @@ def known_of_patients(prepared: tuple[Path, Path]) -> list[tuple[dict[str, str],
 class TestSections:
     def test_every_section_names_files_that_are_there(self, prepared):
         sections = json.loads(prepared[1].read_text())
+        keys = ("name", "subject", "sequence", "family")
         pairs = {"validation", "test", "between", "followup", "remapped", "labeled", *STRONG_SECTIONS}
-        assert set(sections) == {"training", "validation_images"} | pairs
+        assert set(sections) == {"training", "validation_images", "contrasts"} | pairs
         for section in sections:
             records = records_of(prepared, section)
             for record in records:
-                files = [Path(value) for key, value in record.items() if key not in ("name", "subject", "sequence")]
+                files = [Path(value) for key, value in record.items() if key not in keys]
                 assert len(files) >= 1 and all(file.is_file() for file in files)
                 home = prepared[0] if section == "labeled" else prepared[1].parent
                 assert all(file.is_relative_to(home) for file in files)
@@ -649,8 +669,66 @@ class TestRemapped:
         for name in ("templates", "brain_multiseq"):
             (source / name).symlink_to(prepared[0] / name)
         sections = json.loads(prepare_brains(source, tmp_path / "target").read_text())
-        rest = {"training", "validation_images", "validation", "test", "between", "followup"}
+        rest = {"training", "validation_images", "validation", "test", "between", "followup", "contrasts"}
         assert set(sections) == rest | set(STRONG_SECTIONS)
+
+
+class TestContrasts:
+    """Images and label maps to render, all on the training images' grid."""
+
+    @pytest.fixture
+    def maps(self, prepared) -> dict[str, np.ndarray]:
+        """The label maps by subject."""
+        records = [record for record in records_of(prepared, "contrasts") if "label_map" in record]
+        return {record["subject"]: values_of(record["label_map"]) for record in records}
+
+    def test_the_training_images_and_more_on_their_grid(self, prepared):
+        training, contrasts = (records_of(prepared, section) for section in ("training", "contrasts"))
+        assert [record | {"family": "human brain"} for record in training] == contrasts[: len(training)]
+        more = {(record["subject"], record["sequence"], record["family"]) for record in contrasts[len(training) :]}
+        assert more == {
+            ("template", "tissues", "human brain"),
+            ("head_template", "labels", "head_template"),
+            ("1005", "t1", "human brain"),
+            ("1005", "structures", "human brain"),
+            ("limb_1", "labels", "limb_1"),
+        }
+        grid = grid_of(training[0]["image"])
+        for record in contrasts:
+            assert grid_of(record.get("image", record.get("label_map"))).matches(grid)
+
+    def test_template_has_the_tissues_of_the_formulas(self, prepared, maps):
+        points = grid_of(records_of(prepared, "training")[0]["image"]).coordinates()
+        tissue, sure = fractions(points).argmax(dim=-1).numpy(), fractions(points).amax(dim=-1).numpy() > 0.9
+        inside = in_brain(CENTER + (points - CENTER) * 1.05).numpy() & sure
+        right = np.array([brain_contrasts.FLUID, brain_contrasts.GRAY, brain_contrasts.WHITE])[tissue]
+        assert (maps["template"] == right)[inside].mean() > 0.95
+        assert not maps["template"][~in_brain(CENTER + (points - CENTER) / 1.15).numpy()].any()
+
+    def test_head_has_bone_outside_the_brain(self, maps):
+        found = set(np.unique(maps["head_template"]))
+        assert {AIR, SCALP, BONE} <= found and max(found) < STRUCTURE
+
+    def test_people_lie_on_the_template_and_their_structures_have_tissues(self, prepared, maps):
+        structures = maps["1005"]
+        tissue, template = structures % STRUCTURE, maps["template"]
+        solid = [brain_contrasts.GRAY, brain_contrasts.WHITE]
+        both = np.isin(tissue, solid) & np.isin(template, solid)
+        assert both.sum() > 0.4 * (template > 0).sum()
+        assert (tissue == template)[both].mean() > 0.7
+        # White matter of a side, cortex of a side, and the thalamus.
+        expected = {STRUCTURE * n + brain_contrasts.WHITE for n in (44, 45)}
+        expected |= {STRUCTURE * n + brain_contrasts.GRAY for n in (104, 207, 60)}
+        assert expected <= set(np.unique(structures))
+
+    def test_shapes_keep_their_proportions_and_fill_the_grid(self, maps):
+        limb = maps["limb_1"]
+        assert set(np.unique(limb)) == {AIR, SCALP, BONE, STRUCTURE * 3 + UNKNOWN}
+        voxels = np.argwhere(limb > 0)
+        sizes = np.ptp(voxels, axis=0) + 1
+        # 12 x 24 x 16 voxels of 20 x 30 x 24; the tightest axis is the second, 30 voxels in 85 % of 96.
+        np.testing.assert_allclose(sizes, np.array([12, 24, 16]) * 0.85 * 96 / 30, atol=1.5)
+        np.testing.assert_allclose(voxels.mean(axis=0), (np.array(limb.shape) - 1) / 2, atol=2)
 
 
 class TestTemplates:

@@ -230,6 +230,29 @@ def test_what_is_aligned_with_an_image_is_warped_along():
         torch.testing.assert_close(result[f"{side}_paired"][inner], expected, atol=0.02, rtol=0)
 
 
+def test_amplitudes_are_drawn_from_none_to_all():
+    """The displacement between the images is that of the whole warp, multiplied by a uniform factor."""
+    grid = grid_of((12, 12, 12), 2.0)
+    between = RandomWarp(4.0, (20.0, 30.0), rotation=0.0, translation=2.0, scaling=0.0)
+    image = torch.zeros(1, *grid.shape)
+    random = RandWarpPaird(2.0, RandomWarp(0.0, **dict.fromkeys(MODEST, 0.0)), between, min_amplitude=0.0)
+    whole = RandWarpPaird(2.0, RandomWarp(0.0, **dict.fromkeys(MODEST, 0.0)), between)
+    item = {"moving": image, "fixed": image, "kind": torch.tensor(1)}
+    factors = []
+    for seed in range(200):
+        part, full = (each.set_random_state(seed=seed)(item)["truth"] for each in (random, whole))
+        factors.append(float((part * full).sum() / full.square().sum()))
+        torch.testing.assert_close(part, factors[-1] * full, rtol=1e-4, atol=1e-5)
+    assert min(factors) < 0.05 and max(factors) > 0.95
+    assert abs(np.mean(factors) - 0.5) < 3.3 * (1 / 12 / 200) ** 0.5
+
+
+@pytest.mark.parametrize("amplitude", [-0.1, 1.1])
+def test_no_such_amplitude(amplitude):
+    with pytest.raises(ValueError, match="min_amplitude must be between 0 and 1"):
+        RandWarpPaird(2.0, RandomWarp(), RandomWarp(), min_amplitude=amplitude)
+
+
 class TestPatches:
     NAMES = ("moving", "fixed", "moving_paired", "fixed_paired")
 

@@ -80,7 +80,7 @@ class RandPatchPaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``fixed`` and other images, ``(C, *spatial)`` on one grid.
+            data: ``fixed`` and other images, ``(C, *spatial)`` on one grid. Scalars are kept.
 
         Returns:
             The same keys, ``(C, *shape)``.
@@ -95,7 +95,10 @@ class RandPatchPaird(Randomizable, Transform):
         weight = F.pad(weight, [0, 1] * weight.ndim)
         (center,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
         cut = SpatialCrop(roi_center=center, roi_size=self.shape)
-        return {key: cut(F.pad(image[None], padding, mode="replicate")[0]) for key, image in data.items()}
+        return {
+            key: cut(F.pad(image[None], padding, mode="replicate")[0]) if image.ndim > 1 else image
+            for key, image in data.items()
+        }
 
 
 class RandSlicePaird(Randomizable, Transform):
@@ -119,7 +122,7 @@ class RandSlicePaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``fixed`` and other images, ``(C, *spatial)`` on one 3-D grid.
+            data: ``fixed`` and other images, ``(C, *spatial)`` on one 3-D grid. Scalars are kept.
 
         Returns:
             The same keys, 2-D ``(C, *spatial)``.
@@ -128,4 +131,4 @@ class RandSlicePaird(Randomizable, Transform):
         foreground = (data["fixed"] > 0).sum(dim=others)
         slices = (foreground >= self.min_foreground * foreground.max()).nonzero().flatten()
         number = int(slices[self.R.randint(len(slices))])
-        return {key: image.select(self.axis + 1, number) for key, image in data.items()}
+        return {key: image.select(self.axis + 1, number) if image.ndim > 1 else image for key, image in data.items()}

@@ -11,6 +11,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 from monai.utils import ensure_tuple_rep
 
+from regplugins.data.contrast_pairs import BETWEEN, IDENTITY, WARPED
 from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
 from regplugins.registration.network_grid import network_grid
@@ -27,17 +28,27 @@ class RandWarpPaird(Randomizable, Transform):
     """Warp both images of an aligned pair by a common random warp, and the fixed one by a second.
 
     The second warp is the true transform of the pair. Paired images of ``PairDataset`` are warped with their image.
+    Pairs of ``ContrastPairDataset`` have a ``kind``: those of the kind "identity" are not warped by the second warp.
 
     Args:
         spacing: of the grid, mm.
         common: warp of both images, for variety.
         between: warp from the fixed to the moving image.
+        min_amplitude: smallest factor of the second warp's displacement; the factor is drawn up to 1.
+
+    Raises:
+        ValueError: if ``min_amplitude`` is not between 0 and 1.
     """
 
-    def __init__(self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp) -> None:
+    def __init__(
+        self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp, min_amplitude: float = 1.0
+    ) -> None:
+        if not 0 <= min_amplitude <= 1:
+            raise ValueError(f"min_amplitude must be between 0 and 1, got {min_amplitude}")
         self.spacing = spacing
         self.common = common
         self.between = between
+        self.min_amplitude = min_amplitude
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandWarpPaird:
         super().set_random_state(seed, state)
@@ -48,16 +59,22 @@ class RandWarpPaird(Randomizable, Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
         Args:
-            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid, and optionally the paired images.
+            data: ``moving`` and ``fixed`` ``(1, *spatial)`` on one grid, and optionally the paired images and ``kind``.
 
         Returns:
-            The same keys.
+            The same keys and, if there is a ``kind``, ``truth``, the DDF ``(n, *spatial)`` in voxels that warps the
+            moving to the fixed image. It is NaN for a pair of two people.
         """
         grid = _grid_of(data["fixed"], self.spacing)
         common, between = (source(grid).sample(grid).to_ddf()[None] for source in (self.common, self.between))
-        fields = {"moving": common, "fixed": compose_ddf(common, between)}
+        kind = int(data.get("kind", WARPED))
+        between = (0.0 if kind == IDENTITY else self.R.uniform(self.min_amplitude, 1)) * between
+        fields = {"moving": common, "fixed": common if kind == IDENTITY else compose_ddf(common, between)}
         fields |= {name: fields[name.removesuffix("_paired")] for name in PAIRED if name in data}
-        return {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
+        warped = {**data, **{key: warp(data[key][None], field)[0] for key, field in fields.items()}}
+        if "kind" in data:
+            warped["truth"] = torch.full_like(between[0], torch.nan) if kind == BETWEEN else between[0]
+        return warped
 
 
 class RandMotionPaird(Randomizable, Transform):

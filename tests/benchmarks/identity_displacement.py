@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Displacement that a bundle gives an aligned pair: its sample's fixed image with itself and in another contrast.
+
+    python tests/benchmarks/identity_displacement.py bundles/brain_mr_gated_gradient [--KEY VALUE]
+
+Prints the mean displacement over the foreground of the fixed image, mm, of one run without an initial alignment. Keys
+are those of the bundle's ``inference.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fire
+import monai.bundle
+
+from regplugins.datasets.brain_t1_labels import remap
+from regplugins.io import load_image, read_displacement, write_image
+from regplugins.spatial import Grid
+
+
+def main(bundle: str, **options: Any) -> None:
+    """Print the displacements as JSON.
+
+    Args:
+        bundle: folder of a bundle of brains.
+        options: keys of ``inference.json``.
+    """
+    folder = Path(bundle)
+    path = folder / "sample/fixed.nii.gz"
+    fixed = load_image(path)
+    inside = fixed[0].as_tensor() > 0
+    found = {}
+    with tempfile.TemporaryDirectory() as work:
+        other = Path(work, "remapped.nii.gz")
+        write_image(remap(fixed.as_tensor()), Grid.from_image(fixed), other)
+        for name, moving in (("itself", path), ("remapped", other)):
+            output = Path(work, name)
+            monai.bundle.run(
+                config_file=str(folder / "configs/inference.json"),
+                bundle_root=str(folder),
+                output_dir=str(output),
+                fixed=str(path),
+                moving=str(moving),
+                init="none",
+                **options,
+            )
+            lengths = read_displacement(output / "transform_1Warp.nii.gz").vectors.norm(dim=0)
+            found[name] = round(float(lengths[inside].mean()), 3)
+    print(json.dumps({"bundle": folder.name, "mean_displacement_mm": found}))
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
