@@ -115,14 +115,8 @@ def report(
         landmark_space: coordinate system of both CSV files, "RAS" or "LPS".
         fill: value of the warped image outside the moving one.
     """
-    given = {
-        "fixed": fixed,
-        "moving": moving,
-        "fixed_label": fixed_label,
-        "moving_label": moving_label,
-        "fixed_landmarks": fixed_landmarks,
-        "moving_landmarks": moving_landmarks,
-    }
+    given = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
+    given |= {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     if not transforms and all(path is None for path in given.values()):
         return {"page": str(regplugins.report.write_page(output_dir))}
     for key in ("fixed", "moving"):
@@ -130,14 +124,13 @@ def report(
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
     logger.info("warping, evaluating and drawing %s", moving)
-    pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(
-        regplugins.transforms.LoadPaird(landmark_space)(record)
-    )
-    measured = regplugins.transforms.EvaluatePaird()(pair)
+    pair = regplugins.transforms.LoadPaird(landmark_space)(record)
+    pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(pair)
+    pair = regplugins.transforms.EvaluatePaird()(pair)
     with regplugins.io.folder_lock(Path(output_dir)) as is_held:
         if not is_held:
             raise RuntimeError(f"{output_dir}: a run writes into this folder; wait for it, or choose another one")
-        regplugins.transforms.SavePaird(output_dir)(measured)
+        regplugins.transforms.SavePaird(output_dir)(pair)
     return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 
 

@@ -16,10 +16,7 @@ from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
 _SCANS = ("fixed", "moving", "image")
-_LOADERS = {
-    **dict.fromkeys(_SCANS, load_image),
-    **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask),
-}
+_LOADERS = {**dict.fromkeys(_SCANS, load_image), **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask)}
 
 
 class LoadVolumesd(Transform):

@@ -13,13 +13,7 @@ from monai.transforms import Transform
 
 from regplugins.registration.levels import min_spacing
 from regplugins.registration.network_grid import network_grid
-from regplugins.spatial import (
-    Grid,
-    block_mean,
-    resample,
-    resample_labels,
-    resample_to_grid,
-)
+from regplugins.spatial import Grid, block_mean, resample, resample_labels, resample_to_grid
 
 
 class ResampleToGridd(Transform):
