@@ -136,39 +136,37 @@ def _tinted(shades: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
 
 def _draw_outlines(layout: Layout, pair: Mapping[str, Any]) -> _Keys:
     """Outline the fixed label on columns 1 to 3; of few labels, also the moving one on its own image."""
-    colors = {"fixed_label": _FIXED_COLOR, "before_label": _MOVING_COLOR, "warped_label": _MOVING_COLOR}
     columns = {"fixed_label": (0, 1, 2), "before_label": (1,), "warped_label": (2,)}
-    shown = [key for key in colors if key in pair]
+    shown = [key for key in columns if key in pair]
     if not shown:
         return {}
     slices = [plane.take(pair[shown[0]])[0] for plane in layout.planes]
     many = len(np.unique(np.concatenate([part.ravel() for part in slices]))) > _MANY_LABELS
     if many and "fixed_label" in pair:
         shown = ["fixed_label"]
+    keys: _Keys = {}
     for key in shown:
-        options = {"color": colors[key], "linewidth": 0.4 if many else 1, "capstyle": "projecting"}
+        name, color = ("fixed label", _FIXED_COLOR) if key == "fixed_label" else ("moving label", _MOVING_COLOR)
         for panels in layout.panels:
             segments = outline(panels[0].plane.take(pair[key])[0], panels[0].plane)
             for column in columns[key]:
-                panels[column].lines(segments, **options)
-    names = {_FIXED_COLOR: "fixed label", _MOVING_COLOR: "moving label"}
-    return {names[colors[key]]: Line2D([], [], color=colors[key], linewidth=2) for key in shown}
-
-
-def _landmarks(pair: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Landmarks in the fixed image's world: the fixed ones, and the moving ones mapped back before and after."""
-    points = {"fixed": pair["fixed_landmarks"]} if "fixed_landmarks" in pair else {}
-    if points and "moving_landmarks" in pair:
-        points["before"] = pair["start"].inverse()(pair["moving_landmarks"])
-        points["warped"] = pair["inverse"](pair["initial"].inverse()(pair["moving_landmarks"]))
-    return points
+                panels[column].lines(segments, color=color, linewidth=0.4 if many else 1, capstyle="projecting")
+        keys[name] = Line2D([], [], color=color, linewidth=2)
+    return keys
 
 
 def _draw_landmarks(layout: Layout, pair: Mapping[str, Any], grid: Grid) -> _Keys:
-    """Draw the fixed landmarks near each plane on columns 1 to 3, and the moving ones on the moving image."""
-    index = {name: grid.world_to_index(part.double()).numpy() for name, part in _landmarks(pair).items()}
-    if not index:
+    """Draw the fixed landmarks near each plane on columns 1 to 3, and the moving ones on the moving image.
+
+    The moving ones are mapped back to the fixed image's world, by the transforms before and after registration.
+    """
+    if "fixed_landmarks" not in pair:
         return {}
+    points = {"fixed": pair["fixed_landmarks"]}
+    if "moving_landmarks" in pair:
+        points["before"] = pair["start"].inverse()(pair["moving_landmarks"])
+        points["warped"] = pair["inverse"](pair["initial"].inverse()(pair["moving_landmarks"]))
+    index = {name: grid.world_to_index(part.double()).numpy() for name, part in points.items()}
     near = _NEAR_A_PLANE * max(max(plane.width, plane.height) for plane in layout.planes)
     for panels in layout.panels:
         plane, chosen = panels[0].plane, slice(None)
@@ -192,11 +190,10 @@ def _draw_landmarks(layout: Layout, pair: Mapping[str, Any], grid: Grid) -> _Key
 
 def _draw_headings(layout: Layout, start: str, jacobian: tuple[str, str, str]) -> None:
     """Write two lines above each column."""
-    headings = [("Fixed", ""), ("Moving", start), ("Warped", "after registration"), ("Checkerboard", "before")]
-    headings += [("Checkerboard", "after"), ("Deformed grid", "x + u(x)")]
-    for panel, (name, detail, color) in zip(
-        layout.panels[0], [*((*lines, "black") for lines in headings), jacobian], strict=True
-    ):
+    names = ("Fixed", "Moving", "Warped", "Checkerboard", "Checkerboard", "Deformed grid")
+    details = ("", start, "after registration", "before", "after", "x + u(x)")
+    headings = [*zip(names, details, ["black"] * 6, strict=True), jacobian]
+    for panel, (name, detail, color) in zip(layout.panels[0], headings, strict=True):
         panel.axes.annotate(name, (0.5, 1), (0, 17), "axes fraction", "offset points", ha="center", fontsize=11)
         panel.axes.set_title(detail, fontsize=9.5, pad=5, color=color)
 

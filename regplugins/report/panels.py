@@ -25,13 +25,9 @@ def gray(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def checkerboard(first: np.ndarray, second: np.ndarray, plane: Plane, tile: float) -> np.ndarray:
-    """Alternate squares of two pictures.
+    """Alternate squares of two pictures ``(rows, columns)`` or ``(rows, columns, RGB)``; ``first`` is at the top left.
 
-    Args:
-        first: of the top left square, ``(rows, columns)`` or ``(rows, columns, RGB)``.
-        second: the same shape.
-        plane: of both.
-        tile: edge of the squares in mm, rounded to whole voxels.
+    The edge of the squares, ``tile`` in mm, is rounded to whole voxels.
     """
     rows, columns = np.indices(first.shape[:2])
     down, across = (max(1, round(tile / edge)) for edge in plane.spacing)
@@ -40,11 +36,7 @@ def checkerboard(first: np.ndarray, second: np.ndarray, plane: Plane, tile: floa
 
 
 def outline(labels: np.ndarray, plane: Plane) -> np.ndarray:
-    """Edges between voxels of different labels ``(rows, columns)``.
-
-    Returns:
-        ``(m, 2, 2)`` line segments: both ends as across, down in mm.
-    """
+    """Edges between voxels of different labels ``(rows, columns)``: ``(m, 2, 2)`` ends as across, down in mm."""
     down, across = plane.spacing
     row, column = np.nonzero(labels[1:] != labels[:-1])
     horizontal = np.stack([column - 0.5, row + 0.5, column + 0.5, row + 0.5], axis=1)
@@ -72,33 +64,27 @@ class Deformation:
 
 def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
     """Slice of a displacement field ``(n, *spatial)``, RAS+ mm on ``grid``."""
-    slab, place = displacement, None
+    slab = displacement.detach()
     if plane.cut is not None:
         # Central differences need the neighboring slices only.
         axis, index = plane.cut
         start = max(index - 1, 0)
-        slab = displacement.narrow(1 + axis, start, min(index + 2, grid.shape[axis]) - start)
-        place = (axis, index - start)
-    ddf = DisplacementField(slab.detach().cpu(), Grid(tuple(slab.shape[1:]), grid.affine)).to_ddf()
+        slab = slab.narrow(1 + axis, start, min(index + 2, grid.shape[axis]) - start)
+    slab = slab.cpu()
+    ddf = DisplacementField(slab, Grid(tuple(slab.shape[1:]), grid.affine)).to_ddf()
     determinant = jacobian_determinant(ddf[None])
-    if place is not None:
-        ddf, determinant = ddf.select(1 + place[0], place[1]), determinant.select(1 + place[0], place[1])
-        slab = slab.select(1 + place[0], place[1])
+    if plane.cut is not None:
+        slab, ddf, determinant = (part.select(1 + axis, index - start) for part in (slab, ddf, determinant))
     down, across = (
         plane.turn(ddf[axis, None].numpy())[0] * (-edge if flipped else edge)
         for axis, flipped, edge in zip(plane.axes, plane.flipped, plane.spacing, strict=True)
     )
-    length = torch.linalg.vector_norm(slab.detach().cpu().float(), dim=0, keepdim=True)
+    length = torch.linalg.vector_norm(slab.float(), dim=0, keepdim=True)
     return Deformation(across, down, plane.turn(length.numpy())[0], plane.turn(determinant.numpy())[0])
 
 
 def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deformed lines of voxels.
-
-    Args:
-        field: on the plane.
-        plane: of the field.
-        step: distance in mm of the undeformed lines, rounded to whole voxels.
+    """Deformed lines of voxels; undeformed ones are ``step`` mm apart, rounded to whole voxels.
 
     Returns:
         ``(m, 2, 2)`` line segments, both ends as across, down in mm; displacement in mm at the middle of each; and True
@@ -111,11 +97,9 @@ def grid_lines(field: Deformation, plane: Plane, step: float) -> tuple[np.ndarra
     for axis, edge in enumerate(plane.spacing):
         every = max(1, round(step / edge))
         size = plane.size[axis]
-        drawn = np.arange((size - 1) % every // 2, size, every)
-        line = np.moveaxis(points.take(drawn, axis=axis), axis, 0)
-        length = np.moveaxis(field.length.take(drawn, axis=axis), axis, 0)
+        drawn = slice((size - 1) % every // 2, None, every)
+        line, length, whole = (np.moveaxis(part, axis, 0)[drawn] for part in (points, field.length, unfolded))
         segments.append(np.stack([line[:, :-1], line[:, 1:]], axis=2).reshape(-1, 2, 2))
         lengths.append((length[:, :-1] + length[:, 1:]).ravel() / 2)
-        whole = np.moveaxis(unfolded.take(drawn, axis=axis), axis, 0)
         folded.append(~(whole[:, :-1] & whole[:, 1:]).ravel())
     return np.concatenate(segments), np.concatenate(lengths), np.concatenate(folded)

@@ -46,7 +46,7 @@ def pair_report(
     weights: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Content of ``report.json`` of a pair.
+    """Content of ``report.json`` of a pair, for :func:`write_json`.
 
     Args:
         name: of the pair.
@@ -55,9 +55,6 @@ def pair_report(
         inputs: path of each input file or DICOM folder, by its key, such as "fixed".
         weights: file of the network's weights; None for a method without.
         settings: of the registration.
-
-    Returns:
-        Nested dictionary for :func:`write_json`.
     """
     return {
         "name": name,
@@ -65,7 +62,7 @@ def pair_report(
         "units": _UNITS,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "versions": versions(),
-        "weights": None if weights is None else _weights(Path(weights)),
+        "weights": None if weights is None else _weights(weights),
         "settings": dict(settings or {}),
         "inputs": {key: _file(path) for key, path in inputs.items()},
     }
@@ -78,14 +75,10 @@ def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
-    """Row of a report in ``summary.csv``: its name and key figures, with None for missing figures.
+    """Row of a report, or of its measures alone, in ``summary.csv``: name and key figures; None: missing.
 
-    Args:
-        report: of :func:`pair_report`, or its measures alone.
-
-    Returns:
-        Always the same columns, but for those of ``motion`` and of a refined rigid network. Overlap is the mean over
-        labels, distances are in mm, ``seconds`` is the total.
+    The columns are always the same, but for those of ``motion`` and of a refined rigid network. Overlap is the mean
+    over labels, distances are in mm, ``seconds`` is the total.
     """
     row: dict[str, str | float | None] = {"name": report.get("name")}
     for measure in ("ncc", "mutual_information"):
@@ -113,11 +106,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
 
 
 def headline_metrics(measures: Mapping[str, Any]) -> str:
-    """Key figures of a pair in one line, for its picture.
-
-    Args:
-        measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`, or a report that holds them.
-    """
+    """Key figures of a pair in one line, for its picture, from its measures or the report that holds them."""
     row = none_for_nan(summary_row(measures))
     parts = []
     for name, column, unit in _HEADLINE:
@@ -135,9 +124,9 @@ def headline_metrics(measures: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _weights(path: Path) -> dict[str, Any]:
+def _weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A file of weights; ``matches_metadata`` is None if the bundle's metadata do not list it."""
-    entry, listed = _file(path), listed_sha256(path)
+    entry, listed = _file(path), listed_sha256(Path(path))
     return {**entry, "matches_metadata": None if listed is None else entry["sha256"] == listed}
 
 

@@ -28,14 +28,11 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | 
 
 
 def report_row(report: Mapping[str, Any], by_label: bool = False) -> dict[str, Any]:
-    """One report as a row of a table.
+    """One report as a row of a table: ``summary_row``, seconds by stage, and a backward direction's figures.
 
     Args:
         report: of ``pair_report``, or a ``report.json``.
         by_label: add columns for each label's Dice, HD95 and ASD.
-
-    Returns:
-        The columns of ``summary_row``, seconds by stage, and the figures of the backward direction if there is one.
     """
     seconds = report["seconds"]
     row: dict[str, Any] = summary_row(report)
