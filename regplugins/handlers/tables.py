@@ -94,7 +94,7 @@ class SummaryTable(Table):
         """Add the row of a registered pair."""
         pair = {**engine.state.batch, **engine.state.output}
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
-        report = {"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds}
+        report = {"name": pair.get("name", "pair"), **pair["metrics"], "seconds": seconds}
         self.rows.append(report_row(report, self.by_label))
 
 

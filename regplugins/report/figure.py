@@ -57,7 +57,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
     center = _content_center(pair["fixed"].as_tensor(), pair["warped_covered"]) if label is None else _center(label)
     warnings = [_with_file_names(message, pair["paths"]) for message in pair.get("warnings", [])]
     layout = create_layout(
-        display_planes(grid, center), pair.get("name", ""), headline_metrics(pair["measures"]), warnings
+        display_planes(grid, center), pair.get("name", ""), headline_metrics(pair["metrics"]), warnings
     )
     outside = _draw_images(layout, pair)
     keys = _draw_outlines(layout, pair) | _draw_landmarks(layout, pair, grid) | outside
@@ -65,7 +65,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
     draw_grids(layout, fields)
     draw_volumes(layout, fields)
     start = "before registration" if init is None else f"initial alignment ({init if init in INIT_CHOICES else 'file'})"
-    _draw_headings(layout, start, folding_heading(pair["measures"]["folding_percent"], fields))
+    _draw_headings(layout, start, folding_heading(pair["metrics"]["folding_percent"], fields))
     if grid.ndim == 3 or str(pair["paths"]["fixed"]).endswith(NIFTI_SUFFIXES):
         for row in layout.panels:
             row[0].axes.set_ylabel(row[0].plane.name, fontsize=11)

@@ -40,7 +40,7 @@ def versions() -> dict[str, str | None]:
 
 def pair_report(
     name: str,
-    measures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     seconds: Mapping[str, float],
     inputs: Mapping[str, str | os.PathLike[str]],
     weights: str | os.PathLike[str] | None = None,
@@ -50,7 +50,7 @@ def pair_report(
 
     Args:
         name: of the pair.
-        measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`.
+        metrics: of :class:`regplugins.transforms.evaluate.EvaluatePaird`.
         seconds: by stage.
         inputs: path of each input file or DICOM folder, by its key, such as "fixed".
         weights: file of the network's weights; None for a method without.
@@ -58,7 +58,7 @@ def pair_report(
     """
     return {
         "name": name,
-        **measures,
+        **metrics,
         "units": _UNITS,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "versions": versions(),
@@ -75,7 +75,7 @@ def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
-    """Row of a report, or of its measures alone, in ``summary.csv``: name and key figures; None: missing.
+    """Row of a report, or of its metrics alone, in ``summary.csv``: name and key figures; None: missing.
 
     The columns are always the same, but for those of ``motion`` and of a refined rigid network. Overlap is the mean
     over labels, distances are in mm, ``seconds`` is the total.
@@ -105,9 +105,9 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     return row | {"seconds": _look_up(report, "seconds", "total")}
 
 
-def headline_metrics(measures: Mapping[str, Any]) -> str:
-    """Key figures of a pair in one line, for its picture, from its measures or the report that holds them."""
-    row = none_for_nan(summary_row(measures))
+def headline_metrics(metrics: Mapping[str, Any]) -> str:
+    """Key figures of a pair in one line, for its picture, from its metrics or the report that holds them."""
+    row = none_for_nan(summary_row(metrics))
     parts = []
     for name, column, unit in _HEADLINE:
         before, after = row[f"{column}_before"], row[f"{column}_after"]

@@ -39,12 +39,7 @@ class ModalityClassifier:
 
     @torch.no_grad()
     def __call__(self, image: MetaTensor) -> tuple[str, float]:
-        """
-        Args:
-            image: ``(1, *spatial)``, any 3-D grid.
-
-        Returns:
-            Modality and its probability.
+        """Modality and its probability of an image ``(1, *spatial)``, any 3-D grid.
 
         Raises:
             ValueError: if there is no network.
@@ -78,12 +73,7 @@ class OrderModalitiesd(Transform):
         self.min_probability = number("min_probability", min_probability)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Args:
-            data: pair after ``LoadPaird``.
-
-        Returns:
-            The pair, in the other order swapped with all its keys, with ``swapped`` and a warning.
+        """Swap a pair of ``LoadPaird`` in the other order with all its keys; add ``swapped`` and a warning.
 
         Raises:
             ValueError: if both images have one modality, or a probability is too low.

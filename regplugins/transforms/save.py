@@ -126,7 +126,7 @@ class SavePaird(Transform):
         with stage(pair, "save"):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
-        report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)
+        report = pair_report(name, pair["metrics"], pair["seconds"], pair["paths"], self.weights, self.settings)
         if "grid" in pair:
             grid = pair["grid"]
             report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}

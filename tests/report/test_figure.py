@@ -37,7 +37,7 @@ def as_pair(grid: Grid, arguments: dict[str, Any]) -> dict[str, Any]:
     affine = torch.eye(4, dtype=torch.float64)
     affine[:n, :n], affine[:n, 3] = grid.affine[:n, :n], grid.affine[:n, n]
     identity = AffineTransform.identity(n)
-    pair = {"before_covered": everywhere, "warped_covered": everywhere, "measures": {"folding_percent": None}}
+    pair = {"before_covered": everywhere, "warped_covered": everywhere, "metrics": {"folding_percent": None}}
     pair |= {"paths": {"fixed": "fixed.nii.gz"}, "start": identity, "initial": identity, "inverse": identity}
     displacement = DisplacementField(arguments["displacement"], grid)
     return pair | arguments | {"fixed": MetaTensor(arguments["fixed"], affine=affine), "displacement": displacement}
