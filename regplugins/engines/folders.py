@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
 from regplugins.data.records import OUTPUTS
-from regplugins.io import FolderLock, folder_lock, remove_temporaries
+from regplugins.io import FolderLock, folder_lock, read_json, remove_temporaries
 from regplugins.report.summary import write_json
 from regplugins.report.table import report_row, write_table
 from regplugins.report.terminal import figures_text
@@ -47,6 +46,7 @@ class PairFolders:
         self.records = records
         self.writer = writer
         self.resume = boolean("resume", resume)
+        self.table = writer.output_dir / SUMMARY
         self.is_single = len(records) == 1 and "name" not in records[0]
 
     @contextmanager
@@ -65,7 +65,8 @@ class PairFolders:
                 self._hold(lock, shared=True)
             else:
                 self._hold(lock, shared=self.resume and not self.is_single)
-                if not _is_restarted():
+                # torchrun restarts the processes of a run after one of them died.
+                if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
                     self._remove_stale_files()
                 if not self.is_single:
                     lock.share()
@@ -82,14 +83,7 @@ class PairFolders:
 
     @contextmanager
     def claim(self, record: Mapping[str, str]) -> Iterator[bool]:
-        """Lock the folder of one pair.
-
-        Args:
-            record: one of the records.
-
-        Yields:
-            True if this process must register the pair; False if it is done, failed or locked by another process.
-        """
+        """Lock the folder of one pair, and tell whether to register it: it is not done, failed or locked by another."""
         folder = self.writer.folder(record)
         with ExitStack() as stack:
             is_held = self.is_single or stack.enter_context(folder_lock(folder))
@@ -100,12 +94,7 @@ class PairFolders:
         folder = self.writer.folder(record)
         write_json({"name": record["name"], "error": error_line(error), "inputs": dict(record)}, folder / FAILURE)
 
-    @property
-    def table(self) -> Path:
-        """The table of all pairs."""
-        return self.writer.output_dir / SUMMARY
-
-    def announcement(self) -> str:
+    def start_message(self) -> str:
         """One line about the pairs of a run, for its start."""
         if self.is_single:
             return f"registering {self.records[0]['moving']} to {self.records[0]['fixed']}"
@@ -113,11 +102,11 @@ class PairFolders:
         finished = f", {done} of them done already" if done else ""
         return f"registering {len(self.records)} pairs{finished}"
 
-    def progress(self, record: Mapping[str, str]) -> str:
+    def progress_message(self, record: Mapping[str, str]) -> str:
         """One line about a pair of several that has just been registered."""
         return f"{self._count_done()} of {len(self.records)} done: {record['name']}"
 
-    def results(self) -> str:
+    def result_message(self) -> str:
         """Results of a run as lines for a terminal."""
         rows = self.rows()
         lines = [figures_text(rows)]
@@ -138,11 +127,11 @@ class PairFolders:
         folder = self.writer.folder(record)
         name = record.get("name", "pair")
         if (folder / REPORT).exists():
-            report = _read(folder / REPORT)
+            report = read_json(folder / REPORT)
             row = {"name": name, "status": "done", "warnings": len(report["warnings"])}
             return row | {key: value for key, value in report_row(report).items() if key != "name"}
         if (folder / FAILURE).exists():
-            return {"name": name, "status": "failed", "error": _read(folder / FAILURE)["error"]}
+            return {"name": name, "status": "failed", "error": read_json(folder / FAILURE)["error"]}
         return {"name": name, "status": "missing"}
 
     def _hold(self, lock: FolderLock, shared: bool) -> None:
@@ -196,8 +185,6 @@ def discard_results(
         output_dir: folder of the results.
         pair: paths of the inputs by key; None for those that are not given.
         init: file of the initial transform, or another value of ``init``.
-        datalist: file with many pairs; default: there is a single one.
-        resume: keep results that are complete.
     """
     folder = Path(output_dir)
     if datalist is not None or resume or not (folder / REPORT).is_file():
@@ -214,13 +201,3 @@ def _remove_results(folder: Path) -> None:
     for name in reversed(OUTPUTS):
         (folder / name).unlink(missing_ok=True)
         (folder / "backward" / name).unlink(missing_ok=True)
-
-
-def _is_restarted() -> bool:
-    """True if torchrun restarted the processes of a run after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -55,23 +55,17 @@ class Table(ABC):
         """Content of ``summary``."""
 
     def write(self) -> None:
-        """Write the table, with empty cells for values that are missing or not finite."""
-        rows = self._gathered_rows()
-        if rows is None:
-            return
+        """Write the table of all processes, with empty cells for values that are missing or not finite."""
+        rows = self.rows
+        if dist.is_available() and dist.is_initialized():
+            parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(parts, rows)
+            if dist.get_rank() != 0:
+                return
+            rows = [row for round_ in zip_longest(*parts) for row in round_ if row is not None]
         write_table(rows, self.path)
         if self.summary is not None:
             write_json(self.summarize(rows), self.summary)
-
-    def _gathered_rows(self) -> list[dict[str, Any]] | None:
-        """Rows of all processes; None in all processes but the first."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.rows
-        parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self.rows)
-        if dist.get_rank() != 0:
-            return None
-        return [row for round_ in zip_longest(*parts) for row in round_ if row is not None]
 
 
 class SummaryTable(Table):
