@@ -15,7 +15,7 @@ import numpy as np
 
 from regplugins.checks import positive, whole
 from regplugins.io import atomic, read_json
-from regplugins.label.cases import Datastore, annotated_cases
+from regplugins.label.propagation import Datastore, annotated_cases
 from regplugins.label.requests import device
 
 # Keys of train.json that a client may set, with checks of their values: a configuration would execute strings that
