@@ -10,16 +10,8 @@ from typing import Any
 from monai.transforms import Transform
 
 from regplugins.checks import choice, number
-from regplugins.spatial import (
-    AffineTransform,
-    CompositeTransform,
-    DisplacementField,
-    Grid,
-    SpatialTransform,
-    overlap,
-    resample,
-    resample_labels,
-)
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
+from regplugins.spatial.resample import overlap, resample, resample_labels
 from regplugins.transforms.timing import stage
 
 

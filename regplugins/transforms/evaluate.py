@@ -62,6 +62,7 @@ class EvaluatePaird(Transform):
 
     Raises:
         TypeError: if ``motion`` or ``warnings`` is not a boolean.
+        ValueError: on call, if the fixed label map holds only background.
     """
 
     def __init__(self, motion: bool = False, warnings: bool = True) -> None:
@@ -69,10 +70,6 @@ class EvaluatePaird(Transform):
         self.warnings = boolean("warnings", warnings)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            ValueError: if the fixed label map holds only background.
-        """
         pair = dict(data)
         with stage(pair, "evaluate"):
             transforms = _transforms(pair)

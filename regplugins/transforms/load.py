@@ -28,6 +28,10 @@ class LoadVolumesd(Transform):
     Args:
         keys: of the record; missing ones are skipped.
         spatial_dims: number of dimensions that the scans must have; None: 2 or 3.
+
+    Raises:
+        FileNotFoundError: on call, if a file is missing.
+        ValueError: on call, if a file cannot be read, or a scan has another number of dimensions.
     """
 
     def __init__(self, keys: Sequence[str] = ("image", "label"), spatial_dims: int | None = None) -> None:
@@ -35,11 +39,6 @@ class LoadVolumesd(Transform):
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            FileNotFoundError: if a file is missing.
-            ValueError: if a file cannot be read, or a scan has another number of dimensions; the message names it.
-        """
         loaded = {key: _LOADERS.get(key, load_label)(data[key]) for key in self.keys if key in data}
         for key in _SCANS:
             if key in loaded and self.spatial_dims not in (None, loaded[key].ndim - 1):
@@ -55,7 +54,9 @@ class LoadPaird(LoadVolumesd):
         spatial_dims: number of dimensions that the images must have; None: 2 or 3.
 
     Raises:
-        ValueError: if ``landmark_space`` is neither.
+        FileNotFoundError: on call, if a file is missing.
+        ValueError: if ``landmark_space`` is neither. On call, if a file cannot be read, shapes, dimensions or numbers
+            of points do not match, or all landmarks lie outside their image. Lesser doubts go to ``warnings``.
     """
 
     def __init__(self, landmark_space: str = "RAS", spatial_dims: int | None = None) -> None:
@@ -64,12 +65,6 @@ class LoadPaird(LoadVolumesd):
         self.landmark_space = choice("landmark_space", landmark_space, {"RAS": "RAS", "LPS": "LPS"})
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            FileNotFoundError: if a file is missing.
-            ValueError: if a file cannot be read, shapes, dimensions or numbers of points do not match, or all landmarks
-                lie outside their image. Lesser doubts are listed under ``warnings``.
-        """
         paths = {key: path for key, path in data.items() if key != "name"}
         pair: dict[str, Any] = {**data, "paths": paths, "landmark_space": self.landmark_space, "seconds": {}}
         with stage(pair, "load"):
