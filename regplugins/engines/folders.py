@@ -16,8 +16,7 @@ from regplugins.checks import boolean, error_line
 from regplugins.data.records import OUTPUTS
 from regplugins.io import FolderLock, folder_lock, read_json, remove_temporaries
 from regplugins.report.summary import write_json
-from regplugins.report.table import report_row, write_table
-from regplugins.report.terminal import figures_text
+from regplugins.report.table import metrics_text, report_row, write_table
 from regplugins.transforms.save import SavePaird
 
 FAILURE = "failed.json"
@@ -109,7 +108,7 @@ class PairFolders:
     def result_message(self) -> str:
         """Results of a run as lines for a terminal."""
         rows = self.rows()
-        lines = [figures_text(rows)]
+        lines = [metrics_text(rows)]
         if not self.is_single:
             counts = Counter(row["status"] for row in rows)
             counts["done with warnings"] = sum(row.get("warnings", 0) > 0 for row in rows)

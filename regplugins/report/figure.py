@@ -21,9 +21,16 @@ from regplugins.io.nifti import NIFTI_SUFFIXES
 from regplugins.metrics import subsample_volume
 from regplugins.registration import INIT_CHOICES
 from regplugins.registration.centers import otsu_threshold
-from regplugins.report.fields import draw_grids, draw_volumes, folding_heading
 from regplugins.report.layout import Layout, Panel, create_layout
-from regplugins.report.panels import checkerboard, deformation, gray, outline
+from regplugins.report.panels import (
+    checkerboard,
+    deformation,
+    draw_grids,
+    draw_volumes,
+    folding_heading,
+    gray,
+    outline,
+)
 from regplugins.report.planes import display_planes
 from regplugins.report.summary import headline_metrics
 from regplugins.report.windows import image_windows
@@ -99,31 +106,23 @@ def _content_center(fixed: Tensor, covered: Tensor | None) -> tuple[int, ...]:
 
 def _draw_images(layout: Layout, pair: Mapping[str, Any]) -> _Keys:
     """Draw columns 1 to 5: the three images, and checkerboards of fixed and moving before and after."""
-    planes = layout.planes
-    images = (pair["fixed"].as_tensor(), pair["before"], pair["warped"])
-    fixed, *moving = ([plane.take(image)[0] for plane in planes] for image in images)
-    covered = (pair["before_covered"], pair["warped_covered"])
-    outside = [[plane.take(part)[0] == 0 for plane in planes] for part in covered]
+    planes, rows = layout.planes, len(layout.planes)
+    fixed = [plane.take(pair["fixed"].as_tensor())[0] for plane in planes]
+    moving = [plane.take(pair[key])[0] for key in ("before", "warped") for plane in planes]
+    outside = [plane.take(pair[f"{key}_covered"])[0] == 0 for key in ("before", "warped") for plane in planes]
     # Filled voxels do not affect the window, unless there are no others.
-    inside = [
-        image[~hidden]
-        for shown, parts in zip(moving, outside, strict=True)
-        for image, hidden in zip(shown, parts, strict=True)
-    ]
-    values = np.concatenate(inside if any(part.size for part in inside) else [part.ravel() for part in moving[1]])
+    inside = [image[~hidden] for image, hidden in zip(moving, outside, strict=True)]
+    values = np.concatenate(inside if any(part.size for part in inside) else [part.ravel() for part in moving[rows:]])
     fixed_window, moving_window = image_windows(np.concatenate([part.ravel() for part in fixed]), values)
+    tinted = [_tinted(gray(image, moving_window), hidden) for image, hidden in zip(moving, outside, strict=True)]
     tile = max(max(plane.width, plane.height) for plane in planes) / _TILES
     for row, (panels, plane) in enumerate(zip(layout.panels, planes, strict=True)):
-        f = _tinted(gray(fixed[row], fixed_window))
-        b, w = (
-            _tinted(gray(shown[row], moving_window), parts[row]) for shown, parts in zip(moving, outside, strict=True)
-        )
+        f, b, w = _tinted(gray(fixed[row], fixed_window)), tinted[row], tinted[rows + row]
         pictures = (f, b, w, checkerboard(f, b, plane, tile), checkerboard(f, w, plane, tile))
         for panel, picture in zip(panels, pictures, strict=False):
             panel.image(picture)
-    if not any(part.any() for parts in outside for part in parts):
-        return {}
-    return {"outside the moving image": Patch(color=_OUTSIDE_COLOR)}
+    is_tinted = any(part.any() for part in outside)
+    return {"outside the moving image": Patch(color=_OUTSIDE_COLOR)} if is_tinted else {}
 
 
 def _tinted(shades: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:

@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from regplugins.report import pair_figure
-from regplugins.report.fields import draw_grids
 from regplugins.report.layout import Layout, create_layout
-from regplugins.report.panels import deformation
+from regplugins.report.panels import deformation, draw_grids
 from regplugins.report.planes import display_planes
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
 
