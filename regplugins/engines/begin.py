@@ -42,7 +42,6 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
         bundle_root: the bundle's folder. Default: the bundle was made before version 0.2, and is refused.
 
     Raises:
-        TypeError: if ``verbose`` is no boolean.
         ValueError: if the command line has an option that no configuration has, the seed is no whole number, there is
             no such device, or the bundle was made for another minor version of this package.
     """

@@ -36,9 +36,6 @@ class PairFolders:
         writer: transform that saves the results.
         resume: keep results with the same inputs, weights, settings and version (by sha256), and register the other
             pairs. False: register all pairs.
-
-    Raises:
-        TypeError: if ``resume`` is no boolean.
     """
 
     def __init__(self, records: Sequence[Mapping[str, str]], writer: SavePaird, resume: bool = False) -> None:

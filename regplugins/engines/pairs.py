@@ -34,9 +34,6 @@ class PairEvaluator(SupervisedEvaluator):
         failed_pairs: "skip": record a failed pair of a datalist, continue, and fail at the end; "stop": record it and
             fail at once. A single pair fails at once.
         kwargs: of ``monai.engines.SupervisedEvaluator``.
-
-    Raises:
-        ValueError: if ``failed_pairs`` is neither.
     """
 
     def __init__(

@@ -54,12 +54,9 @@ def per_rank_batch_size(batch_size: int) -> int:
 
 
 class SharedLoss(nn.Module):
-    """Loss with the mean over all processes as its value, and the gradient of this process's part of the batch.
+    """Objective with the mean over all processes as its value, and the gradient of this process's part of the batch.
 
     DistributedDataParallel averages the gradients.
-
-    Args:
-        objective: loss of a part of the batch.
     """
 
     def __init__(self, objective: nn.Module) -> None:

@@ -21,9 +21,6 @@ class FieldsModule(nn.Module):
         network: registration network; its state goes into checkpoints.
         amp: compute convolutions in bfloat16, on GPUs and CPUs (MONAI's trainers support CUDA only). bfloat16 needs no
             loss scaling.
-
-    Raises:
-        TypeError: if ``amp`` is not a boolean.
     """
 
     def __init__(self, network: RegistrationNetwork, amp: bool = False) -> None:
@@ -39,10 +36,7 @@ class FieldsModule(nn.Module):
 def prepare_training_batch(
     batch: Mapping[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """MONAI ``prepare_batch`` of a trainer.
-
-    Args:
-        batch: collated items of a ``PairDataset``.
+    """MONAI ``prepare_batch`` of a trainer, for collated items of a ``PairDataset``.
 
     Returns:
         Network input ``(B, 2, *spatial)``, and loss target: the batch with ``fixed_mask`` renamed to ``mask``.
@@ -85,10 +79,7 @@ def batch_minimum(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[st
 def prepare_pair(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, None, tuple[()], dict[str, Tensor]]:
-    """MONAI ``prepare_batch`` of an evaluator that registers one pair at a time.
-
-    Args:
-        batch: pair after ``ResamplePaird``.
+    """MONAI ``prepare_batch`` of an evaluator that registers one pair of ``ResamplePaird`` at a time.
 
     Returns:
         Network input ``(1, 2, *spatial)``, no target, no positional arguments of the inferer, and ``masks``.

@@ -41,11 +41,7 @@ def negative_endpoint_error(output: Mapping[str, Any]) -> float:
 
 
 def mean_true_probability(output: Sequence[Mapping[str, Any]]) -> float:
-    """Mean probability of the true class, of an evaluator's decollated output.
-
-    Args:
-        output: of each image ``pred`` ``(classes,)``, probabilities, and ``label``, the number of its class.
-    """
+    """Mean probability of the true class ``label``; of each image ``pred`` are probabilities ``(classes,)``."""
     return sum(float(image["pred"][int(image["label"])]) for image in output) / len(output)
 
 

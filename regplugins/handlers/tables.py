@@ -50,9 +50,9 @@ class Table(ABC):
     def collect(self, engine: Engine) -> None:
         """Add the rows of an iteration."""
 
-    @abstractmethod
     def summarize(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Content of ``summary``."""
+        """Content of ``summary``: count, mean and standard deviation of each column."""
+        return summarize(rows)
 
     def write(self) -> None:
         """Write the table of all processes, with empty cells for values that are missing or not finite."""
@@ -72,17 +72,13 @@ class SummaryTable(Table):
     """Table of registered pairs, with count, mean and standard deviation of each column as ``summary``.
 
     Args:
-        path: CSV file.
-        summary: JSON file; None: not written.
+        path, summary: of ``Table``.
         by_label: add columns for each label's Dice, HD95 and ASD.
     """
 
     def __init__(self, path: str | Path, summary: str | Path | None = None, by_label: bool = False) -> None:
         super().__init__(path, summary)
         self.by_label = by_label
-
-    def summarize(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
-        return summarize(rows)
 
     def collect(self, engine: Engine) -> None:
         """Add the row of a registered pair."""
@@ -98,9 +94,8 @@ class ClassTable(Table):
     Reads decollated ``pred`` ``(classes,)``, probabilities, ``name`` and, if known, ``true``.
 
     Args:
-        path: CSV file.
+        path, summary: of ``Table``; a summary needs the true classes.
         classes: in the order of the probabilities.
-        summary: JSON file, if the true classes are known; None: not written.
         positive: class of the sensitivity.
     """
 

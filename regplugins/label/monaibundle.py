@@ -49,8 +49,7 @@ def lay_out(
     Args:
         bundle: folder of the bundle.
         output_dir: folder ``model`` of the app; created if it is missing.
-        moving: annotated image.
-        moving_label: its label map.
+        moving, moving_label: annotated image and its label map.
         labels: names and values of the labels; default: "label 1" and so on.
 
     Returns:
@@ -118,10 +117,7 @@ def _write_json(content: object, path: Path) -> None:
 class FromAtlasd(Transform):
     """Load the open ``image`` as fixed and an annotated image as moving, in place of ``LoadPaird``.
 
-    Args:
-        moving: file of the annotated image. A ``moving`` of the request is ignored, since it could be any file of the
-            server.
-        moving_label: file of its labels.
+    A ``moving`` of the request is ignored, since it could be any file of the server.
     """
 
     def __init__(self, moving: str | Path, moving_label: str | Path) -> None:

@@ -111,7 +111,7 @@ def propagate(
     fusion: str = "weighted",
     **options: Any,
 ) -> dict[str, Any]:
-    """Register annotated images to one image and fuse their labels.
+    """Register annotated images to one image by a bundle and fuse their labels.
 
     Args:
         bundle: folder of the bundle.
@@ -165,14 +165,9 @@ def propagate(
 
 
 def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
-    """Weighted voting: the value with most votes at each voxel; ties go to the smallest value.
+    """Weighted voting over labels ``(1, *spatial)``: the value with most votes at each voxel, of ties the smallest.
 
-    Args:
-        labels: ``(1, *spatial)`` each, of integers.
-        weights: of each label's vote at every voxel, of its shape; none: equal weights.
-
-    Returns:
-        ``(1, *spatial)``, as the labels.
+    The weight of each label's vote at every voxel has its shape; without weights all are equal.
     """
     weights = weights or [torch.ones(())] * len(labels)
     values = sorted({int(value) for label in labels for value in label.unique()})

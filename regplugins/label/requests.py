@@ -42,7 +42,7 @@ def answer(
     own: str | None = None,
     models_dir: Path | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Propagate labels of a datastore's annotated images, as a client requests.
+    """Propagate labels of a datastore's annotated images by a bundle, as a client requests.
 
     Args:
         bundle: folder of the bundle.
@@ -60,7 +60,6 @@ def answer(
 
     Raises:
         ValueError: if an id is unknown, there is no annotated image, or an option has an invalid value.
-        TypeError: if a flag is not a boolean.
     """
     given = {**DEFAULTS, **{key: value for key, value in request.items() if key in DEFAULTS}}
     for key in ("fusion", "init"):
@@ -79,7 +78,9 @@ def answer(
         for case in result["cases"]:
             results = Path(case.pop("folder"))
             if wanted["transform"]:
-                case["transform"] = _encoded(_composite(results))
+                steps = [results / name for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")]
+                write_chain(read_chain(steps), results / "transform.h5")
+                case["transform"] = _encoded(results / "transform.h5")
             if wanted["warped"]:
                 case["warped"] = _encoded(results / "warped.nii.gz")
         with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:  # the server deletes it
@@ -130,11 +131,7 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
 
 
 def device(asked: Any) -> str:
-    """The requested device, or the CPU if there is no GPU, since MONAI Label's clients request "cuda" by default.
-
-    Raises:
-        ValueError: if the name is not that of a device.
-    """
+    """The requested device, or the CPU if there is no GPU, since MONAI Label's clients request "cuda" by default."""
     if not isinstance(asked, str) or not _DEVICE.fullmatch(asked):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {asked!r}")
     return asked if torch.cuda.is_available() else "cpu"
@@ -145,13 +142,6 @@ def check_tag(request: Mapping[str, Any]) -> None:
     tag = request.get("label_tag", "original")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag) or tag == FINAL:
         raise ValueError(f"label_tag must be of letters, digits, '_' and '-', and not {FINAL!r}, got {tag!r}")
-
-
-def _composite(folder: Path) -> Path:
-    """Write the transform of a case into one file."""
-    steps = [folder / name for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")]
-    write_chain(read_chain(steps), folder / "transform.h5")
-    return folder / "transform.h5"
 
 
 def _encoded(path: Path) -> str:

@@ -27,12 +27,8 @@ _UNITS = {"hd95": "mm", "asd": "mm", "tre": "mm", "inverse_consistency": "mm", "
 def write_page(folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` of the pairs of a run, a file that contains all but the full-size pictures.
 
-    Args:
-        folder: output folder of an inference over a datalist (``summary.csv`` and a folder a pair) or of an evaluation
-            (``metrics.csv``).
-
-    Returns:
-        Path of the page.
+    The folder is the output of an inference over a datalist (``summary.csv`` and a folder a pair) or of an evaluation
+    (``metrics.csv``).
 
     Raises:
         FileNotFoundError: if there is neither table.

@@ -61,7 +61,6 @@ class EvaluatePaird(Transform):
         warnings: warn of implausible results. They are normal during training.
 
     Raises:
-        TypeError: if ``motion`` or ``warnings`` is not a boolean.
         ValueError: on call, if the fixed label map holds only background.
     """
 

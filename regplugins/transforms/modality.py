@@ -39,11 +39,7 @@ class ModalityClassifier:
 
     @torch.no_grad()
     def __call__(self, image: MetaTensor) -> tuple[str, float]:
-        """Modality and its probability of an image ``(1, *spatial)``, any 3-D grid.
-
-        Raises:
-            ValueError: if there is no network.
-        """
+        """Modality and its probability of an image ``(1, *spatial)``, any 3-D grid."""
         if self.network is None:
             raise ValueError("there is no network to tell modalities")
         device = next(self.network.parameters()).device
@@ -61,9 +57,6 @@ class OrderModalitiesd(Transform):
         order: "given": keep the order; "auto": classify both images.
         identify: gives modality and probability of an image.
         min_probability: smallest accepted probability.
-
-    Raises:
-        ValueError: if ``order`` is neither.
     """
 
     def __init__(self, order: str, identify: ModalityClassifier, min_probability: float = 0.75) -> None:
