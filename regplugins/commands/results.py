@@ -34,9 +34,9 @@ def evaluate(
         moving_label: label map before registration. With it the means are over the labels that both scans have.
             Without it they are over all labels of fixed_label, since registration may have lost a label.
     """
-    figures: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if _both(warped_label=warped_label, fixed_label=fixed_label):
-        figures |= _overlap(str(warped_label), str(fixed_label), moving_label)
+        result |= _overlap(str(warped_label), str(fixed_label), moving_label)
     elif moving_label is not None:
         raise ValueError("--moving_label says nothing without --warped_label and --fixed_label")
     if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
@@ -45,15 +45,15 @@ def evaluate(
             shapes = [tuple(part.shape) for part in points]
             raise ValueError(f"{warped_landmarks} and {moving_landmarks}: points {shapes[0]} and {shapes[1]}")
         error = regplugins.metrics.target_registration_error(*points)
-        figures["tre_mm"] = {**regplugins.metrics.landmark_statistics(error), "n": len(error)}
+        result["tre_mm"] = {**regplugins.metrics.landmark_statistics(error), "n": len(error)}
     if transform is not None:
         ddf = regplugins.io.read_displacement(transform).to_ddf()[None]
         determinant = regplugins.spatial.jacobian_determinant(ddf)
         for name in ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg"):
-            figures[name] = float(getattr(regplugins.metrics, name)(determinant))
-    if not figures:
+            result[name] = float(getattr(regplugins.metrics, name)(determinant))
+    if not result:
         raise ValueError("nothing to judge: give two label maps, two landmark files or a transform")
-    return figures
+    return result
 
 
 def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class PairFolders:
         return "\n".join([*filter(None, lines), f"results: {self.writer.output_dir}"])
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row per record: ``status`` "done", "failed" (with the ``error``) or "missing", and the figures."""
+        """A row per record: ``status`` "done", "failed" (with the ``error``) or "missing", and the metrics."""
         return [self._row(record) for record in self.records]
 
     def _count_done(self) -> int:

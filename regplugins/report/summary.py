@@ -75,17 +75,17 @@ def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
-    """Row of a report, or of its metrics alone, in ``summary.csv``: name and key figures; None: missing.
+    """Row of a report, or of its metrics alone, in ``summary.csv``: name and main metrics; None: missing.
 
     The columns are always the same, but for those of ``motion`` and of a refined rigid network. Overlap is the mean
     over labels, distances are in mm, ``seconds`` is the total.
     """
     row: dict[str, str | float | None] = {"name": report.get("name")}
-    for measure in ("ncc", "mutual_information"):
-        row |= {f"{measure}_{when}": _look_up(report, "similarity", measure, when) for when in _WHEN}
+    for metric in ("ncc", "mutual_information"):
+        row |= {f"{metric}_{when}": _look_up(report, "similarity", metric, when) for when in _WHEN}
     row |= {f"coverage_percent_{when}": _look_up(report, "coverage_percent", when) for when in _WHEN}
-    for measure in ("dice", "hd95", "asd"):
-        row |= {f"{measure}_mean_{when}": _look_up(report, "overlap", when, "mean", measure) for when in _WHEN}
+    for metric in ("dice", "hd95", "asd"):
+        row |= {f"{metric}_mean_{when}": _look_up(report, "overlap", when, "mean", metric) for when in _WHEN}
     lost = _look_up(report, "labels", "lost", "after")
     row |= {"labels": _look_up(report, "labels", "both"), "labels_lost": None if lost is None else len(lost)}
     for statistic in ("mean", "median", "max"):
@@ -96,7 +96,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
         if "network" in report.get("endpoint_error_mm", {}):
             row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
     row |= {f"affine_{part}": _look_up(report, "affine", part) for part in ("rotation_degrees", "translation_mm")}
-    row |= {measure: report.get(measure) for measure in _OF_THE_FIELD}
+    row |= {metric: report.get(metric) for metric in _OF_THE_FIELD}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
         row[f"cycle_consistency_{statistic}"] = _look_up(report, "cycle_consistency_mm", statistic)
@@ -106,7 +106,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> str:
-    """Key figures of a pair in one line, for its picture, from its metrics or the report that holds them."""
+    """Headline metrics of a pair in one line, for its picture, from its metrics or the report that holds them."""
     row = none_for_nan(summary_row(metrics))
     parts = []
     for name, column, unit in _HEADLINE:

@@ -44,7 +44,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | 
 
 
 def report_row(report: Mapping[str, Any], by_label: bool = False) -> dict[str, Any]:
-    """One report as a row of a table: ``summary_row``, seconds by stage, and a backward direction's figures.
+    """One report as a row of a table: ``summary_row``, seconds by stage, and a backward direction's metrics.
 
     Args:
         report: of ``pair_report``, or a ``report.json``.
@@ -116,10 +116,10 @@ def metrics_text(rows: Sequence[Mapping[str, Any]]) -> str:
     done = sum(row.get("status", "done") == "done" for row in rows)
     lines = []
     for name, column, unit in _COMPARED:
-        before, after = (_figure(statistics, f"{column}_{when}", done) for when in ("before", "after"))
+        before, after = (_metric_cell(statistics, f"{column}_{when}", done) for when in ("before", "after"))
         if before or after:
             lines.append((name, before or "-", after or "-", unit))
-    lines += [(name, "", _figure(statistics, key, done), unit) for name, key, unit in _AFTER if key in statistics]
+    lines += [(name, "", _metric_cell(statistics, key, done), unit) for name, key, unit in _AFTER if key in statistics]
     if not lines:
         return ""
     lines.insert(0, ("", "before", "after", ""))
@@ -130,10 +130,10 @@ def metrics_text(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _figure(statistics: Mapping[str, Mapping[str, float]], column: str, done: int) -> str:
+def _metric_cell(statistics: Mapping[str, Mapping[str, float]], column: str, done: int) -> str:
     if column not in statistics:
         return ""
-    figure = statistics[column]
-    mean = f"{figure['mean']:.3g}" if abs(figure["mean"]) >= 100 else f"{figure['mean']:.3f}"
-    text = mean if figure["n"] == 1 else f"{mean} ± {figure['sd']:.3f}"
-    return text if figure["n"] == done else f"{text} (n = {figure['n']})"
+    metric = statistics[column]
+    mean = f"{metric['mean']:.3g}" if abs(metric["mean"]) >= 100 else f"{metric['mean']:.3f}"
+    text = mean if metric["n"] == 1 else f"{mean} ± {metric['sd']:.3f}"
+    return text if metric["n"] == done else f"{text} (n = {metric['n']})"

@@ -116,7 +116,7 @@ def _similarity(pair: Mapping[str, Any]) -> Iterator[str]:
 def _ranks(image: Tensor, mask: Tensor) -> Tensor:
     """Number of the quantile bin within a mask that each voxel falls into.
 
-    Bins of equal width would put all soft tissue of a CT into one or two, and the figure would hang on their border.
+    Bins of equal width would put all soft tissue of a CT into one or two, and the value would hang on their border.
     """
     edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)[1:-1]
     return torch.bucketize(image.double(), torch.quantile(image[mask].double(), edges))
