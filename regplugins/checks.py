@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of values that come from a command line, and the one line that explains an error."""
+"""Checks of values that come from a command line, and the one line that explains an error.
+
+A check returns the value in its type, or raises a ``ValueError`` (``boolean``: a ``TypeError``) that names it.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,14 @@ if TYPE_CHECKING:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Check that a value is a boolean; python-fire hands ``true`` and ``false`` over as strings, which Python takes for
-    true.
-
-    Raises:
-        TypeError: if the value is no boolean.
-    """
+    """Refuse all but booleans: python-fire hands ``true`` and ``false`` over as strings, which are true in Python."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return value
 
 
 def number(name: str, value: Any) -> float:
-    """Convert a value to a finite number; a boolean is refused.
-
-    Raises:
-        ValueError: if the value is not a finite number.
-    """
+    """Convert a value to a finite number; a boolean is refused."""
     try:
         result = float("boolean" if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -41,11 +35,7 @@ def number(name: str, value: Any) -> float:
 
 
 def positive(name: str, value: Any) -> float:
-    """Convert a value to a finite number greater than 0.
-
-    Raises:
-        ValueError: if the value is not a finite number, or not greater than 0.
-    """
+    """Convert a value to a finite number greater than 0."""
     result = number(name, value)
     if result <= 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
@@ -53,11 +43,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def not_negative(name: str, value: Any) -> float:
-    """Convert a value to a finite number of at least 0.
-
-    Raises:
-        ValueError: if the value is not a finite number, or is less than 0.
-    """
+    """Convert a value to a finite number of at least 0."""
     result = number(name, value)
     if result < 0:
         raise ValueError(f"{name} must not be negative, got {value!r}")
@@ -65,11 +51,7 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def whole(name: str, value: Any, minimum: int = 1) -> int:
-    """Convert an integer, or a text of digits, to a whole number.
-
-    Raises:
-        ValueError: if the value is not a whole number, or is less than ``minimum``.
-    """
+    """Convert an integer, or a text of digits, to a whole number of at least ``minimum``."""
     digits = isinstance(value, str) and value.isdecimal()
     if not (digits or (isinstance(value, int) and not isinstance(value, bool))) or int(value) < minimum:
         raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
@@ -77,25 +59,14 @@ def whole(name: str, value: Any, minimum: int = 1) -> int:
 
 
 def choice(name: str, value: Any, options: Mapping[str, Any]) -> Any:
-    """Look up the entry of ``options`` that ``value`` names.
-
-    Raises:
-        ValueError: if there is no such entry; the message lists the names.
-    """
+    """Look up the entry of ``options`` that ``value`` names; the message of the error lists the names."""
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} must be one of {sorted(options)}, got {value!r}")
     return options[value]
 
 
 def device(value: Any) -> torch.device:
-    """Look up a PyTorch device, and check that it holds tensors.
-
-    Args:
-        value: "cpu", "cuda", "cuda:1" or any other name that this PyTorch knows.
-
-    Raises:
-        ValueError: if ``value`` names no device, or one that this machine lacks.
-    """
+    """Look up a PyTorch device by its name, and check that it holds tensors on this machine."""
     import torch  # takes more than a second, which the help of a command need not wait for
 
     try:
@@ -114,9 +85,6 @@ def error_line(error: BaseException) -> str:
 
     An error of the operating system becomes ``<file>: <reason>``. Characters that could forge the output of a terminal
     are escaped, such as newlines in the name of a file.
-
-    Args:
-        error: any exception.
     """
     cause = first_cause(error)
     text = str(cause)
@@ -133,11 +101,6 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def did_you_mean(option: str, known: Iterable[str]) -> str:
-    """Suggest an option in place of an unknown one; empty if none is similar.
-
-    Args:
-        option: name without dashes.
-        known: names of the options that exist.
-    """
+    """Suggest a known option in place of an unknown one, both without dashes; empty if none is similar."""
     similar = difflib.get_close_matches(option, known, n=1)
     return f"; did you mean --{similar[0]}?" if similar else ""

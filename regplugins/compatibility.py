@@ -10,35 +10,20 @@ from typing import Any
 from regplugins import __version__
 from regplugins.io.files import PathLike, read_json
 
-# Configurations from before 0.2 do not tell ``begin_run`` where their bundle lies.
-_UNTOLD = "0.1"
-
 
 def check_bundle(bundle: PathLike | None) -> None:
-    """Refuse a bundle whose metadata want another minor version of this package.
+    """Refuse a bundle whose metadata want another minor version of this package; without metadata do nothing.
 
-    Args:
-        bundle: the bundle's folder; nothing is checked if it has no metadata. None: made before 0.2.
-
-    Raises:
-        ValueError: if the versions differ.
+    Configurations from before 0.2 do not tell ``begin_run`` where their bundle lies; they give None.
     """
     if bundle is None:
-        check_version("this bundle", _UNTOLD)
+        check_version("this bundle", "0.1")
     elif (path := Path(bundle) / "configs/metadata.json").is_file():
         check_metadata(Path(bundle).resolve().name, read_json(path))
 
 
 def check_metadata(name: str, metadata: Mapping[str, Any]) -> None:
-    """Refuse metadata that want another minor version of this package.
-
-    Args:
-        name: what the message calls the bundle.
-        metadata: the content of ``metadata.json``; nothing is checked if they want no version.
-
-    Raises:
-        ValueError: if the versions differ.
-    """
+    """Refuse the metadata of the bundle ``name`` if they want another minor version of this package."""
     packages = metadata.get("required_packages_version")
     if isinstance(packages, Mapping) and "regplugins" in packages:
         check_version(name, str(packages["regplugins"]))
@@ -46,10 +31,6 @@ def check_metadata(name: str, metadata: Mapping[str, Any]) -> None:
 
 def check_version(name: str, required: str) -> None:
     """Refuse another minor version of this package than the installed one.
-
-    Args:
-        name: what the message calls the bundle.
-        required: version that the bundle was made for.
 
     Raises:
         ValueError: if the versions differ; the message names both and the ``pip install`` that fits.

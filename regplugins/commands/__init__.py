@@ -6,10 +6,9 @@ A command imports PyTorch and MONAI when it runs, so that help does not wait for
 
 from __future__ import annotations
 
-from regplugins.commands.catalog import bundles, prepare
 from regplugins.commands.registration import align, register
 from regplugins.commands.results import evaluate, report
-from regplugins.commands.sharing import build, label, new, pack, publish, unpack
+from regplugins.commands.sharing import build, bundles, label, new, pack, prepare, publish, unpack
 from regplugins.commands.transforms import apply, compose, convert, invert
 
 COMMANDS = {

@@ -49,27 +49,15 @@ def register(
         preset: name of a file configs/<preset>.json of the bundle that overrides inference.json.
         options: any other key of inference.json: --device cpu, --failed_pairs stop, --resume True.
     """
-    named = {
-        "fixed": fixed,
-        "moving": moving,
-        "fixed_label": fixed_label,
-        "moving_label": moving_label,
-        "fixed_landmarks": fixed_landmarks,
-        "moving_landmarks": moving_landmarks,
-        "fixed_mask": fixed_mask,
-        "moving_mask": moving_mask,
-        "datalist": datalist,
-        "init": init,
-        "weights": weights,
-    }
+    named = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
+    named |= {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
+    named |= {"fixed_mask": fixed_mask, "moving_mask": moving_mask, "datalist": datalist}
+    named |= {"init": init, "weights": weights, "refine": refine}
     options |= {key: value for key, value in named.items() if value is not None}
     from regplugins.commands.workflow import DataWorkflow  # imports MONAI
 
     configs = Path(bundle) / "configs"
-    names = ["inference"] if refine is None else ["inference", "refine"]
-    files = [str(configs / f"{name}.json") for name in names]
-    if refine is not None:
-        options["refine"] = refine
+    files = [str(configs / f"{name}.json") for name in ("inference", "refine")[: 1 if refine is None else 2]]
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
@@ -119,9 +107,7 @@ def align(
         seed: random seed of the voxel samples that mutual information uses.
     """
     seed = regplugins.checks.whole("seed", seed, 0)
-    kinds = [choice for choice in regplugins.registration.INIT_CHOICES if choice != "none"]
-    if kind not in kinds:
-        raise ValueError(f"kind must be one of {kinds}, got '{kind}'")
+    regplugins.checks.choice("kind", kind, dict.fromkeys({*regplugins.registration.INIT_CHOICES} - {"none"}))
     folder = regplugins.io.output_folder(output_dir)
     if (folder / "report.json").exists():
         raise ValueError(f"{folder}: holds the results of a registration, its own transform among them; choose another")

@@ -34,9 +34,9 @@ def evaluate(
         moving_label: label map before registration. With it the means are over the labels that both scans have.
             Without it they are over all labels of fixed_label, since registration may have lost a label.
     """
-    figures: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if _both(warped_label=warped_label, fixed_label=fixed_label):
-        figures |= _overlap(str(warped_label), str(fixed_label), moving_label)
+        result |= _overlap(str(warped_label), str(fixed_label), moving_label)
     elif moving_label is not None:
         raise ValueError("--moving_label says nothing without --warped_label and --fixed_label")
     if _both(warped_landmarks=warped_landmarks, moving_landmarks=moving_landmarks):
@@ -45,15 +45,15 @@ def evaluate(
             shapes = [tuple(part.shape) for part in points]
             raise ValueError(f"{warped_landmarks} and {moving_landmarks}: points {shapes[0]} and {shapes[1]}")
         error = regplugins.metrics.target_registration_error(*points)
-        figures["tre_mm"] = {**regplugins.metrics.landmark_statistics(error), "n": len(error)}
+        result["tre_mm"] = {**regplugins.metrics.landmark_statistics(error), "n": len(error)}
     if transform is not None:
         ddf = regplugins.io.read_displacement(transform).to_ddf()[None]
         determinant = regplugins.spatial.jacobian_determinant(ddf)
         for name in ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg"):
-            figures[name] = float(getattr(regplugins.metrics, name)(determinant))
-    if not figures:
+            result[name] = float(getattr(regplugins.metrics, name)(determinant))
+    if not result:
         raise ValueError("nothing to judge: give two label maps, two landmark files or a transform")
-    return figures
+    return result
 
 
 def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> dict[str, Any]:
@@ -115,14 +115,8 @@ def report(
         landmark_space: coordinate system of both CSV files, "RAS" or "LPS".
         fill: value of the warped image outside the moving one.
     """
-    given = {
-        "fixed": fixed,
-        "moving": moving,
-        "fixed_label": fixed_label,
-        "moving_label": moving_label,
-        "fixed_landmarks": fixed_landmarks,
-        "moving_landmarks": moving_landmarks,
-    }
+    given = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
+    given |= {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     if not transforms and all(path is None for path in given.values()):
         return {"page": str(regplugins.report.write_page(output_dir))}
     for key in ("fixed", "moving"):
@@ -130,14 +124,13 @@ def report(
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
     logger.info("warping, evaluating and drawing %s", moving)
-    pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(
-        regplugins.transforms.LoadPaird(landmark_space)(record)
-    )
-    measured = regplugins.transforms.EvaluatePaird()(pair)
+    pair = regplugins.transforms.LoadPaird(landmark_space)(record)
+    pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(pair)
+    pair = regplugins.transforms.EvaluatePaird()(pair)
     with regplugins.io.folder_lock(Path(output_dir)) as is_held:
         if not is_held:
             raise RuntimeError(f"{output_dir}: a run writes into this folder; wait for it, or choose another one")
-        regplugins.transforms.SavePaird(output_dir)(measured)
+        regplugins.transforms.SavePaird(output_dir)(pair)
     return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 
 

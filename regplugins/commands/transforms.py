@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import regplugins
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from regplugins.spatial import DisplacementField, SpatialTransform
 
 logger = logging.getLogger(__name__)
@@ -186,44 +184,33 @@ def _map_landmarks(transform: SpatialTransform, path: str, output: str, space: s
     points = regplugins.io.read_landmarks(path, space)
     if points.shape[1] != transform.ndim:
         raise ValueError(f"{path}: {points.shape[1]}-D points, the transform is {transform.ndim}-D")
-    _warn_outside(transform, points, path, space)
-    regplugins.io.write_landmarks(transform(points), output, space, regplugins.io.read_landmark_names(path))
-
-
-def _warn_outside(transform: SpatialTransform, points: Tensor, path: str, space: str) -> None:
-    """Warn of points outside the displacement field that is applied first; it is extrapolated from its border."""
     inner: SpatialTransform = regplugins.spatial.AffineTransform.identity(transform.ndim)
     for part in reversed(regplugins.spatial.CompositeTransform([transform]).transforms):
-        if isinstance(part, regplugins.spatial.DisplacementField):
+        if isinstance(part, regplugins.spatial.DisplacementField):  # outside it is extrapolated from its border
             names = path, "the grid of the displacement field that is applied first"
             _, message = regplugins.io.landmarks_outside(points, part.grid, names, space, inner)
             if message:
                 logger.warning("%s", message)
-            return
+            break
         inner = part @ inner
+    regplugins.io.write_landmarks(transform(points), output, space, regplugins.io.read_landmark_names(path))
 
 
 def _resample_file(
-    transform: SpatialTransform,
-    kind: str,
-    path: str,
-    output: str,
-    reference: str | None,
-    interpolation: str,
-    fill: float,
+    chain: SpatialTransform, kind: str, path: str, output: str, reference: str | None, interpolation: str, fill: float
 ) -> None:
     target = regplugins.io.load_grid(reference)
     volume = regplugins.io.read_label(path) if kind == "label" else regplugins.io.read_image(path)
     source = volume.grid
     for name, grid in ((reference, target), (path, source)):
-        if grid.ndim != transform.ndim:
-            raise ValueError(f"{name}: {grid.ndim}-D, the transform is {transform.ndim}-D")
-    if not regplugins.spatial.overlap(target, source, transform):
+        if grid.ndim != chain.ndim:
+            raise ValueError(f"{name}: {grid.ndim}-D, the transform is {chain.ndim}-D")
+    if not regplugins.spatial.overlap(target, source, chain):
         raise ValueError(f"{reference} and {path} do not overlap through the transform: the result would be empty")
     logger.info("resampling %s", path)
     if kind == "label":
-        result = regplugins.spatial.resample_labels(volume.values, source, target, transform)
+        result = regplugins.spatial.resample_labels(volume.values, source, target, chain)
         regplugins.io.write_image(result, target, output, volume.stored_dtype)
     else:
-        result = regplugins.spatial.resample(volume.values, source, target, transform, interpolation, fill)
+        result = regplugins.spatial.resample(volume.values, source, target, chain, interpolation, fill)
         regplugins.io.write_image(result, target, output)

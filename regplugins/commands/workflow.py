@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from regplugins.engines.command_line import refuse_unknown
+from regplugins.engines.begin import refuse_unknown
 
 # Under this key of the configuration the values lie; other keys refer to them.
 _VALUES = "command_line"

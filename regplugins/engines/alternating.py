@@ -41,11 +41,8 @@ def parameter_groups(
 class AlternatingOptimizer:
     """Optimizer that updates one parameter group per iteration, in turn.
 
-    It replaces the optimizer in a trainer; learning rate schedules take the inner one. Its state includes the next
-    group, for resumed training.
-
-    Args:
-        optimizer: with one or more groups; must skip parameters without gradient, as torch's optimizers do.
+    It replaces the optimizer in a trainer; learning rate schedules take the inner one, which must skip parameters
+    without gradient, as torch's optimizers do. Its state includes the next group, for resumed training.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -54,11 +51,9 @@ class AlternatingOptimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of the inner optimizer."""
         return self.optimizer.param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear all gradients."""
         self.optimizer.zero_grad(set_to_none)
 
     def step(self, closure: Any = None) -> Any:

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the process that runs a bundle."""
+"""Start of a bundle's run: its options are checked, its errors end with one line, and the process is set up."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import logging
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import monai.bundle
+from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
-from regplugins.checks import boolean, whole
+from regplugins.checks import boolean, did_you_mean, error_line, whole
 from regplugins.checks import device as available_device
 from regplugins.compatibility import check_bundle
-from regplugins.engines.command_line import guard_bundle_run
 from regplugins.io.files import PathLike
 
 
@@ -24,21 +31,19 @@ class _Format(logging.Formatter):
 
 
 def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLike | None = None) -> None:
-    """Refuse options that no configuration has, end a failure with one line that says why, set what is random and what
-    is logged.
+    """Check a run's options, bundle and device, let its errors end with one line, and seed all random numbers.
 
     Messages of this package go to standard error.
 
     Args:
         seed: of all random numbers.
         verbose: log what happens; False: warnings and errors alone.
-        device: where the network is going to run, to be refused before anything is read; default: not looked at.
+        device: where the network is going to run; default: not checked.
         bundle_root: the bundle's folder. Default: the bundle was made before version 0.2, and is refused.
 
     Raises:
-        TypeError: if ``verbose`` is no boolean.
-        ValueError: if the command line has an option that no configuration has, the seed is no whole number, or there
-            is no such device, or the bundle was made for another minor version of this package.
+        ValueError: if the command line has an option that no configuration has, the seed is no whole number, there is
+            no such device, or the bundle was made for another minor version of this package.
     """
     guard_bundle_run()
     check_bundle(bundle_root)
@@ -56,3 +61,63 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
         handler.setFormatter(_Format())
         ours.addHandler(handler)
     ours.propagate = False
+
+
+def guard_bundle_run(words: Sequence[str] | None = None) -> None:
+    """Refuse unknown options of ``monai.bundle run``, and let its traceback end with the line ``error: <cause>``.
+
+    MONAI ignores an option that no configuration has. Any other program is left as it is.
+
+    Args:
+        words: command line. Default: that of this process.
+
+    Raises:
+        ValueError: as ``refuse_unknown``.
+    """
+    program, *arguments = sys.argv if words is None else words
+    if Path(program).parts[-3:] != ("monai", "bundle", "__main__.py") or arguments[:1] != ["run"]:
+        return
+    sys.excepthook = _explain
+    given = _options(arguments[1:])
+    if "args_file" in given:
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    files = given.get("config_file")
+    if files is None:
+        return
+    if isinstance(files, str) and files.startswith(("[", "(")):
+        files = ast.literal_eval(files)
+    known = {*ConfigParser.load_config_files(files), *inspect.signature(monai.bundle.run).parameters, "workflow_type"}
+    # python-fire takes --no<key> for --<key>=False.
+    refuse_unknown([key for key in given if _top_level(key).removeprefix("no") not in known], known)
+
+
+def refuse_unknown(options: Sequence[str], known: Collection[str]) -> None:
+    """Refuse options, possibly of nested keys, whose top-level key is unknown.
+
+    Raises:
+        ValueError: if there is one; the message suggests a similar one.
+    """
+    for option in options:
+        key = _top_level(option)
+        if key not in known:
+            raise ValueError(f"unknown option --{option}{did_you_mean(key, known)}")
+
+
+def _top_level(option: str) -> str:
+    """Top-level key of a nested one: ``train`` of ``train#dataset`` and ``train::dataset``."""
+    return option.lstrip("+").replace("::", "#").split("#")[0]
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, trace)
+    print(f"error: {error_line(error)}", file=sys.stderr)
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a python-fire command line by name; None is an option without a value."""
+    given: dict[str, Any] = {}
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word.startswith("--") and len(word) > 2:
+            name, assigned, value = word[2:].partition("=")
+            given[name] = value if assigned else (None if following.startswith("--") else following)
+    return given

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
@@ -16,10 +15,9 @@ import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
 from regplugins.data.records import OUTPUTS, pair_records
-from regplugins.io import FolderLock, folder_lock, remove_temporaries
+from regplugins.io import FolderLock, folder_lock, read_json, remove_temporaries
 from regplugins.report.summary import write_json
-from regplugins.report.table import report_row, write_table
-from regplugins.report.terminal import figures_text
+from regplugins.report.table import metrics_text, report_row, write_table
 from regplugins.transforms.save import SavePaird
 
 logger = logging.getLogger(__name__)
@@ -43,15 +41,13 @@ class PairFolders:
         writer: transform that saves the results.
         resume: keep results with the same inputs, weights, settings and version (by sha256), and register the other
             pairs. False: register all pairs.
-
-    Raises:
-        TypeError: if ``resume`` is no boolean.
     """
 
     def __init__(self, records: Sequence[Mapping[str, str]], writer: SavePaird, resume: bool = False) -> None:
         self.records = records
         self.writer = writer
         self.resume = boolean("resume", resume)
+        self.table = writer.output_dir / SUMMARY
         self.is_single = len(records) == 1 and "name" not in records[0]
 
     @contextmanager
@@ -87,14 +83,7 @@ class PairFolders:
 
     @contextmanager
     def claim(self, record: Mapping[str, str]) -> Iterator[bool]:
-        """Lock the folder of one pair.
-
-        Args:
-            record: one of the records.
-
-        Yields:
-            True if this process must register the pair; False if it is done, failed or locked by another process.
-        """
+        """Lock the folder of one pair, and tell whether to register it: it is not done, failed or locked by another."""
         folder = self.writer.folder(record)
         with ExitStack() as stack:
             is_held = self.is_single or stack.enter_context(folder_lock(folder))
@@ -105,12 +94,7 @@ class PairFolders:
         folder = self.writer.folder(record)
         write_json({"name": record["name"], "error": error_line(error), "inputs": dict(record)}, folder / FAILURE)
 
-    @property
-    def table(self) -> Path:
-        """The table of all pairs."""
-        return self.writer.output_dir / SUMMARY
-
-    def announcement(self) -> str:
+    def start_message(self) -> str:
         """One line about the pairs of a run, for its start."""
         if self.is_single:
             return f"registering {self.records[0]['moving']} to {self.records[0]['fixed']}"
@@ -118,14 +102,14 @@ class PairFolders:
         finished = f", {done} of them done already" if done else ""
         return f"registering {len(self.records)} pairs{finished}"
 
-    def progress(self, record: Mapping[str, str]) -> str:
+    def progress_message(self, record: Mapping[str, str]) -> str:
         """One line about a pair of several that has just been registered."""
         return f"{self._count_done()} of {len(self.records)} done: {record['name']}"
 
-    def results(self) -> str:
+    def result_message(self) -> str:
         """Results of a run as lines for a terminal."""
         rows = self.rows()
-        lines = [figures_text(rows)]
+        lines = [metrics_text(rows)]
         if not self.is_single:
             counts = Counter(row["status"] for row in rows)
             counts["done with warnings"] = sum(row.get("warnings", 0) > 0 for row in rows)
@@ -133,7 +117,7 @@ class PairFolders:
         return "\n".join([*filter(None, lines), f"results: {self.writer.output_dir}"])
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row per record: ``status`` "done", "failed" (with the ``error``) or "missing", and the figures."""
+        """A row per record: ``status`` "done", "failed" (with the ``error``) or "missing", and the metrics."""
         return [self._row(record) for record in self.records]
 
     def _count_done(self) -> int:
@@ -143,11 +127,11 @@ class PairFolders:
         folder = self.writer.folder(record)
         name = record.get("name", "pair")
         if (folder / REPORT).exists():
-            report = _read(folder / REPORT)
+            report = read_json(folder / REPORT)
             row = {"name": name, "status": "done", "warnings": len(report["warnings"])}
             return row | {key: value for key, value in report_row(report).items() if key != "name"}
         if (folder / FAILURE).exists():
-            return {"name": name, "status": "failed", "error": _read(folder / FAILURE)["error"]}
+            return {"name": name, "status": "failed", "error": read_json(folder / FAILURE)["error"]}
         return {"name": name, "status": "missing"}
 
     def _hold(self, lock: FolderLock, shared: bool) -> None:
@@ -240,8 +224,3 @@ def _remove_results(folder: Path) -> None:
 def _is_restarted() -> bool:
     """True if torchrun restarted the processes of a run after one of them died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -34,9 +34,6 @@ class PairEvaluator(SupervisedEvaluator):
         failed_pairs: "skip": record a failed pair of a datalist, continue, and fail at the end; "stop": record it and
             fail at once. A single pair fails at once.
         kwargs: of ``monai.engines.SupervisedEvaluator``.
-
-    Raises:
-        ValueError: if ``failed_pairs`` is neither.
     """
 
     def __init__(
@@ -58,9 +55,9 @@ class PairEvaluator(SupervisedEvaluator):
             RuntimeError: if pairs failed, with their names; or if another run writes into the output folder.
         """
         with self.folders.locked():
-            _say(self.folders.announcement())
+            _say(self.folders.start_message())
             super().run()
-        _say(self.folders.results())
+        _say(self.folders.result_message())
         rows = self.folders.rows()
         failures = [f"{row['name']}: {row['error']}" for row in rows if row["status"] == "failed"]
         if failures:
@@ -78,7 +75,7 @@ class PairEvaluator(SupervisedEvaluator):
                 output: dict[str, Any] = super()._iteration(engine, engine.state.batch)
                 # A terminal has a progress bar instead.
                 if not self.folders.is_single and not sys.stderr.isatty():
-                    print(self.folders.progress(batchdata), file=sys.stderr, flush=True)
+                    print(self.folders.progress_message(batchdata), file=sys.stderr, flush=True)
                 return output
             except Exception as error:
                 if self.folders.is_single:

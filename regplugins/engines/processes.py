@@ -54,12 +54,9 @@ def per_rank_batch_size(batch_size: int) -> int:
 
 
 class SharedLoss(nn.Module):
-    """Loss with the mean over all processes as its value, and the gradient of this process's part of the batch.
+    """Objective with the mean over all processes as its value, and the gradient of this process's part of the batch.
 
     DistributedDataParallel averages the gradients.
-
-    Args:
-        objective: loss of a part of the batch.
     """
 
     def __init__(self, objective: nn.Module) -> None:
@@ -74,12 +71,8 @@ class SharedLoss(nn.Module):
 
 
 def convert_sync_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Synchronize a network's batch normalizations over all processes, on GPUs.
+    """Synchronize a network's batch normalizations over all processes, in place; their states keep their names.
 
-    PyTorch does not support CPUs: there each process normalizes by its own part of the batch.
-
-    Args:
-        network: changed in place; its state keeps its names.
-        device: of this process.
+    PyTorch supports GPUs only: on CPUs each process normalizes by its own part of the batch.
     """
     return nn.SyncBatchNorm.convert_sync_batchnorm(network) if device.type == "cuda" else network

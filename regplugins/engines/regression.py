@@ -30,7 +30,6 @@ svm, _has_scikit = optional_import("sklearn.svm")
 
 PARAMETERS = ("angle_x", "angle_y", "angle_z", "shift_x", "shift_y", "shift_z")
 MLP_METHODS = ("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")
-_CHEAP = ("scaled_conjugate_gradient",)
 _SCIKIT = ("svr", "gaussian_process")
 # Maps features ``(examples, n)`` to predictions ``(examples, 6)``.
 Regressor = Callable[[Tensor], Tensor]
@@ -79,9 +78,9 @@ def fit_regressor(
     folder = output_folder(output_dir)
     features, targets = pair_features(network, dataset, range(pairs))
     new_features, new_targets = pair_features(network, dataset, range(pairs, pairs + held_out))
+    steps = dict.fromkeys(MLP_METHODS, iterations) | {"scaled_conjugate_gradient": 20 * iterations}
     methods: dict[str, Callable[[], Regressor]] = {
-        name: partial(train_mlp, features, targets, name, hidden, iterations * (20 if name in _CHEAP else 1), seed)
-        for name in MLP_METHODS
+        name: partial(train_mlp, features, targets, name, hidden, steps[name], seed) for name in MLP_METHODS
     }
     methods |= {name: partial(_scikit, name, features, targets) for name in _SCIKIT}
     rows = [_row("head", network.cpu().linear, 0.0, new_features, new_targets)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,6 @@ class FieldsModule(nn.Module):
             loss scaling.
         passes: number of passes with the same weights. The fields are those of ``fields_of_passes``: the loss is that
             of the composed field.
-
-    Raises:
-        TypeError: if ``amp`` is not a boolean.
-        ValueError: if ``passes`` is not a whole number of at least 1.
     """
 
     def __init__(self, network: RegistrationNetwork, amp: bool = False, passes: int = 1) -> None:
@@ -43,12 +39,7 @@ class FieldsModule(nn.Module):
 def prepare_training_batch(
     batch: Mapping[str, Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """MONAI ``prepare_batch`` of a trainer.
-
-    Args:
-        batch: collated items of a ``PairDataset``.
-        device: where to compute.
-        non_blocking: of the copy.
+    """MONAI ``prepare_batch`` of a trainer, for collated items of a ``PairDataset``.
 
     Returns:
         Network input ``(B, 2, *spatial)``, and loss target: the batch with ``fixed_mask`` renamed to ``mask``.
@@ -68,15 +59,8 @@ def negative_loss(objective: nn.Module) -> Callable[[Mapping[str, Any]], float]:
     return score
 
 
-class HasTerms(Protocol):
-    """Objective with separate terms."""
-
-    def terms(self, fields: Any) -> Mapping[str, Tensor]:
-        """Unweighted scalar terms by name."""
-
-
-def loss_terms(objective: HasTerms) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-    """Unweighted terms of an objective, of a trainer's output, for curves."""
+def loss_terms(objective: Any) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """Unweighted terms by name, ``objective.terms(fields)``, of a trainer's output, for curves."""
 
     @torch.no_grad()
     def terms(output: Mapping[str, Any]) -> dict[str, float]:
@@ -98,12 +82,7 @@ def batch_minimum(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[st
 def prepare_pair(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, None, tuple[()], dict[str, Tensor]]:
-    """MONAI ``prepare_batch`` of an evaluator that registers one pair at a time.
-
-    Args:
-        batch: pair after ``ResamplePaird``.
-        device: where to compute.
-        non_blocking: of the copy.
+    """MONAI ``prepare_batch`` of an evaluator that registers one pair of ``ResamplePaird`` at a time.
 
     Returns:
         Network input ``(1, 2, *spatial)``, no target, no positional arguments of the inferer, and ``masks``.
@@ -116,22 +95,12 @@ def prepare_pair(
 def prepare_rigid_pair(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, None, tuple[dict[str, Any]], dict[str, Any]]:
-    """MONAI ``prepare_batch`` of an evaluator with a ``RigidInferer``, which also takes the pair.
-
-    Arguments as for ``prepare_pair``.
-
-    Returns:
-        Network input ``(1, 2, *spatial)``, no target, the pair, and no keyword arguments.
-    """
+    """MONAI ``prepare_batch`` like ``prepare_pair``, for a ``RigidInferer``: the pair is its positional argument."""
     return batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs), None, (batch,), {}
 
 
 def collate_single_pair(batch: list[dict[str, Any]]) -> dict[str, Any]:
-    """Collate function for batch size one, since pairs have different grids.
-
-    Raises:
-        ValueError: if the batch size is not one.
-    """
+    """Collate function that refuses another batch size than one, since pairs have different grids."""
     if len(batch) != 1:
         raise ValueError(f"pairs are registered one at a time, got a batch of {len(batch)}")
     return batch[0]

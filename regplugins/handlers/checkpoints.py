@@ -31,7 +31,6 @@ class TrainingCheckpoints:
         resume: resume from ``last.pt``.
 
     Raises:
-        TypeError: if ``resume`` is not a boolean.
         FileNotFoundError: if there is no checkpoint to resume from.
         ValueError: if an epoch has no batch, or the resumed learning rate schedule has another length.
     """

@@ -13,17 +13,17 @@ def mean_dice(output: Mapping[str, Any]) -> float:
     Raises:
         ValueError: if the pair has no labels.
     """
-    if not output["measures"].get("overlap", {}).get("after"):
+    if not output["metrics"].get("overlap", {}).get("after"):
         raise ValueError(
             "no label with structures for validation; without labels validate by similarity: "
             "--validation_score '$regplugins.handlers.correlation'"
         )
-    return float(output["measures"]["overlap"]["after"]["mean"]["dice"])
+    return float(output["metrics"]["overlap"]["after"]["mean"]["dice"])
 
 
 def correlation(output: Mapping[str, Any]) -> float:
     """NCC after registration, for validation without labels."""
-    return float(output["measures"]["similarity"]["ncc"]["after"])
+    return float(output["metrics"]["similarity"]["ncc"]["after"])
 
 
 def negative_endpoint_error(output: Mapping[str, Any]) -> float:
@@ -32,23 +32,19 @@ def negative_endpoint_error(output: Mapping[str, Any]) -> float:
     Raises:
         ValueError: if the pair has no true transform.
     """
-    if "endpoint_error_mm" not in output["measures"]:
+    if "endpoint_error_mm" not in output["metrics"]:
         raise ValueError(
             "no true transform for validation; without one validate by labels or similarity: "
             "--validation_score '$regplugins.handlers.mean_dice' or '$regplugins.handlers.correlation'"
         )
-    return -float(output["measures"]["endpoint_error_mm"]["after"]["mean"])
+    return -float(output["metrics"]["endpoint_error_mm"]["after"]["mean"])
 
 
 def mean_true_probability(output: Sequence[Mapping[str, Any]]) -> float:
-    """Mean probability of the true class, of an evaluator's decollated output.
-
-    Args:
-        output: of each image ``pred`` ``(classes,)``, probabilities, and ``label``, the number of its class.
-    """
+    """Mean probability of the true class ``label``; of each image ``pred`` are probabilities ``(classes,)``."""
     return sum(float(image["pred"][int(image["label"])]) for image in output) / len(output)
 
 
 def folding_percent(output: Mapping[str, Any]) -> float:
     """Percentage of folded voxels."""
-    return float(output["measures"]["folding_percent"])
+    return float(output["metrics"]["folding_percent"])

@@ -23,9 +23,6 @@ class EarlyStopping:
         patience: number of validations without improvement.
         validator: evaluator whose key metric is maximized.
         min_delta: smallest gain that counts as an improvement.
-
-    Raises:
-        ValueError: if ``patience`` is not a whole number of at least 1.
     """
 
     def __init__(self, patience: int, validator: Engine, min_delta: float = 0.0) -> None:

@@ -50,36 +50,29 @@ class Table(ABC):
     def collect(self, engine: Engine) -> None:
         """Add the rows of an iteration."""
 
-    @abstractmethod
     def summarize(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Content of ``summary``."""
+        """Content of ``summary``: count, mean and standard deviation of each column."""
+        return summarize(rows)
 
     def write(self) -> None:
-        """Write the table, with empty cells for values that are missing or not finite."""
-        rows = self._gathered_rows()
-        if rows is None:
-            return
+        """Write the table of all processes, with empty cells for values that are missing or not finite."""
+        rows = self.rows
+        if dist.is_available() and dist.is_initialized():
+            parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(parts, rows)
+            if dist.get_rank() != 0:
+                return
+            rows = [row for round_ in zip_longest(*parts) for row in round_ if row is not None]
         write_table(rows, self.path)
         if self.summary is not None:
             write_json(self.summarize(rows), self.summary)
-
-    def _gathered_rows(self) -> list[dict[str, Any]] | None:
-        """Rows of all processes; None in all processes but the first."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.rows
-        parts: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
-        dist.all_gather_object(parts, self.rows)
-        if dist.get_rank() != 0:
-            return None
-        return [row for round_ in zip_longest(*parts) for row in round_ if row is not None]
 
 
 class SummaryTable(Table):
     """Table of registered pairs, with count, mean and standard deviation of each column as ``summary``.
 
     Args:
-        path: CSV file.
-        summary: JSON file; None: not written.
+        path, summary: of ``Table``.
         by_label: add columns for each label's Dice, HD95 and ASD.
     """
 
@@ -87,14 +80,11 @@ class SummaryTable(Table):
         super().__init__(path, summary)
         self.by_label = by_label
 
-    def summarize(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
-        return summarize(rows)
-
     def collect(self, engine: Engine) -> None:
         """Add the row of a registered pair."""
         pair = {**engine.state.batch, **engine.state.output}
         seconds = {**pair["seconds"], "total": sum(pair["seconds"].values())}
-        report = {"name": pair.get("name", "pair"), **pair["measures"], "seconds": seconds}
+        report = {"name": pair.get("name", "pair"), **pair["metrics"], "seconds": seconds}
         self.rows.append(report_row(report, self.by_label))
 
 
@@ -104,9 +94,8 @@ class ClassTable(Table):
     Reads decollated ``pred`` ``(classes,)``, probabilities, ``name`` and, if known, ``true``.
 
     Args:
-        path: CSV file.
+        path, summary: of ``Table``; a summary needs the true classes.
         classes: in the order of the probabilities.
-        summary: JSON file, if the true classes are known; None: not written.
         positive: class of the sensitivity.
     """
 

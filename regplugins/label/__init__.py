@@ -3,5 +3,4 @@
 
 from __future__ import annotations
 
-from regplugins.label.layout import lay_out
-from regplugins.label.transforms import AppInferer, BatchOfOned, FromAtlasd, OpenedImaged, PropagatedLabeld
+from regplugins.label.monaibundle import AppInferer, FromAtlasd, OpenedImaged, PropagatedLabeld, lay_out

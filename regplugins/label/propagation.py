@@ -1,26 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label propagation from annotated images to another image by a bundle."""
+"""Label propagation from annotated images of a datastore to another image, by a bundle and a vote."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import monai.bundle
 import numpy as np
+import torch
+from monai.data import MetaTensor
+from scipy.ndimage import uniform_filter
+from torch import Tensor
 
 from regplugins.checks import choice
 from regplugins.io import load_image, load_label, read_json, write_image
-from regplugins.label.cases import Case
-from regplugins.label.fusion import local_similarity, vote
-from regplugins.metrics import normalized_correlation
-from regplugins.spatial import Grid
+from regplugins.metrics import mutual_information, normalized_correlation
+from regplugins.registration import initial_transform
+from regplugins.spatial import Grid, resample_to_grid
 
 # True: votes are weighted by the local similarity of the images.
 FUSIONS = {"weighted": True, "majority": False}
+# Voxels along the longest side of the images that are compared to find similar ones.
+_COARSE = 48
+# Number of cached images at that resolution, 0.4 MB each.
+_CACHE_SIZE = 256
+# Side in voxels of the neighborhood in which images are compared to weigh votes.
+_WINDOW = 7
+# Smallest weight of a vote, so that the majority decides where no image is similar.
+_EPS = 1e-3
+
+
+class Datastore(Protocol):
+    """Used methods of MONAI Label's datastores."""
+
+    def list_images(self) -> list[str]: ...
+    def get_image_uri(self, image_id: str) -> str: ...
+    def datalist(self) -> Sequence[Mapping[str, str]]: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """Annotated image: id in the datastore, image file and label file."""
+
+    name: str
+    image: str
+    label: str
+
+
+def annotated_cases(datastore: Datastore) -> list[Case]:
+    """Images with a final label, sorted by id; a DICOMweb datastore downloads them first."""
+    names = set(datastore.list_images())
+    cases = []
+    for pair in datastore.datalist():
+        file = Path(pair["image"]).name  # an id and its ending
+        known = [
+            file[:end] for end in range(len(file), 0, -1) if file[:end] in names and file[end : end + 1] in ("", ".")
+        ]
+        cases += [Case(name, pair["image"], pair["label"]) for name in known[:1]]
+    return sorted(cases, key=lambda case: case.name)
+
+
+def most_similar(image: str, cases: Sequence[Case], count: int) -> list[Case]:
+    """The ``count`` cases most similar to an image file, the most similar first.
+
+    Similarity is the mutual information at a coarse resolution with aligned centers of mass. It works for any modality
+    and needs no registration.
+    """
+    fixed = _coarse_image(image)
+    grid = Grid.from_image(fixed)
+
+    def similarity(case: Case) -> float:
+        moving = _coarse_image(case.image)
+        initial = initial_transform("center", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
+        return mutual_information(fixed.as_tensor(), resample_to_grid(moving, grid, initial))
+
+    return sorted(cases, key=similarity, reverse=True)[:count]
+
+
+def _coarse_image(path: str) -> MetaTensor:
+    return _read_coarse(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _read_coarse(path: str, changed: int) -> MetaTensor:
+    """Read and resample an image, cached for further requests; ``changed`` invalidates entries of older files."""
+    image = load_image(path)
+    fine = Grid.from_image(image)
+    extent = max(size * step for size, step in zip(fine.shape, fine.spacing.tolist(), strict=True))
+    grid = fine.resized([extent / _COARSE] * fine.ndim)
+    return MetaTensor(resample_to_grid(image, grid), affine=grid.affine)
 
 
 def registration_bundles(folder: Path) -> list[Path]:
@@ -37,7 +111,7 @@ def propagate(
     fusion: str = "weighted",
     **options: Any,
 ) -> dict[str, Any]:
-    """Register annotated images to one image and fuse their labels.
+    """Register annotated images to one image by a bundle and fuse their labels.
 
     Args:
         bundle: folder of the bundle.
@@ -64,14 +138,15 @@ def propagate(
     ]
     datalist = output_dir / "pairs.json"
     datalist.write_text(json.dumps(records), encoding="utf-8")
-    configs = [str(bundle / "configs/inference.json")]
-    given = {
-        "bundle_root": str(bundle),
-        "datalist": str(datalist),
-        "output_dir": str(output_dir),
-        "failed_pairs": "stop",
-    }
-    monai.bundle.run(config_file=configs, logging_file=False, **given, **options)  # keep the server's logging
+    monai.bundle.run(
+        config_file=[str(bundle / "configs/inference.json")],
+        logging_file=False,  # keep the server's logging
+        bundle_root=str(bundle),
+        datalist=str(datalist),
+        output_dir=str(output_dir),
+        failed_pairs="stop",
+        **options,
+    )
     fixed = load_image(image)
     labels, weights, found = [], [], []
     for case, record in zip(cases, records, strict=True):
@@ -83,7 +158,43 @@ def propagate(
         correlation = normalized_correlation(fixed.as_tensor(), warped)
         known = round(correlation, 4) if isfinite(correlation) else None  # JSON has no NaN
         found.append({"name": case.name, "folder": str(folder), "correlation": known})
-    label = vote(labels, weights or None)
+    label = vote(labels, weights)
     path = output_dir / "label.nii.gz"
     write_image(label, Grid.from_image(fixed), path, np.uint8 if label.max() <= np.iinfo(np.uint8).max else np.int32)
     return {"label": str(path), "cases": found}
+
+
+def vote(labels: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+    """Weighted voting over labels ``(1, *spatial)``: the value with most votes at each voxel, of ties the smallest.
+
+    The weight of each label's vote at every voxel has its shape; without weights all are equal.
+    """
+    weights = weights or [torch.ones(())] * len(labels)
+    values = sorted({int(value) for label in labels for value in label.unique()})
+    best, most = torch.full_like(labels[0], values[0]), torch.full(labels[0].shape, -1.0)
+    for value in values:
+        votes = torch.zeros(labels[0].shape)
+        for label, weight in zip(labels, weights, strict=True):
+            votes += weight * (label == value)
+        best[votes > most] = value
+        most = torch.maximum(most, votes)
+    return best
+
+
+def local_similarity(fixed: Tensor, warped: Tensor) -> Tensor:
+    """Squared local correlation of two images ``(1, *spatial)``, between 0.001 and 1.001, as weights of votes.
+
+    Its sign is ignored, for different contrasts.
+    """
+    a, b = (image[0].double().numpy() for image in (fixed, warped))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return uniform_filter(values, _WINDOW, mode="nearest")
+
+    # Subtracting the mean of the image keeps the differences of squares accurate.
+    a, b = a - a.mean(), b - b.mean()
+    covariance = mean(a * b) - mean(a) * mean(b)
+    first, second = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2
+    flat = (first <= 1e-9 * a.var()) | (second <= 1e-9 * b.var())
+    correlation = np.where(flat, 0, covariance**2 / np.where(flat, 1, first * second))
+    return torch.from_numpy(correlation + _EPS)[None].float()

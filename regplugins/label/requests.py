@@ -14,8 +14,7 @@ import torch
 
 from regplugins.checks import boolean, choice, whole
 from regplugins.io import read_chain, write_chain
-from regplugins.label.cases import Case, Datastore, annotated_cases, most_similar, select_cases
-from regplugins.label.propagation import FUSIONS, propagate
+from regplugins.label.propagation import FUSIONS, Case, Datastore, annotated_cases, most_similar, propagate
 from regplugins.registration import INIT_CHOICES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
@@ -43,7 +42,7 @@ def answer(
     own: str | None = None,
     models_dir: Path | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Propagate labels of a datastore's annotated images, as a client requests.
+    """Propagate labels of a datastore's annotated images by a bundle, as a client requests.
 
     Args:
         bundle: folder of the bundle.
@@ -61,7 +60,6 @@ def answer(
 
     Raises:
         ValueError: if an id is unknown, there is no annotated image, or an option has an invalid value.
-        TypeError: if a flag is not a boolean.
     """
     given = {**DEFAULTS, **{key: value for key, value in request.items() if key in DEFAULTS}}
     for key in ("fusion", "init"):
@@ -80,7 +78,9 @@ def answer(
         for case in result["cases"]:
             results = Path(case.pop("folder"))
             if wanted["transform"]:
-                case["transform"] = _encoded(_composite(results))
+                steps = [results / name for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")]
+                write_chain(read_chain(steps), results / "transform.h5")
+                case["transform"] = _encoded(results / "transform.h5")
             if wanted["warped"]:
                 case["warped"] = _encoded(results / "warped.nii.gz")
         with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:  # the server deletes it
@@ -89,12 +89,9 @@ def answer(
 
 
 def requested_image_id(request: Mapping[str, Any], datastore: Datastore, sessions: str | Path | None) -> str | None:
-    """Id of the image that a client wants to label; None if it is the file of a session.
+    """Id of the ``image`` that a client wants to label; None if it is a file in the server's folder of sessions.
 
-    Args:
-        request: with ``image``; the server adds ``session`` for images of sessions.
-        datastore: of the server.
-        sessions: folder of the server's sessions.
+    The server adds ``session`` to requests for images of sessions.
 
     Raises:
         ValueError: if ``image`` is neither an id of the datastore nor the file of a session.
@@ -120,43 +117,31 @@ def _chosen(image: str, cases: Sequence[Case], given: Mapping[str, Any]) -> list
         return list(cases)
     if moving == "nearest":
         return most_similar(image, cases, whole("count", count))  # Slicer sends a string
-    names = moving
+    known, names = {case.name: case for case in cases}, moving
     if isinstance(moving, str):
-        names = [moving] if moving in {case.name for case in cases} else moving.split(",")
+        names = [moving] if moving in known else moving.split(",")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"moving must be 'nearest', 'all', an id or ids, got {moving!r}")
-    return select_cases(cases, list(dict.fromkeys(names)))
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"no annotated image of the datastore has the id {name!r}, expected one of {sorted(known)}"
+            )
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def device(asked: Any) -> str:
-    """The requested device, or the CPU if there is no GPU, since MONAI Label's clients request "cuda" by default.
-
-    Raises:
-        ValueError: if the name is not that of a device.
-    """
+    """The requested device, or the CPU if there is no GPU, since MONAI Label's clients request "cuda" by default."""
     if not isinstance(asked, str) or not _DEVICE.fullmatch(asked):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {asked!r}")
     return asked if torch.cuda.is_available() else "cpu"
 
 
 def check_tag(request: Mapping[str, Any]) -> None:
-    """Check that a request's ``label_tag``, which becomes a folder, is a plain name and not that of final labels.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Refuse a request's ``label_tag``, which becomes a folder, if it is no plain name or that of final labels."""
     tag = request.get("label_tag", "original")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag) or tag == FINAL:
         raise ValueError(f"label_tag must be of letters, digits, '_' and '-', and not {FINAL!r}, got {tag!r}")
-
-
-def _composite(folder: Path) -> Path:
-    """Write the transform of a case into one file."""
-    files = sorted(folder.glob("transform_*"), reverse=True)
-    # in the order of antsApplyTransforms, without the inverse
-    steps = [file for file in files if "Inverse" not in file.name]
-    write_chain(read_chain(steps), folder / "transform.h5")
-    return folder / "transform.h5"
 
 
 def _encoded(path: Path) -> str:

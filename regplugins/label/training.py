@@ -15,7 +15,7 @@ import numpy as np
 
 from regplugins.checks import positive, whole
 from regplugins.io import atomic, read_json
-from regplugins.label.cases import Datastore, annotated_cases
+from regplugins.label.propagation import Datastore, annotated_cases
 from regplugins.label.requests import device
 
 # Keys of train.json that a client may set, with checks of their values: a configuration would execute strings that
@@ -29,14 +29,12 @@ OPTIONS: dict[str, Callable[[str, Any], Any]] = {
     "seed": partial(whole, minimum=0),
     "device": lambda _, value: device(value),
 }
-# Value in metadata.json of bundles that train on single images, as a datastore has them.
-TRAINS_ON = "images"
 _MIN_IMAGES = 2
 
 
 def trainable(bundle: Path) -> bool:
-    """True if a bundle trains on single images by its metadata; others need two sequences of a patient."""
-    return bool(read_json(bundle / "configs/metadata.json").get("trains_on") == TRAINS_ON)
+    """True if a bundle trains on single images, as a datastore has them; others need two sequences of a patient."""
+    return bool(read_json(bundle / "configs/metadata.json").get("trains_on") == "images")
 
 
 def train(

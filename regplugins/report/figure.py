@@ -21,9 +21,16 @@ from regplugins.io.nifti import NIFTI_SUFFIXES
 from regplugins.metrics import subsample_volume
 from regplugins.registration import INIT_CHOICES
 from regplugins.registration.poses import otsu_threshold
-from regplugins.report.fields import draw_grids, draw_volumes, folding_heading
 from regplugins.report.layout import Layout, Panel, create_layout
-from regplugins.report.panels import checkerboard, deformation, gray, outline
+from regplugins.report.panels import (
+    checkerboard,
+    deformation,
+    draw_grids,
+    draw_volumes,
+    folding_heading,
+    gray,
+    outline,
+)
 from regplugins.report.planes import display_planes
 from regplugins.report.summary import headline_metrics
 from regplugins.report.windows import image_windows
@@ -57,7 +64,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
     center = _content_center(pair["fixed"].as_tensor(), pair["warped_covered"]) if label is None else _center(label)
     warnings = [_with_file_names(message, pair["paths"]) for message in pair.get("warnings", [])]
     layout = create_layout(
-        display_planes(grid, center), pair.get("name", ""), headline_metrics(pair["measures"]), warnings
+        display_planes(grid, center), pair.get("name", ""), headline_metrics(pair["metrics"]), warnings
     )
     outside = _draw_images(layout, pair)
     keys = _draw_outlines(layout, pair) | _draw_landmarks(layout, pair, grid) | outside
@@ -65,7 +72,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
     draw_grids(layout, fields)
     draw_volumes(layout, fields)
     start = "before registration" if init is None else f"initial alignment ({init if init in INIT_CHOICES else 'file'})"
-    _draw_headings(layout, start, folding_heading(pair["measures"]["folding_percent"], fields))
+    _draw_headings(layout, start, folding_heading(pair["metrics"]["folding_percent"], fields))
     if grid.ndim == 3 or str(pair["paths"]["fixed"]).endswith(NIFTI_SUFFIXES):
         for row in layout.panels:
             row[0].axes.set_ylabel(row[0].plane.name, fontsize=11)
@@ -99,31 +106,23 @@ def _content_center(fixed: Tensor, covered: Tensor | None) -> tuple[int, ...]:
 
 def _draw_images(layout: Layout, pair: Mapping[str, Any]) -> _Keys:
     """Draw columns 1 to 5: the three images, and checkerboards of fixed and moving before and after."""
-    planes = layout.planes
-    images = (pair["fixed"].as_tensor(), pair["before"], pair["warped"])
-    fixed, *moving = ([plane.take(image)[0] for plane in planes] for image in images)
-    covered = (pair["before_covered"], pair["warped_covered"])
-    outside = [[plane.take(part)[0] == 0 for plane in planes] for part in covered]
+    planes, rows = layout.planes, len(layout.planes)
+    fixed = [plane.take(pair["fixed"].as_tensor())[0] for plane in planes]
+    moving = [plane.take(pair[key])[0] for key in ("before", "warped") for plane in planes]
+    outside = [plane.take(pair[f"{key}_covered"])[0] == 0 for key in ("before", "warped") for plane in planes]
     # Filled voxels do not affect the window, unless there are no others.
-    inside = [
-        image[~hidden]
-        for shown, parts in zip(moving, outside, strict=True)
-        for image, hidden in zip(shown, parts, strict=True)
-    ]
-    values = np.concatenate(inside if any(part.size for part in inside) else [part.ravel() for part in moving[1]])
+    inside = [image[~hidden] for image, hidden in zip(moving, outside, strict=True)]
+    values = np.concatenate(inside if any(part.size for part in inside) else [part.ravel() for part in moving[rows:]])
     fixed_window, moving_window = image_windows(np.concatenate([part.ravel() for part in fixed]), values)
+    tinted = [_tinted(gray(image, moving_window), hidden) for image, hidden in zip(moving, outside, strict=True)]
     tile = max(max(plane.width, plane.height) for plane in planes) / _TILES
     for row, (panels, plane) in enumerate(zip(layout.panels, planes, strict=True)):
-        f = _tinted(gray(fixed[row], fixed_window))
-        b, w = (
-            _tinted(gray(shown[row], moving_window), parts[row]) for shown, parts in zip(moving, outside, strict=True)
-        )
+        f, b, w = _tinted(gray(fixed[row], fixed_window)), tinted[row], tinted[rows + row]
         pictures = (f, b, w, checkerboard(f, b, plane, tile), checkerboard(f, w, plane, tile))
         for panel, picture in zip(panels, pictures, strict=False):
             panel.image(picture)
-    if not any(part.any() for parts in outside for part in parts):
-        return {}
-    return {"outside the moving image": Patch(color=_OUTSIDE_COLOR)}
+    is_tinted = any(part.any() for part in outside)
+    return {"outside the moving image": Patch(color=_OUTSIDE_COLOR)} if is_tinted else {}
 
 
 def _tinted(shades: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
@@ -136,39 +135,37 @@ def _tinted(shades: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
 
 def _draw_outlines(layout: Layout, pair: Mapping[str, Any]) -> _Keys:
     """Outline the fixed label on columns 1 to 3; of few labels, also the moving one on its own image."""
-    colors = {"fixed_label": _FIXED_COLOR, "before_label": _MOVING_COLOR, "warped_label": _MOVING_COLOR}
     columns = {"fixed_label": (0, 1, 2), "before_label": (1,), "warped_label": (2,)}
-    shown = [key for key in colors if key in pair]
+    shown = [key for key in columns if key in pair]
     if not shown:
         return {}
     slices = [plane.take(pair[shown[0]])[0] for plane in layout.planes]
     many = len(np.unique(np.concatenate([part.ravel() for part in slices]))) > _MANY_LABELS
     if many and "fixed_label" in pair:
         shown = ["fixed_label"]
+    keys: _Keys = {}
     for key in shown:
-        options = {"color": colors[key], "linewidth": 0.4 if many else 1, "capstyle": "projecting"}
+        name, color = ("fixed label", _FIXED_COLOR) if key == "fixed_label" else ("moving label", _MOVING_COLOR)
         for panels in layout.panels:
             segments = outline(panels[0].plane.take(pair[key])[0], panels[0].plane)
             for column in columns[key]:
-                panels[column].lines(segments, **options)
-    names = {_FIXED_COLOR: "fixed label", _MOVING_COLOR: "moving label"}
-    return {names[colors[key]]: Line2D([], [], color=colors[key], linewidth=2) for key in shown}
-
-
-def _landmarks(pair: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Landmarks in the fixed image's world: the fixed ones, and the moving ones mapped back before and after."""
-    points = {"fixed": pair["fixed_landmarks"]} if "fixed_landmarks" in pair else {}
-    if points and "moving_landmarks" in pair:
-        points["before"] = pair["start"].inverse()(pair["moving_landmarks"])
-        points["warped"] = pair["inverse"](pair["initial"].inverse()(pair["moving_landmarks"]))
-    return points
+                panels[column].lines(segments, color=color, linewidth=0.4 if many else 1, capstyle="projecting")
+        keys[name] = Line2D([], [], color=color, linewidth=2)
+    return keys
 
 
 def _draw_landmarks(layout: Layout, pair: Mapping[str, Any], grid: Grid) -> _Keys:
-    """Draw the fixed landmarks near each plane on columns 1 to 3, and the moving ones on the moving image."""
-    index = {name: grid.world_to_index(part.double()).numpy() for name, part in _landmarks(pair).items()}
-    if not index:
+    """Draw the fixed landmarks near each plane on columns 1 to 3, and the moving ones on the moving image.
+
+    The moving ones are mapped back to the fixed image's world, by the transforms before and after registration.
+    """
+    if "fixed_landmarks" not in pair:
         return {}
+    points = {"fixed": pair["fixed_landmarks"]}
+    if "moving_landmarks" in pair:
+        points["before"] = pair["start"].inverse()(pair["moving_landmarks"])
+        points["warped"] = pair["inverse"](pair["initial"].inverse()(pair["moving_landmarks"]))
+    index = {name: grid.world_to_index(part.double()).numpy() for name, part in points.items()}
     near = _NEAR_A_PLANE * max(max(plane.width, plane.height) for plane in layout.planes)
     for panels in layout.panels:
         plane, chosen = panels[0].plane, slice(None)
@@ -192,11 +189,10 @@ def _draw_landmarks(layout: Layout, pair: Mapping[str, Any], grid: Grid) -> _Key
 
 def _draw_headings(layout: Layout, start: str, jacobian: tuple[str, str, str]) -> None:
     """Write two lines above each column."""
-    headings = [("Fixed", ""), ("Moving", start), ("Warped", "after registration"), ("Checkerboard", "before")]
-    headings += [("Checkerboard", "after"), ("Deformed grid", "x + u(x)")]
-    for panel, (name, detail, color) in zip(
-        layout.panels[0], [*((*lines, "black") for lines in headings), jacobian], strict=True
-    ):
+    names = ("Fixed", "Moving", "Warped", "Checkerboard", "Checkerboard", "Deformed grid")
+    details = ("", start, "after registration", "before", "after", "x + u(x)")
+    headings = [*zip(names, details, ["black"] * 6, strict=True), jacobian]
+    for panel, (name, detail, color) in zip(layout.panels[0], headings, strict=True):
         panel.axes.annotate(name, (0.5, 1), (0, 17), "axes fraction", "offset points", ha="center", fontsize=11)
         panel.axes.set_title(detail, fontsize=9.5, pad=5, color=color)
 

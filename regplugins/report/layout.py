@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,19 +23,11 @@ _DPI = 150
 # Inches: largest panel, smallest column and row, margins and gaps, color bar.
 _PANEL_WIDTH, _PANEL_HEIGHT, _MIN_WIDTH, _MIN_HEIGHT = 1.9, 2.6, 1.6, 0.6
 _LEFT, _MARGIN, _GAP, _HEADINGS, _FOOTER, _KEY_GAP, _BAR = 0.32, 0.1, 0.1, 0.46, 0.66, 0.1, 0.1
-
-
-class _Style(NamedTuple):
-    """Line height in inches, safe number of characters per inch, and text options."""
-
-    height: float
-    characters: float
-    options: dict[str, Any]
-
-
-_TITLE = _Style(0.27, 7.0, {"fontsize": 14, "fontweight": "bold"})
-_TEXT = _Style(0.23, 11.0, {"fontsize": 11})
-_WARNING = _Style(0.23, 11.0, {"fontsize": 11, "color": "#b00020"})
+# Line height in inches, safe number of characters per inch, and text options.
+_Style = tuple[float, float, dict[str, Any]]
+_TITLE: _Style = (0.27, 7.0, {"fontsize": 14, "fontweight": "bold"})
+_TEXT: _Style = (0.23, 11.0, {"fontsize": 11})
+_WARNING: _Style = (0.23, 11.0, {"fontsize": 11, "color": "#b00020"})
 
 
 @dataclass(frozen=True)
@@ -56,10 +48,8 @@ class Panel:
 
     def dots(self, points: np.ndarray, color: str) -> None:
         """Draw points ``(m, 2)``, across and down in mm, as discs with a dark rim."""
-        (dots,) = self.axes.plot(
-            *points.T, "o", color=color, markersize=4, markeredgecolor="black", markeredgewidth=0.6
-        )
-        dots.set_clip_path(self.frame)
+        style: dict[str, Any] = {"markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.6}
+        self.axes.plot(*points.T, "o", color=color, **style)[0].set_clip_path(self.frame)
 
 
 @dataclass(frozen=True)
@@ -90,29 +80,25 @@ class Layout:
 
 
 def create_layout(planes: Sequence[Plane], title: str, subtitle: str, warnings: Sequence[str] = ()) -> Layout:
-    """Create a figure with empty panels in true proportions, below its title, subtitle and warnings.
-
-    Args:
-        planes: one per row.
-        title: name of the pair.
-        subtitle: key figures.
-        warnings: each starts a line.
-    """
+    """Create a figure with a row of empty panels per plane, in true proportions, below the given texts."""
     widest, highest = max(plane.width for plane in planes), max(plane.height for plane in planes)
     scale = min(_PANEL_WIDTH / widest, _PANEL_HEIGHT / highest)
     column, rows = max(_MIN_WIDTH, widest * scale), [max(_MIN_HEIGHT, plane.height * scale) for plane in planes]
     width = _LEFT + COLUMNS * column + (COLUMNS - 1) * _GAP + _MARGIN
-    lines = [(line, _TITLE) for line in textwrap.wrap(title, int((width - _LEFT) * _TITLE.characters))]
-    for message, style in ((subtitle, _TEXT), *((f"Warning: {warning}", _WARNING) for warning in warnings)):
-        lines += [(line, style) for line in textwrap.wrap(message, int((width - _LEFT) * style.characters))]
-    top = _MARGIN + sum(style.height for _, style in lines) + _HEADINGS
+    texts = [(title, _TITLE), (subtitle, _TEXT), *((f"Warning: {warning}", _WARNING) for warning in warnings)]
+    lines = [
+        (line, line_height, options)
+        for text, (line_height, characters, options) in texts
+        for line in textwrap.wrap(text, int((width - _LEFT) * characters))
+    ]
+    top = _MARGIN + sum(line_height for _, line_height, _ in lines) + _HEADINGS
     height = top + sum(rows) + (len(planes) - 1) * _GAP + _FOOTER
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     y = height - _MARGIN
-    for line, style in lines:
+    for line, line_height, options in lines:
         # File names may hold a dollar sign, matplotlib's sign for formulas.
-        figure.text(_LEFT / width, y / height, line, va="top", parse_math=False, **style.options)
-        y -= style.height
+        figure.text(_LEFT / width, y / height, line, va="top", parse_math=False, **options)
+        y -= line_height
     grid = GridSpec(len(planes), COLUMNS, figure, height_ratios=rows)
     grid.update(left=_LEFT / width, right=1 - _MARGIN / width, top=1 - top / height, bottom=_FOOTER / height)
     grid.update(wspace=_GAP / column, hspace=_GAP / mean(rows))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Web page of many registered pairs: a sortable table of their figures, and their pictures."""
+"""Web page of many registered pairs: a sortable table of their metrics, and their pictures."""
 
 from __future__ import annotations
 
@@ -27,12 +27,8 @@ _UNITS = {"hd95": "mm", "asd": "mm", "tre": "mm", "inverse_consistency": "mm", "
 def write_page(folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` of the pairs of a run, a file that contains all but the full-size pictures.
 
-    Args:
-        folder: output folder of an inference over a datalist (``summary.csv`` and a folder a pair) or of an evaluation
-            (``metrics.csv``).
-
-    Returns:
-        Path of the page.
+    The folder is the output of an inference over a datalist (``summary.csv`` and a folder a pair) or of an evaluation
+    (``metrics.csv``).
 
     Raises:
         FileNotFoundError: if there is neither table.
@@ -53,8 +49,8 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         pictures = ["report.png"]  # a single pair has no folder of its own
     shown = any((folder / picture).is_file() for picture in pictures)
     lines = [
-        _line(row["name"], figures, columns, _thumbnail(folder, picture, row["name"]) if shown else None)
-        for row, figures, picture in zip(rows, numbers, pictures, strict=True)
+        _line(row["name"], metrics, columns, _thumbnail(folder, picture, row["name"]) if shown else None)
+        for row, metrics, picture in zip(rows, numbers, pictures, strict=True)
     ]
     headings = [f'<th scope="col"><button>{_heading(column)}</button></th>' for column in ("pair", *columns)]
     # Pictures follow the names, to stay visible in a wide table.
@@ -71,12 +67,12 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     return folder / "report.html"
 
 
-def _line(name: str, figures: Mapping[str, float | None], columns: Sequence[str], picture: str | None) -> str:
+def _line(name: str, metrics: Mapping[str, float | None], columns: Sequence[str], picture: str | None) -> str:
     cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
     if picture is not None:
         cells.append(f"<td>{picture}</td>")
     for column in columns:
-        value = figures[column]
+        value = metrics[column]
         cells.append("<td></td>" if value is None else f'<td data-value="{value!r}">{value:.4g}</td>')
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -99,14 +95,14 @@ def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str],
     statistics = summarize(numbers)
     cells = []
     for column in columns:
-        figure = statistics[column]
-        count = "" if figure["n"] == done else f"<br>n = {figure['n']}"
-        cells.append(f"<td>{figure['mean']:.4g}<br>± {figure['sd']:.2g}{count}</td>")
+        metric = statistics[column]
+        count = "" if metric["n"] == done else f"<br>n = {metric['n']}"
+        cells.append(f"<td>{metric['mean']:.4g}<br>± {metric['sd']:.2g}{count}</td>")
     return f"<tr><td>mean ± sd</td>{'<td></td>' if shown else ''}{''.join(cells)}</tr>"
 
 
 def _heading(column: str) -> str:
-    unit = next((unit for measure, unit in _UNITS.items() if column.startswith(measure)), None)
+    unit = next((unit for metric, unit in _UNITS.items() if column.startswith(metric)), None)
     text = html.escape(column.replace("_", " ").replace("percent", "%"))
     return f"{text}<br><small>{unit}</small>" if unit else text
 

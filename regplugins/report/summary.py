@@ -40,32 +40,29 @@ def versions() -> dict[str, str | None]:
 
 def pair_report(
     name: str,
-    measures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     seconds: Mapping[str, float],
     inputs: Mapping[str, str | os.PathLike[str]],
     weights: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Content of ``report.json`` of a pair.
+    """Content of ``report.json`` of a pair, for :func:`write_json`.
 
     Args:
         name: of the pair.
-        measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`.
+        metrics: of :class:`regplugins.transforms.evaluate.EvaluatePaird`.
         seconds: by stage.
         inputs: path of each input file or DICOM folder, by its key, such as "fixed".
         weights: file of the network's weights; None for a method without.
         settings: of the registration.
-
-    Returns:
-        Nested dictionary for :func:`write_json`.
     """
     return {
         "name": name,
-        **measures,
+        **metrics,
         "units": _UNITS,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "versions": versions(),
-        "weights": None if weights is None else _weights(Path(weights)),
+        "weights": None if weights is None else _weights(weights),
         "settings": dict(settings or {}),
         "inputs": {key: _file(path) for key, path in inputs.items()},
     }
@@ -78,21 +75,17 @@ def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
-    """Row of a report in ``summary.csv``: its name and key figures, with None for missing figures.
+    """Row of a report, or of its metrics alone, in ``summary.csv``: name and main metrics; None: missing.
 
-    Args:
-        report: of :func:`pair_report`, or its measures alone.
-
-    Returns:
-        Always the same columns, but for those of ``motion`` and of a refined rigid network. Overlap is the mean over
-        labels, distances are in mm, ``seconds`` is the total.
+    The columns are always the same, but for those of ``motion`` and of a refined rigid network. Overlap is the mean
+    over labels, distances are in mm, ``seconds`` is the total.
     """
     row: dict[str, str | float | None] = {"name": report.get("name")}
-    for measure in ("ncc", "mutual_information"):
-        row |= {f"{measure}_{when}": _look_up(report, "similarity", measure, when) for when in _WHEN}
+    for metric in ("ncc", "mutual_information"):
+        row |= {f"{metric}_{when}": _look_up(report, "similarity", metric, when) for when in _WHEN}
     row |= {f"coverage_percent_{when}": _look_up(report, "coverage_percent", when) for when in _WHEN}
-    for measure in ("dice", "hd95", "asd"):
-        row |= {f"{measure}_mean_{when}": _look_up(report, "overlap", when, "mean", measure) for when in _WHEN}
+    for metric in ("dice", "hd95", "asd"):
+        row |= {f"{metric}_mean_{when}": _look_up(report, "overlap", when, "mean", metric) for when in _WHEN}
     lost = _look_up(report, "labels", "lost", "after")
     row |= {"labels": _look_up(report, "labels", "both"), "labels_lost": None if lost is None else len(lost)}
     for statistic in ("mean", "median", "max"):
@@ -103,7 +96,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
         if "network" in report.get("endpoint_error_mm", {}):
             row[f"endpoint_error_{statistic}_network"] = _look_up(report, "endpoint_error_mm", "network", statistic)
     row |= {f"affine_{part}": _look_up(report, "affine", part) for part in ("rotation_degrees", "translation_mm")}
-    row |= {measure: report.get(measure) for measure in _OF_THE_FIELD}
+    row |= {metric: report.get(metric) for metric in _OF_THE_FIELD}
     for statistic in ("mean", "p95"):
         row[f"inverse_consistency_{statistic}"] = _look_up(report, "inverse_consistency_mm", statistic)
         row[f"cycle_consistency_{statistic}"] = _look_up(report, "cycle_consistency_mm", statistic)
@@ -112,13 +105,9 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     return row | {"seconds": _look_up(report, "seconds", "total")}
 
 
-def headline_metrics(measures: Mapping[str, Any]) -> str:
-    """Key figures of a pair in one line, for its picture.
-
-    Args:
-        measures: of :class:`regplugins.transforms.evaluate.EvaluatePaird`, or a report that holds them.
-    """
-    row = none_for_nan(summary_row(measures))
+def headline_metrics(metrics: Mapping[str, Any]) -> str:
+    """Headline metrics of a pair in one line, for its picture, from its metrics or the report that holds them."""
+    row = none_for_nan(summary_row(metrics))
     parts = []
     for name, column, unit in _HEADLINE:
         before, after = row[f"{column}_before"], row[f"{column}_after"]
@@ -135,9 +124,9 @@ def headline_metrics(measures: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _weights(path: Path) -> dict[str, Any]:
+def _weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A file of weights; ``matches_metadata`` is None if the bundle's metadata do not list it."""
-    entry, listed = _file(path), listed_sha256(path)
+    entry, listed = _file(path), listed_sha256(Path(path))
     return {**entry, "matches_metadata": None if listed is None else entry["sha256"] == listed}
 
 

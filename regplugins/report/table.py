@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the figures of many pairs, and their statistics."""
+"""Tables of the metrics of many pairs, their statistics, and these as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ from regplugins.report.summary import summary_row
 
 # First characters of formulas in spreadsheets, and the apostrophe that marks text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+# Name, columns of a table without "_before" and "_after", unit.
+_COMPARED = (
+    ("NCC", "ncc", ""),
+    ("mutual information", "mutual_information", "nat"),
+    ("Dice", "dice_mean", ""),
+    ("HD95", "hd95_mean", "mm"),
+    ("TRE, mean", "tre_mean", "mm"),
+    ("TRE, maximum", "tre_max", "mm"),
+    ("endpoint error", "endpoint_error_mean", "mm"),
+)
+_AFTER = (
+    ("rotation", "affine_rotation_degrees", "degrees"),
+    ("translation", "affine_translation_mm", "mm"),
+    ("folding", "folding_percent", "%"),
+    ("time", "seconds", "s"),
+)
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
@@ -28,14 +44,11 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | 
 
 
 def report_row(report: Mapping[str, Any], by_label: bool = False) -> dict[str, Any]:
-    """One report as a row of a table.
+    """One report as a row of a table: ``summary_row``, seconds by stage, and a backward direction's metrics.
 
     Args:
         report: of ``pair_report``, or a ``report.json``.
         by_label: add columns for each label's Dice, HD95 and ASD.
-
-    Returns:
-        The columns of ``summary_row``, seconds by stage, and the figures of the backward direction if there is one.
     """
     seconds = report["seconds"]
     row: dict[str, Any] = summary_row(report)
@@ -91,3 +104,36 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+
+
+def metrics_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Main metrics of a table's rows before and after registration, one per line in equal columns; "-" if missing.
+
+    They are mean and standard deviation of several pairs. A metric that some pairs lack is followed by the number of
+    pairs that have it. The text is empty if no row has metrics.
+    """
+    statistics = summarize(rows)
+    done = sum(row.get("status", "done") == "done" for row in rows)
+    lines = []
+    for name, column, unit in _COMPARED:
+        before, after = (_metric_cell(statistics, f"{column}_{when}", done) for when in ("before", "after"))
+        if before or after:
+            lines.append((name, before or "-", after or "-", unit))
+    lines += [(name, "", _metric_cell(statistics, key, done), unit) for name, key, unit in _AFTER if key in statistics]
+    if not lines:
+        return ""
+    lines.insert(0, ("", "before", "after", ""))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {before:>{widths[1]}}  {after:>{widths[2]}}  {unit}".rstrip()
+        for name, before, after, unit in lines
+    )
+
+
+def _metric_cell(statistics: Mapping[str, Mapping[str, float]], column: str, done: int) -> str:
+    if column not in statistics:
+        return ""
+    metric = statistics[column]
+    mean = f"{metric['mean']:.3g}" if abs(metric["mean"]) >= 100 else f"{metric['mean']:.3f}"
+    text = mean if metric["n"] == 1 else f"{mean} ± {metric['sd']:.3f}"
+    return text if metric["n"] == done else f"{text} (n = {metric['n']})"

@@ -21,11 +21,7 @@ def image_windows(fixed: np.ndarray, moving: np.ndarray) -> tuple[Window, Window
     """Windows of the fixed and the moving image, equal if their intensities are comparable.
 
     Intensities are comparable if both images are CT in Hounsfield units, or if their windows cover nearly the same
-    range. The scales of MR scanners differ by up to a factor of twenty.
-
-    Args:
-        fixed: displayed values, any shape.
-        moving: displayed values of the moving image, any shape.
+    range. The scales of MR scanners differ by up to a factor of twenty. Values are those displayed, of any shape.
     """
     values = [part[np.isfinite(part)] for part in (fixed, moving)]
     ct = [_is_ct(part) for part in values]

@@ -29,24 +29,23 @@ _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,2}")
 
 
 def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None) -> Path:
-    """Write a bundle as ``<name>_v<version>.zip``, or ``…_without_weights.zip``, one folder ``<name>`` in it, and its
-    sha256 beside it.
+    """Write a bundle as ``<name>_v<version>.zip``, or ``…_without_weights.zip``, with one folder ``<name>`` in it.
 
-    Nothing is compressed (images and weights are as small as they get), sorted, and without dates: the same bundle
-    gives the same bytes on every machine. Of ``models`` it holds what ``metadata.json`` names.
+    The files are sorted, not compressed and without dates: the same bundle gives the same bytes on every machine.
+    Of ``models`` it holds what ``metadata.json`` names.
 
     Args:
         bundle: the bundle's folder.
-        output_dir: where to write; made if need be.
-        weights_url: address of a folder where the weights are kept instead: the archive holds ``large_files.yml``, by
-            which ``monai.bundle download_large_files`` fetches them, in place of the weights.
+        output_dir: folder to write to; created if it is missing.
+        weights_url: address of a folder with the weights. The archive then holds ``large_files.yml`` in their place, by
+            which ``monai.bundle download_large_files`` fetches them.
 
     Returns:
         The archive; ``<archive>.sha256`` lies beside it, as ``sha256sum -c`` reads it.
 
     Raises:
-        FileNotFoundError: no bundle, or one that lacks a part.
-        ValueError: its weights are not those of its metadata, or not weights alone; inference.json is not JSON; a file
+        FileNotFoundError: if there is no bundle, or it lacks a part.
+        ValueError: if weights are not those of the metadata or not weights alone, inference.json is not JSON, or a file
             is too large.
     """
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
@@ -76,25 +75,22 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
 
 
 def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Path:
-    """Take a bundle out of an archive of ``pack``, if it is whole and holds nothing but a bundle.
+    """Extract the bundle of an archive of ``pack``, if it is complete and holds nothing but a bundle.
 
     Its weights must load as weights alone, without running code. Its configurations are programs all the same, which
     ``monai.bundle run`` executes: a bundle of someone you do not trust is not made safe by this.
 
     Args:
         archive: a file, or an address (http, https).
-        output_dir: where the bundle's folder is to be; made if need be.
-        digest: sha256 that the archive must have. Default: what a file ``<archive>.sha256`` beside it says, if any.
-
-    Returns:
-        The bundle's folder.
+        output_dir: folder for the bundle's folder; created if it is missing.
+        digest: sha256 that the archive must have. Default: that in a file ``<archive>.sha256`` beside it, if any.
 
     Raises:
-        ConnectionError: the address cannot be downloaded.
-        FileNotFoundError: no such archive, or it lacks a part.
-        FileExistsError: there is a folder of the bundle's name.
-        ValueError: another sha256, no archive of one bundle, or damaged; weights that are not those of the metadata, or
-            not weights alone.
+        ConnectionError: if the address cannot be downloaded.
+        FileNotFoundError: if there is no such archive, or it lacks a part.
+        FileExistsError: if there is a folder of the bundle's name.
+        ValueError: if the archive has another sha256, is damaged or not one of one bundle, or weights are not those of
+            the metadata or not weights alone.
     """
     output_dir = output_folder(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -103,7 +99,10 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
         path = Path(archive)
         if archive.startswith(("http://", "https://")):
             path = Path(folder) / "bundle.zip"
-            _download(archive, path)
+            try:
+                download_url(archive, path, progress=False)
+            except Exception as error:  # urllib raises whatever an address or a server leads to
+                raise ConnectionError(f"{archive}: cannot be downloaded ({error})") from error
         _check_digest(existing(path), archive, digest)
         bundle = Path(folder) / _extract(path, archive, Path(folder))
         weights = _metadata(bundle)["weights"]
@@ -119,20 +118,8 @@ def unpack(archive: str, output_dir: PathLike, digest: str | None = None) -> Pat
     return target
 
 
-def _download(url: str, path: Path) -> None:
-    try:
-        download_url(url, path, progress=False)
-    except Exception as error:  # urllib raises whatever an address or a server leads to.
-        raise ConnectionError(f"{url}: cannot be downloaded ({error})") from error
-
-
 def bundle_files(bundle: Path) -> list[str]:
-    """Files of a bundle, relative to its folder; of ``models`` those that ``metadata.json`` lists.
-
-    Raises:
-        FileNotFoundError: if the folder is not a bundle.
-        ValueError: if its metadata are not those of a bundle.
-    """
+    """Files of a bundle, relative to its folder; of ``models`` those that ``metadata.json`` lists."""
     weights = _metadata(bundle)["weights"]
     return [name for name in _files(bundle) if name in weights or (name != LARGE_FILES and part_of(name) != "models")]
 

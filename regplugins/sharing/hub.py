@@ -16,8 +16,6 @@ from regplugins.io.files import PathLike, read_json
 from regplugins.sharing.archive import pack, unpack
 
 huggingface_hub, _has_hub = optional_import("huggingface_hub")
-
-
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -32,18 +30,18 @@ def publish(
 
     Args:
         bundle: the bundle's folder.
-        repository: ``owner/name``; made if need be.
-        private: whether a new repository is.
+        repository: ``owner/name``; created if it does not exist.
+        private: make a new repository private.
         token: of the Hub; default: the one ``hf auth login`` has stored.
-        dry_run: check everything and tell what would go up, without the network.
+        dry_run: check everything and list the files to upload, without the network.
 
     Returns:
         ``repository``, ``version``, ``files`` (sha256 by name), ``url`` of the commit (None after a dry run).
 
     Raises:
-        FileExistsError: the repository has this version.
-        FileNotFoundError, ValueError: as for ``pack``; no such name of a repository.
-        ImportError: huggingface_hub is not installed (a dry run does without).
+        FileExistsError: if the repository has this version.
+        FileNotFoundError, ValueError: as ``pack``, and if no repository can have the name.
+        ImportError: if huggingface_hub is not installed and needed.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise ValueError(f"repository must be owner/name, got {repository!r}")
@@ -56,21 +54,18 @@ def publish(
         paths = sorted(path for path in root.rglob("*") if path.is_file())
         files = {path.relative_to(root).as_posix(): sha256(path) for path in paths}
         version = metadata["version"]
-        url = None if dry_run else _upload(root, repository, version, private, token)
-    return {"repository": repository, "version": version, "files": files, "url": url}
-
-
-def _upload(root: Path, repository: str, version: str, private: bool, token: str | None) -> str:
-    hub = huggingface_hub.HfApi(token=token)
-    hub.create_repo(repository, private=private, exist_ok=True)
-    if any(tag.name == version for tag in hub.list_repo_refs(repository).tags):
-        raise FileExistsError(f"{repository}: version {version} is there already; give the bundle another one")
-    # What an earlier version had and this one lacks must not stay.
-    commit = hub.upload_folder(
-        repo_id=repository, folder_path=root, commit_message=f"Version {version}", delete_patterns="*"
-    )
-    hub.create_tag(repository, tag=version, revision=commit.oid)
-    return str(commit.commit_url)
+        result = {"repository": repository, "version": version, "files": files, "url": None}
+        if dry_run:
+            return result
+        hub = huggingface_hub.HfApi(token=token)
+        hub.create_repo(repository, private=private, exist_ok=True)
+        if any(tag.name == version for tag in hub.list_repo_refs(repository).tags):
+            raise FileExistsError(f"{repository}: version {version} is there already; give the bundle another one")
+        # What an earlier version had and this one lacks must not stay.
+        options = {"commit_message": f"Version {version}", "delete_patterns": "*"}
+        commit = hub.upload_folder(repo_id=repository, folder_path=root, **options)
+        hub.create_tag(repository, tag=version, revision=commit.oid)
+    return result | {"url": str(commit.commit_url)}
 
 
 def _first_page(name: str, metadata: dict[str, Any], repository: str) -> str:

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from regplugins.data import RandomWarp
-from regplugins.io import atomic, atomic_folder, output_folder, sha256, write_image
+from regplugins.io import atomic_folder, output_folder, sha256, write_image
 from regplugins.io.files import PathLike
 from regplugins.sharing.skeleton import SOURCE, build, json_text
 from regplugins.spatial import Grid, resample, resample_labels
@@ -28,14 +28,9 @@ _CASES = {"training": 6, "validation": 3, "test": 3}
 
 
 def new(folder: PathLike) -> Path:
-    """Lay out a bundle that runs, trains on made-up images in its folder ``data``, and passes every check,
-    once ``python docs/model_index.py`` has listed it.
+    """Lay out a bundle that runs, trains on made-up images in its folder ``data``, and passes every check.
 
-    Args:
-        folder: the bundle's; its name is <anatomy>_<modality>_<method>.
-
-    Returns:
-        The folder.
+    The checks want it listed by ``python docs/model_index.py``. Its name is <anatomy>_<modality>_<method>.
 
     Raises:
         FileExistsError: if there is such a folder.
@@ -47,7 +42,10 @@ def new(folder: PathLike) -> Path:
     with atomic_folder(folder) as root:
         for name in ("configs", "docs", "models", "sample", "data"):
             (root / name).mkdir(parents=True)
-        (root / "LICENSE").write_text(_license(), encoding="utf-8")
+        text = importlib.metadata.distribution("regplugins").read_text("licenses/LICENSE")
+        if text is None:
+            raise FileNotFoundError("the installed regplugins has no LICENSE; install it with pip")
+        (root / "LICENSE").write_text(text, encoding="utf-8")
         differences = _differences(root.name)
         _write_configurations(root, differences)
         _write_images(root)
@@ -58,13 +56,6 @@ def new(folder: PathLike) -> Path:
         _write_configurations(root, differences)
         _write_texts(root)
     return folder
-
-
-def _license() -> str:
-    text = importlib.metadata.distribution("regplugins").read_text("licenses/LICENSE")
-    if text is None:
-        raise FileNotFoundError("the installed regplugins has no LICENSE; install it with pip")
-    return text
 
 
 def _differences(name: str) -> dict[str, Any]:
@@ -141,10 +132,7 @@ def _write_weights(root: Path) -> None:
     parser.read_config(root / "configs/train.json")
     parser["bundle_root"] = str(root)
     torch.manual_seed(0)
-    state = parser.get_parsed_content("network_def").state_dict()
-    # A file that is open: the archive would hold the temporary name of one that is not.
-    with atomic(root / "models/model.pt") as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models/model.pt")
 
 
 def _write_texts(root: Path) -> None:

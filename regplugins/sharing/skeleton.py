@@ -22,18 +22,7 @@ _INDENT = "    "
 
 
 def build(bundle: PathLike) -> list[Path]:
-    """Write the configurations of a bundle from the shared ones and its ``bundle.json``.
-
-    Args:
-        bundle: the bundle's folder.
-
-    Returns:
-        The files that changed.
-
-    Raises:
-        FileNotFoundError: if the folder has no ``bundle.json``.
-        ValueError: as ``configurations``.
-    """
+    """Write the configurations of a bundle's folder, and return those that changed; errors as ``configurations``."""
     bundle, changed = Path(bundle), []
     for name, text in configurations(bundle).items():
         path = bundle / name
@@ -46,17 +35,11 @@ def build(bundle: PathLike) -> list[Path]:
 
 
 def configurations(bundle: PathLike) -> dict[str, str]:
-    """The shared configurations with a bundle's differences, as text.
+    """The shared configurations with a bundle's differences: text by path in the bundle's folder.
 
     ``bundle.json`` maps the name of a configuration, such as ``train``, to what differs from the shared one. A key is
     set, ``+key`` extends a list or a mapping, ``a#b`` is a key of ``a``, as in MONAI's overlays. ``"-"`` lists keys
     that are left out. A new key follows the one before it.
-
-    Args:
-        bundle: the bundle's folder.
-
-    Returns:
-        The text of each file, by its path in the folder.
 
     Raises:
         FileNotFoundError: if the folder has no ``bundle.json``.
@@ -78,11 +61,7 @@ def configurations(bundle: PathLike) -> dict[str, str]:
 
 
 def merge(shared: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with a bundle's differences, as ``configurations`` describes them.
-
-    Args:
-        shared: configuration, or an overlay with keys such as ``a#b``.
-        changes: the differences.
+    """A configuration, or an overlay with keys such as ``a#b``, with differences as ``configurations`` describes them.
 
     Raises:
         KeyError: if a key that is to be left out is not there.
@@ -102,7 +81,8 @@ def merge(shared: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         is_new = name not in holder
         merge_kv(holder, key[: key.startswith("+")] + name, value)
         if is_new and id(holder) in before:
-            _move_after(holder, name, before[id(holder)])
+            for other in list(holder)[list(holder).index(before[id(holder)]) + 1 : -1]:
+                holder[other] = holder.pop(other)  # to the end, behind ``name``, which is the last
     return merged
 
 
@@ -118,11 +98,6 @@ def _place(config: dict[str, Any], key: str, path: dict[int, str]) -> tuple[dict
             return _place(config[name], rest, path) if rest else (config, name)
     path[id(config)] = key
     return config, key
-
-
-def _move_after(config: dict[str, Any], name: str, before: str) -> None:
-    for key in list(config)[list(config).index(before) + 1 : -1]:
-        config[key] = config.pop(key)  # to the end, behind ``name``, which is the last
 
 
 def json_text(value: Any, indent: str = "", used: int = 0) -> str:

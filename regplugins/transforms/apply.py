@@ -9,17 +9,9 @@ from typing import Any
 
 from monai.transforms import Transform
 
-from regplugins.checks import number
-from regplugins.spatial import (
-    AffineTransform,
-    CompositeTransform,
-    DisplacementField,
-    Grid,
-    SpatialTransform,
-    overlap,
-    resample,
-    resample_labels,
-)
+from regplugins.checks import choice, number
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
+from regplugins.spatial.resample import overlap, resample, resample_labels
 from regplugins.transforms.timing import stage
 
 
@@ -27,11 +19,9 @@ class _ApplyPaird(Transform):
     """Base class: resample the original moving image and labels through a transform, once."""
 
     def __init__(self, interpolation: str = "linear", label_interpolation: str = "nearest", fill: float = 0.0) -> None:
-        for name, mode in (("interpolation", interpolation), ("label_interpolation", label_interpolation)):
-            if mode not in ("linear", "nearest"):
-                raise ValueError(f"{name} must be 'linear' or 'nearest', got '{mode}'")
-        self.interpolation = interpolation
-        self.label_interpolation = label_interpolation
+        modes = {"linear": "linear", "nearest": "nearest"}
+        self.interpolation = choice("interpolation", interpolation, modes)
+        self.label_interpolation = choice("label_interpolation", label_interpolation, modes)
         self.fill = number("fill", fill)
 
     def _apply(
@@ -104,14 +94,14 @@ class ApplyTransformPaird(_ApplyPaird):
         if not overlap(grid, Grid.from_image(pair["moving"]), self.transform):
             paths = pair["paths"]
             raise ValueError(f"{paths['fixed']} and {paths['moving']} do not overlap through the transform")
-        initial = AffineTransform.identity(grid.ndim)
+        initial = identity = AffineTransform.identity(grid.ndim)
         first, *others = CompositeTransform([self.transform]).transforms
         if isinstance(first, AffineTransform):
             initial = first
         else:
             others.insert(0, first)
-        rest = CompositeTransform(others or [AffineTransform.identity(grid.ndim)])
-        self._apply(pair, self.start or AffineTransform.identity(grid.ndim), initial, rest.sample(grid))
+        rest = CompositeTransform(others or [identity])
+        self._apply(pair, self.start or identity, initial, rest.sample(grid))
         return pair
 
 

@@ -14,22 +14,8 @@ from scipy.linalg import polar
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from regplugins import metrics
 from regplugins.checks import boolean
-from regplugins.metrics import (
-    compare_label_sets,
-    folding_percent,
-    inverse_consistency_error,
-    label_overlap,
-    landmark_errors,
-    landmark_statistics,
-    mean_overlap,
-    mutual_information,
-    normalized_correlation,
-    sample_points,
-    sd_log_jacobian,
-    sd_log_jacobian_learn2reg,
-    warped_agreement,
-)
 from regplugins.registration import otsu_threshold
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform, jacobian_determinant, resample
 from regplugins.spatial.transforms import row_chunks
@@ -42,12 +28,12 @@ _SUCCESS_MM = 2.0
 
 
 class EvaluatePaird(Transform):
-    """Measure a registered pair (``ApplyDDFPaird``, ``ApplyTransformPaird``) and warn of what is implausible about it.
+    """Evaluate a registered pair (``ApplyDDFPaird``, ``ApplyTransformPaird``) and warn of what is implausible about it.
 
-    Adds ``measures`` (nested, without files or versions), ``warnings``, and ``before_covered`` and ``warped_covered``,
+    Adds ``metrics`` (nested, without files or versions), ``warnings``, and ``before_covered`` and ``warped_covered``,
     ``(1, *spatial)`` bool: the voxels of the fixed grid that the moving image covers before and after.
 
-    Keys of ``measures``, those of ``before`` (through ``start``) and ``after`` first:
+    Keys of ``metrics``, those of ``before`` (through ``start``) and ``after`` first:
 
     - ``similarity``: NCC and mutual information (nats) over the part of the fixed grid that the moving image covers.
       A rigid network adds its own result, ``network``.
@@ -66,7 +52,7 @@ class EvaluatePaird(Transform):
     - ``inverse_consistency_mm``: mean and 95th percentile. ``max`` is the largest over the field's voxels, at the
       point ``max_at`` of the fixed image (RAS+ mm).
     - ``cycle_consistency_mm`` and ``backward``, of a pair that ``SwapPaird`` registered in the other direction too:
-      consistency of the network's two fields, and the measures of that direction.
+      consistency of the network's two fields, and the metrics of that direction.
 
     Args:
         motion: the true transform is rigid: add ``motion``, with errors of rotation (degrees) and translation (mm, at
@@ -75,7 +61,7 @@ class EvaluatePaird(Transform):
         warnings: warn of implausible results. They are normal during training.
 
     Raises:
-        TypeError: if ``motion`` or ``warnings`` is not a boolean.
+        ValueError: on call, if the fixed label map holds only background.
     """
 
     def __init__(self, motion: bool = False, warnings: bool = True) -> None:
@@ -83,35 +69,33 @@ class EvaluatePaird(Transform):
         self.warnings = boolean("warnings", warnings)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            ValueError: if the fixed label map holds only background.
-        """
         pair = dict(data)
         with stage(pair, "evaluate"):
-            covered = {when: _covered(pair, transform) for when, transform in _transforms(pair).items()}
+            transforms = _transforms(pair)
+            covered = {when: _covered(pair, transform) for when, transform in transforms.items()}
             pair |= {"before_covered": covered["before"], "warped_covered": covered["after"]}
-            measures: dict[str, Any] = {"similarity": _similarity(pair, covered)}
-            measures["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
+            result: dict[str, Any] = {"similarity": _similarity(pair, covered)}
+            result["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
             if "predicted" in pair:
-                measures["refine_rigid_mm"] = _distances(_transform_distances(pair, "network", "after"))
+                result["refine_rigid_mm"] = _separation(pair, pair["predicted"], transforms["after"])
             if "fixed_label" in pair and "moving_label" in pair:
-                measures |= _overlap(pair)
+                result |= _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
-                errors = landmark_errors(pair)
-                measures["tre_mm"] = {when: landmark_statistics(error) for when, error in errors.items()}
+                errors = metrics.landmark_errors(pair)
+                result["tre_mm"] = {when: metrics.landmark_statistics(error) for when, error in errors.items()}
             if "truth" in pair:
-                measures["endpoint_error_mm"] = _endpoint_errors(pair)
+                found = {when: _separation(pair, transform, pair["truth"]) for when, transform in transforms.items()}
+                result["endpoint_error_mm"] = found
                 if self.motion:
-                    measures["motion"] = _motion_errors(pair, measures["endpoint_error_mm"])
-            measures |= _affine_motion(pair) | _regularity(pair)
-            measures["inverse_consistency_mm"] = _inverse_consistency(pair)
+                    result["motion"] = _motion_errors(pair, found)
+            result |= _affine_motion(pair) | _regularity(pair)
+            result["inverse_consistency_mm"] = _inverse_consistency(pair)
             if "backward" in pair:
-                measures["cycle_consistency_mm"] = _distances(pair["cycle_error"])
-                measures["backward"] = pair["backward"]["measures"]
-            for message in signs_of_failure(pair, measures) if self.warnings else ():
+                result["cycle_consistency_mm"] = _distances(pair["cycle_error"])
+                result["backward"] = pair["backward"]["metrics"]
+            for message in signs_of_failure(pair, result) if self.warnings else ():
                 warn(pair, message)
-        return {**pair, "measures": measures}
+        return {**pair, "metrics": result}
 
 
 def _covered(pair: Mapping[str, Any], transform: SpatialTransform) -> Tensor:
@@ -127,28 +111,29 @@ def _similarity(pair: Mapping[str, Any], covered: Mapping[str, Tensor]) -> dict[
     if "predicted" in pair:
         grids = Grid.from_image(moving), Grid.from_image(pair["fixed"])
         images["network"] = resample(moving.as_tensor(), *grids, pair["predicted"])
+    compared = {"ncc": metrics.normalized_correlation, "mutual_information": metrics.mutual_information}
     return {
-        "ncc": {when: normalized_correlation(fixed, image, covered[when]) for when, image in images.items()},
-        "mutual_information": {when: mutual_information(fixed, image, covered[when]) for when, image in images.items()},
+        name: {when: metric(fixed, image, covered[when]) for when, image in images.items()}
+        for name, metric in compared.items()
     }
 
 
 def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
     reference, moving = pair["fixed_label"].as_tensor(), pair["moving_label"].as_tensor()
     spacing = Grid.from_image(pair["fixed"]).spacing.tolist()
-    common, only_fixed, only_moving = compare_label_sets(reference, moving)
+    common, only_fixed, only_moving = metrics.compare_label_sets(reference, moving)
     if not common and not only_fixed:
         raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to judge by")
     found: dict[str, Any] = {"labels": {"both": len(common), "only_fixed": only_fixed, "only_moving": only_moving}}
     if common:
         labels = {"before": pair["before_label"], "after": pair["warped_label"]}
-        scores = {when: label_overlap(label, reference, spacing, common) for when, label in labels.items()}
+        scores = {when: metrics.label_overlap(label, reference, spacing, common) for when, label in labels.items()}
         found["labels"]["lost"] = {
             when: [label for label, score in by_label.items() if math.isnan(score["asd"])]
             for when, by_label in scores.items()
         }
         found["overlap"] = {
-            when: {str(label): score for label, score in by_label.items()} | {"mean": mean_overlap(by_label)}
+            when: {str(label): score for label, score in by_label.items()} | {"mean": metrics.mean_overlap(by_label)}
             for when, by_label in scores.items()
         }
     return found
@@ -173,19 +158,9 @@ def _affine_motion(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:
     """Folding and volume change of the field on the network's grid."""
     determinant = jacobian_determinant(pair["field"].to_ddf()[None])
-    return {
-        "folding_percent": float(folding_percent(determinant)),
-        "sd_log_jacobian": float(sd_log_jacobian(determinant)),
-        "sd_log_jacobian_learn2reg": float(sd_log_jacobian_learn2reg(determinant)),
-        "mean_jacobian": float(determinant.mean()),
-    }
-
-
-def _endpoint_errors(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    points = _evaluation_points(pair)
-    true = pair["truth"](points)
-    errors = {when: (found(points) - true).norm(dim=1) for when, found in _transforms(pair).items()}
-    return {when: _distances(error) for when, error in errors.items()}
+    names = ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg")
+    result = {name: float(getattr(metrics, name)(determinant)) for name in names}
+    return result | {"mean_jacobian": float(determinant.mean())}
 
 
 def _evaluation_points(pair: Mapping[str, Any]) -> Tensor:
@@ -201,10 +176,10 @@ def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
     return transforms | ({"network": pair["predicted"]} if "predicted" in pair else {})
 
 
-def _transform_distances(pair: Mapping[str, Any], one: str, other: str) -> Tensor:
-    """Distances between the evaluated points under two of a pair's transforms, mm."""
-    points, transforms = _evaluation_points(pair), _transforms(pair)
-    return (transforms[one](points) - transforms[other](points)).norm(dim=1)
+def _separation(pair: Mapping[str, Any], one: SpatialTransform, other: SpatialTransform) -> dict[str, float]:
+    """Distances between the evaluated points under two transforms, mm."""
+    points = _evaluation_points(pair)
+    return _distances((one(points) - other(points)).norm(dim=1))
 
 
 def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -221,27 +196,23 @@ def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, fl
             "success": float(errors[when]["mean"] < _SUCCESS_MM),
         }
     expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
-    result["after"] |= warped_agreement(pair["warped"], expected, otsu_threshold(expected), grid.spacing.tolist())
+    result["after"] |= metrics.warped_agreement(
+        pair["warped"], expected, otsu_threshold(expected), grid.spacing.tolist()
+    )
     return result
 
 
 def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, Any]:
-    points = sample_points(pair["displacement"].grid)
-    error = inverse_consistency_error(pair["displacement"], pair["inverse"], points, pair["displacement"].grid)
-    return _distances(error) | _largest_inconsistency(pair)
-
-
-def _largest_inconsistency(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Largest error over the voxels of the field, mm, and its point in the fixed image, RAS+ mm."""
     field, inverse, domain = pair["field"], pair["inverse"], pair["displacement"].grid
-    largest: dict[str, Any] = {"max": float("nan"), "max_at": None}
+    error = metrics.inverse_consistency_error(pair["displacement"], inverse, metrics.sample_points(domain), domain)
+    result: dict[str, Any] = {**_distances(error), "max": float("nan"), "max_at": None}
     for rows in row_chunks(field.grid.shape):
         points = field.grid.coordinates(rows)
         points = points[domain.contains(points) & domain.contains(field.map_grid(field.grid, rows))]
-        error = inverse_consistency_error(field, inverse, points, domain)
-        if len(error) and not float(error.max()) <= largest["max"]:
-            largest = {"max": float(error.max()), "max_at": points[error.argmax()].tolist()}
-    return largest
+        error = metrics.inverse_consistency_error(field, inverse, points, domain)
+        if len(error) and not float(error.max()) <= result["max"]:
+            result |= {"max": float(error.max()), "max_at": points[error.argmax()].tolist()}
+    return result
 
 
 def _distances(error: Tensor) -> dict[str, float]:

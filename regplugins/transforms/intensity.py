@@ -14,15 +14,9 @@ from regplugins.registration import scale_percentiles
 
 
 class ScalePercentilesd(MapTransform):
-    """Map two percentiles of each channel to 0 and 1, and clip.
+    """Map two percentiles, ``lower`` and ``upper``, of each channel of images ``(C, *spatial)`` to 0 and 1, and clip.
 
     See ``regplugins.registration.scale_percentiles`` for the difference to MONAI's ``ScaleIntensityRangePercentilesd``.
-
-    Args:
-        keys: of images ``(C, *spatial)``.
-        lower: percentile that becomes 0.
-        upper: percentile that becomes 1.
-        allow_missing_keys: skip missing keys.
     """
 
     def __init__(

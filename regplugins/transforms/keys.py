@@ -71,7 +71,7 @@ class Pair(TypedDict, total=False):
     synthesized: dict[str, Tensor]  # "moving" and "fixed" in the other's modality, (1, *grid.shape) in [0, 1]
 
     # EvaluatePaird
-    measures: dict[str, Any]  # measures of report.json
+    metrics: dict[str, Any]  # of report.json
     before_covered: Tensor  # (1, *spatial) bool: voxels of the fixed grid that the moving image covers, through `start`
     warped_covered: Tensor  # the same through the result
 

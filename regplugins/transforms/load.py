@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from monai.transforms import Transform
 
+from regplugins.checks import choice
 from regplugins.io import landmarks_outside, read_landmarks, read_transform
 from regplugins.io.images import load_image, load_label, load_mask
 from regplugins.spatial import Grid
@@ -16,10 +17,7 @@ from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
 _SCANS = ("fixed", "moving", "image")
-_LOADERS = {
-    **dict.fromkeys(_SCANS, load_image),
-    **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask),
-}
+_LOADERS = {**dict.fromkeys(_SCANS, load_image), **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask)}
 
 
 class LoadVolumesd(Transform):
@@ -30,6 +28,10 @@ class LoadVolumesd(Transform):
     Args:
         keys: of the record; missing ones are skipped.
         spatial_dims: number of dimensions that the scans must have; None: 2 or 3.
+
+    Raises:
+        FileNotFoundError: on call, if a file is missing.
+        ValueError: on call, if a file cannot be read, or a scan has another number of dimensions.
     """
 
     def __init__(self, keys: Sequence[str] = ("image", "label"), spatial_dims: int | None = None) -> None:
@@ -37,11 +39,6 @@ class LoadVolumesd(Transform):
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            FileNotFoundError: if a file is missing.
-            ValueError: if a file cannot be read, or a scan has another number of dimensions; the message names it.
-        """
         loaded = {key: _LOADERS.get(key, load_label)(data[key]) for key in self.keys if key in data}
         for key in _SCANS:
             if key in loaded and self.spatial_dims not in (None, loaded[key].ndim - 1):
@@ -57,23 +54,17 @@ class LoadPaird(LoadVolumesd):
         spatial_dims: number of dimensions that the images must have; None: 2 or 3.
 
     Raises:
-        ValueError: if ``landmark_space`` is neither.
+        FileNotFoundError: on call, if a file is missing.
+        ValueError: if ``landmark_space`` is neither. On call, if a file cannot be read, shapes, dimensions or numbers
+            of points do not match, or all landmarks lie outside their image. Lesser doubts go to ``warnings``.
     """
 
     def __init__(self, landmark_space: str = "RAS", spatial_dims: int | None = None) -> None:
         keys = ("fixed", "moving", "fixed_label", "moving_label", "fixed_mask", "moving_mask")
         super().__init__(keys, spatial_dims)
-        if landmark_space not in ("RAS", "LPS"):
-            raise ValueError(f"landmark_space must be 'RAS' or 'LPS', got '{landmark_space}'")
-        self.landmark_space = landmark_space
+        self.landmark_space = choice("landmark_space", landmark_space, {"RAS": "RAS", "LPS": "LPS"})
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            FileNotFoundError: if a file is missing.
-            ValueError: if a file cannot be read, shapes, dimensions or numbers of points do not match, or all landmarks
-                lie outside their image. Lesser doubts are listed under ``warnings``.
-        """
         paths = {key: path for key, path in data.items() if key != "name"}
         pair: dict[str, Any] = {**data, "paths": paths, "landmark_space": self.landmark_space, "seconds": {}}
         with stage(pair, "load"):
@@ -89,20 +80,18 @@ class LoadPaird(LoadVolumesd):
         if pair["fixed"].ndim != pair["moving"].ndim:
             dimensions = [f"{paths[k]} is {pair[k].ndim - 1}-D" for k in ("fixed", "moving")]
             raise ValueError(f"images of one dimension expected: {dimensions[0]}, {dimensions[1]}")
-        for side in ("fixed", "moving"):
-            for kind in ("label", "mask"):
-                _check_belongs(paths, pair, side, f"{side}_{kind}")
+        for key in self.keys[2:]:
+            if key in pair:
+                _check_grid(paths, pair, key)
         _check_landmarks(paths, pair)
-        for side in ("fixed", "moving"):
-            _check_in_view(paths, pair, side)
         if "truth" in pair and pair["truth"].ndim != pair["fixed"].ndim - 1:
             raise ValueError(f"{paths['truth']}: {pair['truth'].ndim}-D, the images are {pair['fixed'].ndim - 1}-D")
         return pair
 
 
-def _check_belongs(paths: Mapping[str, str], pair: Mapping[str, Any], side: str, key: str) -> None:
-    if key not in pair:
-        return
+def _check_grid(paths: Mapping[str, str], pair: Mapping[str, Any], key: str) -> None:
+    """Refuse a label map or mask that is not on the grid of its image."""
+    side = key.partition("_")[0]
     image, label = Grid.from_image(pair[side]), Grid.from_image(pair[key])
     if image.shape != label.shape:
         raise ValueError(f"{paths[key]}: shape {label.shape} does not match {image.shape} of its image {paths[side]}")
@@ -111,7 +100,8 @@ def _check_belongs(paths: Mapping[str, str], pair: Mapping[str, Any], side: str,
         raise ValueError(f"{paths[key]}: lies elsewhere in the world than its image {paths[side]}")
 
 
-def _check_landmarks(paths: Mapping[str, str], pair: Mapping[str, Any]) -> None:
+def _check_landmarks(paths: Mapping[str, str], pair: dict[str, Any]) -> None:
+    """Refuse landmarks that do not fit or all lie outside their image; warn of some that do by more than a voxel."""
     fixed, moving = pair.get("fixed_landmarks"), pair.get("moving_landmarks")
     for key, points in (("fixed_landmarks", fixed), ("moving_landmarks", moving)):
         if points is not None and points.shape[1] != pair["fixed"].ndim - 1:
@@ -121,16 +111,12 @@ def _check_landmarks(paths: Mapping[str, str], pair: Mapping[str, Any]) -> None:
             f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, "
             "expected equal numbers"
         )
-
-
-def _check_in_view(paths: Mapping[str, str], pair: dict[str, Any], side: str) -> None:
-    """Refuse landmarks that all lie outside their image, and warn of some; a margin of one voxel is tolerated."""
-    key, space = f"{side}_landmarks", pair["landmark_space"]
-    if key not in pair:
-        return
-    names = paths[key], paths[side]
-    inside, message = landmarks_outside(pair[key], Grid.from_image(pair[side]), names, space)
-    if message and inside == 0:
-        raise ValueError(message)
-    if message:
-        warn(pair, message)
+    for side, points in (("fixed", fixed), ("moving", moving)):
+        if points is None:
+            continue
+        names = paths[f"{side}_landmarks"], paths[side]
+        inside, message = landmarks_outside(points, Grid.from_image(pair[side]), names, pair["landmark_space"])
+        if message and inside == 0:
+            raise ValueError(message)
+        if message:
+            warn(pair, message)

@@ -38,16 +38,7 @@ class ModalityClassifier:
 
     @torch.no_grad()
     def __call__(self, image: MetaTensor) -> tuple[str, float]:
-        """
-        Args:
-            image: ``(1, *spatial)``, any 3-D grid.
-
-        Returns:
-            Modality and its probability.
-
-        Raises:
-            ValueError: if there is no network.
-        """
+        """Modality and its probability of an image ``(1, *spatial)``, any 3-D grid."""
         if self.network is None:
             raise ValueError("there is no network to tell modalities")
         device = next(self.network.parameters()).device
@@ -65,9 +56,6 @@ class OrderModalitiesd(Transform):
         order: "given": keep the order; "auto": classify both images.
         identify: gives modality and probability of an image.
         min_probability: smallest accepted probability.
-
-    Raises:
-        ValueError: if ``order`` is neither.
     """
 
     def __init__(self, order: str, identify: ModalityClassifier, min_probability: float = 0.75) -> None:
@@ -77,12 +65,7 @@ class OrderModalitiesd(Transform):
         self.min_probability = number("min_probability", min_probability)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Args:
-            data: pair after ``LoadPaird``.
-
-        Returns:
-            The pair, in the other order swapped with all its keys, with ``swapped`` and a warning.
+        """Swap a pair of ``LoadPaird`` in the other order with all its keys; add ``swapped`` and a warning.
 
         Raises:
             ValueError: if both images have one modality, or a probability is too low.

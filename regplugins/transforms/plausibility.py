@@ -36,26 +36,21 @@ _MAX_VOLUME_RATIO, _MAX_FOLDING_PERCENT = 8.0, 5.0
 _NAMED = 8  # labels in a message
 
 
-def signs_of_failure(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> Iterator[str]:
-    """Find signs of a failed registration.
+def signs_of_failure(pair: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one sentence per sign that the registration of a pair with these metrics of ``EvaluatePaird`` failed.
 
-    Args:
-        pair: of ``EvaluatePaird``, with ``before_covered`` and ``warped_covered``.
-        measures: of this pair, see :class:`regplugins.transforms.evaluate.EvaluatePaird`.
-
-    Yields:
-        One sentence per sign, which begins with a file name.
+    A sentence begins with a file name.
     """
     # Mean ratio of a volume in the moving image to that in the fixed one.
-    volume_ratio = float(torch.linalg.det(pair["initial"].matrix)) * measures["mean_jacobian"]
-    yield from _coverage(pair, measures["coverage_percent"], volume_ratio)
+    volume_ratio = float(torch.linalg.det(pair["initial"].matrix)) * metrics["mean_jacobian"]
+    yield from _coverage(pair, metrics["coverage_percent"], volume_ratio)
     yield from _similarity(pair)
     yield from _orientation(pair)
-    if "tre_mm" in measures:
-        yield from _landmarks(pair, measures["tre_mm"])
-    if "labels" in measures:
-        yield from _labels(pair, measures)
-    yield from _transform(pair, measures["folding_percent"], volume_ratio)
+    if "tre_mm" in metrics:
+        yield from _landmarks(pair, metrics["tre_mm"])
+    if "labels" in metrics:
+        yield from _labels(pair, metrics)
+    yield from _transform(pair, metrics["folding_percent"], volume_ratio)
 
 
 def _coverage(pair: Mapping[str, Any], coverage: Mapping[str, float], volume_ratio: float) -> Iterator[str]:
@@ -75,11 +70,17 @@ def _coverage(pair: Mapping[str, Any], coverage: Mapping[str, float], volume_rat
         )
 
 
+def _samples(pair: Mapping[str, Any], *names: str) -> list[Tensor]:
+    """Every so many voxels of the fixed image, of what its mask shows, and of volumes on its grid."""
+    fixed = pair["fixed"].as_tensor()
+    shown = pair["fixed_mask"].as_tensor() != 0 if "fixed_mask" in pair else torch.ones_like(fixed, dtype=torch.bool)
+    volumes = (fixed, shown, *(pair[name] for name in names))
+    return [subsample_volume(volume, _SAMPLE_VOXELS)[0] for volume in volumes]
+
+
 def _foreground_coverage(pair: Mapping[str, Any]) -> float:
     """Percent of the fixed image's bright voxels that the moving image covers: padding should not count."""
-    fixed, covered = (
-        subsample_volume(part, _SAMPLE_VOXELS)[0] for part in (pair["fixed"].as_tensor(), pair["warped_covered"])
-    )
+    fixed, _, covered = _samples(pair, "warped_covered")
     if fixed.min() == fixed.max():
         return 0.0
     return 100 * float(covered[fixed > otsu_threshold(fixed)].double().mean())
@@ -88,11 +89,8 @@ def _foreground_coverage(pair: Mapping[str, Any]) -> float:
 def _similarity(pair: Mapping[str, Any]) -> Iterator[str]:
     """Compare before and after over the voxels that the moving image covers both times."""
     names = ("before", "warped", "before_covered", "warped_covered")
-    volumes = [pair["fixed"].as_tensor(), *(pair[name] for name in names)]
-    fixed, before, after, *covered = (subsample_volume(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
-    common = covered[0] & covered[1]
-    if "fixed_mask" in pair:
-        common &= subsample_volume(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
+    fixed, shown, before, after, *covered = _samples(pair, *names)
+    common = covered[0] & covered[1] & shown
     if common.sum() < _MIN_SAMPLE:
         return
     ranks = [_ranks(image, common) for image in (fixed, before, after)]
@@ -118,7 +116,7 @@ def _similarity(pair: Mapping[str, Any]) -> Iterator[str]:
 def _ranks(image: Tensor, mask: Tensor) -> Tensor:
     """Number of the quantile bin within a mask that each voxel falls into.
 
-    Bins of equal width would put all soft tissue of a CT into one or two, and the figure would hang on their border.
+    Bins of equal width would put all soft tissue of a CT into one or two, and the value would hang on their border.
     """
     edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)[1:-1]
     return torch.bucketize(image.double(), torch.quantile(image[mask].double(), edges))
@@ -136,12 +134,7 @@ def _orientation(pair: Mapping[str, Any]) -> Iterator[str]:
     Outlines and backgrounds also agree in wrong poses; tissue does not. Mutual information alone prefers some rotated
     brains of other people, where coil sensitivity varies; local correlation alone is noisy.
     """
-    names = ("warped", "warped_covered")
-    volumes = [pair["fixed"].as_tensor(), *(pair[name] for name in names)]
-    fixed, warped, inside = (subsample_volume(volume, _SAMPLE_VOXELS)[0] for volume in volumes)
-    shown = torch.ones_like(inside)
-    if "fixed_mask" in pair:
-        shown = subsample_volume(pair["fixed_mask"].as_tensor(), _SAMPLE_VOXELS)[0] != 0
+    fixed, shown, warped, inside = _samples(pair, "warped", "warped_covered")
     masks = [_foreground(image, part) for image, part in ((fixed, shown), (warped, inside))]
     common = masks[0] & masks[1]
     if common.sum() < _MIN_SAMPLE:
@@ -214,12 +207,12 @@ def _landmarks(pair: Mapping[str, Any], tre: Mapping[str, Mapping[str, float]]) 
     )
 
 
-def _labels(pair: Mapping[str, Any], measures: Mapping[str, Any]) -> Iterator[str]:
-    path, labels = pair["paths"]["moving_label"], measures["labels"]
+def _labels(pair: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
+    path, labels = pair["paths"]["moving_label"], metrics["labels"]
     if not labels["both"]:
         yield f"{path}: no label in common with {pair['paths']['fixed_label']}, so that no overlap is measured"
         return
-    before, after = (measures["overlap"][when]["mean"]["dice"] for when in ("before", "after"))
+    before, after = (metrics["overlap"][when]["mean"]["dice"] for when in ("before", "after"))
     if after < before - _MAX_LOSS_OF_DICE:
         yield f"{path}: overlaps less after registration than before (mean Dice {before:.3f} → {after:.3f})"
     if lost := labels["lost"]["after"]:

@@ -22,11 +22,7 @@ _FEW_VOXELS = 48
 
 
 def pair_initial_transform(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
-    """Initial transform of a loaded pair within its masks; ``init`` and ``seed`` as in ``initial_transform``.
-
-    Raises:
-        ValueError: as ``initial_transform``; the message names the images.
-    """
+    """Initial transform of a loaded pair within its masks; arguments and errors as of ``initial_transform``."""
     fixed, moving = pair["fixed"], pair["moving"]
     try:
         return initial_transform(

@@ -16,15 +16,8 @@ from monai.transforms import Transform
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.data.records import OUTPUTS
-from regplugins.io import (
-    output_folder,
-    read_landmark_names,
-    refuse_overwriting_inputs,
-    remove_temporaries,
-    write_image,
-    write_landmarks,
-    write_transform,
-)
+from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
+from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
 from regplugins.report.figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import DisplacementField, Grid, downsample_field, downsampling_error
@@ -50,7 +43,7 @@ class SavePaird(Transform):
 
     Raises:
         NotADirectoryError: if ``output_dir`` is a file.
-        ValueError: if ``field_spacing`` is not a positive number.
+        ValueError: if ``field_spacing`` is not a positive number; on call, if an output has the path of an input.
     """
 
     def __init__(
@@ -112,21 +105,18 @@ class SavePaird(Transform):
         return None if self.weights is None else sha256(self.weights)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Raises:
-            ValueError: if an output has the path of an input.
-        """
         pair = dict(data)
         folder = self.folder(pair)
         for name in OUTPUTS:
             refuse_overwriting_inputs(folder / name, pair["paths"].values())
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").unlink(missing_ok=True)
+        for name in reversed(OUTPUTS):  # the report first: without it the others do not count
+            (folder / name).unlink(missing_ok=True)
         remove_temporaries(folder)
         with stage(pair, "save"):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
-        report = pair_report(name, pair["measures"], pair["seconds"], pair["paths"], self.weights, self.settings)
+        report = pair_report(name, pair["metrics"], pair["seconds"], pair["paths"], self.weights, self.settings)
         if "grid" in pair:
             grid = pair["grid"]
             report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}
@@ -152,8 +142,6 @@ class SavePaird(Transform):
         if "warped_landmarks" in pair:
             names = read_landmark_names(pair["paths"]["fixed_landmarks"])
             write_landmarks(pair["warped_landmarks"], folder / "warped_landmarks.csv", pair["landmark_space"], names)
-        else:
-            (folder / "warped_landmarks.csv").unlink(missing_ok=True)
 
     def _stored_fields(self, pair: MutableMapping[str, Any], grid: Grid) -> dict[str, DisplacementField]:
         """Displacement fields to save; adds the error of coarser ones to the pair and warns if it is large."""
@@ -179,12 +167,7 @@ class SavePaird(Transform):
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
-        else:
-            (folder / "warped_label.nii.gz").unlink(missing_ok=True)
         write_transform(fields["forward"], folder / "transform_1Warp.nii.gz")
         write_transform(fields["inverse"], folder / "transform_1InverseWarp.nii.gz")
-        for key in ("moving", "fixed"):
-            if "synthesized" in pair:
-                write_image(pair["synthesized"][key], pair["grid"], folder / f"synthesized_{key}.nii.gz")
-            else:
-                (folder / f"synthesized_{key}.nii.gz").unlink(missing_ok=True)
+        for key, image in pair.get("synthesized", {}).items():
+            write_image(image, pair["grid"], folder / f"synthesized_{key}.nii.gz")

@@ -25,24 +25,12 @@ class SwapPaird(Transform):
 
     Args:
         transforms: applied to the swapped pair, whose name ends in "/backward".
-        interpolation: of the image, "linear" or "nearest".
-        label_interpolation: "nearest", or "linear" for linear interpolation of each label.
-        fill: value outside the fixed image.
+        options: of ``ApplyTransformPaird``: ``interpolation``, ``label_interpolation`` and ``fill``.
     """
 
-    def __init__(
-        self,
-        transforms: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = (),
-        interpolation: str = "linear",
-        label_interpolation: str = "nearest",
-        fill: float = 0.0,
-    ) -> None:
+    def __init__(self, transforms: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = (), **options: Any) -> None:
         self.transforms = Compose(transforms)
-        self.options: dict[str, Any] = {
-            "interpolation": interpolation,
-            "label_interpolation": label_interpolation,
-            "fill": fill,
-        }
+        self.options = options
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         grid, initial = data["grid"], data["initial"]
@@ -53,8 +41,11 @@ class SwapPaird(Transform):
             DisplacementField.from_ddf(ddf.detach().float().cpu(), grid) for ddf in data["pred"][0].split(n)
         )
         start = initial.inverse()
+        # A pair with a name of its own, without seconds and warnings.
+        name = f"{data['name']}/backward" if "name" in data else "backward"
+        swapped = swap_pair(data) | {"name": name, "seconds": {}, "warnings": []}
         apply = ApplyTransformPaird(backward_field @ start, start=start, **self.options)
-        backward = self.transforms(apply(_swapped(data)))
+        backward = self.transforms(apply(swapped))
         points = sample_points(grid)
         if "fixed_mask" in data:
             points = sample_points(Grid.from_image(data["fixed"]), mask=data["fixed_mask"].as_tensor())
@@ -62,22 +53,14 @@ class SwapPaird(Transform):
         return {**data, "backward": backward, "cycle_error": error}
 
 
-def _swapped(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Swapped pair with a name of its own, without seconds and warnings."""
-    name = f"{pair['name']}/backward" if "name" in pair else "backward"
-    return swap_pair(pair) | {"name": name, "seconds": {}, "warnings": []}
-
-
 def swap_pair(pair: Mapping[str, Any]) -> dict[str, Any]:
     """Swap fixed and moving in all keys that ``LoadPaird`` added."""
     images = {key for key in PATH_KEYS if swapped_key(key) != key}
     swapped = {swapped_key(key): pair[key] for key in images & pair.keys()}
-    paths = {swapped_key(key): path for key, path in pair["paths"].items()}
     swapped |= {key: pair[key] for key in ("name", "landmark_space", "seconds", "warnings") if key in pair}
-    swapped["paths"] = paths
+    swapped["paths"] = {swapped_key(key): path for key, path in pair["paths"].items()}
     if "truth" in pair:
-        truth = pair["truth"].inverse()
-        swapped["truth"] = truth
+        truth = swapped["truth"] = pair["truth"].inverse()
         if "fixed_mask" in pair:  # evaluate the same part of the body, at its position in the other image
             source, target = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
             mask = resample_labels(pair["fixed_mask"].as_tensor(), source, target, truth)

@@ -13,13 +13,7 @@ from monai.transforms import Transform
 
 from regplugins.registration.image_pair import min_spacing
 from regplugins.registration.network_grid import network_grid
-from regplugins.spatial import (
-    Grid,
-    block_mean,
-    resample,
-    resample_labels,
-    resample_to_grid,
-)
+from regplugins.spatial import Grid, block_mean, resample, resample_labels, resample_to_grid
 
 
 class ResampleToGridd(Transform):
@@ -27,10 +21,10 @@ class ResampleToGridd(Transform):
 
     Two images of one orientation are then aligned as by ``init: fov``. Adds ``mask``: 1 inside the image's field of
     view. A record with ``label_map`` has no image: it is resampled alone, and what the grid does not hold is cut off.
+    Spacing in mm; results ``(1, *shape)``, float32 and, of labels, int32.
 
-    Args:
-        spacing: mm.
-        shape: voxels per axis.
+    Raises:
+        ValueError: on call, if labeled voxels lie outside the grid.
     """
 
     def __init__(self, spacing: Sequence[float] | float, shape: Sequence[int]) -> None:
@@ -38,14 +32,6 @@ class ResampleToGridd(Transform):
         self.shape = tuple(shape)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Returns:
-            The record with ``image`` and ``mask`` ``(1, *shape)`` float32, and ``label`` or ``label_map``
-            ``(1, *shape)`` int32.
-
-        Raises:
-            ValueError: if labeled voxels lie outside the grid.
-        """
         if "label_map" in data:
             source = Grid.from_image(data["label_map"])
             target = network_grid(source, self.spacing, self.shape)
@@ -70,10 +56,9 @@ class ResampleToGridd(Transform):
 
 
 class AverageVolumed(Transform):
-    """Average an ``image`` over blocks of voxels, as ``resample_to_grid`` does before resampling to this spacing.
+    """Average an ``image`` over blocks of voxels, as ``resample_to_grid`` does before resampling to this spacing (mm).
 
-    Args:
-        spacing: mm, one number or one per axis, of which the smallest is used.
+    Of one number per axis the smallest is used.
     """
 
     def __init__(self, spacing: Sequence[float] | float) -> None:
@@ -86,11 +71,7 @@ class AverageVolumed(Transform):
 
 
 class LabelChannelsd(Transform):
-    """One-hot encode ``label``: ``(1, *spatial)`` integers to ``(num_classes, *spatial)`` float32, without background.
-
-    Args:
-        num_classes: structures, labeled 1 to ``num_classes``.
-    """
+    """One-hot encode ``label``: integers ``(1, *spatial)`` to classes from 1, ``(num_classes, *spatial)`` float32."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes

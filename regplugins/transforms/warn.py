@@ -11,11 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def warn(pair: MutableMapping[str, Any], message: str) -> None:
-    """Log a warning about a pair and append it to ``pair["warnings"]``, which ``report.json`` lists.
-
-    Args:
-        pair: dictionary of the pair; its list is replaced, not changed, since shallow copies share it.
-        message: one sentence that names the file and the fact.
-    """
+    """Log a warning that names a file and a fact, and append it to ``pair["warnings"]`` for ``report.json``."""
     logger.warning("%s", message)
+    # The list is replaced, not changed, since shallow copies of the pair share it.
     pair["warnings"] = [*pair.get("warnings", []), message]

@@ -19,7 +19,7 @@ from typing import Any
 from monailabel.datastore import dicom
 from pydicom.dataset import Dataset
 
-from regplugins.label.cases import annotated_cases
+from regplugins.label.propagation import annotated_cases
 
 FOLDER, IMAGE, LABEL = sys.argv[1:]
 IMAGES, SEGMENTATION = ("1.2.3", "1.2.3.4"), "9.9"

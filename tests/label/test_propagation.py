@@ -16,9 +16,14 @@ import SimpleITK as sitk
 import torch
 
 from regplugins.io import load_image, load_label, write_image
-from regplugins.label.cases import annotated_cases, most_similar
-from regplugins.label.fusion import local_similarity, vote
-from regplugins.label.propagation import propagate, registration_bundles
+from regplugins.label.propagation import (
+    annotated_cases,
+    local_similarity,
+    most_similar,
+    propagate,
+    registration_bundles,
+    vote,
+)
 from regplugins.label.requests import CONFIG, answer, check_tag, requested_image_id
 from regplugins.label.training import OPTIONS, train, trainable
 from regplugins.losses import LocalNCCLoss

@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from regplugins.report import pair_figure
-from regplugins.report.fields import draw_grids
 from regplugins.report.layout import Layout, create_layout
-from regplugins.report.panels import deformation
+from regplugins.report.panels import deformation, draw_grids
 from regplugins.report.planes import display_planes
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
 
@@ -37,7 +36,7 @@ def as_pair(grid: Grid, arguments: dict[str, Any]) -> dict[str, Any]:
     affine = torch.eye(4, dtype=torch.float64)
     affine[:n, :n], affine[:n, 3] = grid.affine[:n, :n], grid.affine[:n, n]
     identity = AffineTransform.identity(n)
-    pair = {"before_covered": everywhere, "warped_covered": everywhere, "measures": {"folding_percent": None}}
+    pair = {"before_covered": everywhere, "warped_covered": everywhere, "metrics": {"folding_percent": None}}
     pair |= {"paths": {"fixed": "fixed.nii.gz"}, "start": identity, "initial": identity, "inverse": identity}
     displacement = DisplacementField(arguments["displacement"], grid)
     return pair | arguments | {"fixed": MetaTensor(arguments["fixed"], affine=affine), "displacement": displacement}

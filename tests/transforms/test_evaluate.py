@@ -25,7 +25,7 @@ def measures(ndim: int, linear: torch.Tensor, shift: list[float]) -> dict[str, A
     matrix[:ndim, ndim] = center - linear @ center + torch.tensor(shift, dtype=torch.float64)
     paths = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
     pair = {"fixed": image, "moving": image, "paths": paths, "seconds": {}}
-    return EvaluatePaird(warnings=False)(ApplyTransformPaird(AffineTransform(matrix))(pair))["measures"]
+    return EvaluatePaird(warnings=False)(ApplyTransformPaird(AffineTransform(matrix))(pair))["metrics"]
 
 
 def turn(degrees: float) -> torch.Tensor:

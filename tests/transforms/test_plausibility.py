@@ -188,7 +188,7 @@ def test_an_image_registered_to_itself_is_good(pair: dict[str, Any]) -> None:
     same = MetaTensor(torch.from_numpy(smooth)[None], affine=GRID.affine)
     pair |= {"fixed": same, "moving": same}
     applied = EvaluatePaird()(ApplyTransformPaird(about_the_middle(shift=0.5))(pair))
-    assert applied["measures"]["similarity"]["ncc"]["after"] > 0.98
+    assert applied["metrics"]["similarity"]["ncc"]["after"] > 0.98
     assert applied.get("warnings", []) == []
 
 

@@ -56,7 +56,7 @@ def registered(tmp_path):
 
 
 def test_figures_of_a_shift(registered):
-    measures = registered["measures"]
+    measures = registered["metrics"]
     assert measures["similarity"]["ncc"]["after"] == pytest.approx(1, abs=1e-5)
     assert measures["similarity"]["ncc"]["before"] < 0.9
     # A box of 6 voxels shifted by 2: 4 of 6 overlap.
@@ -91,7 +91,7 @@ def test_means_are_over_the_labels_that_both_maps_had(registered):
     fixed[16, 3:6, 3:6], moving[1, 3:6, 3:6] = 2, 2
     fixed[15, 15:18, 3:6], moving[15, 15:18, 12:15] = 3, 4
     found = with_labels(registered, fixed, moving)
-    measures = found["measures"]
+    measures = found["metrics"]
     assert measures["labels"] == {
         "both": 2,
         "only_fixed": [3],
@@ -108,8 +108,8 @@ def test_means_are_over_the_labels_that_both_maps_had(registered):
 def test_no_common_label_is_a_warning(registered):
     fixed = registered["fixed_label"][0].numpy()
     found = with_labels(registered, fixed, 5 * registered["moving_label"][0].numpy())
-    assert "overlap" not in found["measures"]
-    assert found["measures"]["labels"] == {"both": 0, "only_fixed": [1], "only_moving": [5]}
+    assert "overlap" not in found["metrics"]
+    assert found["metrics"]["labels"] == {"both": 0, "only_fixed": [1], "only_moving": [5]}
     assert any("no label in common" in text for text in found["warnings"])
     with pytest.raises(ValueError, match=r"fixed_label\.nii\.gz: only background"):
         with_labels(registered, 0 * fixed, fixed)
@@ -119,7 +119,7 @@ def test_mean_jacobian_of_an_affine_field_is_its_determinant(registered):
     matrix = torch.tensor([[1.1, 0.2, 0.0], [0.0, 0.8, 0.1], [0.0, 0.0, 1.05]])
     index = torch.stack(torch.meshgrid(*(torch.arange(size) * 1.0 for size in SHAPE), indexing="ij"))
     ddf = torch.einsum("ab,b...->a...", matrix - torch.eye(3), index)
-    measures = EvaluatePaird()({**registered, "field": DisplacementField.from_ddf(ddf, registered["grid"])})["measures"]
+    measures = EvaluatePaird()({**registered, "field": DisplacementField.from_ddf(ddf, registered["grid"])})["metrics"]
     assert measures["mean_jacobian"] == pytest.approx(float(torch.linalg.det(matrix)), rel=1e-4)
 
 
@@ -127,7 +127,7 @@ def test_the_largest_error_of_the_inverse_and_its_place_are_found(registered):
     """One voxel of the inverse is off by 4 mm; the field maps the point 3 mm before it there."""
     inverse = DisplacementField(registered["inverse"].vectors.clone(), registered["grid"])
     inverse.vectors[1, 12, 7, 9] += 4
-    found = EvaluatePaird()({**registered, "inverse": inverse})["measures"]["inverse_consistency_mm"]
+    found = EvaluatePaird()({**registered, "inverse": inverse})["metrics"]["inverse_consistency_mm"]
     assert found["max"] == pytest.approx(4, abs=0.01)
     assert found["max_at"] == pytest.approx([15.0, 10.5, 13.5], abs=1e-3)
     assert found["p95"] < 0.01
@@ -215,7 +215,7 @@ def endpoint_errors(pair, truth, mask=None):
     more = {"truth": truth}
     if mask is not None:
         more["fixed_mask"] = MetaTensor(mask[None], affine=pair["fixed"].affine)
-    return EvaluatePaird()({**pair, **more})["measures"]["endpoint_error_mm"]
+    return EvaluatePaird()({**pair, **more})["metrics"]["endpoint_error_mm"]
 
 
 def translation(*millimeters):
@@ -226,7 +226,7 @@ def translation(*millimeters):
 
 def test_distance_from_the_truth(registered):
     """The field shifts by 3 mm along x; before it nothing moved."""
-    assert "endpoint_error_mm" not in registered["measures"]
+    assert "endpoint_error_mm" not in registered["metrics"]
     perfect = endpoint_errors(registered, translation(SHIFT * 1.5, 0.0, 0.0))
     assert perfect["before"] == {"mean": pytest.approx(3), "p95": pytest.approx(3)}
     assert perfect["after"] == {"mean": pytest.approx(0, abs=1e-5), "p95": pytest.approx(0, abs=1e-5)}
@@ -390,7 +390,7 @@ def test_unidirectional_network_has_no_backward_pair(registered):
 
 def test_backward_direction_has_columns(registered, tmp_path):
     """The backward half of the field is zero, so that the backward pair stays as it was."""
-    pair = {key: value for key, value in registered.items() if key != "measures"}
+    pair = {key: value for key, value in registered.items() if key != "metrics"}
     pair["pred"] = torch.cat([pair["pred"], torch.zeros_like(pair["pred"])], dim=1)
     pair["fixed_label"].meta["stored_dtype"] = np.dtype(np.uint8)
     pair["paths"]["moving_landmarks"] = pair["paths"]["fixed_landmarks"]

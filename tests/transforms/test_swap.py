@@ -88,7 +88,7 @@ def test_the_same_as_the_forward_way_of_exchanged_images(pair):
     forward = EvaluatePaird()(ApplyDDFPaird()(swapped))
     torch.testing.assert_close(backward["warped"], forward["warped"])
     assert torch.equal(backward["warped_label"], forward["warped_label"])
-    theirs, ours = (summary_row(way["measures"]) for way in (forward, backward))
+    theirs, ours = (summary_row(way["metrics"]) for way in (forward, backward))
     assert theirs["dice_mean_after"] < 0.5
     assert ours == pytest.approx(theirs, abs=1e-6)
 
@@ -129,9 +129,9 @@ def test_the_truth_of_the_other_direction_where_the_same_part_of_the_body_is(pai
     pair["moving"] = MetaTensor(pair["moving"].as_tensor(), affine=grid.affine)
     pair["moving_label"] = MetaTensor(pair["moving_label"].as_tensor(), affine=grid.affine)
     both = EvaluatePaird()(ApplyDDFPaird()(SwapPaird([EvaluatePaird()])(pair)))
-    assert both["measures"]["endpoint_error_mm"]["after"]["mean"] == pytest.approx(0, abs=1e-5)
-    assert both["measures"]["backward"]["endpoint_error_mm"]["after"]["mean"] == pytest.approx(3)
-    assert both["measures"]["cycle_consistency_mm"]["mean"] == pytest.approx(3)
+    assert both["metrics"]["endpoint_error_mm"]["after"]["mean"] == pytest.approx(0, abs=1e-5)
+    assert both["metrics"]["backward"]["endpoint_error_mm"]["after"]["mean"] == pytest.approx(3)
+    assert both["metrics"]["cycle_consistency_mm"]["mean"] == pytest.approx(3)
     seen = both["backward"]["fixed_mask"].as_tensor()
     assert torch.equal(seen, torch.roll(mask, 2, dims=1))
 

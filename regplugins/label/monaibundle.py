@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copy of a bundle in the layout of MONAI Label's ``monaibundle`` app."""
+"""Copy of a bundle for MONAI Label's app ``monaibundle``, and the transforms and inferer of the copy.
+
+The app handles one image and one label: the copy registers an annotated image to the opened one.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,27 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms import Transform
+from torch import Tensor, nn
 
 from regplugins.checks import whole
-from regplugins.io import atomic, atomic_folder, load_image, load_label, output_folder, read_json, write_image
+from regplugins.inferers import RigidInferer
+from regplugins.io import atomic_folder, load_image, load_label, output_folder, read_json, write_image
 from regplugins.sharing import bundle_files
-from regplugins.spatial import Grid
+from regplugins.spatial import AffineTransform, Grid
+from regplugins.transforms import LoadPaird
 
 # Largest number of labels without given names; an image in place of a label map has more values.
 _MAX_NAMED_LABELS = 256
+# Keys of a pair that a RigidInferer reads.
+_INFERER_KEYS = ("fixed", "moving", "grid", "initial", "seconds")
 OVERLAY = Path(__file__).with_name("overlay.json")
 
 
@@ -36,8 +49,7 @@ def lay_out(
     Args:
         bundle: folder of the bundle.
         output_dir: folder ``model`` of the app; created if it is missing.
-        moving: annotated image.
-        moving_label: its label map.
+        moving, moving_label: annotated image and its label map.
         labels: names and values of the labels; default: "label 1" and so on.
 
     Returns:
@@ -76,8 +88,7 @@ def lay_out(
         _write_json(metadata, copy / "configs/metadata.json")
         if not (copy / "models/model.pt").exists():
             (copy / "models").mkdir(exist_ok=True)
-            with atomic(copy / "models/model.pt") as temporary, temporary.open("wb") as file:
-                torch.save({}, file)
+            torch.save({}, copy / "models/model.pt")
         (copy / "atlas").mkdir()
         write_image(image.as_tensor(), grid, copy / "atlas/moving.nii.gz")
         write_image(label.as_tensor(), grid, copy / "atlas/moving_label.nii.gz", label.meta["stored_dtype"])
@@ -101,3 +112,55 @@ def _names(label: torch.Tensor, path: str | Path, given: Mapping[str, int] | Non
 
 def _write_json(content: object, path: Path) -> None:
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class FromAtlasd(Transform):
+    """Load the open ``image`` as fixed and an annotated image as moving, in place of ``LoadPaird``.
+
+    A ``moving`` of the request is ignored, since it could be any file of the server.
+    """
+
+    def __init__(self, moving: str | Path, moving_label: str | Path) -> None:
+        self.atlas = {"moving": str(moving), "moving_label": str(moving_label)}
+        self.load = LoadPaird()
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        return {**data, **self.load({"fixed": str(data["image"]), **self.atlas})}
+
+
+class OpenedImaged(Transform):
+    """Add ``image`` after ``ResamplePaird``: the network's input ``(2, *spatial)`` with the open image's metadata."""
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        fixed = data["fixed"]
+        image = MetaTensor(data["pair"], meta={"spatial_shape": np.asarray(fixed.shape[1:])})
+        image.meta["original_affine"] = fixed.affine.numpy()
+        image.meta["registered_pair"] = {key: data[key] for key in _INFERER_KEYS if key in data}
+        return {**data, "image": image}
+
+
+class AppInferer(Inferer):
+    """Inferer of the bundle for the app, which passes one tensor, takes one tensor, and knows no rigid transforms."""
+
+    def __init__(self, inferer: Inferer) -> None:
+        super().__init__()
+        self.inferer = inferer
+
+    def __call__(self, inputs: MetaTensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Displacements ``(1, n, *spatial)`` in voxels for ``image`` of ``OpenedImaged``, with a batch axis."""
+        if not isinstance(self.inferer, RigidInferer):
+            return self.inferer(inputs, network)
+        pair = dict(inputs.meta["registered_pair"])
+        transform = AffineTransform(
+            torch.linalg.inv(pair["initial"].matrix) @ self.inferer(inputs, network, pair).matrix
+        )
+        return transform.sample(pair["grid"]).to_ddf()[None]
+
+
+class PropagatedLabeld(Transform):
+    """Set ``pred`` to the warped label ``(1, *spatial)``, uint8 or, for labels above 255, int32."""
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        label = data["warped_label"]
+        small = int(label.max()) <= torch.iinfo(torch.uint8).max
+        return {**data, "pred": MetaTensor(label.to(torch.uint8 if small else torch.int32), meta=data["fixed"].meta)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
-from regplugins.engines.command_line import guard_bundle_run
+from regplugins.engines.begin import guard_bundle_run
 
 
 @pytest.mark.slow
