@@ -24,8 +24,11 @@ def align_centers_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
 
 def center_of_mass(volume: Volume) -> Tensor:
     """Center of mass of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
-    points, weights = weighted_foreground(volume)
-    return weights @ points / weights.sum()
+    weights = _foreground_weights(volume)
+    axes = range(weights.ndim)
+    marginals = [weights.sum(dim=[k for k in axes if k != axis], dtype=torch.float64) for axis in axes]
+    index = [marginal @ torch.arange(len(marginal), dtype=torch.float64) / marginal.sum() for marginal in marginals]
+    return volume.grid.index_to_world(torch.stack(index))
 
 
 def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
@@ -39,13 +42,17 @@ def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
     Returns:
         Points ``(number, n)``, RAS+ mm, and weights ``(number,)``, both float64.
     """
+    weights = _foreground_weights(volume)
+    index = weights.nonzero()
+    return volume.grid.index_to_world(index.to(torch.float64)), weights[tuple(index.T)].to(torch.float64)
+
+
+def _foreground_weights(volume: Volume) -> Tensor:
+    """Weights ``(*shape)`` float32, zero in the background and outside the mask."""
     threshold = otsu_threshold(volume.masked_values)
     background = volume.masked_values[volume.masked_values <= threshold].mean()
-    foreground = volume.values > threshold
-    if volume.mask is not None:
-        foreground &= volume.mask
-    weights = (volume.values[foreground] - background).to(torch.float64)
-    return volume.grid.index_to_world(foreground.nonzero().to(torch.float64)), weights
+    weights = (volume.values - background).masked_fill_(volume.values <= threshold, 0)
+    return weights if volume.mask is None else weights.masked_fill_(~volume.mask, 0)
 
 
 def otsu_threshold(values: Tensor) -> float:

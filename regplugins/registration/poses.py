@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 
 from regplugins.registration.centers import center_of_mass, weighted_foreground
 from regplugins.registration.volume import Volume
-from regplugins.spatial import AffineTransform
 
 # Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
@@ -30,27 +30,27 @@ def principal_axes(volume: Volume) -> Tensor:
     return axes
 
 
-def rotated_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
+def rotated_poses(fixed: Volume, moving: Volume) -> Tensor:
     """Rigid transforms that align the centers of mass, with rotations 30 degrees apart and by principal axes.
 
     Principal axes have no sign: they give four proper rotations in 3-D and two in 2-D (Islam et al. 2021 take one).
 
     Returns:
-        From the fixed to the moving world, RAS+ mm; 929 in 3-D, 15 in 2-D.
+        ``(number, n + 1, n + 1)`` from the fixed to the moving world, RAS+ mm; 929 in 3-D, 15 in 2-D.
     """
     a, b = principal_axes(fixed), principal_axes(moving)
-    signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=len(a))]
-    rotations = [*_rotations(len(a)), *(b @ torch.diag(s) @ a.T for s in signs if s.prod() > 0)]
-    origin, target = center_of_mass(fixed), center_of_mass(moving)
-    return [rotation_about(rotation, origin, target) for rotation in rotations]
+    signs = torch.tensor([s for s in product((1.0, -1.0), repeat=len(a)) if math.prod(s) > 0], dtype=torch.float64)
+    rotations = torch.cat([_rotations(len(a)), b @ torch.diag_embed(signs) @ a.T])
+    return rotations_about(rotations, center_of_mass(fixed), center_of_mass(moving))
 
 
-def rotation_about(rotation: Tensor, origin: Tensor, target: Tensor) -> AffineTransform:
-    """Rigid transform with a rotation ``(n, n)`` that maps ``origin`` to ``target``, ``(n,)`` each, mm."""
-    matrix = torch.eye(len(rotation) + 1, dtype=torch.float64)
-    matrix[:-1, :-1] = rotation
-    matrix[:-1, -1] = target - rotation @ origin
-    return AffineTransform(matrix)
+def rotations_about(rotations: Tensor, origin: Tensor, target: Tensor) -> Tensor:
+    """Rigid transforms ``(B, n + 1, n + 1)`` with rotations ``(B, n, n)`` that map ``origin`` to ``target``, mm."""
+    n = rotations.shape[1]
+    matrices = torch.eye(n + 1, dtype=torch.float64).repeat(len(rotations), 1, 1)
+    matrices[:, :n, :n] = rotations
+    matrices[:, :n, n] = target - rotations @ origin
+    return matrices
 
 
 def _rotations(n: int) -> Tensor:
