@@ -21,8 +21,8 @@ Cost = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def minimize_bfgs(cost: Cost, start: Tensor, iterations: int, tolerance: float) -> Tensor:
     """Minimize a cost from each start, independently; all are evaluated together.
 
-    Nocedal and Wright, "Numerical Optimization" (2006), algorithm 6.1. The first step has length 1, so parameters should
-    be scaled accordingly.
+    Nocedal and Wright, "Numerical Optimization" (2006), algorithm 6.1. The first step has length 1; scale parameters
+    accordingly.
 
     Args:
         cost: evaluates parameters ``(B, k)`` of the starts with the given numbers ``(B,)``: costs ``(B,)``, infinite

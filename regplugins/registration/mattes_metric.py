@@ -69,7 +69,7 @@ class MutualInformation:
         return torch.cat(values), torch.cat(overlaps)
 
     def gradient(self, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Evaluate transforms as ``value`` does, and the gradient ``(B, n + 1, n + 1)`` with respect to the matrices."""
+        """Evaluate transforms as ``value`` does, and the gradients ``(B, n + 1, n + 1)`` by the matrices."""
         parts = matrices.split(max(1, _CHUNK // len(self.points)))
         values, overlaps, gradients = zip(*(self._evaluate(part, True) for part in parts), strict=True)
         return torch.cat(values), torch.cat(overlaps), torch.cat(gradients)
@@ -170,7 +170,7 @@ class _Interpolator:
 
 
 def _windows(t: Tensor) -> Tensor:
-    """Cubic B-spline ``(4, ...)`` at the bins -1, 0, 1 and 2 from that of a place, which lies ``t`` in [0, 1] into it."""
+    """Cubic B-spline ``(4, ...)`` at the bins -1, 0, 1 and 2 from that of a place, ``t`` bins from its own."""
     u = 1 - t
     t2, u2 = t * t, u * u
     return torch.stack([u * u2 / 6, (t / 2 - 1) * t2 + 2 / 3, (u / 2 - 1) * u2 + 2 / 3, t * t2 / 6])

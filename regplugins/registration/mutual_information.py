@@ -183,7 +183,7 @@ def _optimize(
 
 
 def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> Tensor:
-    """Homogeneous matrices ``(B, n + 1, n + 1)``: linear map about the center, and translation by the last n parameters.
+    """Matrices ``(B, n + 1, n + 1)``: linear maps about the center, and translations by the last n parameters.
 
     The linear parameters are divided by the points' mean distance from the center, so that all parameters are in mm of
     motion.

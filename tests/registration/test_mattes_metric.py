@@ -127,7 +127,7 @@ def test_gradient_is_the_change_of_the_value(n: int) -> None:
         change[row, column] = 1e-3 if column == n else 1e-5
         up, down = information.value(torch.stack([matrix + change, matrix - change]))[0]
         slope = (up - down) / (2 * change.max())
-        assert (gradient[row, column] - slope).abs() < 0.01 * gradient[:, column].norm()
+        assert (gradient[row, column] - slope).abs() < 0.03 * gradient[:, column].norm()
 
 
 @pytest.mark.parametrize(
