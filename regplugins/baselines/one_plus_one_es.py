@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regplugins.io.itk_bridge import flip_matrix, flip_points, itk_class
-from regplugins.registration.mattes_metric import MutualInformation, itk_mattes_metric
-from regplugins.registration.poses import center_of_mass, principal_axes, rotation_about, weighted_foreground
+from regplugins.io.itk_bridge import flip_matrix, flip_points, image_to_itk, itk_class
+from regplugins.registration.mattes_metric import MutualInformation
+from regplugins.registration.poses import center_of_mass, principal_axes, rotations_about, weighted_foreground
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -32,15 +32,12 @@ def principal_axes_pose(fixed: Volume, moving: Volume, seed: int = 0) -> AffineT
     similarity = MutualInformation(fixed, moving, _SAMPLES, _BINS, seed)
     a, b = principal_axes(fixed), principal_axes(moving)
     origin, target = center_of_mass(fixed), center_of_mass(moving)
-    poses = []
-    for order in permutations(range(3)):
-        for signs in product((1.0, -1.0), repeat=3):
-            permutation = torch.eye(3, dtype=torch.float64)[list(order)] * torch.tensor(signs, dtype=torch.float64)
-            if torch.linalg.det(permutation) > 0:
-                pose = rotation_about(b @ permutation @ a.T, origin, target)
-                information, overlap = similarity.value(pose.matrix)
-                poses.append((information * overlap, pose))
-    return max(poses, key=lambda scored: scored[0])[1]
+    signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=3)]
+    axes = [torch.eye(3, dtype=torch.float64)[list(order)] * s for order in permutations(range(3)) for s in signs]
+    rotations = torch.stack([b @ permuted @ a.T for permuted in axes if torch.linalg.det(permuted) > 0])
+    poses = rotations_about(rotations, origin, target)
+    information, overlap = similarity.value(poses)
+    return AffineTransform(poses[int((information * overlap).argmax())])
 
 
 def register_one_plus_one_es(
@@ -70,7 +67,7 @@ def register_one_plus_one_es(
     change.SetCenter(flip_points(center[None])[0].tolist())
     # Moving the image's grid by the start makes the search one of small changes.
     grid = Grid(moving.grid.shape, torch.linalg.inv(start.matrix) @ moving.grid.affine)
-    metric = itk_mattes_metric(fixed, replace(moving, grid=grid), change, _BINS)
+    metric = _mattes_metric(fixed, replace(moving, grid=grid), change)
     random = itk_class("NormalVariateGenerator", "", "NormalVariateGenerator").New()
     random.Initialize(seed)
     optimizer = itk_class("OnePlusOneEvolutionaryOptimizerv4", "D").New()
@@ -100,3 +97,18 @@ def _matrix(parameters: Any, change: Any) -> Tensor:
             matrix[row, column] = itk_matrix(row, column)
         matrix[row, 3] = offset[row]
     return flip_matrix(matrix)
+
+
+def _mattes_metric(fixed: Volume, moving: Volume, transform: Any) -> Any:
+    """ITK's metric of two images and a moving transform, not yet initialized."""
+    metric = itk_class("MattesMutualInformationImageToImageMetricv4", "IF3IF3").New()
+    metric.SetNumberOfHistogramBins(_BINS)
+    image = image_to_itk(fixed.values, fixed.grid)
+    metric.SetFixedImage(image)
+    metric.SetVirtualDomainFromImage(image)
+    metric.SetMovingImage(image_to_itk(moving.values, moving.grid))
+    metric.SetMovingTransform(transform)
+    metric.SetUseMovingImageGradientFilter(False)
+    # Several threads add their sums in varying order, so that results would vary.
+    metric.SetMaximumNumberOfWorkUnits(1)
+    return metric

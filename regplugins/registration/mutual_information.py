@@ -7,11 +7,10 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
+from regplugins.registration.bfgs import minimize_bfgs
 from regplugins.registration.mattes_metric import MutualInformation
 from regplugins.registration.poses import center_of_mass, rotated_poses, rotation_matrix
 from regplugins.registration.volume import Volume
@@ -30,7 +29,7 @@ _BINS = 32
 _REFINEMENT_BINS = 12
 _ITERATIONS = 60
 # Fraction of the gain of the first step, which is a voxel long.
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-4
 # Fraction of the start's overlap that must remain: images that overlap at a corner may agree there by chance.
 _MIN_OVERLAP_RATIO = 0.5
 # Rotated starts: samples that rank them, number that are optimized, smallest angle between them in degrees. Their score
@@ -61,17 +60,16 @@ def maximize_mutual_information(
         ValueError: if the images, within their masks, have no common information from any start.
     """
     levels = _levels(fixed, moving)
-    center = center_of_mass(fixed)
+    center = center_of_mass(levels[0][0])
     logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
     coarse = MutualInformation(*levels[0], _COARSE_SAMPLES, _BINS, seed)
-    results = [_optimize("rigid", coarse, start, center) for start in _distinct(starts, levels[0][0].grid)]
-    if all(score == 0 for score, _ in results):
+    given = _distinct(starts, levels[0][0].grid)
+    scores, transforms = _optimize("rigid", coarse, [*given, *_best_rotated_poses(*levels[0], seed)], center)
+    if not scores[: len(given)].any():
         what = "what they share (where their masks are set) is too little or constant"
         raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
-    for start in _best_rotated_poses(*levels[0], seed):
-        score, transform = _optimize("rigid", coarse, start, center)
-        results.append((score / _ROTATION_PENALTY, transform))
-    _, transform = max(results, key=lambda result: result[0])
+    scores[len(given) :] /= _ROTATION_PENALTY
+    transform = transforms[int(scores.argmax())]
     return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, center, seed)
 
 
@@ -85,10 +83,10 @@ def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform
         From the fixed to the moving world, RAS+ mm; the first start if the images have no common information.
     """
     levels = _levels(fixed, moving)
-    center = center_of_mass(fixed)
+    center = center_of_mass(levels[0][0])
     coarse = MutualInformation(*levels[0], _SAMPLES, _REFINEMENT_BINS, seed)
-    _, transform = max((_optimize("rigid", coarse, start, center) for start in starts), key=lambda result: result[0])
-    return _refined("rigid", levels[1:], transform, center, seed, _REFINEMENT_BINS)
+    scores, transforms = _optimize("rigid", coarse, starts, center)
+    return _refined("rigid", levels[1:], transforms[int(scores.argmax())], center, seed, _REFINEMENT_BINS)
 
 
 def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
@@ -106,7 +104,7 @@ def _refined(
 ) -> AffineTransform:
     for level in levels:
         logger.info("aligning: refining at %.1f mm", level[0].grid.spacing.max())
-        _, transform = _optimize(kind, MutualInformation(*level, _SAMPLES, bins, seed), transform, center)
+        _, (transform,) = _optimize(kind, MutualInformation(*level, _SAMPLES, bins, seed), [transform], center)
     return transform
 
 
@@ -124,15 +122,15 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
 def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
     """Rotated poses of largest mutual information times overlap, no two within ``_MIN_ANGLE``."""
     similarity = MutualInformation(fixed, moving, _SCREENING_SAMPLES, _BINS, seed)
-    ranked = []
-    for pose in rotated_poses(fixed, moving):
-        information, overlap = similarity.value(pose.matrix)
-        ranked.append((information * overlap, pose))
-    ranked.sort(key=lambda candidate: -candidate[0])
+    poses = rotated_poses(fixed, moving)
+    information, overlap = similarity.value(poses)
     kept: list[AffineTransform] = []
-    for _, pose in ranked:
-        if len(kept) < _ROTATED_STARTS and all(_angle(pose, other) > _MIN_ANGLE for other in kept):
+    for number in (information * overlap).argsort(descending=True).tolist():
+        pose = AffineTransform(poses[number])
+        if all(_angle(pose, other) > _MIN_ANGLE for other in kept):
             kept.append(pose)
+            if len(kept) == _ROTATED_STARTS:
+                break
     return kept
 
 
@@ -144,53 +142,48 @@ def _angle(a: AffineTransform, b: AffineTransform) -> float:
 
 
 def _optimize(
-    kind: str, similarity: MutualInformation, start: AffineTransform, center: Tensor
-) -> tuple[float, AffineTransform]:
-    """Score (mutual information times the points in both images) and transform, never worse than the start."""
+    kind: str, similarity: MutualInformation, starts: Sequence[AffineTransform], center: Tensor
+) -> tuple[Tensor, list[AffineTransform]]:
+    """Register at one resolution from several starts, which are evaluated together.
+
+    Returns:
+        Mutual information times the number of points in both images, ``(starts,)``, and the transforms, none of them
+        worse than its start.
+    """
     radius = (similarity.points - center).square().sum(dim=-1).mean().sqrt().item()
+    first = torch.stack([start.matrix for start in starts])
+    overlaps = similarity.value(first)[1]
 
-    def matrix_of(parameters: Tensor) -> Tensor:
-        return start.matrix @ _change(kind, parameters * similarity.voxel, center, radius)
+    def matrices(parameters: Tensor, rows: Tensor) -> Tensor:
+        return first[rows] @ _change(kind, parameters * similarity.voxel, center, radius)
 
-    def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
+    def cost(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            parameters = torch.tensor(values, requires_grad=True)
-            matrix = matrix_of(parameters)
-        information, _, gradient = similarity.gradient(matrix.detach())
-        (derivative,) = torch.autograd.grad(matrix, parameters, gradient)
-        return -information, -derivative.numpy()
+            parameters = values.detach().requires_grad_()
+            result = matrices(parameters, rows)
+        information, overlap, gradient = similarity.gradient(result.detach())
+        (derivative,) = torch.autograd.grad(result, parameters, gradient)
+        # Images that overlap at a corner may agree there by chance.
+        lost = overlap <= _MIN_OVERLAP_RATIO * overlaps[rows]
+        return torch.where(lost, torch.inf, -information), -derivative
 
-    before, overlap_before = similarity.value(start.matrix)
-    origin = np.zeros(_PARAMETERS[kind](start.ndim))
-    slope = float(np.linalg.norm(cost(origin)[1]))
-    if slope == 0:
-        return before * overlap_before, start
-    # Without constraints SLSQP is BFGS with a backtracking line search. SciPy's own BFGS needs gradients that match the
-    # values exactly, and ITK's are those of a smoother image. Gradient descent stops in the narrow valley along which
-    # a round head rotates. The first step is the normalized gradient, a voxel long.
-    minimum = minimize(
-        lambda values: tuple(part / slope for part in cost(values)),
-        origin,
-        jac=True,
-        method="SLSQP",
-        options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE},
-    )
-    transform = AffineTransform(matrix_of(torch.from_numpy(minimum.x)))
-    after, overlap_after = similarity.value(transform.matrix)
-    if after > before and overlap_after > _MIN_OVERLAP_RATIO * overlap_before:
-        return after * overlap_after, transform
-    return before * overlap_before, start
+    rows = torch.arange(len(starts))
+    origin = first.new_zeros(len(starts), _PARAMETERS[kind](first.shape[1] - 1))
+    parameters = minimize_bfgs(cost, origin, _ITERATIONS, _TOLERANCE)
+    last = matrices(parameters, rows)
+    information, overlap = similarity.value(last)
+    return information * overlap, [AffineTransform(matrix) for matrix in last]
 
 
 def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> Tensor:
-    """Homogeneous matrix ``(n + 1, n + 1)``: linear map about the center, and translation by the last n parameters.
+    """Matrices ``(B, n + 1, n + 1)``: linear maps about the center, and translations by the last n parameters.
 
     The linear parameters are divided by the points' mean distance from the center, so that all parameters are in mm of
     motion.
     """
     n = len(center)
-    linear, shift = parameters[:-n] / radius, parameters[-n:]
+    linear, shift = parameters[:, :-n] / radius, parameters[:, -n:]
     identity = torch.eye(n, dtype=linear.dtype)
-    linear = rotation_matrix(linear, n) if kind == "rigid" else identity + linear.view(n, n)
-    last = torch.eye(n + 1, dtype=linear.dtype)[-1:]
-    return torch.cat([torch.cat([linear, (center + shift - linear @ center)[:, None]], dim=1), last])
+    linear = rotation_matrix(linear, n) if kind == "rigid" else identity + linear.view(-1, n, n)
+    last = torch.eye(n + 1, dtype=linear.dtype)[-1:].expand(len(linear), 1, n + 1)
+    return torch.cat([torch.cat([linear, (center + shift - linear @ center)[..., None]], dim=2), last], dim=1)

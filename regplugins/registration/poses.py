@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import torch
@@ -18,19 +19,21 @@ _BINS = 256
 
 def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:
     """Translation from the center of the fixed field of view to that of the moving one, RAS+ mm."""
-    return rotation_about(torch.eye(fixed.ndim, dtype=torch.float64), fixed.center, moving.center)
+    return _translation(moving.center - fixed.center)
 
 
 def align_centers_of_mass(fixed: Volume, moving: Volume) -> AffineTransform:
     """Translation from the fixed image's center of mass to that of the moving one, RAS+ mm."""
-    origin, target = center_of_mass(fixed), center_of_mass(moving)
-    return rotation_about(torch.eye(len(origin), dtype=torch.float64), origin, target)
+    return _translation(center_of_mass(moving) - center_of_mass(fixed))
 
 
 def center_of_mass(volume: Volume) -> Tensor:
     """Center of mass of an image's weighted foreground, ``(n,)`` float64, RAS+ mm."""
-    points, weights = weighted_foreground(volume)
-    return weights @ points / weights.sum()
+    weights = _foreground_weights(volume)
+    axes = range(weights.ndim)
+    marginals = [weights.sum(dim=[k for k in axes if k != axis], dtype=torch.float64) for axis in axes]
+    index = [marginal @ torch.arange(len(marginal), dtype=torch.float64) / marginal.sum() for marginal in marginals]
+    return volume.grid.index_to_world(torch.stack(index))
 
 
 def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
@@ -39,13 +42,17 @@ def weighted_foreground(volume: Volume) -> tuple[Tensor, Tensor]:
     Foreground lies above Otsu's threshold: in MR, and in CT, where air has -1000, that is the patient. A weight is the
     intensity above the mean of the background.
     """
+    weights = _foreground_weights(volume)
+    index = weights.nonzero()
+    return volume.grid.index_to_world(index.to(torch.float64)), weights[tuple(index.T)].to(torch.float64)
+
+
+def _foreground_weights(volume: Volume) -> Tensor:
+    """Weights ``(*shape)`` float32, zero in the background and outside the mask."""
     threshold = otsu_threshold(volume.masked_values)
     background = volume.masked_values[volume.masked_values <= threshold].mean()
-    foreground = volume.values > threshold
-    if volume.mask is not None:
-        foreground &= volume.mask
-    weights = (volume.values[foreground] - background).to(torch.float64)
-    return volume.grid.index_to_world(foreground.nonzero().to(torch.float64)), weights
+    weights = (volume.values - background).masked_fill_(volume.values <= threshold, 0)
+    return weights if volume.mask is None else weights.masked_fill_(~volume.mask, 0)
 
 
 def otsu_threshold(values: Tensor) -> float:
@@ -78,25 +85,25 @@ def principal_axes(volume: Volume) -> Tensor:
     return axes
 
 
-def rotated_poses(fixed: Volume, moving: Volume) -> list[AffineTransform]:
+def rotated_poses(fixed: Volume, moving: Volume) -> Tensor:
     """Rigid transforms that align the centers of mass, with rotations 30 degrees apart and by principal axes.
 
     Principal axes have no sign: they give four proper rotations in 3-D and two in 2-D (Islam et al. 2021 take one).
-    From the fixed to the moving world, RAS+ mm; 929 in 3-D, 15 in 2-D.
+    ``(number, n + 1, n + 1)``, from the fixed to the moving world, RAS+ mm; 929 in 3-D, 15 in 2-D.
     """
     a, b = principal_axes(fixed), principal_axes(moving)
-    signs = [torch.tensor(s, dtype=torch.float64) for s in product((1.0, -1.0), repeat=len(a))]
-    rotations = [*_rotations(len(a)), *(b @ torch.diag(s) @ a.T for s in signs if s.prod() > 0)]
-    origin, target = center_of_mass(fixed), center_of_mass(moving)
-    return [rotation_about(rotation, origin, target) for rotation in rotations]
+    signs = torch.tensor([s for s in product((1.0, -1.0), repeat=len(a)) if math.prod(s) > 0], dtype=torch.float64)
+    rotations = torch.cat([_rotations(len(a)), b @ torch.diag_embed(signs) @ a.T])
+    return rotations_about(rotations, center_of_mass(fixed), center_of_mass(moving))
 
 
-def rotation_about(rotation: Tensor, origin: Tensor, target: Tensor) -> AffineTransform:
-    """Rigid transform with a rotation ``(n, n)`` that maps ``origin`` to ``target``, ``(n,)`` each, mm."""
-    matrix = torch.eye(len(rotation) + 1, dtype=torch.float64)
-    matrix[:-1, :-1] = rotation
-    matrix[:-1, -1] = target - rotation @ origin
-    return AffineTransform(matrix)
+def rotations_about(rotations: Tensor, origin: Tensor, target: Tensor) -> Tensor:
+    """Rigid transforms ``(B, n + 1, n + 1)`` with rotations ``(B, n, n)`` that map ``origin`` to ``target``, mm."""
+    n = rotations.shape[1]
+    matrices = torch.eye(n + 1, dtype=torch.float64).repeat(len(rotations), 1, 1)
+    matrices[:, :n, :n] = rotations
+    matrices[:, :n, n] = target - rotations @ origin
+    return matrices
 
 
 def _rotations(n: int) -> Tensor:
@@ -113,3 +120,8 @@ def rotation_matrix(vectors: Tensor, n: int) -> Tensor:
     rows, columns = torch.triu_indices(n, n, 1)
     skew[..., rows, columns] = vectors
     return torch.matrix_exp(skew - skew.mT)
+
+
+def _translation(shift: Tensor) -> AffineTransform:
+    identity = torch.eye(len(shift), dtype=torch.float64)
+    return AffineTransform(rotations_about(identity[None], torch.zeros_like(shift), shift)[0])

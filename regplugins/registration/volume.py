@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,7 +56,7 @@ class Volume:
             raise ValueError(
                 f"the {name} image is constant{where} ({volume.masked_values.max():g}): nothing in it can be aligned"
             )
-        low, high = torch.quantile(volume.masked_values, values.new_tensor(_PERCENTILES) / 100).tolist()
+        low, high = np.percentile(volume.masked_values.numpy(), _PERCENTILES).tolist()  # torch's sorts all values
         low = max(low, _MIN_VALUE)
         return replace(volume, values=values.clamp(low, high)) if low < high else volume
 
