@@ -136,7 +136,7 @@ class TestWeights:
         """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file; each export is made once."""
 
         @cache
-        def call(ending: str, shape: tuple[int, ...] | None = None, variant: str | None = None) -> Path:
+        def call(ending: str, shape: tuple[int, ...] | None, variant: str | None) -> Path:
             path = tmp_path_factory.mktemp("exported") / f"model{ending}"
             command = monai.bundle.ckpt_export if ending == ".ts" else monai.bundle.onnx_export
             options = {f"network_def#{key}": value for key, value in case.variants.get(variant, {}).items()}
@@ -161,7 +161,7 @@ class TestWeights:
             definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
             network = case.network() if name is None else ConfigParser(definition | part).get_parsed_content()
             pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
-            script, onnx = export(".ts", variant=name), export(".onnx", tuple(pair.shape), name)
+            script, onnx = export(".ts", None, name), export(".onnx", tuple(pair.shape), name)
             expected = load_weights(network, bundle / "models", name).eval()(pair).detach()
             torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
             session = onnxruntime.InferenceSession(onnx)
@@ -178,12 +178,12 @@ class TestWeights:
             return whole.sample(Grid.from_image(load_image(folder / "warped.nii.gz"))).vectors.numpy()
 
         expected = displacement("own")
-        script = displacement("script", weights=str(export(".ts")))
+        script = displacement("script", weights=str(export(".ts", None, None)))
         np.testing.assert_allclose(script, expected, atol=0.01)  # mm
         with pytest.raises(RuntimeError) as error:
-            displacement("small", weights=str(export(".onnx", (1, 2, *case.export_shape))))
+            displacement("small", weights=str(export(".onnx", (1, 2, *case.export_shape), None)))
         wanted = re.search(r"--input_shape '(.*)'", str(first_cause(error.value)))
-        onnx = displacement("onnx", weights=str(export(".onnx", tuple(json.loads(wanted[1])))))
+        onnx = displacement("onnx", weights=str(export(".onnx", tuple(json.loads(wanted[1])), None)))
         np.testing.assert_allclose(onnx, expected, atol=0.01)
         assert (tmp_path / "onnx/report.json").read_text().count("model.onnx") == 1
 
@@ -194,7 +194,7 @@ class TestWeights:
         present = types.ModuleType("torch_tensorrt")
         present.__version__ = "stands for it"
         monkeypatch.setitem(sys.modules, "torch_tensorrt", present)
-        shutil.copy(export(".ts"), tmp_path / "model_trt.ts")
+        shutil.copy(export(".ts", None, None), tmp_path / "model_trt.ts")
         configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
         parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
         assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)

@@ -123,7 +123,7 @@ class TestOrder:
 class TestRegressor:
     def test_is_fitted_to_the_features_of_the_trunk(self, bundle, data, run, tmp_path):
         options = {"dataset_dir": str(data), "fixed_sequences": ["t1"], "baselines": ["svr"]}
-        run("train", "fit_regressor", output_dir=str(tmp_path), pairs=40, held_out=10, **options)
+        run("train", "fit_regressor", output_dir=str(tmp_path), pairs=8, held_out=4, **options)
         rows = list(csv.DictReader((tmp_path / "regression.csv").open()))
         assert [row["regressor"] for row in rows] == ["head", "bayesian", "svr"]
         fitted, shipped = (load_weights(HEADS.network(), folder) for folder in (tmp_path, bundle / "models"))
@@ -147,21 +147,6 @@ class TestRegressor:
             refine_rigid=False,
             regressor="head",
         )
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"baselines": ["svm"]}, "baselines must be one of"),
-            ({"pairs": 0}, "pairs must be a whole number of at least 2, got 0"),
-            ({"method": "svr"}, "method must be one of"),
-        ],
-    )
-    def test_wrong_options(self, data, run, tmp_path, options, message):
-        small = {"fixed_sequences": ["t1"], "pairs": 4, "held_out": 2} | options
-        with pytest.raises(RuntimeError) as error:
-            run("train", "fit_regressor", dataset_dir=str(data), output_dir=str(tmp_path / "o"), **small)
-        assert message in str(first_cause(error.value))
-        assert not (tmp_path / "o").exists()
 
     def test_a_grid_of_the_papers_kind(self, data, run, tmp_path):
         """Slices farther apart than their voxels are."""

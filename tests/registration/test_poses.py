@@ -37,10 +37,10 @@ def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
     half, turn = (26.0, 15.0, 8.0)[:ndim], torch.from_numpy(rotation(ndim, 77))
     fixed = box(grid, torch.eye(ndim, dtype=torch.float64), half, grid.center)
     moving = box(grid, turn, half, grid.center + 5)
-    poses = rotated_poses(fixed, moving)
+    poses, (here, there) = rotated_poses(fixed, moving), map(center_of_mass, (fixed, moving))
     assert min((pose.matrix[:ndim, :ndim] - turn).norm().item() for pose in poses) < 0.05
     for pose in poses:
         rotation_part = pose.matrix[:ndim, :ndim]
         torch.testing.assert_close(rotation_part @ rotation_part.T, torch.eye(ndim, dtype=torch.float64))
         assert torch.linalg.det(rotation_part) > 0
-        torch.testing.assert_close(pose(center_of_mass(fixed)), center_of_mass(moving))
+        torch.testing.assert_close(pose(here), there)
