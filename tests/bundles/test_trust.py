@@ -151,15 +151,13 @@ class TestCommandLineIsData:
 class TestTerminal:
     """Terminal output of a command: the task, the figures, and their place."""
 
-    def said(self, bundle: Path, output: Path, *words: str) -> tuple[str, list[str]]:
-        command = [sys.executable, "-m", "regplugins", "register", "--bundle", str(bundle), "--output_dir", str(output)]
-        result = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=True)
-        return result.stdout, result.stderr.splitlines()
-
     def test_little_is_said(self, bundle_of, tmp_path):
-        output, messages = self.said(bundle_of(HIPPOCAMPUS), tmp_path / "o", "--json")
+        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o"), "--json"]
+        command = [sys.executable, "-m", "regplugins", *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        messages = result.stderr.splitlines()
         report = json.loads((tmp_path / "o/report.json").read_text())
-        assert json.loads(output)["output_dir"] == str(tmp_path / "o")
+        assert json.loads(result.stdout)["output_dir"] == str(tmp_path / "o")
         assert [line.split()[0] for line in messages] == [
             "registering",
             "before",
@@ -174,9 +172,10 @@ class TestTerminal:
         ncc = report["similarity"]["ncc"]
         assert messages[2].split() == ["NCC", f"{ncc['before']:.3f}", f"{ncc['after']:.3f}"]
 
-    def test_more_on_request(self, bundle_of, tmp_path):
-        _, messages = self.said(bundle_of(HIPPOCAMPUS), tmp_path / "o", "--verbose", "True", "--init", "rigid")
-        assert any(line.startswith("aligning: ") for line in messages)
+    def test_more_on_request(self, bundle_of, tmp_path, capsys):
+        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
+        main([*words, "--verbose", "True", "--init", "rigid"])
+        assert any(line.startswith("aligning: ") for line in capsys.readouterr().err.splitlines())
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.1], ids=["human", "mouse"])
