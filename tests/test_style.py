@@ -1,39 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The code is clean by the tools that pyproject.toml configures, in American spelling, with docstrings that state."""
+"""The code is in American spelling, and its docstrings state; ``make lint`` runs the tools of pyproject.toml."""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["-m", "ruff", "check", "."],
-        ["-m", "ruff", "format", "--check", "."],
-        ["-m", "mypy"],
-        ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-    ],
-    ids=["lint", "format", "types", "layers"],
-)
-def test_clean(command: list[str]) -> None:
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    run = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
-    assert run.returncode == 0, run.stdout + run.stderr
-
-
 SOURCES = [path for folder in ("regplugins", "tests", "docs") for path in (ROOT / folder).rglob("*.py")]
 CONFIGS = [
     *ROOT.glob("bundles/*/configs/*.json"),
