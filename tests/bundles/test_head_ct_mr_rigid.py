@@ -12,12 +12,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from regplugins.checks import first_cause
 from regplugins.io import read_transform, write_transform
 from regplugins.networks import load_weights
 from regplugins.spatial import AffineTransform, Grid
 from tests.bundles.cases import HEADS, TrainedCase
-from tests.bundles.conftest import ROOT
+from tests.bundles.conftest import ROOT, cause_of
 
 pytestmark = pytest.mark.slow
 
@@ -68,11 +67,6 @@ class TestTransform:
         before = ((first - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
         assert float(before.mean()) > 40
 
-    def test_number_of_passes(self, run, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path), passes=0)
-        assert "passes must be a whole number of at least 1, got 0" in str(first_cause(error.value))
-
 
 class TestOrder:
     def test_either_order_gives_one_result(self, bundle, registered, run, tmp_path):
@@ -103,17 +97,10 @@ class TestOrder:
 
     def test_two_of_one_modality(self, bundle, run, tmp_path):
         ct = str(bundle / "sample/moving.nii.gz")
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path / "o"), order="auto", fixed=ct, moving=ct)
-        message = str(first_cause(error.value))
+        message = cause_of(run, "inference", output_dir=str(tmp_path / "o"), order="auto", fixed=ct, moving=ct)
         assert "one CT and one MR expected" in message or "too unsure" in message
         assert ct in message
         assert not (tmp_path / "o").exists()
-
-    def test_neither(self, bundle, run, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path), order="either")
-        assert "order must be one of" in str(first_cause(error.value))
 
     def test_the_network_that_tells_is_the_other_bundles(self, bundle):
         theirs = ROOT / "bundles/head_ct_mr_modality/models/model.pt"
@@ -137,9 +124,9 @@ class TestRegressor:
         state = load_weights(HEADS.network(), bundle / "models").state_dict()
         fresh = HEADS.network().state_dict()
         torch.save(state | {name: fresh[name] for name in state if name.startswith("mlp.")}, tmp_path / "model.pt")
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), refine_rigid=False)
-        assert "its mlp has not been fitted" in str(first_cause(error.value))
+        assert "its mlp has not been fitted" in cause_of(
+            run, "inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), refine_rigid=False
+        )
         run(
             "inference",
             output_dir=str(tmp_path / "out"),

@@ -97,15 +97,22 @@ class TestSha256:
 
 
 class TestCommandLineIsData:
-    @pytest.mark.parametrize("name", ["$open('planted','w')", "F#1", "%F", "@out", "a,b", "[1]", "{'a': 1}", "1e5"])
-    def test_file_names(self, bundle_of, name, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        "names", [("$open('planted','w')", "F#1", "%F", "@out"), ("a,b", "[1]", "{'a': 1}", "1e5")]
+    )
+    def test_file_names(self, bundle_of, names, tmp_path, monkeypatch):
         bundle = bundle_of(HIPPOCAMPUS)
         monkeypatch.chdir(tmp_path)
-        shutil.copy(bundle / "sample/moving.nii.gz", f"{name}.nii.gz")
-        words = ["register", "--bundle", str(bundle), "--fixed", str(bundle / "sample/fixed.nii.gz")]
-        main([*words, "--moving", f"{name}.nii.gz", "--output_dir", f"{name}"])
-        report = json.loads((tmp_path / name / "report.json").read_text())
-        assert report["inputs"]["moving"]["path"] == f"{name}.nii.gz"
+        for output, *inputs in (names, names[::-1]):
+            given = dict(zip(("fixed", "moving", "moving_label"), inputs, strict=True))
+            for key, name in given.items():
+                shutil.copy(bundle / f"sample/{key}.nii.gz", f"{name}.nii.gz")
+            words = [word for key, name in given.items() for word in (f"--{key}", f"{name}.nii.gz")]
+            main(["register", "--bundle", str(bundle), *words, "--output_dir", output])
+            report = json.loads((tmp_path / output / "report.json").read_text())
+            assert {key: entry["path"] for key, entry in report["inputs"].items()} == {
+                key: f"{name}.nii.gz" for key, name in given.items()
+            }
         assert not (tmp_path / "planted").exists()
 
     def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
@@ -142,11 +149,6 @@ class TestCommandLineIsData:
         with pytest.raises(SystemExit, match=rf"--preset ct_mr: {bundle} has no presets"):
             main(["register", "--bundle", str(bundle), "--output_dir", str(tmp_path / "o"), "--preset", "ct_mr"])
 
-    def test_unknown_option(self, bundle_of, tmp_path):
-        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
-        with pytest.raises(SystemExit, match="unknown option --fixd; did you mean --fixed"):
-            main([*words, "--fixd", "a.nii.gz"])
-
 
 class TestTerminal:
     """Terminal output of a command: the task, the figures, and their place."""
@@ -178,13 +180,12 @@ class TestTerminal:
         assert any(line.startswith("aligning: ") for line in capsys.readouterr().err.splitlines())
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.1], ids=["human", "mouse"])
-def test_a_small_animal_is_registered_as_well_as_a_human(factor, bundle_of, tmp_path):
-    """The same images with all lengths divided by ten: the same displacement of every voxel, divided by ten."""
+def test_a_small_animal_is_registered_as_well_as_a_human(bundle_of, tmp_path):
+    """The sample with all lengths divided by ten: the same displacement of every voxel, divided by ten."""
     bundle = bundle_of(next(case for case in CASES if case.name == "any_modality_optimization"))
     for name in ("fixed", "moving"):
         image = nib.load(bundle / f"sample/{name}.nii.gz")
-        affine = np.diag([factor] * 3 + [1]) @ image.affine
+        affine = np.diag([0.1, 0.1, 0.1, 1.0]) @ image.affine
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / f"{name}.nii.gz")
     images = {name: str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving")}
     run_bundle(bundle, "inference", output_dir=str(tmp_path / "o"), init="none", levels=[[8.0, 10], [4.0, 5]], **images)

@@ -13,6 +13,7 @@ import torch
 
 from regplugins.io import landmarks_outside, read_landmark_names, read_landmarks, write_landmarks
 from regplugins.spatial import Grid
+from tests.itk_truth import translation
 
 
 @pytest.mark.parametrize("space", ["RAS", "LPS"])
@@ -79,8 +80,7 @@ def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("offset", "hint"), [(-8.0, "; as LPS 27 would lie inside"), (-11.0, "; expected points in")])
 def test_another_space_is_proposed_if_most_points_lie_in_it(offset: float, hint: str) -> None:
     """27 voxel indices from 0 to 8 in an image of 9 voxels of 1 mm: as LPS all, or 12, lie in its field of view."""
-    affine = torch.eye(4, dtype=torch.float64)
-    affine[:2, 3] = offset
+    affine = translation(offset, offset, 0.0).matrix
     points = torch.cartesian_prod(*3 * [torch.tensor([0.0, 4, 8], dtype=torch.float64)])
     _, message = landmarks_outside(points, Grid((9, 9, 9), affine), ("p.csv", "image"), "RAS")
     assert hint in message

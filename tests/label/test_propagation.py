@@ -23,6 +23,7 @@ from regplugins.label.requests import CONFIG, answer, check_tag, requested_image
 from regplugins.label.training import OPTIONS, train, trainable
 from regplugins.losses import LocalNCCLoss
 from regplugins.spatial import Grid
+from tests.itk_truth import translation
 from tests.label.studies import ANNOTATED, BUNDLE, NEW, ROOT, Folder, dice, write_studies
 
 
@@ -65,9 +66,8 @@ class TestCases:
     def test_the_nearest_is_the_image_itself_elsewhere_in_another_contrast(self, store, tmp_path, contrast):
         image = load_image(store.get_image_uri("case_c"))
         grid = Grid.from_image(image)
-        move = torch.eye(4, dtype=torch.float64)
-        move[:3, 3] = torch.tensor([70.0, -20.0, 9.0])
-        write_image(contrast * image.as_tensor(), Grid(grid.shape, move @ grid.affine), tmp_path / "image.nii.gz")
+        moved = Grid(grid.shape, translation(70.0, -20.0, 9.0).matrix @ grid.affine)
+        write_image(contrast * image.as_tensor(), moved, tmp_path / "image.nii.gz")
         found = most_similar(str(tmp_path / "image.nii.gz"), annotated_cases(store), 2)
         assert found[0].name == "case_c" and len(found) == 2
 

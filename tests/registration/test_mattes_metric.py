@@ -12,7 +12,7 @@ from torch import Tensor
 from regplugins.registration import Volume
 from regplugins.registration.mattes_metric import MutualInformation
 from regplugins.spatial import AffineTransform, Grid
-from tests.itk_truth import GRIDS, make_grid, random_affine, rotation
+from tests.itk_truth import GRIDS, make_grid, random_affine, rotation, translation
 from tests.registration.heads import Contrast, ct, head, motion, mr
 
 FIXED = make_grid((40, 46, 38), np.eye(3), (4.0, 4.0, 4.2), (4.0, -8.0, 11.0))
@@ -114,9 +114,7 @@ def test_seed_chooses_the_points() -> None:
 def test_nothing_to_share() -> None:
     grid = GRIDS["ras"]
     noise, blank = Volume("fixed", torch.rand(grid.shape), grid), Volume("moving", torch.ones(grid.shape), grid)
-    away = torch.eye(4, dtype=torch.float64)
-    away[0, 3] = 1000.0
-    for moving, matrix in ((noise, away), (blank, torch.eye(4, dtype=torch.float64))):
+    for moving, matrix in ((noise, translation(1000.0, 0.0, 0.0).matrix), (blank, torch.eye(4, dtype=torch.float64))):
         information = MutualInformation(noise, moving, 500, 16, 0)
         value, overlap, gradient = information.gradient(matrix)
         assert (value, overlap) == (0, 0) == information.value(matrix)
