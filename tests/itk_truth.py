@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grids of every orientation, and SimpleITK's view of images on them: the independent truth of tests about geometry."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a user types it, its files judged by ITK."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import pkgutil

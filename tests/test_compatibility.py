@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bundle made for another minor version of the package is refused, wherever it comes in."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

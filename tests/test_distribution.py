@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distributed files: wheel, source archive, and the index of models."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

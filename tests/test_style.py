@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The code is in American spelling, and its docstrings state; ``make lint`` runs the tools of pyproject.toml."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -4,8 +4,6 @@
 A module says which bundle it tests by a fixture ``case``.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior of this bundle alone; test_every_bundle.py has the rest."""
 
-from __future__ import annotations
-
 import json
 
 import nibabel as nib

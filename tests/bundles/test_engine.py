@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior that all bundles share, on the one that runs fastest; test_bundles.py compares their configurations."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 the behavior that they share.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior of every bundle with a network: training, evaluation, refinement, export."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

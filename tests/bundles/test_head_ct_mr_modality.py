@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything about this bundle: it gives a class, no transform, and has nothing in common with the others."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes: the same table, and what is left when one of them dies."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing wrong passes for right: damaged weights, names that look like programs, images of another size."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs that are not aligned become subjects that are, by transforms that other tools can follow."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

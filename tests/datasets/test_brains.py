@@ -3,8 +3,6 @@
 SimpleITK.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regression of motions that are linear in known features."""
 
-from __future__ import annotations
-
 import csv
 
 import numpy as np

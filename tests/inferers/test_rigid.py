@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid inferer against SciPy's rotations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiles of any size give the same field and respect the memory limit."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole-volume inference of images of any size."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Composite files and other transforms that ITK reads, against SimpleITK."""
 
-from __future__ import annotations
-
 import math
 import os
 import subprocess
@@ -22,7 +20,7 @@ from tests.itk_truth import GRIDS, points_in, random_affine, random_field, sitk_
 grids = pytest.mark.parametrize("grid", [GRIDS["oblique"], GRIDS["las"], GRIDS["2-D oblique"]])
 
 
-def linear_transforms() -> dict[str, sitk.SpatialTransform]:
+def linear_transforms() -> dict[str, sitk.Transform]:
     """Transforms of every kind that linear registration with ITK writes."""
     center, shift = (10.0, -20.0, 30.0), (3.0, 4.0, -5.0)
     axis = (1 / math.sqrt(3),) * 3

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Complete and incomplete series of DICOM slices."""
 
-from __future__ import annotations
-
 import shutil
 import struct
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Displacement NIfTI files against SimpleITK and nibabel."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landmark files: written points are read, in either world."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gray images of every format are read, color is refused."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

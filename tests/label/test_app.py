@@ -3,8 +3,6 @@
 refuses. ``test_server.py`` has the real one.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import types

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """App for MONAI Label without its server: cases, fusion, requests and training."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

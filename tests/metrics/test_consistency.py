@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inverse consistency of transforms whose error is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

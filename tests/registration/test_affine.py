@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid and affine registration by optimization recovers known transforms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

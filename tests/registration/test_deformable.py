@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deformable registration recovers a known warp with every parametrization and improves its initial field."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Initial transforms for each value of ``init``."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutual information against a histogram, its gradient against differences, its overlap against the grids."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotated poses and principal axes against closed forms."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

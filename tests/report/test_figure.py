@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality-control picture, read back from its file."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

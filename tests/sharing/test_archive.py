@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Archives of bundles: the same bytes each time, taken by MONAI, refused where they are not what they should be."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

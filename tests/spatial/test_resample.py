@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resampling against SimpleITK, through the transform files that the package writes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random warps, patches, slices and motions of pairs whose images are known at every point of the world."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warnings about registrations that failed in a known way, and none about a successful one."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resampling to the network grid and applying displacement fields, against SimpleITK and closed forms."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures and files of a pair with a known displacement field."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -329,8 +328,6 @@ def test_an_input_is_not_overwritten(registered, tmp_path):
 
 
 def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(registered, tmp_path):
-    from ignite.engine import Engine
-
     (tmp_path / "summary.csv").write_text("name\nold\n")
     (tmp_path / "summary.json").write_text("{}")
 
@@ -353,8 +350,6 @@ def test_summary_is_the_mean_and_spread_of_the_rows():
 
 
 def test_table_has_a_row_a_pair(registered, tmp_path):
-    from ignite.engine import Engine
-
     def step(engine: Engine, batch: dict) -> dict:
         return {}
 
@@ -397,8 +392,6 @@ def test_backward_direction_has_columns(registered, tmp_path):
 
 
 def test_report_and_table_hold_the_distance_from_the_truth(registered, tmp_path):
-    from ignite.engine import Engine
-
     def step(engine: Engine, batch: dict) -> dict:
         return {}
 

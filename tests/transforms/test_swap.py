@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backward registration equals the forward one of the swapped images."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
