@@ -22,9 +22,19 @@ def case() -> TrainedCase:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("supervision", ["fixed", "moving"])
-    def test_every_supervision(self, train, tmp_path, supervision):
-        assert train(tmp_path, max_epochs=1, supervision=supervision)["iteration"] == 2
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"supervision": "fixed", "similarity_region": "field"},
+            {"supervision": "moving", "fixed_sequence": "t1", "moving_sequence": "t2"},
+        ],
+        ids=["field", "one direction"],
+    )
+    def test_other_supervision(self, train, tmp_path, options):
+        assert train(tmp_path, max_epochs=1, **options)["iteration"] == 2
+
+    def test_no_such_sequence(self, train, tmp_path):
+        assert "(fixed: pet, moving: any)" in cause_of(train, tmp_path, max_epochs=1, fixed_sequence="pet")
 
     @pytest.mark.parametrize("edges", [False, True])
     def test_what_is_learned_with_or_without_edges_is_evaluated(self, data, train, run, tmp_path, edges):
@@ -70,10 +80,6 @@ class TestTraining:
         assert group["lr"] == 0.01 and group["momentum"] == 0
         assert last["lr_scheduler"]["step_size"] == 4 * 2  # four epochs of two steps
 
-    def test_one_direction(self, train, tmp_path):
-        assert train(tmp_path, max_epochs=1, fixed_sequence="t1", moving_sequence="t2")["iteration"] == 2
-        assert "(fixed: pet, moving: any)" in cause_of(train, tmp_path, max_epochs=1, fixed_sequence="pet")
-
     def test_partners_stay_aligned(self, bundle, data, tmp_path):
         """One image under the names of two sequences: flips, warps and patches keep it equal to its partner."""
         sections = json.loads((data / "datalist.json").read_text())
@@ -97,9 +103,6 @@ class TestTraining:
         last = train(tmp_path, "paper", max_epochs=9, **small)
         (group,) = last["optimizer"]["param_groups"]
         assert group["lr"] == pytest.approx(0.01 / 4)
-
-    def test_similarity_where_there_is_a_field_only(self, train, tmp_path):
-        assert train(tmp_path, max_epochs=1, similarity_region="field")["iteration"] == 2
 
     def test_stops_early(self, train, tmp_path):
         """Without learning no validation is better than the first."""

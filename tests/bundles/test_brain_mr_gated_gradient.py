@@ -30,18 +30,15 @@ class TestTraining:
         assert {group["lr"] for group in last["optimizer"]["param_groups"]} == {1e-5}
         load_weights(GatedDualBranch(fusion="concat", norm="batch"), tmp_path / "checkpoints")
 
-    def test_shipped_schedule(self, train, tmp_path):
-        last = train(tmp_path, max_epochs=1, pairs_per_epoch=3, batch_size=1)
+    def test_schedule_and_the_choice_of_epochs_by_the_known_warps(self, data, run, train, tmp_path):
+        last = train(tmp_path, max_epochs=1)
         schedule, (group,) = last["lr_scheduler"], last["optimizer"]["param_groups"]
-        assert schedule["total_steps"] == schedule["last_epoch"] == 3
+        assert schedule["total_steps"] == schedule["last_epoch"] == 2
         assert group["max_lr"] == 0.002
-
-    def test_epochs_are_chosen_by_the_known_warps(self, data, run, train, tmp_path):
-        best = train(tmp_path, max_epochs=1)["best"]
         options = {"dataset_dir": str(data), "output_dir": str(tmp_path / "eval"), "eval_section": "validation"}
         run("train", "evaluate", models_dir=str(tmp_path / "checkpoints"), **options, **GATED_GRADIENT.training)
         summary = json.loads((tmp_path / "eval/summary.json").read_text())
-        assert summary["endpoint_error_mean_after"]["mean"] == pytest.approx(-best, rel=1e-4)
+        assert summary["endpoint_error_mean_after"]["mean"] == pytest.approx(-last["best"], rel=1e-4)
 
 
 class TestEvaluation:

@@ -101,21 +101,19 @@ class TestCommandLineIsData:
     def test_file_names(self, bundle_of, names, tmp_path, monkeypatch):
         bundle = bundle_of(HIPPOCAMPUS)
         monkeypatch.chdir(tmp_path)
-        for output, *inputs in (names, names[::-1]):
-            given = dict(zip(("fixed", "moving", "moving_label"), inputs, strict=True))
-            for key, name in given.items():
-                shutil.copy(bundle / f"sample/{key}.nii.gz", f"{name}.nii.gz")
-            words = [word for key, name in given.items() for word in (f"--{key}", f"{name}.nii.gz")]
-            main(["register", "--bundle", str(bundle), *words, "--output_dir", output])
-            report = json.loads((tmp_path / output / "report.json").read_text())
-            assert {key: entry["path"] for key, entry in report["inputs"].items()} == {
-                key: f"{name}.nii.gz" for key, name in given.items()
-            }
+        output, *inputs = names
+        given = {key: f"{name}.nii.gz" for key, name in zip(("fixed", "moving", "moving_label"), inputs, strict=True)}
+        for key, path in given.items():
+            shutil.copy(bundle / f"sample/{key}.nii.gz", path)
+        words = [word for key, path in given.items() for word in (f"--{key}", path)]
+        main(["register", "--bundle", str(bundle), *words, "--output_dir", output])
+        report = json.loads((tmp_path / output / "report.json").read_text())
+        assert {key: entry["path"] for key, entry in report["inputs"].items()} == given
         assert not (tmp_path / "planted").exists()
 
     def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(next(c for c in CASES if c.name.startswith("any_"))))]
-        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
+        words += ["--init", "fov", "--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
         main([*words, "--output_dir", str(tmp_path / "o")])
         settings = json.loads((tmp_path / "o/report.json").read_text())["settings"]
         assert settings["levels"] == [[8.0, 3]]
