@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import itk
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
 from regplugins.io import read_transform, write_transform
+from regplugins.io.itk_bridge import itk_class
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
 from tests.itk_truth import GRIDS, points_in, random_affine, random_field, sitk_image, transform_points
 
@@ -133,12 +133,13 @@ def test_text_composites_become_one_affine(tmp_path: Path) -> None:
 
 
 def test_single_precision_composites_as_ants_writes_them_are_read(tmp_path: Path) -> None:
-    composite = itk.CompositeTransform[itk.F, 3].New()
+    composite = itk_class("CompositeTransform", "F3").New()
     for offset in ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]):
-        affine = itk.AffineTransform[itk.F, 3].New()
+        affine = itk_class("AffineTransform", "F3").New()
         affine.SetOffset(offset)
         composite.AddTransform(affine)
-    writer = itk.TransformFileWriterTemplate[itk.F].New()
+    writer = itk_class("TransformFileWriterTemplate", "F", "TransformFileWriter").New()
+    writer.SetTransformIO(itk_class("HDF5TransformIOTemplate", "F", "HDF5TransformIO").New())
     writer.SetFileName(str(tmp_path / "float.h5"))
     writer.SetInput(composite)
     writer.Update()
