@@ -5,6 +5,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ BRITISH = re.compile(
 QUESTION = re.compile(r"(What|How|Where|Which|Whether|Of)\b")
 
 
-def identifiers(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def identifiers(path: Path) -> Iterator[str]:
+    for node in nodes(path):
         names = (getattr(node, name, None) for name in ("name", "id", "attr", "arg"))
         yield from (name for name in names if isinstance(name, str))
 
@@ -41,7 +47,7 @@ def keys(value: Any) -> Iterator[str]:
 
 
 def test_names_are_in_american_spelling() -> None:
-    names = {name for path in SOURCES for name in identifiers(path.read_text(encoding="utf-8"))}
+    names = {name for path in SOURCES for name in identifiers(path)}
     names |= {key for path in CONFIGS for key in keys(json.loads(path.read_text(encoding="utf-8")))}
     names |= {path.stem for path in [*SOURCES, *CONFIGS]}
     assert sorted(name for name in names if BRITISH.search(name)) == []
@@ -50,7 +56,7 @@ def test_names_are_in_american_spelling() -> None:
 def test_docstrings_state_what_a_thing_is_or_does() -> None:
     questions = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node) or ""
                 questions += [f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"] if QUESTION.match(text) else []
