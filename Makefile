@@ -38,7 +38,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/lint-imports
+	PYTHONUTF8=1 $(BIN)/lint-imports
 
 format: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check --fix .

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared by all tests: seeds, a display that needs no screen, repeatable generated cases."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

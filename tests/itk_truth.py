@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grids of every orientation, and SimpleITK's view of images on them: the independent truth of tests about geometry."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from regplugins.spatial import DisplacementField, Grid
+from regplugins.spatial import AffineTransform, DisplacementField, Grid
 
 
 def rotation(ndim: int, degrees: float = 20.0) -> np.ndarray:
@@ -69,6 +67,13 @@ def random_affine(ndim: int) -> Tensor:
     return matrix
 
 
+def translation(*millimeters: float) -> AffineTransform:
+    """A shift, RAS+ mm."""
+    transform = AffineTransform.identity(len(millimeters))
+    transform.matrix[:-1, -1] = torch.tensor(millimeters, dtype=torch.float64)
+    return transform
+
+
 def points_in(grid: Grid, number: int = 200) -> Tensor:
     """Random world points (number, n) between the grid's voxel centers."""
     index = torch.rand(number, grid.ndim, dtype=torch.float64) * (torch.tensor(grid.shape) - 1)
@@ -121,6 +126,17 @@ def write_series(image: sitk.Image, folder: Path, uid: str) -> None:
             plane.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{uid}_{k:03d}.dcm"))
         writer.Execute(plane)
+
+
+def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
+    """A displacement field's file as SimpleITK's transform."""
+    return sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
+
+
+def read_results(folder: Path) -> sitk.CompositeTransform:
+    """The transforms that a registration wrote: of the field, then of the affine file."""
+    affine = sitk.ReadTransform(str(folder / "transform_0GenericAffine.mat"))
+    return sitk.CompositeTransform([affine, read_field(folder / "transform_1Warp.nii.gz")])
 
 
 def array_of(image: sitk.Image) -> np.ndarray:

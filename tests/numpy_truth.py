@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """References computed by NumPy."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every command refuses every file that is no good, names it, and writes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

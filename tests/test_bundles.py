@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Required content of every bundle's folder, checked without running it."""
 
-from __future__ import annotations
-
 import ast
 import configparser
 import copy

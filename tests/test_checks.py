@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of values from a command line, and the line that explains an error."""
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a user types it, its files judged by ITK."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import pkgutil
@@ -32,7 +30,10 @@ from tests.itk_truth import (
     points_in,
     random_affine,
     random_field,
+    read_field,
+    read_results,
     transform_points,
+    translation,
     write_image,
     write_series,
 )
@@ -61,8 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def itk_chain() -> sitk.Transform:
     """x -> affine(x + u(x)), read by ITK from the files."""
-    field = sitk.DisplacementFieldTransform(sitk.ReadImage("warp.nii.gz", sitk.sitkVectorFloat64))
-    return sitk.CompositeTransform([sitk.ReadTransform("affine.mat"), field])
+    return sitk.CompositeTransform([sitk.ReadTransform("affine.mat"), read_field("warp.nii.gz")])
 
 
 def itk_resampled(name: str, interpolator: int, fill: float = 0.0) -> np.ndarray:
@@ -106,11 +106,10 @@ class TestApply:
     @pytest.mark.parametrize("inverse", [False, True])
     def test_landmarks_outside_the_first_field_are_told(self, run, caplog, inverse):
         """The field lies 300 mm away, and the affine transform before it brings the points there."""
-        away = torch.eye(4, dtype=torch.float64)
-        away[:3, 3] = torch.tensor([300.0, 300, 0])
-        grid = Grid(FIXED.shape, away @ FIXED.affine)
+        away = translation(300.0, 300.0, 0.0)
+        grid = Grid(FIXED.shape, away.matrix @ FIXED.affine)
         write_transform(DisplacementField(torch.zeros(3, *FIXED.shape), grid), "far.nii.gz")
-        write_transform(AffineTransform(torch.linalg.inv(away) if inverse else away), "away.mat")
+        write_transform(away.inverse() if inverse else away, "away.mat")
         files = "far.nii.gz away.mat --inverse" if inverse else "away.mat far.nii.gz"
         points = points_in(FIXED, 5)
         write_landmarks(points, "near.csv")
@@ -122,9 +121,7 @@ class TestApply:
         assert f"beyond.csv: 5 of 5 landmarks lie outside {place}, read as RAS mm; expected points in" in caplog.text
 
     def test_landmarks_of_the_other_world_are_told(self, run, caplog):
-        away = torch.eye(4, dtype=torch.float64)
-        away[:2, 3] = 300
-        grid = Grid(FIXED.shape, away @ FIXED.affine)
+        grid = Grid(FIXED.shape, translation(300.0, 300.0, 0.0).matrix @ FIXED.affine)
         write_transform(DisplacementField(torch.zeros(3, *FIXED.shape), grid), "far.nii.gz")
         write_landmarks(points_in(grid, 5), "lps.csv", "LPS")
         run("apply far.nii.gz --landmarks lps.csv --output o.csv")
@@ -147,11 +144,7 @@ class TestFiles:
         )
         inside = FIXED.index_to_world(3 + 10 * torch.rand(50, 3, dtype=torch.float64))
         truth = transform_points(itk_chain(), inside)
-        if output.endswith(".h5"):
-            found = transform_points(sitk.ReadTransform(output), inside)
-        else:
-            field = sitk.DisplacementFieldTransform(sitk.ReadImage(output, sitk.sitkVectorFloat64))
-            found = transform_points(field, inside)
+        found = transform_points((sitk.ReadTransform if output.endswith(".h5") else read_field)(output), inside)
         torch.testing.assert_close(found, truth, atol=2e-3, rtol=0)
 
     def test_affine_files_compose_to_one(self, run):
@@ -166,16 +159,13 @@ class TestFiles:
         assert told["residual_mean_mm"] < 0.02
         inside = FIXED.index_to_world(5 + 8 * torch.rand(50, 3, dtype=torch.float64))
         there = read_transform("warp.nii.gz")(inside)
-        found = transform_points(
-            sitk.DisplacementFieldTransform(sitk.ReadImage("back.nii.gz", sitk.sitkVectorFloat64)), there
-        )
+        found = transform_points(read_field("back.nii.gz"), there)
         assert (found - inside).norm(dim=1).quantile(0.95) < 0.15  # both are linear between voxels of 2 mm
         assert run("invert affine.mat --output back.mat") == {"transform": "back.mat"}
 
     def test_where_an_inverse_is_worst_is_said(self, run):
         told = run("invert warp.nii.gz --output back.nii.gz")
-        field = sitk.DisplacementFieldTransform(sitk.ReadImage("warp.nii.gz", sitk.sitkVectorFloat64))
-        back = sitk.DisplacementFieldTransform(sitk.ReadImage("back.nii.gz", sitk.sitkVectorFloat64))
+        field, back = read_field("warp.nii.gz"), read_field("back.nii.gz")
         place = torch.tensor([told["residual_max_at"]], dtype=torch.float64)
         off = (transform_points(field, transform_points(back, place)) - place).norm()
         assert off == pytest.approx(told["residual_max_mm"], rel=0.05, abs=1e-4)
@@ -213,8 +203,7 @@ class TestFiles:
     def test_inverse_of_a_chain_lies_on_the_moving_grid(self, run):
         run("invert warp.nii.gz affine.mat --output back.nii.gz --reference moving.nii.gz")
         inside = FIXED.index_to_world(6 + 6 * torch.rand(50, 3, dtype=torch.float64))
-        field = sitk.DisplacementFieldTransform(sitk.ReadImage("back.nii.gz", sitk.sitkVectorFloat64))
-        found = transform_points(field, transform_points(itk_chain(), inside))
+        found = transform_points(read_field("back.nii.gz"), transform_points(itk_chain(), inside))
         assert (found - inside).norm(dim=1).quantile(0.9) < 0.3
 
     @pytest.mark.parametrize("form", ["tfm", "txt", "h5"])
@@ -311,16 +300,9 @@ def test_report_of_another_tools_transforms(run):
         assert report["similarity"]["ncc"][when] == pytest.approx(truth, abs=0.01)
     label = array_of(sitk.ReadImage("out/warped_label.nii.gz"))
     assert np.mean(label == itk_resampled("label.nii.gz", sitk.sitkNearestNeighbor)) > 0.999
-    again = sitk.CompositeTransform(
-        [
-            sitk.ReadTransform("out/transform_0GenericAffine.mat"),
-            sitk.DisplacementFieldTransform(sitk.ReadImage("out/transform_1Warp.nii.gz", sitk.sitkVectorFloat64)),
-        ]
-    )
     points = FIXED.index_to_world(3 + 10 * torch.rand(50, 3, dtype=torch.float64))
-    torch.testing.assert_close(
-        transform_points(again, points), transform_points(itk_chain(), points), atol=1e-3, rtol=0
-    )
+    again = transform_points(read_results(Path("out")), points)
+    torch.testing.assert_close(again, transform_points(itk_chain(), points), atol=1e-3, rtol=0)
 
 
 def test_report_into_a_folder_that_a_run_writes_into(run):
@@ -400,9 +382,8 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(run, tmp_path, line, message):
-    shift = torch.eye(4, dtype=torch.float64)
-    shift[0, 3] = 1e4
-    write_image(torch.rand(MOVING.shape), Grid(MOVING.shape, shift @ MOVING.affine), tmp_path / "far.nii.gz")
+    far = Grid(MOVING.shape, translation(1e4, 0.0, 0.0).matrix @ MOVING.affine)
+    write_image(torch.rand(MOVING.shape), far, tmp_path / "far.nii.gz")
     colors = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colors, np.eye(4)), tmp_path / "rgb.nii.gz")
     write_transform(AffineTransform(torch.eye(3, dtype=torch.float64)), tmp_path / "flat.mat")
@@ -554,35 +535,35 @@ def test_json_is_strict(run, tmp_path):
     assert figures["overlap"]["1"] == {"dice": 0.0, "hd95": None, "asd": None}
 
 
-def imported(*words: str, folder: Path) -> tuple[int, str, set[str]]:
-    """Exit code of a command in an interpreter of its own, its output, and the modules that it has imported."""
+def imported(*lines: str, folder: Path) -> tuple[int, str, set[str]]:
+    """Exit code of commands in one interpreter of their own, their output, and the modules that they have imported."""
     code = "import atexit, sys; atexit.register(lambda: open('modules', 'w').write(' '.join(sys.modules)))\n"
-    code += "from regplugins.__main__ import main; main()"
+    code += "from regplugins.__main__ import main\nfor line in sys.argv[1:]: main(line.split())"
     environment = {"PAGER": "cat", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *words]
+    command = [sys.executable, "-c", code, *lines]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
     return result.returncode, result.stdout + result.stderr, set((folder / "modules").read_text().split())
 
 
 def test_help_imports_neither_torch_nor_monai(tmp_path):
-    for words, content in (
-        (("--help",), "COMMAND is one of the following"),
-        (("apply", "--help"), "antsApplyTransforms"),
-        (("--version",), f"regplugins {regplugins.__version__}\n"),
+    for line, content in (
+        ("--help", "COMMAND is one of the following"),
+        ("apply --help", "antsApplyTransforms"),
+        ("--version", f"regplugins {regplugins.__version__}\n"),
     ):
-        code, output, modules = imported(*words, folder=tmp_path)
+        code, output, modules = imported(line, folder=tmp_path)
         assert code == 0 and content in output
         assert modules.isdisjoint({"torch", "monai", "itk", "scipy", "matplotlib", "numpy"})
 
 
 def test_commands_on_transform_files_do_not_import_monai(run, tmp_path):
-    for line in (
+    code, output, modules = imported(
         "apply warp.nii.gz affine.mat --image moving.nii.gz --reference fixed.nii.gz --output o.nii.gz --json",
         "invert warp.nii.gz affine.mat --output back.nii.gz --reference moving.nii.gz",
-    ):
-        code, output, modules = imported(*line.split(), folder=tmp_path)
-        assert code == 0, output
-        assert "torch" in modules and "monai" not in modules
+        folder=tmp_path,
+    )
+    assert code == 0, output
+    assert "torch" in modules and "monai" not in modules
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bundle made for another minor version of the package is refused, wherever it comes in."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -14,10 +12,9 @@ import pytest
 
 import regplugins
 from regplugins.__main__ import main
-from regplugins.checks import first_cause
 from regplugins.compatibility import check_version
 from regplugins.sharing import pack, unpack
-from tests.bundles.conftest import run_bundle
+from tests.bundles.conftest import cause_of, run_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "hippocampus_mr_multires_fcn"
@@ -60,9 +57,7 @@ def test_register_refuses_it(old_bundle, tmp_path):
 
 
 def test_a_run_refuses_it(old_bundle, tmp_path):
-    with pytest.raises(RuntimeError) as error:
-        run_bundle(old_bundle, "inference", output_dir=str(tmp_path / "out"))
-    message = str(first_cause(error.value))
+    message = cause_of(run_bundle, old_bundle, "inference", output_dir=str(tmp_path / "out"))
     assert message.startswith(REFUSED) and message.endswith(ADVICE)
     assert not (tmp_path / "out").exists()
 

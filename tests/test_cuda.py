@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """GPU and CPU compute the same."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

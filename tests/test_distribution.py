@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distributed files: wheel, source archive, and the index of models."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy
@@ -66,10 +64,11 @@ class TestDistributions:
 
     def test_a_bundle_runs_beside_the_installed_wheel(self, distributions, tmp_path):
         """In an environment whose other packages are this one's, and whose regplugins is the wheel's."""
-        venv.create(tmp_path / "env", with_pip=True)
+        venv.create(tmp_path / "env")
         python = tmp_path / "env/bin/python"
         site = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-        call(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", distributions["wheel"])
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+        call(*pip, distributions["wheel"])
         # A .pth file in a folder that a .pth file names is not read, so that an editable regplugins stays out.
         (Path(site) / "others.pth").write_text(sysconfig.get_path("purelib"))
         bundle = unpack(str(pack(ROOT / "bundles" / NAME, tmp_path)), tmp_path / "bundles")

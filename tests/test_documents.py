@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents: their links, sizes and commands. Blocks without a line ``# needs ...`` are run as they stand."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Properties that hold for images of any size, type, spacing and orientation, and for any transform."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

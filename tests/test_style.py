@@ -1,39 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The code is clean by the tools that pyproject.toml configures, in American spelling, with docstrings that state."""
-
-from __future__ import annotations
+"""The code is in American spelling, and its docstrings state; ``make lint`` runs the tools of pyproject.toml."""
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["-m", "ruff", "check", "."],
-        ["-m", "ruff", "format", "--check", "."],
-        ["-m", "mypy"],
-        ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-    ],
-    ids=["lint", "format", "types", "layers"],
-)
-def test_clean(command: list[str]) -> None:
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    run = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
-    assert run.returncode == 0, run.stdout + run.stderr
-
-
 SOURCES = [path for folder in ("regplugins", "tests", "docs") for path in (ROOT / folder).rglob("*.py")]
 CONFIGS = [
     *ROOT.glob("bundles/*/configs/*.json"),
@@ -51,8 +27,13 @@ BRITISH = re.compile(
 QUESTION = re.compile(r"(What|How|Where|Which|Whether|Of)\b")
 
 
-def identifiers(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def identifiers(path: Path) -> Iterator[str]:
+    for node in nodes(path):
         names = (getattr(node, name, None) for name in ("name", "id", "attr", "arg"))
         yield from (name for name in names if isinstance(name, str))
 
@@ -66,7 +47,7 @@ def keys(value: Any) -> Iterator[str]:
 
 
 def test_names_are_in_american_spelling() -> None:
-    names = {name for path in SOURCES for name in identifiers(path.read_text(encoding="utf-8"))}
+    names = {name for path in SOURCES for name in identifiers(path)}
     names |= {key for path in CONFIGS for key in keys(json.loads(path.read_text(encoding="utf-8")))}
     names |= {path.stem for path in [*SOURCES, *CONFIGS]}
     assert sorted(name for name in names if BRITISH.search(name)) == []
@@ -75,7 +56,7 @@ def test_names_are_in_american_spelling() -> None:
 def test_docstrings_state_what_a_thing_is_or_does() -> None:
     questions = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node) or ""
                 questions += [f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"] if QUESTION.match(text) else []

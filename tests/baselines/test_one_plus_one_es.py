@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Principal axes and one-plus-one evolution recover known motions of heads."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainers of the MLP against SciPy, a linear model with a known posterior, and PyTorch's derivatives."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundles, and what the tests that all of them must pass need to know of each."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@
 A module says which bundle it tests by a fixture ``case``.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import subprocess
@@ -20,6 +18,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from regplugins.checks import first_cause
 from tests.bundles.cases import BundleCase, TrainedCase
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,6 +149,13 @@ def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], 
 
 def run_bundle(bundle: Path, *configs: str, **overrides: object) -> None:
     monai.bundle.run(config_file=_files(bundle, configs), bundle_root=str(bundle), **overrides)
+
+
+def cause_of(call: Callable[..., object], *arguments: object, **options: object) -> str:
+    """Message of the first cause of the error in which a run ends."""
+    with pytest.raises(RuntimeError) as error:
+        call(*arguments, **options)
+    return str(first_cause(error.value))
 
 
 def _files(bundle: Path, configs: Sequence[str]) -> list[str]:

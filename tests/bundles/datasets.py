@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small data sets of realistic images, made of the bundles' samples."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

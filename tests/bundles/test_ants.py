@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """ANTs reproduces the warp from the files of every bundle."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

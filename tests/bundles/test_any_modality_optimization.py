@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior of this bundle alone; test_every_bundle.py has the rest."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 
 from regplugins.__main__ import main
-from regplugins.checks import first_cause
 from tests.bundles.cases import ANY_MODALITY, BundleCase
 
 pytestmark = pytest.mark.slow
@@ -104,12 +101,6 @@ def test_both_directions_at_once(run, aligned, tmp_path):
     levels = [[8.0, 20], [4.0, 20]]
     run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01, levels=levels)
     assert_better(json.loads((tmp_path / "report.json").read_text()))
-
-
-def test_strings_are_no_booleans(run, aligned, tmp_path):
-    with pytest.raises(RuntimeError) as error:
-        run("inference", output_dir=str(tmp_path), init=aligned, symmetric="true")
-    assert "symmetric must be True or False" in str(first_cause(error.value))
 
 
 def test_slices(bundle, run, tmp_path):

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many pairs: some that fail, runs that are given again, and several runs at once."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior of this bundle alone; test_every_bundle.py has the rest."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
@@ -15,13 +13,14 @@ import SimpleITK as sitk
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from regplugins.checks import first_cause
 from regplugins.data import RandomWarp, read_datalist
 from regplugins.io import load_image, write_image
 from regplugins.losses.fire import TERMS
 from regplugins.spatial import Grid, resample
 from tests.bundles.cases import FIRE, TrainedCase
+from tests.bundles.conftest import cause_of
 from tests.bundles.datasets import slices_of
+from tests.itk_truth import read_results
 
 pytestmark = pytest.mark.slow
 
@@ -60,14 +59,8 @@ class TestTraining:
             tags |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
         assert tags >= {*TERMS, "determinant_ab", "determinant_ba", "train_loss", "val_score"}
 
-    @pytest.mark.parametrize("off", ["inverse_consistency", "synthesis_cycle"])
-    def test_without_a_term(self, train, tmp_path, off):
-        assert train(tmp_path, max_epochs=1, loss_weights={off: 0.0})["iteration"] == 2
-
-    def test_unknown_term(self, train, tmp_path):
-        with pytest.raises(RuntimeError) as error:
-            train(tmp_path, max_epochs=1, loss_weights={"adversarial": 1.0})
-        assert "unknown terms ['adversarial']" in str(first_cause(error.value))
+    def test_without_a_term(self, train, tmp_path):
+        assert train(tmp_path, max_epochs=1, loss_weights={"synthesis_cycle": 0.0})["iteration"] == 2
 
     def test_in_slices(self, slices, run, tmp_path):
         """Train, evaluate and register, the paper's 2-D experiment."""
@@ -148,10 +141,7 @@ class TestInference:
         fixed, moving = (
             sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz"), sitk.sitkFloat32) for n in ("moving", "fixed")
         )
-        field = sitk.ReadImage(str(folder / "transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
-        affine = sitk.ReadTransform(str(folder / "transform_0GenericAffine.mat"))
-        transform = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
-        itk = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))
+        itk = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, read_results(folder), sitk.sitkLinear, 0.0))
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "warped.nii.gz")))
         assert (np.abs(itk - ours) < 0.05 * ours.max()).mean() > 0.995
         report = json.loads((registered / "report.json").read_text())
@@ -173,9 +163,9 @@ class TestInference:
         run("inference", output_dir=str(tmp_path / "out"), **given, **{"network_def#part": "affine"})
         report = json.loads((tmp_path / "out/report.json").read_text())
         assert report["sd_log_jacobian"] == pytest.approx(0, abs=1e-4)
-        with pytest.raises(RuntimeError) as error:
-            run("inference", output_dir=str(tmp_path / "none"), **given)
-        assert "affine.ts: was exported with affine_alone True, not False" in str(first_cause(error.value))
+        assert "affine.ts: was exported with affine_alone True, not False" in cause_of(
+            run, "inference", output_dir=str(tmp_path / "none"), **given
+        )
         assert not (tmp_path / "none").exists()
 
     def test_affine_passes_come_before_the_others(self, bundle, aligned, run, tmp_path):
@@ -190,7 +180,7 @@ class TestInference:
         more = json.loads((tmp_path / "more/report.json").read_text())
         assert more["sd_log_jacobian"] > report["sd_log_jacobian"]
 
-    def test_synthesized_images(self, bundle, aligned, run, tmp_path):
+    def test_synthesized_images(self, bundle, registered, aligned, run, tmp_path):
         run("inference", output_dir=str(tmp_path), init=aligned, synthesized=True)
         fixed, moving = (center_of_mass(nib.load(bundle / f"sample/{key}.nii.gz")) for key in ("fixed", "moving"))
         assert np.linalg.norm(fixed - moving) > 12
@@ -201,8 +191,7 @@ class TestInference:
             assert 0 <= values.min() < values.max() <= 1
             # Both where the fixed image is: the moving one is shown after the initial transform.
             assert np.linalg.norm(center_of_mass(image) - fixed) < 8
-        run("inference", output_dir=str(tmp_path), init=aligned)
-        assert not (tmp_path / "synthesized_moving.nii.gz").exists()
+        assert not (registered / "synthesized_moving.nii.gz").exists()
 
 
 def test_shipped_weights_are_of_the_networks_in_the_configs(bundle):

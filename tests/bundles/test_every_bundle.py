@@ -3,8 +3,6 @@
 the behavior that they share.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -14,8 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.bundles.cases import CASES, BundleCase
+from tests.bundles.cases import CASES, HEADS, HIPPOCAMPUS, BundleCase
 from tests.bundles.conftest import unset_properties
+from tests.itk_truth import read_results
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +34,7 @@ class TestInference:
         fixed, moving, label = (
             sitk.ReadImage(str(bundle / f"sample/{n}.nii.gz")) for n in ("fixed", "moving", "moving_label")
         )
-        field = sitk.ReadImage(str(registered / "transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
-        affine = sitk.ReadTransform(str(registered / "transform_0GenericAffine.mat"))
-        transform = sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
+        transform = read_results(registered)
         floating = sitk.Cast(moving, sitk.sitkFloat32)
         itk = sitk.GetArrayFromImage(sitk.Resample(floating, fixed, transform, sitk.sitkLinear, 0.0))
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(registered / "warped.nii.gz")))
@@ -103,6 +100,7 @@ class TestInference:
         warped = sitk.ReadImage(str(tmp_path / "out/warped.nii.gz"))
         assert warped.GetSize() == fixed.GetSize()
 
+    @pytest.mark.parametrize("case", [HIPPOCAMPUS, HEADS], ids=["of a field", "rigid"], indirect=True)
     def test_datalist_with_landmarks(self, bundle, aligned, run, tmp_path):
         for name in ("fixed", "moving", "moving_label"):
             shutil.copy(bundle / f"sample/{name}.nii.gz", tmp_path)
@@ -121,9 +119,7 @@ class TestInference:
         assert [row["name"] for row in csv.DictReader((tmp_path / "o/summary.csv").open())] == ["one", "1"]
         assert (tmp_path / "o/1/warped_label.nii.gz").exists()
         warped = list(csv.DictReader((tmp_path / "o/one/warped_landmarks.csv").open()))
-        field = sitk.ReadImage(str(tmp_path / "o/one/transform_1Warp.nii.gz"), sitk.sitkVectorFloat64)
-        affine = sitk.ReadTransform(str(tmp_path / "o/one/transform_0GenericAffine.mat"))
-        expected = affine.TransformPoint(sitk.DisplacementFieldTransform(field).TransformPoint(center))
+        expected = read_results(tmp_path / "o/one").TransformPoint(center)
         np.testing.assert_allclose([float(warped[0][axis]) for axis in "xyz"], expected, atol=1e-3)
         assert warped[1]["name"] == "p1"
 

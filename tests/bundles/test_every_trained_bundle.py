@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior of every bundle with a network: training, evaluation, refinement, export."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -20,12 +18,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from regplugins.checks import first_cause
 from regplugins.io import load_image, read_chain
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
-from tests.bundles.cases import REFINED, TRAINED, TrainedCase
-from tests.bundles.conftest import unset_properties
+from tests.bundles.cases import DUAL_SUPERVISION, HEADS, HIPPOCAMPUS, REFINED, TRAINED, TrainedCase
+from tests.bundles.conftest import cause_of, unset_properties
 
 pytestmark = pytest.mark.slow
 
@@ -139,41 +136,45 @@ class TestRefinement:
         torch.testing.assert_close(refining([ddf], images), training([ddf], images), rtol=1e-5, atol=0)
 
 
-class TestWeights:
-    def test_images_of_another_size_get_a_warning(self, bundle, run, warnings_of_ours, tmp_path):
+class TestImages:
+    def test_images_of_another_size_get_a_warning(self, bundle, warnings_of_ours, tmp_path):
         for key in ("fixed", "moving"):
             image = nib.load(bundle / f"sample/{key}.nii.gz")
             affine = np.diag([0.4, 0.4, 0.4, 1.0]) @ image.affine
             nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / f"{key}.nii.gz")
         pair = {key: str(tmp_path / f"{key}.nii.gz") for key in ("fixed", "moving")}
-        run("inference", output_dir=str(tmp_path / "out"), init="fov", **pair)
+        config = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json") | {"init": "fov"})
+        config.get_parsed_content("preprocessing")(pair)
         assert any(
             message.startswith(pair["fixed"]) and "mm, but the network was trained on images of about" in message
             for message in warnings_of_ours()
         )
 
-    @pytest.fixture(scope="module")
-    def export(self, case, bundle, tmp_path_factory):
-        """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file; each export is made once."""
 
-        @cache
-        def call(ending: str, shape: tuple[int, ...] | None = None, variant: str | None = None) -> Path:
-            path = tmp_path_factory.mktemp("exported") / f"model{ending}"
-            command = monai.bundle.ckpt_export if ending == ".ts" else monai.bundle.onnx_export
-            options = {f"network_def#{key}": value for key, value in case.variants.get(variant, {}).items()}
-            command(
-                net_id="network_def",
-                meta_file=str(bundle / "configs/metadata.json"),
-                config_file=str(bundle / "configs/inference.json"),
-                ckpt_file=str(bundle / "models" / (f"model_{variant}.pt" if variant else "model.pt")),
-                filepath=str(path),
-                **({"input_shape": list(shape)} if shape else {}),
-                **options,
-            )
-            return path
+@pytest.fixture(scope="session")
+def export(bundle_of, tmp_path_factory):
+    """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file; each export is made once."""
 
-        return call
+    @cache
+    def call(case: TrainedCase, ending: str, shape: tuple[int, ...] | None, variant: str | None) -> Path:
+        path = tmp_path_factory.mktemp("exported") / f"model{ending}"
+        command = monai.bundle.ckpt_export if ending == ".ts" else monai.bundle.onnx_export
+        options = {f"network_def#{key}": value for key, value in case.variants.get(variant, {}).items()}
+        command(
+            net_id="network_def",
+            meta_file=str(bundle_of(case) / "configs/metadata.json"),
+            config_file=str(bundle_of(case) / "configs/inference.json"),
+            ckpt_file=str(bundle_of(case) / "models" / (f"model_{variant}.pt" if variant else "model.pt")),
+            filepath=str(path),
+            **({"input_shape": list(shape)} if shape else {}),
+            **options,
+        )
+        return path
 
+    return call
+
+
+class TestWeights:
     def test_exports_compute_the_same(self, case, bundle, export):
         """Every weights file, exported with the options of its network, computes the same."""
         names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
@@ -182,13 +183,28 @@ class TestWeights:
             definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
             network = case.network() if name is None else ConfigParser(definition | part).get_parsed_content()
             pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
-            script, onnx = export(".ts", variant=name), export(".onnx", tuple(pair.shape), name)
+            script, onnx = export(case, ".ts", None, name), export(case, ".onnx", tuple(pair.shape), name)
             expected = load_weights(network, bundle / "models", name).eval()(pair).detach()
             torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
             session = onnxruntime.InferenceSession(onnx)
             (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
             np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
 
+    def test_tensorrt_overlay(self, case, run, bundle, export, tmp_path, monkeypatch):
+        """Its file in the place of the weights. What TensorRT makes of the network is for a machine with a GPU."""
+        with pytest.raises(Exception, match="torch_tensorrt"):
+            run("inference", "inference_trt", device="cpu")
+        present = types.ModuleType("torch_tensorrt")
+        present.__version__ = "stands for it"
+        monkeypatch.setitem(sys.modules, "torch_tensorrt", present)
+        shutil.copy(export(case, ".ts", None, None), tmp_path / "model_trt.ts")
+        configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
+        parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
+        assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)
+
+    @pytest.mark.parametrize(
+        "case", [HIPPOCAMPUS, DUAL_SUPERVISION, HEADS], ids=["whole volumes", "tiles", "rigid"], indirect=True
+    )
     def test_exported_files_register_the_sample(self, case, aligned, run, export, tmp_path):
         """As the weights themselves do; ONNX once it is exported for the size that its error names."""
 
@@ -199,23 +215,12 @@ class TestWeights:
             return whole.sample(Grid.from_image(load_image(folder / "warped.nii.gz"))).vectors.numpy()
 
         expected = displacement("own")
-        script = displacement("script", weights=str(export(".ts")))
+        script = displacement("script", weights=str(export(case, ".ts", None, None)))
         np.testing.assert_allclose(script, expected, atol=0.01)  # mm
-        with pytest.raises(RuntimeError) as error:
-            displacement("small", weights=str(export(".onnx", (1, 2, *case.export_shape))))
-        wanted = re.search(r"--input_shape '(.*)'", str(first_cause(error.value)))
-        onnx = displacement("onnx", weights=str(export(".onnx", tuple(json.loads(wanted[1])))))
+        wanted = re.search(
+            r"--input_shape '(.*)'",
+            cause_of(displacement, "small", weights=str(export(case, ".onnx", (1, 2, *case.export_shape), None))),
+        )
+        onnx = displacement("onnx", weights=str(export(case, ".onnx", tuple(json.loads(wanted[1])), None)))
         np.testing.assert_allclose(onnx, expected, atol=0.01)
         assert (tmp_path / "onnx/report.json").read_text().count("model.onnx") == 1
-
-    def test_tensorrt_overlay(self, run, bundle, export, tmp_path, monkeypatch):
-        """Its file in the place of the weights. What TensorRT makes of the network is for a machine with a GPU."""
-        with pytest.raises(Exception, match="torch_tensorrt"):
-            run("inference", "inference_trt", device="cpu")
-        present = types.ModuleType("torch_tensorrt")
-        present.__version__ = "stands for it"
-        monkeypatch.setitem(sys.modules, "torch_tensorrt", present)
-        shutil.copy(export(".ts"), tmp_path / "model_trt.ts")
-        configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
-        parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
-        assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing wrong passes for right: damaged weights, names that look like programs, images of another size."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -97,20 +95,25 @@ class TestSha256:
 
 
 class TestCommandLineIsData:
-    @pytest.mark.parametrize("name", ["$open('planted','w')", "F#1", "%F", "@out", "a,b", "[1]", "{'a': 1}", "1e5"])
-    def test_file_names(self, bundle_of, name, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        "names", [("$open('planted','w')", "F#1", "%F", "@out"), ("a,b", "[1]", "{'a': 1}", "1e5")]
+    )
+    def test_file_names(self, bundle_of, names, tmp_path, monkeypatch):
         bundle = bundle_of(HIPPOCAMPUS)
         monkeypatch.chdir(tmp_path)
-        shutil.copy(bundle / "sample/moving.nii.gz", f"{name}.nii.gz")
-        words = ["register", "--bundle", str(bundle), "--fixed", str(bundle / "sample/fixed.nii.gz")]
-        main([*words, "--moving", f"{name}.nii.gz", "--output_dir", f"{name}"])
-        report = json.loads((tmp_path / name / "report.json").read_text())
-        assert report["inputs"]["moving"]["path"] == f"{name}.nii.gz"
+        output, *inputs = names
+        given = {key: f"{name}.nii.gz" for key, name in zip(("fixed", "moving", "moving_label"), inputs, strict=True)}
+        for key, path in given.items():
+            shutil.copy(bundle / f"sample/{key}.nii.gz", path)
+        words = [word for key, path in given.items() for word in (f"--{key}", path)]
+        main(["register", "--bundle", str(bundle), *words, "--output_dir", output])
+        report = json.loads((tmp_path / output / "report.json").read_text())
+        assert {key: entry["path"] for key, entry in report["inputs"].items()} == given
         assert not (tmp_path / "planted").exists()
 
     def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(next(c for c in CASES if c.name.startswith("any_"))))]
-        words += ["--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
+        words += ["--init", "fov", "--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
         main([*words, "--output_dir", str(tmp_path / "o")])
         settings = json.loads((tmp_path / "o/report.json").read_text())["settings"]
         assert settings["levels"] == [[8.0, 3]]
@@ -142,24 +145,17 @@ class TestCommandLineIsData:
         with pytest.raises(SystemExit, match=rf"--preset ct_mr: {bundle} has no presets"):
             main(["register", "--bundle", str(bundle), "--output_dir", str(tmp_path / "o"), "--preset", "ct_mr"])
 
-    def test_unknown_option(self, bundle_of, tmp_path):
-        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
-        with pytest.raises(SystemExit, match="unknown option --fixd; did you mean --fixed"):
-            main([*words, "--fixd", "a.nii.gz"])
-
 
 class TestTerminal:
     """Terminal output of a command: the task, the figures, and their place."""
 
-    def said(self, bundle: Path, output: Path, *words: str) -> tuple[str, list[str]]:
-        command = [sys.executable, "-m", "regplugins", "register", "--bundle", str(bundle), "--output_dir", str(output)]
-        result = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=True)
-        return result.stdout, result.stderr.splitlines()
-
     def test_little_is_said(self, bundle_of, tmp_path):
-        output, messages = self.said(bundle_of(HIPPOCAMPUS), tmp_path / "o", "--json")
+        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o"), "--json"]
+        command = [sys.executable, "-m", "regplugins", *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        messages = result.stderr.splitlines()
         report = json.loads((tmp_path / "o/report.json").read_text())
-        assert json.loads(output)["output_dir"] == str(tmp_path / "o")
+        assert json.loads(result.stdout)["output_dir"] == str(tmp_path / "o")
         assert [line.split()[0] for line in messages] == [
             "registering",
             "before",
@@ -174,18 +170,18 @@ class TestTerminal:
         ncc = report["similarity"]["ncc"]
         assert messages[2].split() == ["NCC", f"{ncc['before']:.3f}", f"{ncc['after']:.3f}"]
 
-    def test_more_on_request(self, bundle_of, tmp_path):
-        _, messages = self.said(bundle_of(HIPPOCAMPUS), tmp_path / "o", "--verbose", "True", "--init", "rigid")
-        assert any(line.startswith("aligning: ") for line in messages)
+    def test_more_on_request(self, bundle_of, tmp_path, capsys):
+        words = ["register", "--bundle", str(bundle_of(HIPPOCAMPUS)), "--output_dir", str(tmp_path / "o")]
+        main([*words, "--verbose", "True", "--init", "rigid"])
+        assert any(line.startswith("aligning: ") for line in capsys.readouterr().err.splitlines())
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.1], ids=["human", "mouse"])
-def test_a_small_animal_is_registered_as_well_as_a_human(factor, bundle_of, tmp_path):
-    """The same images with all lengths divided by ten: the same displacement of every voxel, divided by ten."""
+def test_a_small_animal_is_registered_as_well_as_a_human(bundle_of, tmp_path):
+    """The sample with all lengths divided by ten: the same displacement of every voxel, divided by ten."""
     bundle = bundle_of(next(case for case in CASES if case.name == "any_modality_optimization"))
     for name in ("fixed", "moving"):
         image = nib.load(bundle / f"sample/{name}.nii.gz")
-        affine = np.diag([factor] * 3 + [1]) @ image.affine
+        affine = np.diag([0.1, 0.1, 0.1, 1.0]) @ image.affine
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / f"{name}.nii.gz")
     images = {name: str(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving")}
     run_bundle(bundle, "inference", output_dir=str(tmp_path / "o"), init="none", levels=[[8.0, 10], [4.0, 5]], **images)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One registration, asked for in different ways, gives one transform."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets give all ordered pairs once per cycle, reproducibly by seed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

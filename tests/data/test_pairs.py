@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Selection and repetition of training pairs."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random warps have the requested sizes in millimeters, are smooth and do not fold, on all grids."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import Any

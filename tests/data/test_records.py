@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of pairs and images, and refused input."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

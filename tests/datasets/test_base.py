@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Downloads of data sets from a server on the loopback address, and folders that are given instead."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

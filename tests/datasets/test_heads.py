@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moved heads, with ITK as the judge of their truth."""
 
-from __future__ import annotations
-
 import json
 import math
 

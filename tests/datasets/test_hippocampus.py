@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Decathlon's folder as a datalist."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

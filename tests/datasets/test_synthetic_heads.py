@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heads and blocks made of tissues: what is bone is bright in a CT and dark in an MR, whatever the seed."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alternating optimizer against one optimizer per group."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options and errors of ``python -m monai.bundle run``."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

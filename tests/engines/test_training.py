@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters between MONAI's engines and networks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from regplugins.engines import (
     FieldsModule,
@@ -14,6 +14,7 @@ from regplugins.engines import (
     init_distributed,
     loss_terms,
     negative_loss,
+    per_rank_batch_size,
     prepare_pair,
     prepare_training_batch,
 )
@@ -72,6 +73,16 @@ def test_one_pair_at_a_time() -> None:
     assert torch.equal(masks["fixed_mask"], item["masks"]["fixed_mask"])
     with pytest.raises(ValueError, match="a batch of 2"):
         collate_single_pair([item, item])
+
+
+def test_a_batch_that_cannot_be_shared() -> None:
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        assert per_rank_batch_size(4) == 2
+        with pytest.raises(ValueError, match="batch_size must be a multiple of the number of processes, 2, got 3"):
+            per_rank_batch_size(3)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_several_processes_want_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

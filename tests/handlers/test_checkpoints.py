@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stopped and resumed training with a known metric."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

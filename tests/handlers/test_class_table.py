@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classification scores against MONAI's."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Early stopping with known validation scores, with and without resuming."""
 
-from __future__ import annotations
-
 import pytest
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator

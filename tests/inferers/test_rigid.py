@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid inferer against SciPy's rotations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from regplugins.inferers import RigidInferer
 from regplugins.networks import RigidCNN
 from regplugins.networks.rigid_cnn import Trunk
 from regplugins.spatial import AffineTransform, Grid
+from tests.itk_truth import translation
 
 SHAPE = (12, 10, 14)
 PARAMETERS = (8.0, -5.0, 12.0, 3.0, -1.5, 2.0)
@@ -60,9 +59,7 @@ def moved(spacing: tuple[float, float, float], times: int = 1) -> tuple[np.ndarr
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.0, 2.0, 1.5)])
 def test_motion_about_the_center_of_an_oblique_grid(spacing):
-    shift = torch.eye(4, dtype=torch.float64)
-    shift[:3, 3] = torch.tensor([5.0, -7.0, 9.0])
-    pair = pair_on(spacing, AffineTransform(shift))
+    pair = pair_on(spacing, translation(5.0, -7.0, 9.0))
     transform = RigidInferer()(torch.rand(1, 2, *SHAPE), Constant(), pair)
     points, expected = moved(spacing)
     np.testing.assert_allclose(transform(torch.from_numpy(points)), expected + np.array([5, -7, 9]), atol=1e-4)

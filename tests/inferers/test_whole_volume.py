@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole-volume inference of images of any size."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -100,7 +98,7 @@ from regplugins.inferers import WholeVolumeInferer
 from regplugins.networks import MultiResolutionFCN
 
 torch.manual_seed(0)
-network = MultiResolutionFCN(3).eval()
+network = MultiResolutionFCN(3, channels=(4,) * 6).eval()
 for parameter in network.parameters():  # so that the last layer, too, gives something
     nn.init.normal_(parameter, std=0.05)
 inferer = WholeVolumeInferer(divisor=4, compile=True)

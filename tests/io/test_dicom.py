@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Complete and incomplete series of DICOM slices."""
 
-from __future__ import annotations
-
 import shutil
 import struct
 from collections.abc import Sequence
@@ -16,6 +14,8 @@ import torch
 from regplugins.io.images import read_volume
 from tests.itk_truth import array_of, make_grid, rotation, sitk_image, write_series
 
+MISSING = "slice numbers {} are missing (InstanceNumber), the series may be incomplete"
+STRIDE = "instance numbers {}, ...: {} slices may be missing, unless several series are interleaved"
 GRID = make_grid((12, 10, 7), rotation(3, 20) @ np.diag([-1.0, -1, 1]), (1.5, 1.5, 3.0), (12.0, -30.0, 41.0))
 IMAGE = sitk_image(torch.arange(GRID.shape[0] * GRID.shape[1] * 7, dtype=torch.int16).view(GRID.shape), GRID)
 
@@ -103,10 +103,7 @@ def test_slices_of_another_type_than_the_first(slices: list[Path]) -> None:
         for tag in plane.GetMetaDataKeys():
             if not tag.startswith("0028"):
                 bright.SetMetaData(tag, plane.GetMetaData(tag))
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetFileName(str(path))
-        writer.Execute(bright)
+        write_slice(bright, path)
     values, _, _ = read_volume(slices[0].parent)
     np.testing.assert_array_equal(values, array_of(IMAGE) + 40_000 * (np.arange(len(slices)) > 0))
 
@@ -233,21 +230,21 @@ def test_a_shift_of_rounding_is_no_tilt(slices: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "missing"),
+    ("numbers", "message"),
     [
-        ((3, 4, 5, 6, 7, 8, 9), "1 to 2"),
-        ((9, 8, 7, 6, 5, 4, 3), "1 to 2"),
-        ((1, 5, 2, 6, 3, 7, 8), "4"),  # interleaved, without its last slice
-        ((1, 2, 4, 5, 6, 9, 10), "3, 7 to 8"),
-        ((0, 2, 3, 4, 5, 6, 7), "1"),
-        (range(2_000_000_001, 2_000_000_008), "1 to 2000000000"),
+        ((3, 4, 5, 6, 7, 8, 9), MISSING.format("1 to 2")),
+        ((9, 8, 7, 6, 5, 4, 3), MISSING.format("1 to 2")),
+        ((1, 5, 2, 6, 3, 7, 8), MISSING.format("4")),  # interleaved, without its last slice
+        ((1, 2, 4, 5, 6, 9, 10), MISSING.format("3, 7 to 8")),
+        ((0, 2, 3, 4, 5, 6, 7), MISSING.format("1")),
+        (range(2_000_000_001, 2_000_000_008), MISSING.format("1 to 2000000000")),
+        (range(1, 15, 2), STRIDE.format("1, 3, 5", "1 of 2")),
+        (range(5, 210, 30), STRIDE.format("5, 35, 65", "29 of 30")),
     ],
 )
-def test_missing_slice_numbers_are_warned_of(slices: list[Path], numbers: Sequence[int], missing: str) -> None:
+def test_missing_slice_numbers_are_warned_of(slices: list[Path], numbers: Sequence[int], message: str) -> None:
     rewrite(slices, "0020|0013", numbers)
-    assert warnings_of(slices) == [
-        f"slice numbers {missing} are missing (InstanceNumber), the series may be incomplete"
-    ]
+    assert warnings_of(slices) == [message]
 
 
 @pytest.mark.parametrize(
@@ -265,19 +262,6 @@ def test_missing_slice_numbers_are_warned_of(slices: list[Path], numbers: Sequen
 def test_other_ways_to_number_slices_are_not(slices: list[Path], numbers: Sequence[object]) -> None:
     rewrite(slices, "0020|0013", numbers)
     assert warnings_of(slices) == []
-
-
-@pytest.mark.parametrize(
-    ("numbers", "first", "missing"),
-    [(range(1, 15, 2), "1, 3, 5", "1 of 2"), (range(5, 210, 30), "5, 35, 65", "29 of 30")],
-)
-def test_slice_numbers_of_a_stride_are_warned_of(
-    slices: list[Path], numbers: Sequence[int], first: str, missing: str
-) -> None:
-    rewrite(slices, "0020|0013", numbers)
-    assert warnings_of(slices) == [
-        f"instance numbers {first}, ...: {missing} slices may be missing, unless several series are interleaved"
-    ]
 
 
 def test_slices_that_lie_far_apart_are_warned_of(slices: list[Path]) -> None:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Written images have the same position in ITK and nibabel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

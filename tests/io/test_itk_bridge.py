@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and transforms mean to ITK what they mean here."""
 
-from __future__ import annotations
-
 import gc
 
 import itk

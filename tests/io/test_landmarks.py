@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landmark files: written points are read, in either world."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 
 from regplugins.io import landmarks_outside, read_landmark_names, read_landmarks, write_landmarks
 from regplugins.spatial import Grid
+from tests.itk_truth import translation
 
 
 @pytest.mark.parametrize("space", ["RAS", "LPS"])
@@ -82,8 +81,7 @@ def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:
 )
 def test_another_space_is_proposed_if_more_points_lie_in_it(offset: float, hint: str) -> None:
     """27 voxel indices from 0 to 8 in an image of 9 voxels of 1 mm: as LPS all, or 12, lie in its field of view."""
-    affine = torch.eye(4, dtype=torch.float64)
-    affine[:2, 3] = offset
+    affine = translation(offset, offset, 0.0).matrix
     points = torch.cartesian_prod(*3 * [torch.tensor([0.0, 4, 8], dtype=torch.float64)])
     _, message = landmarks_outside(points, Grid((9, 9, 9), affine), ("p.csv", "image"), "RAS")
     assert hint in message

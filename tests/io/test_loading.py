@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and labels from files of every kind, against ITK and nibabel."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks of folders, exclusive and shared."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

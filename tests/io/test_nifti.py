@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Positions of images with NIfTI headers of every kind, against SimpleITK."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 from itertools import product

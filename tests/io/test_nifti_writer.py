@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compressed NIfTI files: readable by every tool, with bytes that do not depend on the number of threads."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

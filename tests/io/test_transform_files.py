@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formats of transform files by suffix."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

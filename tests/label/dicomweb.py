@@ -7,8 +7,6 @@ To be run where MONAI Label is installed. What the network and the conversion of
 the file ``IMAGE``, a segmentation ``LABEL``. Prints the annotated cases as JSON.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

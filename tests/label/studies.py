@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folder of mostly annotated images in the layout of MONAI Label's local datastore."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 refuses. ``test_server.py`` has the real one.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import types
@@ -91,10 +89,16 @@ def module():
         yield loaded
 
 
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("label")
+    write_studies(folder / "studies", folder / "truth.nii.gz")
+    return str(folder / "studies")
+
+
 @pytest.fixture
-def app(module, tmp_path):
-    write_studies(tmp_path / "studies", tmp_path / "truth.nii.gz")
-    return module.MyApp(str(tmp_path / "app"), str(tmp_path / "studies"), {"bundles": str(ROOT / "bundles")})
+def app(module, studies, tmp_path):
+    return module.MyApp(str(tmp_path / "app"), studies, {"bundles": str(ROOT / "bundles")})
 
 
 def test_every_bundle_that_registers_is_a_model(app):

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bundles in MONAI Label's app for bundles, step by step as its ``BundleInferTask`` runs them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

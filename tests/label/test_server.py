@@ -5,8 +5,6 @@
 Python of one that is there. The propagated label's Dice is printed (``-s``).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objective of the network supervised in both modalities in closed cases."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Terms of FIRE's objective in closed cases."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Self-similarity descriptors and their loss against the formula and finite differences."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Error of rigid parameters in a closed case."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

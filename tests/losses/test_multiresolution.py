@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objective over three resolutions in closed cases."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

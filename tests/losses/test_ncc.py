@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalized cross-correlations against MONAI, NumPy and finite differences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objective of one pair in closed cases."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from monai.losses import GlobalMutualInformationLoss, LocalNormalizedCrossCorrelationLoss, MaskedLoss

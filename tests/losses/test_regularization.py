@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The regularizers against closed forms, NumPy, SciPy and finite differences."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Properties that all similarity losses share."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agreement of blocks with known overlap."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

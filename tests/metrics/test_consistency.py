@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inverse consistency of transforms whose error is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from regplugins.metrics import inverse_consistency_error, sample_points
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
+from tests.itk_truth import translation
 
 
 @pytest.fixture
@@ -19,12 +18,6 @@ def grid() -> Grid:
     affine[:3, :3] *= torch.tensor([1.0, 2.0, 0.5])
     affine[:3, 3] = torch.tensor([10.0, -20.0, 30.0])
     return Grid((20, 12, 30), affine)
-
-
-def shift(*offset: float) -> AffineTransform:
-    matrix = torch.eye(len(offset) + 1, dtype=torch.float64)
-    matrix[:-1, -1] = torch.tensor(offset)
-    return AffineTransform(matrix)
 
 
 def test_exact_inverse_comes_home(grid: Grid) -> None:
@@ -38,7 +31,7 @@ def test_exact_inverse_comes_home(grid: Grid) -> None:
 
 def test_missing_inverse_errs_by_the_whole_way(grid: Grid) -> None:
     identity = AffineTransform.identity(3)
-    error = inverse_consistency_error(shift(0.6, 0.0, 0.8), identity, sample_points(grid), grid)
+    error = inverse_consistency_error(translation(0.6, 0.0, 0.8), identity, sample_points(grid), grid)
     torch.testing.assert_close(error, torch.ones_like(error))
 
 
@@ -56,7 +49,7 @@ def test_numerical_inverse_of_a_field_is_good_to_a_fraction_of_a_voxel() -> None
 def test_only_points_whose_image_is_inside_count() -> None:
     grid = Grid((10, 8), torch.eye(3))
     points = sample_points(grid, 500)
-    forward = shift(4.0, 0.0)
+    forward = translation(4.0, 0.0)
     inside = points[:, 0].numpy() + 4 < 9.5
     assert 0 < inside.sum() < 500
     error = inverse_consistency_error(forward, lambda p: p - torch.tensor([4.0, 0.0]) + p[:, :1] * 0.01, points, grid)

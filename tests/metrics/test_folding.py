@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folding and volume change against closed forms, NumPy and SimpleITK."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlap and surface distances against SciPy and SimpleITK."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Similarity against NumPy, SciPy and closed forms."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks loaded from exported files."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

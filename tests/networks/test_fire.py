@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """FIRE: its five networks, both transforms, and every field against a separate computation."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dual-branch network of Xu et al.: formulas, variants, refused input, export."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

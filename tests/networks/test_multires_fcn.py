@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network of Li and Fan: formulas, variants, refused input, export."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

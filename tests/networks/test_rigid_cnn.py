@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid network and modality classifier of Islam et al."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from monai.networks.nets import DenseNet121

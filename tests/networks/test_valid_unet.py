@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpadded network of Cao et al.: formulas, receptive field, refused input."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

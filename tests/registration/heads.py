@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic head defined at every point of the world, so that transformed images of it need no resampling."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import cache

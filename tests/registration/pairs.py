@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of images with known registrations."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid and affine registration by optimization recovers known transforms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -91,16 +89,14 @@ def test_no_level_has_fewer_than_8_voxels_an_axis(size, same):
     assert torch.equal(both, fine_alone) == same
 
 
-def test_unknown_kind():
-    with pytest.raises(ValueError, match=r"kind must be one of \['affine', 'rigid'\], got 'similar'"):
-        AffineRegistration(NCCLoss(), "similar")
-
-
-def test_no_step():
-    with pytest.raises(ValueError, match="step must be positive, got 0"):
-        AffineRegistration(NCCLoss(), step=0)
-
-
-def test_spacing_of_another_number_of_axes():
-    with pytest.raises(ValueError, match=r"spacing of 2 axes, \[1.0, 2.0\], for images of 3"):
-        AffineRegistration(NCCLoss(), levels=[(1.0, 1)], spacing=[1.0, 2.0])(torch.rand(1, 2, 8, 8, 8))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "similar"}, r"kind must be one of \['affine', 'rigid'\], got 'similar'"),
+        ({"step": 0}, "step must be positive, got 0"),
+        ({"levels": [(1.0, 1)], "spacing": [1.0, 2.0]}, r"spacing of 2 axes, \[1.0, 2.0\], for images of 3"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        AffineRegistration(NCCLoss(), **options)(torch.rand(1, 2, 8, 8, 8))

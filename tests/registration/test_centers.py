@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Centers against closed forms, the threshold against SimpleITK."""
 
-from __future__ import annotations
-
 import pytest
 import SimpleITK as sitk
 import torch

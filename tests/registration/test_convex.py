@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convex initializer on pairs with large known displacements."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deformable registration recovers a known warp with every parametrization and improves its initial field."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -262,11 +260,16 @@ class Masked(nn.Module):
         return (target["mask"] * (warp(target["moving"], fields[0]) - target["fixed"]).square()).sum()
 
 
-def test_a_model_by_its_name_is_none():
-    with pytest.raises(
-        TypeError, match="parametrization must be a Parametrization, such as CompositiveField\\(\\), got 'velocity'"
-    ):
-        DeformableRegistration(OBJECTIVE, [(1, 5)], parametrization="velocity")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parametrization": "velocity"}, "must be a Parametrization, such as CompositiveField\\(\\), got 'velocity'"),
+        ({"symmetric": "yes"}, "symmetric must be True or False, got 'yes'"),
+    ],
+)
+def test_options_of_another_type(options, message):
+    with pytest.raises(TypeError, match=message):
+        DeformableRegistration(OBJECTIVE, [(1, 5)], **options)
 
 
 @pytest.mark.parametrize("objective", [nn.MSELoss(), MINDLoss(), MaskedLoss(nn.L1Loss)])
@@ -312,8 +315,3 @@ def test_optimizers_say_what_they_are():
     ):
         assert part in repr(optimizer)
     assert "\n" not in repr(optimizer)
-
-
-def test_symmetric_is_no_string():
-    with pytest.raises(TypeError, match="symmetric must be True or False, got 'yes'"):
-        DeformableRegistration(OBJECTIVE, [(1, 5)], symmetric="yes")

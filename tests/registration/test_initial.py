@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Initial transforms for each value of ``init``."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from monai.data import MetaTensor
 
 from regplugins.io import write_transform
 from regplugins.registration import initial_transform
-from regplugins.spatial import AffineTransform
+from regplugins.spatial import AffineTransform, SpatialTransform
 from tests.itk_truth import GRIDS, random_affine, random_field
 
 FIXED, MOVING = GRIDS["oblique"], GRIDS["left-handed oblique"]
@@ -45,18 +43,17 @@ def test_affine_of_a_file(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(initial_transform(str(tmp_path / name), *IMAGES).matrix, matrix)
 
 
-def test_file_of_another_kind(tmp_path: Path) -> None:
-    path = tmp_path / "warp.nii.gz"
-    write_transform(random_field(FIXED), path)
-    with pytest.raises(ValueError, match=r"warp.nii.gz: holds a DisplacementField.*must be affine"):
-        initial_transform(str(path), *IMAGES)
-
-
-def test_file_of_another_dimension(tmp_path: Path) -> None:
-    path = tmp_path / "flat.mat"
-    write_transform(AffineTransform(random_affine(2)), path)
-    with pytest.raises(ValueError, match=r"flat.mat: holds a 2-D transform, the images are 3-D"):
-        initial_transform(str(path), *IMAGES)
+@pytest.mark.parametrize(
+    ("name", "transform", "message"),
+    [
+        ("warp.nii.gz", random_field(FIXED), "holds a DisplacementField.*must be affine"),
+        ("flat.mat", AffineTransform(random_affine(2)), "holds a 2-D transform, the images are 3-D"),
+    ],
+)
+def test_file_of_another_transform(name: str, transform: SpatialTransform, message: str, tmp_path: Path) -> None:
+    write_transform(transform, tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
+        initial_transform(str(tmp_path / name), *IMAGES)
 
 
 @pytest.mark.parametrize("init", ["com", "missing.mat", "Rigid", ""])

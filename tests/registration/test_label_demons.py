@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration of label maps on any grid, without folding."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutual information and its gradient against the paper, ITK and differences; its overlap against the grids."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np
@@ -15,7 +13,7 @@ from regplugins.io.itk_bridge import affine_parameters, flip_matrix, flip_points
 from regplugins.registration import Volume
 from regplugins.registration.mattes_metric import MutualInformation
 from regplugins.spatial import AffineTransform, Grid
-from tests.itk_truth import GRIDS, make_grid, random_affine, rotation
+from tests.itk_truth import GRIDS, make_grid, random_affine, rotation, translation
 from tests.registration.heads import Contrast, ct, head, motion, mr
 
 FIXED = make_grid((40, 46, 38), np.eye(3), (4.0, 4.0, 4.2), (4.0, -8.0, 11.0))
@@ -161,9 +159,7 @@ def test_seed_chooses_the_points() -> None:
 def test_nothing_to_share() -> None:
     grid = GRIDS["ras"]
     noise, blank = Volume("fixed", torch.rand(grid.shape), grid), Volume("moving", torch.ones(grid.shape), grid)
-    away = torch.eye(4, dtype=torch.float64)
-    away[0, 3] = 1000.0
-    for moving, matrix in ((noise, away), (blank, torch.eye(4, dtype=torch.float64))):
+    for moving, matrix in ((noise, translation(1000.0, 0.0, 0.0).matrix), (blank, torch.eye(4, dtype=torch.float64))):
         information = MutualInformation(noise, moving, 500, 16, 0)
         for result in (*information.gradient(matrix[None]), *information.value(matrix[None])):
             assert result.abs().max() == 0

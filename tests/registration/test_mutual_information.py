@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration by mutual information recovers known motions of a synthetic head, for all contrasts and grids."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimization of network weights on one pair."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotated poses and principal axes against closed forms."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -42,5 +40,6 @@ def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
     identities = torch.eye(ndim, dtype=torch.float64).expand_as(rotations)
     torch.testing.assert_close(rotations @ rotations.mT, identities)
     assert (torch.linalg.det(rotations) > 0).all()
+    here, there = center_of_mass(fixed), center_of_mass(moving)
     for pose in poses:
-        torch.testing.assert_close(AffineTransform(pose)(center_of_mass(fixed)), center_of_mass(moving))
+        torch.testing.assert_close(AffineTransform(pose)(here), there)

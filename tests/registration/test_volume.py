@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes prepared for alignment keep their position, and their values except for outliers."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality-control picture, read back from its file."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from regplugins.report.layout import Layout, create_layout
 from regplugins.report.panels import deformation, draw_grids
 from regplugins.report.planes import display_planes
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
+from tests.itk_truth import translation
 
 SHAPE = (16, 20, 12)
 GRID = Grid(SHAPE, torch.diag(torch.tensor([1.0, 1.5, 3.0, 1.0])))
@@ -237,9 +236,8 @@ def test_landmarks_near_the_plane_are_shown_and_their_errors(tmp_path: Path) -> 
     index = torch.tensor([[12.0, 15, 6], [4, 4, 11]])  # the second is 15 mm from the plane
     fixed = GRID.index_to_world(index)
     away = fixed + torch.tensor([-6.0, 0, 0])
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, 3] = fixed[0] - away[0]
-    points = {"fixed_landmarks": fixed, "moving_landmarks": fixed, "start": AffineTransform(matrix)}
+    start = translation(*(fixed[0] - away[0]).tolist())
+    points = {"fixed_landmarks": fixed, "moving_landmarks": fixed, "start": start}
     pixels = drawn(tmp_path, **arguments, warped_label=label, **points)
     layout = layout_of(GRID)
     centers = []

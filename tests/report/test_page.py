@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page of many pairs, read by a parser and, if there is one, a browser."""
 
-from __future__ import annotations
-
 import csv
 import re
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landmarks, headings and warnings in the picture of a pair."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

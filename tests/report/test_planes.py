@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """All orientations of an array give the same radiological picture."""
 
-from __future__ import annotations
-
 from itertools import permutations, product
 
 import nibabel as nib

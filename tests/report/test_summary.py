@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports as strict JSON and rows of tables."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

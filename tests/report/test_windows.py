@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gray-value windows of images with known tissues."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

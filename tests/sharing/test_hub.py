@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bundles on the Hugging Face Hub, of which a small one runs here."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

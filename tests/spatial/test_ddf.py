@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Algebra of displacement fields against closed forms and SimpleITK."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import SimpleITK as sitk

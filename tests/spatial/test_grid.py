@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grids against nibabel and SimpleITK."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Padding to a multiple, and cropping."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

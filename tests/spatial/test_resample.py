@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resampling against SimpleITK, through the transform files that the package writes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,7 @@ from regplugins.spatial import (
     resample_to_grid,
     upsample_ddf,
 )
-from tests.itk_truth import GRIDS, array_of, random_affine, random_field, sitk_image, write_image
+from tests.itk_truth import GRIDS, array_of, random_affine, random_field, read_results, sitk_image, write_image
 
 PAIRS = [
     ("ras", "ras"),
@@ -51,15 +49,11 @@ def test_equals_itk_through_the_written_files(fixed: str, moving: str, mode: str
     affine, field = AffineTransform(random_affine(target.ndim)), random_field(target)
     write_image(torch.zeros(target.shape), target, tmp_path / "fixed.nii.gz")
     write_image(image[0], source, tmp_path / "moving.nii.gz")
-    write_transform(affine, tmp_path / "t_0GenericAffine.mat")
-    write_transform(field, tmp_path / "t_1Warp.nii.gz")
-
-    # antsApplyTransforms -t t_1Warp.nii.gz is nearest to the fixed image: x_moving = Affine(x + u(x)).
-    warp = sitk.DisplacementFieldTransform(sitk.ReadImage(tmp_path / "t_1Warp.nii.gz", sitk.sitkVectorFloat64))
-    chain = sitk.CompositeTransform([sitk.ReadTransform(tmp_path / "t_0GenericAffine.mat"), warp])
+    write_transform(affine, tmp_path / "transform_0GenericAffine.mat")
+    write_transform(field, tmp_path / "transform_1Warp.nii.gz")
+    # antsApplyTransforms -t transform_1Warp.nii.gz is nearest to the fixed image: x_moving = Affine(x + u(x)).
     onto, what = sitk.ReadImage(tmp_path / "fixed.nii.gz"), sitk.ReadImage(tmp_path / "moving.nii.gz")
-    theirs = array_of(sitk.Resample(what, onto, chain, SITK_MODES[mode], -3.0))
-
+    theirs = array_of(sitk.Resample(what, onto, read_results(tmp_path), SITK_MODES[mode], -3.0))
     ours = resample(image, source, target, affine @ field, mode, fill=-3.0)[0].numpy()
     outside = ours == -3
     assert 0 < outside.sum() < 0.9 * outside.size

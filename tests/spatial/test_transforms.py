@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transforms of points against closed forms, SciPy, and their own inverses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warping against SciPy's interpolation, autograd, TorchScript and ONNX."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnxruntime
 import pytest

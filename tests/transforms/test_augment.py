@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random warps, patches, slices and motions of pairs whose images are known at every point of the world."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -20,6 +18,7 @@ from regplugins.transforms import (
     RandSlicePaird,
     RandWarpPaird,
 )
+from tests.itk_truth import translation
 
 CASES = [((40, 36, 44), (1.0, 1.5, 0.8)), ((60, 50), (0.8, 1.1)), ((34, 30, 32), 1.2)]
 cases = pytest.mark.parametrize(("shape", "spacing"), CASES, ids=["anisotropic", "2-D", "one number"])
@@ -77,12 +76,6 @@ def far_inside(grid: Grid, *places: Tensor) -> Tensor:
     return known
 
 
-def shift(*millimeters: float) -> AffineTransform:
-    matrix = torch.eye(len(millimeters) + 1, dtype=torch.float64)
-    matrix[:-1, -1] = torch.tensor(millimeters, dtype=torch.float64)
-    return AffineTransform(matrix)
-
-
 @cases
 def test_images_lie_where_the_maps_say(shape, spacing):
     """The moving image is seen through the common map, the fixed one through that after the one between them."""
@@ -117,7 +110,7 @@ def test_warping_by_the_map_between_brings_moving_to_fixed(shape, spacing):
 def test_shifts_in_millimeters_are_voxels_of_the_spacing():
     """3 mm are three voxels of the first axis, two of the second: whole ones need no interpolation."""
     images = {"moving": torch.rand(1, 12, 10, 9), "fixed": torch.rand(1, 12, 10, 9)}
-    transform = RandWarpPaird((1.0, 1.5, 2.0), Known(shift(0.0, 3.0, -2.0)), Known(shift(3.0, 0.0, 4.0)))
+    transform = RandWarpPaird((1.0, 1.5, 2.0), Known(translation(0.0, 3.0, -2.0)), Known(translation(3.0, 0.0, 4.0)))
     pair = transform(images)
     torch.testing.assert_close(pair["moving"][:, :, :-2, 1:], images["moving"][:, :, 2:, :-1])
     # Both shifts: three, two and one voxels.
@@ -128,7 +121,7 @@ def test_the_map_between_acts_before_the_common_one():
     """A common map that doubles about the corner turns a shift of 2 mm between the images into one of 4 mm."""
     doubled = AffineTransform(torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)))
     images = {key: torch.rand(1, 20, 20) for key in ("moving", "fixed")}
-    pair = RandWarpPaird(1.0, Known(doubled), Known(shift(2.0, 0.0)))(images)
+    pair = RandWarpPaird(1.0, Known(doubled), Known(translation(2.0, 0.0)))(images)
     torch.testing.assert_close(pair["moving"][:, :10, :10], images["moving"][:, ::2, ::2])
     torch.testing.assert_close(pair["fixed"][:, :8, :10], images["fixed"][:, 4::2, ::2])
 
@@ -192,7 +185,7 @@ def test_compose_hands_its_state_on(prob):
 def test_flips_mirror_both_images_before_they_are_warped():
     flip = RandFlipd(keys=["moving", "fixed"], prob=1.0, spatial_axis=0)
     images = {key: torch.rand(1, 12, 10) for key in ("moving", "fixed")}
-    pair = Compose([flip, RandWarpPaird(1.0, Known(shift(2.0, 0.0)), Known(shift(0.0, 1.0)))])(images)
+    pair = Compose([flip, RandWarpPaird(1.0, Known(translation(2.0, 0.0)), Known(translation(0.0, 1.0)))])(images)
     mirrored = {key: value.flip(1) for key, value in images.items()}
     torch.testing.assert_close(torch.as_tensor(pair["moving"])[:, :-2], mirrored["moving"][:, 2:])
     torch.testing.assert_close(torch.as_tensor(pair["fixed"])[:, :-2, :-1], mirrored["fixed"][:, 2:, 1:])

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures of a pair whose transform is known."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documented keys of a pair are those that the code reads and writes."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

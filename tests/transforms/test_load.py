@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors in the files of a pair are reported when they are read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warnings about registrations that failed in a known way, and none about a successful one."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -14,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from regplugins.spatial import AffineTransform, DisplacementField, Grid, SpatialTransform
 from regplugins.transforms import ApplyTransformPaird, EvaluatePaird
+from tests.itk_truth import translation
 
 SHAPE = (40, 36, 32)
 SPACING = 4.0
@@ -118,9 +117,8 @@ def test_a_homogeneous_body_has_no_right_way_up(pair: dict[str, Any]) -> None:
 def test_voxels_a_hundred_times_too_large(pair: dict[str, Any]) -> None:
     affine = torch.diag(torch.tensor([100 * SPACING, 100 * SPACING, 100 * SPACING, 1.0]))
     pair["moving"] = MetaTensor(pair["moving"].as_tensor(), affine=affine)
-    center = torch.eye(4, dtype=torch.float64)
-    center[:3, 3] = Grid.from_image(pair["moving"]).center - MIDDLE
-    messages = warnings_of(pair, AffineTransform(center))
+    shift = Grid.from_image(pair["moving"]).center - MIDDLE
+    messages = warnings_of(pair, translation(*shift.tolist()))
     assert any("only 0.0001 % of its field of view lies in the fixed image" in message for message in messages)
 
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registration in a MONAI pipeline, on images with a known transform."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

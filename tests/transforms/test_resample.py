@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resampling to the network grid and applying displacement fields, against SimpleITK and closed forms."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from regplugins.data import pair_records
 from regplugins.registration.network_grid import network_grid, scale_percentiles
-from regplugins.spatial import AffineTransform, Grid, resample_to_grid
+from regplugins.spatial import Grid, resample_to_grid
 from regplugins.transforms import (
     ApplyDDFPaird,
     ApplyTransformPaird,
@@ -25,7 +23,7 @@ from regplugins.transforms import (
     ResampleToGridd,
     ScalePercentilesd,
 )
-from tests.itk_truth import GRIDS
+from tests.itk_truth import GRIDS, translation
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -126,16 +124,10 @@ def test_shift_of_the_network_is_applied_in_millimeters(fixed_affine):
 
 def test_a_known_transform_is_compared_with_where_it_started():
     """A shift by whole voxels, and half of it to start from."""
-
-    def shift(voxels: float) -> AffineTransform:
-        matrix = torch.eye(4, dtype=torch.float64)
-        matrix[0, 3] = voxels
-        return AffineTransform(matrix)
-
     moving = image(blobs((16, 8, 8)))
     loaded = pair(image(blobs((16, 8, 8), 1)), moving)
-    for start, moved in ((None, 0), (shift(2.0), 2)):
-        applied = ApplyTransformPaird(shift(4.0), start=start)(loaded)
+    for start, moved in ((None, 0), (translation(2.0, 0.0, 0.0), 2)):
+        applied = ApplyTransformPaird(translation(4.0, 0.0, 0.0), start=start)(loaded)
         torch.testing.assert_close(applied["warped"][:, :12], moving.as_tensor()[:, 4:])
         torch.testing.assert_close(applied["before"][:, : 16 - moved], moving.as_tensor()[:, moved:])
 
@@ -357,8 +349,7 @@ class TestLoad:
 def test_initial_transform_is_part_of_the_way():
     fixed, moving = image(blobs((10, 10, 10))), image(blobs((10, 10, 10), 1))
     resampled = pair(fixed, moving, pair=torch.zeros(2, 10, 10, 10), grid=Grid((10, 10, 10), torch.eye(4)))
-    shift = torch.eye(4, dtype=torch.float64)
-    shift[2, 3] = 3
-    result = ApplyDDFPaird()({**resampled, "initial": AffineTransform(shift), "pred": torch.zeros(1, 3, 10, 10, 10)})
+    shift = translation(0.0, 0.0, 3.0)
+    result = ApplyDDFPaird()({**resampled, "initial": shift, "pred": torch.zeros(1, 3, 10, 10, 10)})
     torch.testing.assert_close(result["warped"][..., :-3], moving.as_tensor()[..., 3:])
     assert result["displacement"].vectors.abs().max() == 0

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures and files of a pair with a known displacement field."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -22,7 +21,7 @@ from regplugins.report.table import summarize
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid
 from regplugins.transforms import ApplyDDFPaird, ApplyTransformPaird, EvaluatePaird, SavePaird, SwapPaird
 from regplugins.transforms.save import OUTPUTS
-from tests.itk_truth import GRIDS, transform_points
+from tests.itk_truth import GRIDS, read_field, transform_points, translation
 
 SHAPE = (20, 22, 18)
 SHIFT = 2
@@ -178,15 +177,7 @@ def test_loss_of_coarser_fields_is_reported(registered, tmp_path, monkeypatch, a
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     points = registered["grid"].coordinates().reshape(-1, 3)
     for way, file in (("forward", "transform_1Warp.nii.gz"), ("inverse", "transform_1InverseWarp.nii.gz")):
-        full, coarse = (
-            transform_points(
-                sitk.DisplacementFieldTransform(
-                    sitk.ReadImage(tmp_path / k / "shifted" / file, sitk.sitkVectorFloat64)
-                ),
-                points,
-            )
-            for k in ("None", "6.0")
-        )
+        full, coarse = (transform_points(read_field(tmp_path / k / "shifted" / file), points) for k in ("None", "6.0"))
         expected = float((full - coarse).norm(dim=1).max()) / 1.5
         assert report["field_spacing_error_voxels"][way] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     messages = [text for text in report["warnings"] if "--field_spacing" in text]
@@ -216,12 +207,6 @@ def endpoint_errors(pair, truth, mask=None):
     if mask is not None:
         more["fixed_mask"] = MetaTensor(mask[None], affine=pair["fixed"].affine)
     return EvaluatePaird()({**pair, **more})["metrics"]["endpoint_error_mm"]
-
-
-def translation(*millimeters):
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, 3] = torch.tensor(millimeters)
-    return AffineTransform(matrix)
 
 
 def test_distance_from_the_truth(registered):
@@ -343,8 +328,6 @@ def test_an_input_is_not_overwritten(registered, tmp_path):
 
 
 def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(registered, tmp_path):
-    from ignite.engine import Engine
-
     (tmp_path / "summary.csv").write_text("name\nold\n")
     (tmp_path / "summary.json").write_text("{}")
 
@@ -367,8 +350,6 @@ def test_summary_is_the_mean_and_spread_of_the_rows():
 
 
 def test_table_has_a_row_a_pair(registered, tmp_path):
-    from ignite.engine import Engine
-
     def step(engine: Engine, batch: dict) -> dict:
         return {}
 
@@ -411,8 +392,6 @@ def test_backward_direction_has_columns(registered, tmp_path):
 
 
 def test_report_and_table_hold_the_distance_from_the_truth(registered, tmp_path):
-    from ignite.engine import Engine
-
     def step(engine: Engine, batch: dict) -> dict:
         return {}
 

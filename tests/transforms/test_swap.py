@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backward registration equals the forward one of the swapped images."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor
 from regplugins.report.summary import summary_row
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
 from regplugins.transforms import ApplyDDFPaird, ApplyTransformPaird, EvaluatePaird, SwapPaird
+from tests.itk_truth import translation
 
 SHAPE = (20, 18, 16)
 
@@ -41,8 +40,6 @@ def pair() -> dict[str, object]:
         label = torch.from_numpy(rng.integers(0, 3, (1, *SHAPE)).astype(np.int32))
         images[f"{key}_label"] = MetaTensor(label, affine=images[key].affine)
         images[f"{key}_landmarks"] = Grid.from_image(images[key]).center + torch.from_numpy(rng.normal(size=(5, 3)))
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, 3] = torch.tensor([2.0, 1.0, -1.5])
     smooth = [gaussian_filter(rng.normal(size=(3, *SHAPE)), (0, 3, 3, 3)) for _ in range(2)]
     ddfs = torch.from_numpy(np.concatenate(smooth)).float()[None] * 20
     paths = {key: f"{key}.nii.gz" for key in images} | {"init": "start.mat"}
@@ -53,7 +50,7 @@ def pair() -> dict[str, object]:
         "landmark_space": "RAS",
         "seconds": {},
         "grid": Grid.from_image(images["fixed"]),
-        "initial": AffineTransform(matrix),
+        "initial": translation(2.0, 1.0, -1.5),
         "pred": ddfs,
     }
 
@@ -118,13 +115,11 @@ def test_both_ways_are_judged_where_the_mask_is(pair):
 def test_the_truth_of_the_other_direction_where_the_same_part_of_the_body_is(pair):
     """The truth is a shift; the network finds it in the one direction and nothing in the other."""
     grid = pair["grid"]
-    shift = AffineTransform(torch.eye(4, dtype=torch.float64))
-    shift.matrix[0, 3] = 3.0
     ddf = torch.zeros(1, 6, *SHAPE)
     ddf[:, 0] = 2.0
     mask = torch.zeros(1, *SHAPE)
     mask[:, 6:12, 6:12, 6:10] = 1
-    pair |= {"truth": shift, "pred": ddf, "initial": AffineTransform.identity(3)}
+    pair |= {"truth": translation(3.0, 0.0, 0.0), "pred": ddf, "initial": AffineTransform.identity(3)}
     pair |= {"fixed_mask": MetaTensor(mask, affine=grid.affine)}
     pair["moving"] = MetaTensor(pair["moving"].as_tensor(), affine=grid.affine)
     pair["moving_label"] = MetaTensor(pair["moving_label"].as_tensor(), affine=grid.affine)

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthesis in the other modality."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

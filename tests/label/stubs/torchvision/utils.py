@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions that MONAI Label imports and that no request here reaches."""
 
-from __future__ import annotations
-
 
 def make_grid(*_: object) -> None:
     raise NotImplementedError
