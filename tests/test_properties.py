@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
@@ -76,13 +76,14 @@ def test_images_go_through_any_affine_transform_as_scipy_has_it(data: st.DataObj
             for image, affine in ((fixed, fixed_affine), (moving, moving_affine))
         ]
         matrix[:ndim, ndim] = centers[1] - matrix[:ndim, :ndim] @ centers[0]
+        index = np.stack([*np.meshgrid(*map(np.arange, fixed.shape), indexing="ij"), np.ones(fixed.shape)])
+        places = np.tensordot(np.linalg.inv(moving_affine) @ matrix @ fixed_affine, index, axes=1)[:ndim]
+        sizes = np.array(moving.shape).reshape(-1, *[1] * ndim)
+        inside = ((places >= 0) & (places <= sizes - 1)).all(axis=0)
+        assume(inside.any())  # others are refused
         pair = LoadPaird()({"fixed": str(paths[0]), "moving": str(paths[1])})
         warped = ApplyTransformPaird(AffineTransform(torch.from_numpy(matrix)), fill=-1e4)(pair)["warped"][0].numpy()
         values = np.asarray(moving.get_fdata())
-    index = np.stack([*np.meshgrid(*[np.arange(size) for size in fixed.shape], indexing="ij"), np.ones(fixed.shape)])
-    places = np.tensordot(np.linalg.inv(moving_affine) @ matrix @ fixed_affine, index, axes=1)[:ndim]
-    sizes = np.array(moving.shape).reshape(-1, *[1] * ndim)
-    inside = ((places >= 0) & (places <= sizes - 1)).all(axis=0)
     outside = ((places < -0.51) | (places > sizes - 0.49)).any(axis=0)
     truth = map_coordinates(values, places.clip(0, sizes - 1), order=1, mode="nearest")
     # float32 places voxels of a world 200 mm away to some 1e-4; noise changes by 100 from one to the next.
@@ -121,7 +122,11 @@ def test_a_network_takes_pairs_of_any_size(data: st.DataObject, ndim: int) -> No
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: str(data.draw(image_files(Path(folder), name, ndim))) for name in ("fixed", "moving")}
         spacing = load_image(paths["fixed"]).pixdim.max().item()
-        pair = ResamplePaird(spacing, init="fov")(LoadPaird()(paths))
+        try:
+            pair = ResamplePaird(spacing, init="fov")(LoadPaird()(paths))
+        except ValueError as error:  # images as thin as a voxel
+            assume("do not overlap" not in str(error) and "at least 4 along" not in str(error))
+            raise
         with torch.no_grad():
             pair["pred"] = WholeVolumeInferer(divisor=network.stride)(pair["pair"][None], network)
         pair = ApplyDDFPaird()(pair)

@@ -56,10 +56,11 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
     logging.getLogger("ignite").setLevel(level if verbose else logging.CRITICAL)
     ours = logging.getLogger("regplugins")
     ours.setLevel(level)
-    if not any(isinstance(handler.formatter, _Format) for handler in ours.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Format())
-        ours.addHandler(handler)
+    for earlier in [handler for handler in ours.handlers if isinstance(handler.formatter, _Format)]:
+        ours.removeHandler(earlier)  # its standard error may have been replaced
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Format())
+    ours.addHandler(handler)
     ours.propagate = False
 
 

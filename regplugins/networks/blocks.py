@@ -79,10 +79,13 @@ class GatedFusion(nn.Module):
 
     Args:
         kernel_size: of the gates' convolution, odd; the paper does not give it.
+        gain: factor of the fields before the gates' convolution. The paper's is 1. Displacements of half a voxel then
+            leave the sigmoid in its linear range, where gates hardly differ between voxels.
     """
 
-    def __init__(self, spatial_dims: int, kernel_size: int = 3) -> None:
+    def __init__(self, spatial_dims: int, kernel_size: int = 3, gain: float = 1.0) -> None:
         super().__init__()
+        self.gain = gain
         conv = Conv[Conv.CONV, spatial_dims]
         self.gate = conv(2 * spatial_dims, 2 * spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2)
         self.bottleneck = conv(2 * spatial_dims, spatial_dims, kernel_size=1)
@@ -100,7 +103,11 @@ class GatedFusion(nn.Module):
             return self._fuse(torch.cat([first.float(), second.float()], dim=1))
 
     def _fuse(self, both: Tensor) -> Tensor:
-        return self.bottleneck(torch.sigmoid(self.gate(both)) * both)
+        return self.bottleneck(self.gates(both) * both)
+
+    def gates(self, both: Tensor) -> Tensor:
+        """Gates ``(B, 2 n, *spatial)`` of two fields ``(B, 2 n, *spatial)``."""
+        return torch.sigmoid(self.gate(self.gain * both))
 
 
 class MLP(nn.Module):

@@ -59,6 +59,7 @@ class GatedDualBranch(RegistrationNetwork):
         channels: kernels at full resolution, half, quarter, eighth and sixteenth.
         norm: MONAI's name of the normalization after the convolutions: VoxelMorph has None, "batch" learns faster.
         gate_kernel: kernel size of the gates' convolution, odd.
+        gate_gain: factor of the displacements before the gates' convolution, see ``GatedFusion``.
         diffeomorphic: integrate the branches' outputs as stationary velocities, by scaling and squaring; not in the
             paper.
 
@@ -74,6 +75,7 @@ class GatedDualBranch(RegistrationNetwork):
         channels: Sequence[int] = (16, 32, 32, 32, 32),
         norm: str | None = None,
         gate_kernel: int = 3,
+        gate_gain: float = 1.0,
         diffeomorphic: bool = False,
     ) -> None:
         super().__init__(spatial_dims, stride=16)
@@ -88,21 +90,26 @@ class GatedDualBranch(RegistrationNetwork):
         self.fuse = nn.ModuleList()
         if fusion in ("gated", "average"):
             self.branches.append(Branch(spatial_dims, 2, channels, norm))
-            self.fuse.append(GatedFusion(spatial_dims, gate_kernel) if fusion == "gated" else AverageFusion())
+            self.fuse.append(
+                GatedFusion(spatial_dims, gate_kernel, gate_gain) if fusion == "gated" else AverageFusion()
+            )
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return the fused displacement."""
         return self.fields(pair)[0]
 
     def fields(self, pair: Tensor) -> list[Tensor]:
-        """Return the fused field and, if there is one, that of the gradient branch: ``(B, n, *spatial)`` voxels."""
+        """Return the fused field and, if there are two branches, those of gradients and images.
+
+        Each is ``(B, n, *spatial)`` in voxels.
+        """
         self.check(pair)
         inputs = [pair] if self.fusion == "none" else [pair, gradient_magnitude(pair)]
         if self.fusion == "concat":
             inputs = [torch.cat(inputs, dim=1)]
         fields: list[Tensor] = []
         for k, branch in enumerate(self.branches):
-            fields.append(branch(inputs[k]))
+            fields.insert(0, branch(inputs[k]))
         for fuse in self.fuse:
-            fields[0] = fuse(fields[0], fields[1])
+            fields.insert(0, fuse(fields[1], fields[0]))
         return [integrate_velocity(field, 7) for field in fields] if self.diffeomorphic else fields

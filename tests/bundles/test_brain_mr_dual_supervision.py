@@ -34,7 +34,9 @@ class TestTraining:
         assert train(tmp_path, max_epochs=1, **options)["iteration"] == 2
 
     def test_no_such_sequence(self, train, tmp_path):
-        assert "(fixed: pet, moving: any)" in cause_of(train, tmp_path, max_epochs=1, fixed_sequence="pet")
+        assert "(sequences fixed: ['pet'], moving: any)" in cause_of(
+            train, tmp_path, max_epochs=1, fixed_sequence="pet"
+        )
 
     @pytest.mark.parametrize("edges", [False, True])
     def test_what_is_learned_with_or_without_edges_is_evaluated(self, data, train, run, tmp_path, edges):

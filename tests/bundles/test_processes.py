@@ -75,7 +75,7 @@ class TestDeath:
         with pytest.raises(RuntimeError):
             run("inference", **options, output_dir=str(tmp_path / "one"))
         assert launcher.wait(300) != 0
-        assert "1 of 3 pairs failed" in (tmp_path / "said").read_text()
+        assert "1 of 3 pairs failed" in (tmp_path / "said").read_text(encoding="utf-8")
         table = _table(tmp_path / "two")
         assert table == _table(tmp_path / "one")
         assert [row["status"] for row in table] == ["failed", "done", "done"]

@@ -41,6 +41,13 @@ def test_each_weight_is_that_of_its_term(weights):
     assert float(value) == pytest.approx(2 + 3 * alpha + 5 * beta + 7 * gamma)
 
 
+def test_image_branch_has_the_terms_of_the_fused_field():
+    fields = [torch.zeros(2, 2, 6, 7)] * 3
+    loss = DualBranchLoss(Told(2, 11, 3), Told(5, 13, 7), 0.4, 0.8, 0.3, image_weight=0.6)
+    assert float(loss(fields, a_target(6, 7))) == pytest.approx(2 + 0.8 * 5 + 0.6 * (11 + 0.8 * 13) + 0.4 * 3 + 0.3 * 7)
+    assert float(DualBranchLoss(Told(2, 3), Told(5, 7))(fields, a_target(6, 7))) == pytest.approx(2 + 1.5 + 5 + 3.5)
+
+
 def test_weights_are_by_default_those_of_the_paper_for_abdomens():
     fields = [torch.zeros(2, 2, 6, 7)] * 2
     value = DualBranchLoss(Told(2, 3), Told(5, 7))(fields, a_target(6, 7))
