@@ -147,7 +147,8 @@ class PairFolders:
             self.table.unlink(missing_ok=True)
             remove_temporaries(self.writer.output_dir)
         folders = [self.writer.folder(record) for record in self.records]
-        others = sorted({path.parent for path in self.writer.output_dir.glob(f"*/{REPORT}")}.difference(folders))
+        own = {*folders, self.writer.output_dir / "backward"}
+        others = sorted({path.parent for path in self.writer.output_dir.glob(f"*/{REPORT}")} - own)
         if others:
             logger.warning(
                 "%s: keeps results of %d pairs that are not of this run: %s",
