@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from regplugins.data import read_datalist
 from regplugins.io import atomic, load_image, read_chain
-from regplugins.registration.network_grid import scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
 from regplugins.report.planes import display_planes
 from regplugins.spatial import Grid, resample
 

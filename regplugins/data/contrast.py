@@ -18,7 +18,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from regplugins.checks import choice
-from regplugins.registration.network_grid import scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
 
 # Tissues of a label map. A number is ``STRUCTURE * structure + tissue``, so that each structure has a tissue.
 AIR, BONE, MARROW, SCALP, FLUID, GRAY, WHITE, SOFT, TABLE = range(9)

@@ -37,9 +37,15 @@ OUTPUTS = (
     "report.json",
 )
 # Files of an output folder; no pair's folder may have such a name. File systems may ignore case.
-_RESERVED = {name.lower() for name in (*OUTPUTS, "summary.csv", "summary.json", "metrics.csv", "report.html")}
+_OTHERS = ("backward", "failed.json", "summary.csv", "summary.json", "metrics.csv", "report.html")
+_RESERVED = {name.lower() for name in (*OUTPUTS, *_OTHERS)}
 # Bytes of a file name on common file systems.
 _MAX_NAME_BYTES = 255
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Paths of all results of a pair, in the order of writing, the report of the pair last."""
+    return [path / name for path in (folder / "backward", folder) for name in OUTPUTS]
 
 
 def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:

@@ -7,14 +7,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
-from regplugins.data.records import OUTPUTS, pair_records
+from regplugins.data.records import pair_records, result_files
 from regplugins.io import FolderLock, folder_lock, read_json, remove_temporaries
 from regplugins.report.summary import write_json
 from regplugins.report.table import metrics_text, report_row, write_table
@@ -100,7 +100,7 @@ class PairFolders:
             return f"registering {self.records[0]['moving']} to {self.records[0]['fixed']}"
         done = self._count_done()
         finished = f", {done} of them done already" if done else ""
-        return f"registering {len(self.records)} pairs{finished}"
+        return f"registering {len(self.records)} {'pair' if len(self.records) == 1 else 'pairs'}{finished}"
 
     def progress_message(self, record: Mapping[str, str]) -> str:
         """One line about a pair of several that has just been registered."""
@@ -147,15 +147,15 @@ class PairFolders:
             self.table.unlink(missing_ok=True)
             remove_temporaries(self.writer.output_dir)
         folders = [self.writer.folder(record) for record in self.records]
-        own = {*folders, self.writer.output_dir / "backward"}
-        others = sorted({path.parent for path in self.writer.output_dir.glob(f"*/{REPORT}")} - own)
+        output_dir = self.writer.output_dir
+        reports = [output_dir / REPORT, *output_dir.glob(f"*/{REPORT}")]
+        own = {*folders, output_dir / "backward"}
+        others = sorted({report for report in reports if report.exists() and report.parent not in own})
         if others:
-            logger.warning(
-                "%s: keeps results of %d pairs that are not of this run: %s",
-                self.writer.output_dir,
-                len(others),
-                ", ".join(path.name for path in others[:_NAMED]) + (", ..." if len(others) > _NAMED else ""),
+            named = ", ".join(map(str, others[:_NAMED])) + (
+                f" and {len(others) - _NAMED} more" * (len(others) > _NAMED)
             )
+            logger.warning("%s: results that are not of this run are kept: %s", output_dir, named)
         for folder, record in zip(folders, self.records, strict=True):
             if not folder.is_dir():
                 continue
@@ -166,7 +166,9 @@ class PairFolders:
                 remove_temporaries(folder)
                 (folder / FAILURE).unlink(missing_ok=True)
                 if not (self.resume and self.writer.is_complete(record)):
-                    _remove_results(folder)
+                    # The report first: without it the others are not taken for whole.
+                    for path in reversed(result_files(folder)):
+                        path.unlink(missing_ok=True)
 
     def _write_table(self) -> None:
         if self.is_single and self.rows()[0]["status"] != "done":
@@ -201,25 +203,19 @@ def discard_results(
         return
     records: list[dict[str, str]] = [{key: path for key, path in pair.items() if path is not None}]
     if datalist is not None:
-        with suppress(OSError, ValueError):  # the run is about to end with this error
+        try:
             records = pair_records({}, datalist, "")
+        except (OSError, ValueError):  # the run is about to end with this error, and has no pairs
+            return
+    places = {folder / record.get("name", "") for record in records}
+    results = [path for place in places for path in (place / FAILURE, *result_files(place))]
+    if folder in places or not (folder / REPORT).exists():  # the table of a single pair stays beside its report
+        results.insert(0, folder / SUMMARY)
     inputs = {Path(str(path)).resolve() for record in records for path in (*record.values(), init)}
     with folder_lock(folder) as is_held:
-        if not is_held:
-            return
-        for place in {folder / record.get("name", "") for record in records}:
-            if place.is_dir() and inputs.isdisjoint((place / name).resolve() for name in OUTPUTS):
-                _remove_results(place)
-                (place / FAILURE).unlink(missing_ok=True)
-        if not (folder / REPORT).exists():
-            (folder / SUMMARY).unlink(missing_ok=True)
-
-
-def _remove_results(folder: Path) -> None:
-    """Remove the results of one pair, the report first: without it the others are not taken for whole."""
-    for name in reversed(OUTPUTS):
-        (folder / name).unlink(missing_ok=True)
-        (folder / "backward" / name).unlink(missing_ok=True)
+        if is_held and inputs.isdisjoint(path.resolve() for path in results):
+            for path in reversed(results):
+                path.unlink(missing_ok=True)
 
 
 def _is_restarted() -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network grid of a pair: its choice, images and masks resampled to it, and their intensity scaling."""
+"""The network grid of a pair: its choice, and images and masks resampled to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
@@ -97,15 +96,3 @@ def resample_masks(
             if not masks[name].any():
                 raise ValueError(f"{pair['paths'][name]} is zero on the whole network grid")
     return masks
-
-
-def scale_percentiles(image: Tensor, lower: float = 1.0, upper: float = 99.0) -> Tensor:
-    """Map two percentiles of an image of any shape to 0 and 1, and clip.
-
-    If both percentiles are equal, as in an image that is nearly all background, the minimum and the maximum replace
-    them; MONAI's ``ScaleIntensityRangePercentiles`` would leave such an image unscaled.
-    """
-    low, high = map(float, percentile(image, [lower, upper]))
-    if low == high:
-        low, high = image.min().item(), image.max().item()
-    return ((image - low) / ((high - low) or 1.0)).clamp(0, 1)

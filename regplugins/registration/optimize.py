@@ -10,7 +10,8 @@ import torch
 
 from regplugins.registration.affine import AffineRegistration
 from regplugins.registration.deformable import DeformableRegistration
-from regplugins.registration.network_grid import resample_masks, resample_pair, scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
+from regplugins.registration.network_grid import resample_masks, resample_pair
 from regplugins.spatial import AffineTransform, DisplacementField, SpatialTransform
 
 

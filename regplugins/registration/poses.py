@@ -9,12 +9,12 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from regplugins.registration.intensity import otsu_threshold
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
 # Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
-_BINS = 256
 
 
 def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:
@@ -53,23 +53,6 @@ def _foreground_weights(volume: Volume) -> Tensor:
     background = volume.masked_values[volume.masked_values <= threshold].mean()
     weights = (volume.values - background).masked_fill_(volume.values <= threshold, 0)
     return weights if volume.mask is None else weights.masked_fill_(~volume.mask, 0)
-
-
-def otsu_threshold(values: Tensor) -> float:
-    """Otsu's threshold of values, not all equal: at least the smallest and less than the largest.
-
-    256 bins; Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9 (1979).
-    """
-    values = values.flatten()
-    low, high = values.min().item(), values.max().item()
-    counts = torch.histc(values, _BINS, low, high).to(torch.float64)
-    edges = torch.linspace(low, high, _BINS + 1, dtype=torch.float64)
-    centers = (edges[:-1] + edges[1:]) / 2
-    below = counts.cumsum(0)[:-1]
-    above = counts.sum() - below
-    mass = (counts * centers).cumsum(0)
-    between = below * above * (mass[:-1] / below - (mass[-1] - mass[:-1]) / above).square()
-    return edges[1 + int(between.argmax())].item()
 
 
 def principal_axes(volume: Volume) -> Tensor:

@@ -20,7 +20,7 @@ from regplugins.io import atomic
 from regplugins.io.nifti import NIFTI_SUFFIXES
 from regplugins.metrics import subsample_volume
 from regplugins.registration import INIT_CHOICES
-from regplugins.registration.poses import otsu_threshold
+from regplugins.registration.intensity import otsu_threshold
 from regplugins.report.layout import Layout, Panel, create_layout
 from regplugins.report.panels import (
     checkerboard,

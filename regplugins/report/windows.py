@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from regplugins.registration.poses import otsu_threshold
+from regplugins.registration.intensity import otsu_threshold
 
 Window = tuple[float, float]
 

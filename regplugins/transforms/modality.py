@@ -12,7 +12,8 @@ from monai.transforms import Transform
 from torch import nn
 
 from regplugins.checks import choice, number
-from regplugins.registration.network_grid import network_grid, scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
+from regplugins.registration.network_grid import network_grid
 from regplugins.spatial import Grid, resample_to_grid
 from regplugins.transforms.swap import swap_pair
 from regplugins.transforms.timing import stage

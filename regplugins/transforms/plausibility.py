@@ -18,7 +18,7 @@ from scipy.stats import wilcoxon
 from torch import Tensor
 
 from regplugins.metrics import landmark_errors, mutual_information, normalized_correlation, subsample_volume
-from regplugins.registration.poses import otsu_threshold
+from regplugins.registration.intensity import otsu_threshold
 from regplugins.spatial import Grid
 
 _SAMPLE_VOXELS, _BINS, _MIN_SAMPLE, _WINDOW = 1 << 17, 32, 1000, 7

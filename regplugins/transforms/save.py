@@ -15,7 +15,7 @@ from monai.transforms import Transform
 
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
-from regplugins.data.records import OUTPUTS
+from regplugins.data.records import OUTPUTS, result_files
 from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
 from regplugins.report.figure import pair_figure
@@ -71,9 +71,9 @@ class SavePaird(Transform):
         inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
         init = str(self.settings.get("init"))  # may be a file
         inputs[Path(init).resolve()] = init
-        for folder in map(self.folder, records):
-            for name in OUTPUTS:
-                refuse_overwriting_inputs(folder / name, [inputs.get((folder / name).resolve())])
+        written = [path for record in records for path in result_files(self.folder(record))]
+        for path in (*written, self.output_dir / "summary.csv"):
+            refuse_overwriting_inputs(path, [inputs.get(path.resolve())])
 
     @cached_property
     def configuration_sha256(self) -> str:

@@ -33,7 +33,7 @@ from regplugins.data import ordered_pairs, read_datalist
 from regplugins.handlers import SummaryTable
 from regplugins.io import read_chain, read_displacement, write_image, write_transform
 from regplugins.metrics import inverse_consistency_error, sample_points
-from regplugins.registration.network_grid import scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
 from regplugins.report import json_text
 from regplugins.report.table import summarize
 from regplugins.spatial import DisplacementField, Grid, SpatialTransform, pad_to_multiple, resample_to_grid

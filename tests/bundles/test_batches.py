@@ -183,7 +183,7 @@ def test_old_results_of_a_datalist_do_not_outlive_a_run_that_fails_early(registe
 def test_results_of_pairs_that_are_not_of_this_run_are_named(registered, register, caplog, tmp_path):
     shutil.copytree(registered, tmp_path / "o/other")
     register(failed_pairs="stop")
-    assert "o: keeps results of 1 pairs that are not of this run: other" in caplog.text
+    assert f"o: results that are not of this run are kept: {tmp_path / 'o/other/report.json'}" in caplog.text
     assert (tmp_path / "o/other/report.json").exists()
 
 
@@ -193,6 +193,28 @@ def test_finished_results_outlive_a_failed_run_that_keeps_them(registered, regis
     before = sorted(path.name for path in (tmp_path / "o").iterdir())
     assert "no such weights" in register(weights="unheard", **options)
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == before
+
+
+@pytest.mark.parametrize("weights", [None, "unheard"])
+def test_inputs_among_backward_results_and_tables_are_kept(bundle, registered, register, weights, tmp_path):
+    shutil.copytree(registered, tmp_path / "o/backward", ignore=shutil.ignore_patterns("summary.csv"))
+    (tmp_path / "o/summary.csv").write_text("x,y,z\n0,0,0\n")
+    before = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*.*")}
+    images = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving")}
+    options = {"datalist": None} | ({} if weights is None else {"weights": weights})
+    message = "is an input" if weights is None else "no such weights"
+    assert message in register(**images, **options, fixed_landmarks=str(tmp_path / "o/summary.csv"))
+    assert message in register(**{**images, "moving": str(tmp_path / "o/backward/warped.nii.gz")}, **options)
+    assert {path: path.read_bytes() for path in (tmp_path / "o").rglob("*.*")} == before
+
+
+def test_a_datalist_that_is_refused_removes_nothing(datalist, registered, register, tmp_path):
+    shutil.copytree(registered, tmp_path / "o")
+    before = sorted((tmp_path / "o").iterdir())
+    records = json.loads(datalist.read_text())
+    datalist.write_text(json.dumps([*records, records[0] | {"moving": str(tmp_path / "o/warped.nii.gz")}]))
+    assert "is given twice" in register()
+    assert sorted((tmp_path / "o").iterdir()) == before
 
 
 @pytest.mark.parametrize("key", ["moving", "init"])

@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
 from regplugins.data import pair_records
-from regplugins.registration.network_grid import network_grid, scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
+from regplugins.registration.network_grid import network_grid
 from regplugins.spatial import Grid, resample_to_grid
 from regplugins.transforms import (
     ApplyDDFPaird,

@@ -11,7 +11,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 from torch import Tensor
 
-from regplugins.registration.network_grid import scale_percentiles
+from regplugins.registration.intensity import scale_percentiles
 
 
 class RandTissuesd(Randomizable, Transform):
