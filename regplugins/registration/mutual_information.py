@@ -24,9 +24,6 @@ _SIZES = {2: (64**2, 128**2, 256**2), 3: (32**3, 64**3, 128**3)}
 # different people then end at wrong optima.
 _COARSE_SAMPLES, _SAMPLES = 10_000, 30_000
 _BINS = 32
-# Standard deviation of a Gaussian at each resolution, voxels. The mutual information of images as they are is rough and
-# has many optima. On heads of two people 1 finds the motion more often than 0; the search must not lose resolution.
-_SMOOTHING = (0.0, 1.0, 0.5)
 # Of the rigid refinement. On validation heads in CT and MR the optimum lies 1.4 mm from the truth with 12 bins
 # and 1.8 mm with 32, with any number of samples. The global search needs 32.
 _REFINEMENT_BINS = 12
@@ -94,9 +91,7 @@ def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform
 
 def _levels(fixed: Volume, moving: Volume) -> list[tuple[Volume, Volume]]:
     """Both images at each resolution, coarsest first, without repeats for small images."""
-    levels = dict.fromkeys((fixed.downsampled(size), moving.downsampled(size)) for size in _SIZES[fixed.grid.ndim])
-    smoothing = [_SMOOTHING[0], *_SMOOTHING[len(_SMOOTHING) + 1 - len(levels) :]]
-    return [(one.smoothed(sigma), other.smoothed(sigma)) for (one, other), sigma in zip(levels, smoothing, strict=True)]
+    return list(dict.fromkeys((fixed.downsampled(size), moving.downsampled(size)) for size in _SIZES[fixed.grid.ndim]))
 
 
 def _refined(

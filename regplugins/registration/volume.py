@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regplugins.spatial import Grid
@@ -70,10 +69,6 @@ class Volume:
     def is_constant(self) -> bool:
         """True if all values within the mask are equal."""
         return bool(self.masked_values.min() == self.masked_values.max())
-
-    def smoothed(self, sigma: float) -> Volume:
-        """Convolve with a Gaussian of ``sigma`` voxels; the border is extended."""
-        return replace(self, values=torch.from_numpy(gaussian_filter(self.values.numpy(), sigma, mode="nearest")))
 
     def downsampled(self, size: int) -> Volume:
         """Mean of blocks of voxels, as isotropic as possible, so that at most ``size`` voxels remain."""

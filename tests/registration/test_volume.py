@@ -29,20 +29,6 @@ def test_blocks_are_as_equal_in_mm_as_they_can_be() -> None:
     assert spacing.tolist() == [4, 4, 4]
 
 
-def test_smoothing_keeps_linear_functions_inside_and_widens_a_point() -> None:
-    grid = make_grid((21, 22, 23), np.eye(3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    slope = torch.tensor([1.5, -0.7, 0.4], dtype=torch.float64)
-    ramp = (grid.coordinates() @ slope).float()
-    inner = (slice(5, -5),) * 3
-    torch.testing.assert_close(Volume("fixed", ramp, grid).smoothed(1.0).values[inner], ramp[inner], atol=1e-4, rtol=0)
-    point = torch.zeros(grid.shape)
-    point[10, 11, 12] = 1
-    weights = Volume("fixed", point, grid).smoothed(1.0).values.double()
-    variance = weights.sum(dim=(1, 2)) @ (torch.arange(21) - 10).double().square()
-    assert weights.sum().item() == pytest.approx(1, abs=1e-5)
-    assert variance.item() == pytest.approx(1, abs=0.01)
-
-
 def test_a_small_volume_stays_the_same_object() -> None:
     volume = Volume("fixed", torch.rand(4, 5, 6), make_grid((4, 5, 6), np.eye(3), (1, 1, 1), (0, 0, 0)))
     assert volume.downsampled(120) is volume
