@@ -13,14 +13,14 @@ from monai.transforms import Randomizable
 from torch import Tensor
 
 from regplugins.data.contrast import RandContrast
-from regplugins.data.datasets import _AugmentedImages
+from regplugins.data.datasets import AugmentedImages
 
 # Relations of the images of a pair. ``RandWarpPaird`` leaves the first kind aligned and warps the others.
 KINDS = ("identity", "warped", "between")
 IDENTITY, WARPED, BETWEEN = range(3)
 
 
-class ContrastPairDataset(_AugmentedImages):
+class ContrastPairDataset(AugmentedImages):
     """Pairs whose fixed image has one random contrast, and whose moving image has another.
 
     The kind of a pair is drawn first, then the family, the subjects and the sequences. A pair of one subject has

@@ -23,7 +23,7 @@ from regplugins.checks import first_cause
 PAIRED = ("fixed_paired", "moving_paired")
 
 
-class _AugmentedImages(Dataset):
+class AugmentedImages(Dataset):
     """Base class: images are transformed once and cached; augmentation depends on the seed and the index alone."""
 
     def __init__(
@@ -50,7 +50,7 @@ class _AugmentedImages(Dataset):
         return augmentation(values)
 
 
-class ClassDataset(_AugmentedImages):
+class ClassDataset(AugmentedImages):
     """Single images with their classes.
 
     Indices beyond the number of images repeat the images with another draw of the augmentation.
@@ -103,7 +103,7 @@ class ClassDataset(_AugmentedImages):
         }
 
 
-class PairDataset(_AugmentedImages):
+class PairDataset(AugmentedImages):
     """Ordered pairs of ``n`` images.
 
     By default these are all pairs: item ``k`` has fixed image ``k // n`` and moving image ``k % n``. Each image is

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 import numpy as np
@@ -46,15 +45,6 @@ def place_image(image: Any, grid: Grid) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:n, n].tolist())
     image.SetDirection(np.ascontiguousarray(affine[:n, :n] / spacing))
-
-
-def points_to_itk(points: Tensor) -> Any:
-    """Convert ``(number, n)`` points, LPS mm, to a point set of ITK."""
-    # ITK's 64-bit index type has another name on Windows.
-    container = itk_class("PyVectorContainer", "ULLF" if os.name == "nt" else "ULF")
-    point_set = itk_class("PointSet", f"F{points.shape[1]}").New()
-    point_set.SetPoints(container.vector_container_from_array(points.flatten().float().numpy()))
-    return point_set
 
 
 def affine_parameters(matrix: Tensor) -> Any:

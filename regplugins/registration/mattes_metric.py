@@ -64,22 +64,23 @@ class MutualInformation:
             ``(B,)`` mutual information in nats and ``(B,)`` numbers of points in both images, both 0 where these are
             too few.
         """
-        parts = matrices.split(max(1, _CHUNK // len(self.points)))
-        values, overlaps, _ = zip(*(self._evaluate(part, False) for part in parts), strict=True)
-        return torch.cat(values), torch.cat(overlaps)
+        return self._evaluate_parts(matrices, False)[:2]
 
     def gradient(self, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate transforms as ``value`` does, and the gradients ``(B, n + 1, n + 1)`` by the matrices."""
+        return self._evaluate_parts(matrices, True)
+
+    def _evaluate_parts(self, matrices: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
         parts = matrices.split(max(1, _CHUNK // len(self.points)))
-        values, overlaps, gradients = zip(*(self._evaluate(part, True) for part in parts), strict=True)
-        return torch.cat(values), torch.cat(overlaps), torch.cat(gradients)
+        results = [self._evaluate(part, with_gradient) for part in parts]
+        values, overlaps, gradients = map(torch.cat, zip(*results, strict=True))
+        return values, overlaps, gradients
 
     def _evaluate(self, matrices: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
         count, n, bins = len(matrices), self.points.shape[1], self._bins
         gradient = torch.zeros_like(matrices)
-        none = gradient.new_zeros(count), torch.zeros(count, dtype=torch.long), gradient
         if self._is_constant:
-            return none
+            return gradient.new_zeros(count), torch.zeros(count, dtype=torch.long), gradient
         # Voxel indices of the moving image, (n, B, points).
         maps = self._to_index @ matrices
         index = (maps[:, :n, :n] @ self.points.T + maps[:, :n, n:]).float().movedim(1, 0)
