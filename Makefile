@@ -3,7 +3,7 @@
 #   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo        PyTorch without CUDA, a tenth of the download
 PYTHON ?= python3
 VENV ?= .venv
-BUNDLE := bundles/hippocampus_mr_multires_fcn
+HEADS := bundles/head_ct_mr_rigid/sample
 DEMO := $(CURDIR)/output/demo
 BIN := $(VENV)/bin
 
@@ -12,7 +12,7 @@ LABEL_VENV ?= .venv-label
 .PHONY: demo bundles test test-fast test-label lint format clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m monai.bundle run --config_file $(BUNDLE)/configs/inference.json --bundle_root $(BUNDLE) --output_dir "$(DEMO)"
+	$(BIN)/regplugins register $(HEADS)/fixed.nii.gz $(HEADS)/moving.nii.gz -o "$(DEMO)" --moving_label $(HEADS)/moving_label.nii.gz --fill=-1000
 	@echo
 	@echo "picture     $(DEMO)/report.png"
 	@echo "figures     $(DEMO)/report.json"

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
     """Parse a command and its words with python-fire, which would refuse some words only after running the command."""
     name, *rest = words
+    if name == "register":  # python-fire would take -o for the first letter of any option
+        rest = ["--output_dir" + word[2:] if word == "-o" or word.startswith("-o=") else word for word in rest]
     if name not in COMMANDS:
         _end_usage(f"no command {name}; commands are {', '.join(COMMANDS)}")
     command = COMMANDS[name]

@@ -587,6 +587,7 @@ def test_help_of_every_command(capsys, monkeypatch, command):
         ("keys", 2, "error: no command keys"),  # of the dictionary of commands
         ("align fixed.nii.gz", 2, "no value for the required argument: moving"),
         ("invert affine.mat", 2, "Missing required flags: {'output'}"),
+        ("register fixed.nii.gz moving.nii.gz", 2, "Missing required flags: {'output_dir'}"),
     ],
 )
 def test_exit_codes(capsys, line, code, message):
@@ -648,6 +649,26 @@ def test_page_over_a_folder_of_pairs(run, tmp_path):
     (tmp_path / "summary.csv").write_text("name,dice_mean_after\npatient_a,0.81\npatient_b,0.79\n")
     page = Path(run("report .")["page"]).read_text(encoding="utf-8")
     assert "patient_a" in page and "0.79" in page
+
+
+def test_two_scans_and_o_are_the_long_form(run, tmp_path):
+    short = "--init fov --levels [[8,1]]"
+    for line in (
+        f"register fixed.nii.gz moving.nii.gz -o short {short}",
+        f"register -o=equals {short} fixed.nii.gz moving.nii.gz",
+        f"register --bundle {ROOT / 'bundles/any_modality_optimization'} --fixed fixed.nii.gz --moving moving.nii.gz"
+        f" --output_dir long {short}",
+    ):
+        run(line)
+    files = [Path(folder, "warped.nii.gz").read_bytes() for folder in ("short", "equals", "long")]
+    assert files[0] == files[1] == files[2]
+
+
+def test_a_bundle_is_no_scan(run, tmp_path):
+    bundle = ROOT / "bundles/any_modality_optimization"
+    with pytest.raises(SystemExit, match=rf"{bundle}: is a bundle; type .* FIXED MOVING -o FOLDER --bundle {bundle}$"):
+        run(f"register {bundle} out -o out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import regplugins
-from regplugins.sharing import pack, unpack
+from regplugins.api import DEFAULT_BUNDLE
+from regplugins.sharing import bundle_files, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "hippocampus_mr_multires_fcn"
@@ -56,11 +57,22 @@ class TestDistributions:
         assert {name.split("/")[0] for name in names} == {"regplugins"}
         assert distributions["wheel"].name == f"regplugins-{regplugins.__version__}-py3-none-any.whl"
 
-    def test_the_source_archive_holds_what_is_built_and_tested_and_no_bundle(self, distributions):
+    def test_the_source_archive_holds_what_is_built_and_tested_and_one_bundle(self, distributions):
         with tarfile.open(distributions["source"]) as archive:
-            tops = {name.split("/")[1] for name in archive.getnames()}
+            names = [name.split("/")[1:] for name in archive.getnames()]
+        tops = {name[0] for name in names}
         assert tops >= {"regplugins", "tests", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
-        assert not tops & {"bundles", "output", ".venv"}
+        assert not tops & {"output", ".venv"}
+        assert {name[1] for name in names if name[0] == "bundles"} == {DEFAULT_BUNDLE}
+
+    def test_the_wheel_holds_the_default_bundle_and_its_terms(self, distributions):
+        with zipfile.ZipFile(distributions["wheel"]) as archive:
+            home = f"regplugins/bundles/{DEFAULT_BUNDLE}"
+            found = {name.removeprefix(f"{home}/"): archive.read(name) for name in archive.namelist() if home in name}
+        bundle = ROOT / "bundles" / DEFAULT_BUNDLE
+        kept = {name: (bundle / name).read_bytes() for name in (*bundle_files(bundle), "bundle.json")}
+        assert found == kept
+        assert {"LICENSE", "sample/TERMS.txt", "docs/data_license.txt"} <= kept.keys()
 
     def test_a_bundle_runs_beside_the_installed_wheel(self, distributions, tmp_path):
         """In an environment whose other packages are this one's, and whose regplugins is the wheel's."""
@@ -79,6 +91,20 @@ class TestDistributions:
         call(python, "-m", "monai.bundle", "run", *words, cwd=bundle, env=environment)
         assert np.isfinite(nib.load(tmp_path / "out/warped.nii.gz").get_fdata()).all()
         assert "regplugins" in json.loads((tmp_path / "out/report.json").read_text())["versions"]
+        # The bundle in the wheel registers two scans without a repository.
+        scans = [bundle / f"sample/{side}.nii.gz" for side in ("fixed", "moving")]
+        call(
+            tmp_path / "env/bin/regplugins",
+            "register",
+            *scans,
+            "-o",
+            "two",
+            "--preset",
+            "same_modality",
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert json.loads((tmp_path / "two/report.json").read_text())["coverage_percent"] > 50
 
 
 def test_the_index_of_models_is_of_these_bundles():

@@ -55,8 +55,8 @@ def prose(page: Path) -> str:
 
 
 def lines(block: Block) -> list[list[str]]:
-    """Words of each command line of a block."""
-    joined = re.sub(r"\\\n\s*", " ", block.text)
+    """Words of each command line of a block; the script ``regplugins`` is called as a module."""
+    joined = re.sub(r"\\\n\s*", " ", re.sub(r"^regplugins ", "python -m regplugins ", block.text, flags=re.MULTILINE))
     return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
 
 
@@ -198,8 +198,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "points.csv").write_text("x,y,z\n" + ",".join(map(str, middle)) + "\n")
     (records,) = (block.text for block in blocks(ROOT / "docs/guide/batch.md") if block.language == "json")
     (folder / "pairs.json").write_text(records)
-    register = f"python -m regplugins register --bundle bundles/{EXAMPLE} --fixed F.nii.gz --moving M.nii.gz"
-    run_line(f"{register} --moving_label L.nii.gz --output_dir O".split(), folder)
+    register = f"python -m regplugins register F.nii.gz M.nii.gz -o O --bundle bundles/{EXAMPLE}"
+    run_line(f"{register} --moving_label L.nii.gz".split(), folder)
     return folder
 
 

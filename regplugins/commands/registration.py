@@ -11,11 +11,12 @@ import regplugins
 
 
 def register(
-    bundle: str,
-    output_dir: str,
-    *,
     fixed: str | None = None,
     moving: str | None = None,
+    *,
+    output_dir: str,
+    bundle: str | None = None,
+    preset: str | None = None,
     fixed_label: str | None = None,
     moving_label: str | None = None,
     fixed_landmarks: str | None = None,
@@ -26,16 +27,17 @@ def register(
     init: str | None = None,
     weights: str | None = None,
     refine: str | None = None,
-    preset: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Register a pair with a bundle, as its inference.json does.
+    """Register two scans, as the inference.json of a bundle does.
 
     Args:
-        bundle: the bundle's folder.
-        output_dir: folder for the warped image, the transforms, the picture and the report.
         fixed: fixed scan: NIfTI, NRRD, MHA or a DICOM folder. Without scans the bundle's sample is registered.
         moving: moving scan, in any of these formats.
+        output_dir: -o, folder for the warped image, the transforms, the picture and the report.
+        bundle: a bundle's folder, or the name of one that comes with regplugins or was downloaded; default:
+            optimization, for any two scans.
+        preset: name of a file configs/<preset>.json of the bundle that overrides inference.json.
         fixed_label: label map of the fixed scan, for evaluation.
         moving_label: label map of the moving scan, to warp and for evaluation.
         fixed_landmarks: CSV with x,y,z in mm.
@@ -46,40 +48,17 @@ def register(
         init: initial transform: "none", "fov", "center", "rigid", "affine" or a file.
         weights: name of weights of the bundle, or a file (.pt, .ts, .onnx).
         refine: refine the result by optimizing the "field" or the network's "weights" on this pair (refine.json).
-        preset: name of a file configs/<preset>.json of the bundle that overrides inference.json.
         options: any other key of inference.json: --device cpu, --failed_pairs stop, --resume True.
     """
+    if fixed is not None and Path(fixed, "configs/inference.json").is_file():
+        raise ValueError(f"{fixed}: is a bundle; type regplugins register FIXED MOVING -o FOLDER --bundle {fixed}")
     named = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
     named |= {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     named |= {"fixed_mask": fixed_mask, "moving_mask": moving_mask, "datalist": datalist}
-    named |= {"init": init, "weights": weights, "refine": refine}
+    named |= {"init": init, "weights": weights}
     options |= {key: value for key, value in named.items() if value is not None}
-    from regplugins.commands.workflow import DataWorkflow  # imports MONAI
-
-    configs = Path(bundle) / "configs"
-    files = [str(configs / f"{name}.json") for name in ("inference", "refine")[: 1 if refine is None else 2]]
-    for file in files:
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"{file}: no such file; is {bundle} a bundle's folder?")
-        regplugins.io.read_json(file)  # MONAI would not name a damaged one
-    regplugins.io.read_json(configs / "metadata.json")
-    if preset is not None:
-        presets = _presets(configs)
-        if not presets:
-            raise ValueError(f"--preset {preset}: {bundle} has no presets")
-        files.insert(1, regplugins.checks.choice("preset", preset, presets))
-    workflow = DataWorkflow(files, {"bundle_root": bundle, "output_dir": output_dir, **options})
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+    regplugins.api.run_bundle(output_dir, bundle or regplugins.api.DEFAULT_BUNDLE, preset, refine, options)
     return {"summary": str(Path(output_dir) / "summary.csv"), "output_dir": output_dir}
-
-
-def _presets(configs: Path) -> dict[str, str]:
-    """Presets by name: the configurations whose keys inference.json has."""
-    known = regplugins.io.read_json(configs / "inference.json").keys()
-    files = {path.stem: path for path in configs.glob("*.json") if path.stem != "inference"}
-    return {name: str(file) for name, file in files.items() if regplugins.io.read_json(file).keys() <= known}
 
 
 def align(

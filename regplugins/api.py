@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one call: register two scans."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from monai.data import MetaTensor
+
+from regplugins.checks import choice, first_cause
+from regplugins.data import PATH_KEYS
+from regplugins.data.records import OUTPUTS
+from regplugins.engines.workflow import DataWorkflow
+from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
+from regplugins.io.files import PathLike
+from regplugins.io.images import Volume, read_volume
+from regplugins.io.in_memory import write_given
+from regplugins.sharing.find import find_bundle
+from regplugins.spatial import Grid, SpatialTransform, resample
+
+DEFAULT_BUNDLE = "any_modality_optimization"
+
+_AFFINE = "transform_0GenericAffine.mat"
+_FIELD, _INVERSE_FIELD = "transform_1Warp.nii.gz", "transform_1InverseWarp.nii.gz"
+
+
+def register(
+    fixed: Any,
+    moving: Any,
+    output_dir: PathLike | None = None,
+    *,
+    bundle: PathLike = DEFAULT_BUNDLE,
+    preset: str | None = None,
+    refine: str | None = None,
+    **options: Any,
+) -> Registered:
+    """Register two scans of one anatomy, as ``regplugins register`` does.
+
+    Args:
+        fixed: scan, 2-D or 3-D: a file or folder, see ``regplugins.io.load_image``; or in memory an image of nibabel,
+            ITK or SimpleITK, a ``MetaTensor`` ``(1, *spatial)``, or ``(array, affine)`` with an array ``(*spatial)``
+            and its RAS+ affine.
+        moving: scan that is brought to the fixed one, in any of these forms.
+        output_dir: folder for the results. Default: a temporary one, which lasts as long as the result.
+        bundle: a bundle's folder or name, see ``regplugins.sharing.find_bundle``.
+        preset: name of a configuration of the bundle that overrides its inference.json.
+        refine: refine a network's result by optimizing the "field" or the network's "weights" on this pair.
+        options: other keys of the bundle's inference.json, such as ``init``, ``device`` and ``spacing``. Labels
+            (``fixed_label``, ``moving_label``) and masks (``fixed_mask``, ``moving_mask``) may have any form of a scan,
+            landmarks (``fixed_landmarks``, ``moving_landmarks``) be files or points ``(N, n)`` RAS+ mm.
+
+    Returns:
+        The results.
+
+    Raises:
+        FileNotFoundError: if there is no such file or bundle.
+        TypeError: if a scan has none of these forms.
+        ValueError: if a scan, an option or its value does not fit.
+    """
+    inputs = {"fixed": fixed, "moving": moving}
+    inputs |= {key: options.pop(key) for key in PATH_KEYS if options.get(key) is not None and key not in inputs}
+    temporary = None
+    if output_dir is None:
+        temporary = TemporaryDirectory(prefix="regplugins-")
+        output_dir = temporary.name
+    folder = Path(output_dir)
+    with TemporaryDirectory(prefix="regplugins-inputs-") as given, _unchanged_process():
+        space = options.get("landmark_space", "RAS")
+        paths = {key: _path(value, Path(given) / key, space) for key, value in inputs.items()}
+        run_bundle(folder, bundle, preset, refine, {**options, **paths})
+    return Registered(folder, temporary)
+
+
+def run_bundle(
+    output_dir: PathLike, bundle: PathLike, preset: str | None, refine: str | None, options: Mapping[str, Any]
+) -> None:
+    """Run a bundle's inference with some of its keys set to plain values, such as paths; see ``register``."""
+    root = find_bundle(bundle)
+    configs = root / "configs"
+    files = [configs / f"{name}.json" for name in ("inference", "refine")[: 1 if refine is None else 2]]
+    if preset is not None:
+        presets = _presets(configs)
+        if not presets:
+            raise ValueError(f"--preset {preset}: {bundle} has no presets")
+        files.insert(1, choice("preset", preset, presets))
+    if refine is not None:
+        options = {**options, "refine": refine}
+    for file in (*files, configs / "metadata.json"):
+        read_json(file)  # MONAI would not name a damaged one
+    workflow = DataWorkflow(
+        [str(file) for file in files], {"bundle_root": str(root), "output_dir": str(output_dir), **options}
+    )
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    except RuntimeError as error:
+        raise first_cause(error) from None  # MONAI wraps errors in those of its configuration
+
+
+class Registered:
+    """Results of ``register``: the files of a folder, read when they are asked for.
+
+    Attributes:
+        folder: of the results.
+    """
+
+    def __init__(self, folder: Path, temporary: TemporaryDirectory[str] | None = None) -> None:
+        self.folder = folder
+        self._temporary = temporary  # removed with this object
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}('{self.folder}')"
+
+    @cached_property
+    def warped(self) -> MetaTensor:
+        """Moving image on the grid of the fixed one, ``(1, *spatial)`` float32 with its RAS+ affine."""
+        array, grid, warnings = read_volume(self.folder / "warped.nii.gz")
+        return Volume(torch.from_numpy(array.copy())[None].float(), grid, array.dtype, warnings).as_meta_tensor()
+
+    @cached_property
+    def transform(self) -> SpatialTransform:
+        """From points of the fixed to points of the moving world, ``(N, n)`` RAS+ mm."""
+        return read_chain([self.folder / _FIELD, self.folder / _AFFINE])
+
+    @cached_property
+    def inverse(self) -> SpatialTransform:
+        """From points of the moving to points of the fixed world, ``(N, n)`` RAS+ mm."""
+        return read_chain([(self.folder / _AFFINE, 1), self.folder / _INVERSE_FIELD])
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Figures before and after registration, warnings, seconds, settings and versions."""
+        report: dict[str, Any] = read_json(self.folder / "report.json")
+        return report
+
+    def figure(self) -> PIL.Image.Image:
+        """Picture of three planes: the images, their agreement before and after, and the deformation."""
+        with PIL.Image.open(self.folder / "report.png") as picture:
+            return picture.copy()
+
+    def save(self, folder: PathLike) -> Path:
+        """Copy the files of the results to a folder, the report last; files of these names are replaced.
+
+        Raises:
+            NotADirectoryError: if it is a file.
+        """
+        target = output_folder(folder)
+        for name in (*(f"backward/{one}" for one in OUTPUTS), *OUTPUTS):
+            if (self.folder / name).exists():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                with atomic(target / name) as temporary:
+                    shutil.copyfile(self.folder / name, temporary)
+        return target
+
+    def apply(self, image: Any = None, *, labels: Any = None, points: Any = None, fill: float = 0.0) -> Any:
+        """Bring an image, a label map or points of the moving world to the fixed world.
+
+        Args:
+            image: in any form that ``register`` takes; interpolated linearly.
+            labels: label map, likewise; the nearest label is taken.
+            points: ``(N, n)`` RAS+ mm.
+            fill: value outside the image.
+
+        Returns:
+            Image or label map ``(1, *spatial)`` on the grid of the fixed image, or points ``(N, n)`` float64.
+
+        Raises:
+            TypeError: unless exactly one of them is given.
+        """
+        if (image is not None) + (labels is not None) + (points is not None) != 1:
+            raise TypeError("apply: give one of image, labels and points")
+        if points is not None:
+            return self.inverse(torch.as_tensor(points, dtype=torch.float64))
+        load, mode, given = (load_image, "linear", image) if labels is None else (load_label, "nearest", labels)
+        with TemporaryDirectory(prefix="regplugins-inputs-") as folder:
+            moving = load(_path(given, Path(folder) / "moving"))
+        grid = Grid.from_image(self.warped)
+        values = resample(moving.as_tensor(), Grid.from_image(moving), grid, self.transform, mode, fill)
+        return MetaTensor(values, affine=self.warped.affine)
+
+
+def _path(given: Any, path: Path, landmark_space: str = "RAS") -> str:
+    """Path of an input, which is written to ``path`` with a suffix if it is in memory."""
+    if isinstance(given, str | os.PathLike):
+        return os.fspath(given)
+    if path.name.endswith("_landmarks"):
+        path = path.with_suffix(".csv")
+        write_landmarks(torch.as_tensor(given), path, landmark_space)
+        return str(path)
+    return str(write_given(given, path))
+
+
+@contextmanager
+def _unchanged_process() -> Iterator[None]:
+    """Restore what a bundle's run sets for its process: random numbers, cuDNN's choice, the level of messages."""
+    level, cudnn = logging.getLogger().level, torch.backends.cudnn
+    flags = cudnn.deterministic, cudnn.benchmark
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        cudnn.deterministic, cudnn.benchmark = flags
+        logging.getLogger().setLevel(level)
+
+
+def _presets(configs: Path) -> dict[str, Path]:
+    """Presets by name: the configurations whose keys inference.json has."""
+    known = read_json(configs / "inference.json").keys()
+    files = {path.stem: path for path in configs.glob("*.json") if path.stem != "inference"}
+    return {name: file for name, file in files.items() if read_json(file).keys() <= known}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in memory against the same voxels in a file that SimpleITK wrote."""
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+
+from regplugins.io import load_image, load_label
+from regplugins.io.in_memory import write_given
+from regplugins.spatial import Grid
+from tests.itk_truth import GRIDS, sitk_image
+
+
+def in_world(grid: Grid) -> np.ndarray:
+    affine = np.eye(4)
+    axes = [*range(grid.ndim), 3]
+    affine[np.ix_(axes, axes)] = grid.affine.numpy()
+    return affine
+
+
+FORMS = {
+    "nibabel": lambda array, grid: nib.Nifti1Image(array, in_world(grid)),
+    "MGH": lambda array, grid: nib.MGHImage(array, in_world(grid)),
+    "SimpleITK": lambda array, grid: sitk_image(torch.from_numpy(array), grid),
+    "MetaTensor": lambda array, grid: MetaTensor(torch.from_numpy(array.copy())[None], affine=grid.affine),
+    "MetaTensor of MONAI": lambda array, grid: MetaTensor(torch.from_numpy(array.copy())[None], affine=in_world(grid)),
+    "array": lambda array, grid: (array, grid.affine.numpy()),
+    "tensor": lambda array, grid: (torch.from_numpy(array.copy()), grid.affine),
+}
+
+
+@pytest.mark.parametrize("grid", [GRIDS["left-handed oblique"], GRIDS["2-D oblique"]], ids=["3-D", "2-D"])
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_in_memory_is_that_of_the_file(tmp_path, form, grid):
+    if form == "MGH" and grid.ndim == 2:
+        pytest.skip("MGH images are 3-D")
+    array = np.random.default_rng(0).normal(size=grid.shape).astype(np.float32)
+    sitk.WriteImage(sitk_image(torch.from_numpy(array), grid), tmp_path / "truth.nrrd")
+    expected = load_image(tmp_path / "truth.nrrd")
+    images = [FORMS[form](array, grid)]
+    if form == "SimpleITK":
+        images.append(itk.imread(str(tmp_path / "truth.nrrd")))
+    for image in images:
+        found = load_image(write_given(image, tmp_path / "given"))
+        assert torch.equal(found.as_tensor(), expected.as_tensor())
+        torch.testing.assert_close(found.affine, expected.affine, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.int64, np.uint64])
+def test_labels_of_any_type_stay_whole_numbers(tmp_path, dtype):
+    array = np.zeros((6, 5, 4), dtype)
+    array[1:3] = 1 if dtype is bool else 70
+    found = load_label(write_given((array, np.eye(4)), tmp_path / "label"))
+    np.testing.assert_array_equal(found[0].numpy(), array.astype(np.int32))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int16])
+def test_values_of_any_type_are_kept(tmp_path, dtype):
+    array = np.arange(-60, 60).reshape(6, 5, 4).astype(dtype)
+    np.testing.assert_array_equal(load_image(write_given((array, np.eye(4)), tmp_path / "image"))[0].numpy(), array)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.zeros((4, 4, 4)), TypeError, r"^fixed: expected .* got a ndarray of shape \(4, 4, 4\)"),
+        (7, TypeError, "^fixed: expected .* got a int$"),
+        (MetaTensor(torch.zeros(2, 4, 4, 4)), TypeError, r"got a MetaTensor of shape \(2, 4, 4, 4\)"),
+        ((np.zeros((4, 4)), np.eye(4)), ValueError, r"got shapes \(4, 4\) and \(4, 4\)"),
+        ((np.zeros((4, 4, 4, 2)), np.eye(5)), ValueError, "2-D or 3-D"),
+    ],
+)
+def test_other_objects_are_refused(tmp_path, image, error, message):
+    with pytest.raises(error, match=message):
+        write_given(image, tmp_path / "fixed")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``regplugins.register``: results against ITK's reading of the files, and what a caller keeps."""
+
+import logging
+import random
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+import regplugins
+from regplugins.api import DEFAULT_BUNDLE, Registered
+from regplugins.sharing import find_bundle
+from tests.itk_truth import array_of, read_results, transform_points
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "bundles/hippocampus_mr_multires_fcn/sample"
+FIXED, MOVING, LABEL = (SAMPLE / f"{name}.nii.gz" for name in ("fixed", "moving", "moving_label"))
+POINTS = np.array([[-26.3, -21.4, -14.2], [-24.1, -17.7, -16.9]])
+
+
+@pytest.fixture(scope="module")
+def result() -> Registered:
+    fixed, moving = sitk.ReadImage(FIXED), nib.load(MOVING)
+    return regplugins.register(
+        fixed, moving, moving_label=LABEL, fixed_landmarks=POINTS, init="fov", preset="same_modality"
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(result, tmp_path_factory) -> Path:
+    return result.save(tmp_path_factory.mktemp("saved") / "new/folder")
+
+
+def test_images_in_memory_and_files_give_the_same(result, tmp_path):
+    files = regplugins.register(FIXED, str(MOVING), tmp_path, init="fov", preset="same_modality")
+    assert torch.equal(files.warped, result.warped)
+    assert files.folder == tmp_path and (tmp_path / "report.json").is_file()
+
+
+def test_apply_is_itk_s_resampling_through_the_saved_files(result, saved):
+    fixed, transform = sitk.ReadImage(FIXED), read_results(saved)
+    expected = sitk.Resample(sitk.ReadImage(MOVING, sitk.sitkFloat32), fixed, transform, sitk.sitkLinear)
+    inner = (slice(2, -2),) * 3
+    for image in (result.apply(MOVING), result.apply(nib.load(MOVING)), result.warped):
+        np.testing.assert_allclose(image[0].numpy()[inner], array_of(expected)[inner], atol=0.5)
+    labels = array_of(sitk.Resample(sitk.ReadImage(LABEL), fixed, transform, sitk.sitkNearestNeighbor))
+    found = result.apply(labels=LABEL)
+    assert not found.is_floating_point()
+    assert (found[0].numpy() == labels).mean() > 0.9995
+
+
+def test_points_are_those_of_itk(result, saved):
+    moving = transform_points(read_results(saved), torch.from_numpy(POINTS)).numpy()
+    np.testing.assert_allclose(result.transform(torch.from_numpy(POINTS)), moving, atol=0.01)
+    np.testing.assert_allclose(np.loadtxt(saved / "warped_landmarks.csv", delimiter=",", skiprows=1), moving, atol=0.01)
+    np.testing.assert_allclose(result.apply(points=moving), POINTS, atol=0.05)
+
+
+def test_what_was_saved_is_what_the_result_shows(result, saved):
+    assert {path.name for path in saved.iterdir()} >= {"warped.nii.gz", "warped_label.nii.gz", "report.png"}
+    assert result.report["inputs"].keys() == {"fixed", "moving", "moving_label", "fixed_landmarks"}
+    again = Registered(saved)
+    assert again.report == result.report
+    assert again.figure().size == result.figure().size
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        result.save(saved / "report.json")
+
+
+def test_a_temporary_folder_lasts_as_long_as_the_result(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = regplugins.register(FIXED, MOVING, init="fov", levels=[[4.0, 1]])
+    assert list(tmp_path.glob("regplugins-*")) == [result.folder]
+    del result
+    assert not list(tmp_path.glob("regplugins-*"))
+
+
+def test_the_process_stays_as_it_was():
+    """A network that is in training goes on with its own random numbers."""
+
+    def state() -> tuple[object, ...]:
+        return random.random(), np.random.rand(), float(torch.rand(())), logging.getLogger().level
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    expected = state()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    regplugins.register(FIXED, MOVING, init="fov", levels=[[4.0, 1]])
+    assert state() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"moving": np.zeros((4, 4, 4))}, TypeError, "^moving: expected"),
+        ({"moving": (np.zeros((8, 8, 8)), np.eye(4))}, ValueError, "moving.nii: constant image"),
+        ({"moving": "nowhere.nii.gz"}, FileNotFoundError, "^moving nowhere.nii.gz: no such file"),
+        ({"bundle": "any_modality"}, FileNotFoundError, f"any_modality .*Known by name: .*{DEFAULT_BUNDLE}"),
+        ({"preset": "same"}, ValueError, "preset must be one of .*'same_modality'"),
+        ({"spacng": 2.0}, ValueError, "unknown option --spacng; did you mean --spacing"),
+        ({"similarity": {"_target_": "os.system"}}, ValueError, "definition"),
+    ],
+)
+def test_mistakes_leave_nothing(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        regplugins.register(**{"fixed": FIXED, "moving": MOVING, "output_dir": tmp_path / "out", **options})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [{}, {"image": MOVING, "points": POINTS}])
+def test_apply_takes_one_thing(result, given):
+    with pytest.raises(TypeError, match="give one of image, labels and points"):
+        result.apply(**given)
+
+
+def test_a_bundle_is_found_by_folder_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle(DEFAULT_BUNDLE) == ROOT / "bundles" / DEFAULT_BUNDLE
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    for folder in (tmp_path / "hub/bundle/mine", tmp_path / "here"):
+        (folder / "configs").mkdir(parents=True)
+        (folder / "configs/inference.json").write_text("{}")
+    assert find_bundle("mine") == tmp_path / "hub/bundle/mine"
+    assert find_bundle("here") == Path("here")
+    with pytest.raises(FileNotFoundError, match="Known by name"):
+        find_bundle("../hub/bundle/mine/..")
