@@ -12,7 +12,7 @@ LABEL_VENV ?= .venv-label
 .PHONY: demo bundles test test-fast test-label lint format clean
 
 demo: $(VENV)/.installed
-	$(BIN)/regplugins register $(HEADS)/fixed.nii.gz $(HEADS)/moving.nii.gz -o "$(DEMO)" --moving_label $(HEADS)/moving_label.nii.gz --fill=-1000
+	$(BIN)/regplugins register $(HEADS)/fixed.nii.gz $(HEADS)/moving.nii.gz -o "$(DEMO)" --moving_label $(HEADS)/moving_label.nii.gz
 	@echo
 	@echo "picture     $(DEMO)/report.png"
 	@echo "figures     $(DEMO)/report.json"

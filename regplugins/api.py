@@ -28,7 +28,7 @@ from regplugins.io.files import PathLike
 from regplugins.io.images import Volume, read_volume
 from regplugins.io.in_memory import write_given
 from regplugins.sharing.find import find_bundle
-from regplugins.spatial import Grid, SpatialTransform, resample
+from regplugins.spatial import Grid, SpatialTransform, outside_value, resample
 
 DEFAULT_BUNDLE = "any_modality_optimization"
 
@@ -165,14 +165,14 @@ class Registered:
                     shutil.copyfile(self.folder / name, temporary)
         return target
 
-    def apply(self, image: Any = None, *, labels: Any = None, points: Any = None, fill: float = 0.0) -> Any:
+    def apply(self, image: Any = None, *, labels: Any = None, points: Any = None, fill: float | None = None) -> Any:
         """Bring an image, a label map or points of the moving world to the fixed world.
 
         Args:
             image: in any form that ``register`` takes; interpolated linearly.
             labels: label map, likewise; the nearest label is taken.
             points: ``(N, n)`` RAS+ mm.
-            fill: value outside the image.
+            fill: value outside the image; default: see ``regplugins.spatial.outside_value``.
 
         Returns:
             Image or label map ``(1, *spatial)`` on the grid of the fixed image, or points ``(N, n)`` float64.
@@ -188,7 +188,8 @@ class Registered:
         with TemporaryDirectory(prefix="regplugins-inputs-") as folder:
             moving = load(_path(given, Path(folder) / "moving"))
         grid = Grid.from_image(self.warped)
-        values = resample(moving.as_tensor(), Grid.from_image(moving), grid, self.transform, mode, fill)
+        values, fill = moving.as_tensor(), outside_value(moving.as_tensor(), fill)
+        values = resample(values, Grid.from_image(moving), grid, self.transform, mode, fill)
         return MetaTensor(values, affine=self.warped.affine)
 
 

@@ -35,7 +35,7 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (cut, "cannot be read"),
     "text": (lambda path: path.write_text("a scan"), "cannot be read"),
     "4-D": (nifti(np.stack([NOISE, NOISE], axis=3)), "4-D"),
-    "NaN": (nifti(np.where(NOISE > 0.99, np.nan, NOISE)), "NaN"),
+    "infinity": (nifti(np.where(NOISE > 0.99, np.inf, NOISE)), "infinite"),
     "constant": (nifti(np.ones((8, 8, 8))), "constant"),
     "sheared": (lambda path: nib.save(nib.Nifti1Image(NOISE, np.eye(4) + 0.3 * np.eye(4, k=1)), path), "right angles"),
     "complex": (nifti(NOISE.astype(np.complex64)), "type complex64"),
@@ -44,7 +44,7 @@ ON_IMAGES = {
     "align": "align good.nii.gz bad.nii.gz --output_dir out",
     "apply": "apply good.mat --image bad.nii.gz --reference good.nii.gz --output out.nii.gz",
     "report": "report out good.mat --fixed good.nii.gz --moving bad.nii.gz",
-    "register": f"register {BUNDLE} out --fixed good.nii.gz --moving bad.nii.gz",
+    "register": f"register --bundle {BUNDLE} --output_dir out --fixed good.nii.gz --moving bad.nii.gz",
 }
 TRANSFORMS: dict[str, Callable[[Path], object]] = {
     "missing": lambda path: None,
@@ -57,7 +57,7 @@ ON_TRANSFORMS = {
     "invert": "invert {bad} --output out.h5",
     "convert": "convert {bad} --output out.h5",
     "report": "report out {bad} --fixed good.nii.gz --moving good.nii.gz",
-    "register": f"register {BUNDLE} out --fixed good.nii.gz --moving good.nii.gz --init {{bad}}",
+    "register": f"register --bundle {BUNDLE} --output_dir out --fixed good.nii.gz --moving good.nii.gz --init {{bad}}",
 }
 
 

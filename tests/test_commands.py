@@ -81,6 +81,13 @@ class TestApply:
         np.testing.assert_allclose(found, truth, atol=1e-4)
         assert (found == -7).any() and (found != -7).any()
 
+    def test_a_ct_is_surrounded_by_air(self, run, tmp_path):
+        write_image(3000 * torch.rand(MOVING.shape) - 1000, MOVING, tmp_path / "ct.nii.gz")
+        run("apply warp.nii.gz affine.mat --image ct.nii.gz --reference fixed.nii.gz --output out.nii.gz")
+        truth = itk_resampled("ct.nii.gz", sitk.sitkLinear, -1024)
+        assert (truth == -1024).any()
+        np.testing.assert_allclose(array_of(sitk.ReadImage("out.nii.gz")), truth, atol=0.1)
+
     def test_labels_keep_values_and_type(self, run):
         run("apply warp.nii.gz affine.mat --label label.nii.gz --reference fixed.nii.gz --output out.nii.gz")
         image = sitk.ReadImage("out.nii.gz")

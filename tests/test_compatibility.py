@@ -51,7 +51,7 @@ def test_pack_refuses_it(old_bundle, tmp_path):
 
 def test_register_refuses_it(old_bundle, tmp_path):
     with pytest.raises(SystemExit) as error:
-        main(["register", str(old_bundle), str(tmp_path / "out")])
+        main(["register", "--bundle", str(old_bundle), "-o", str(tmp_path / "out")])
     assert str(error.value).startswith(f"error: {REFUSED}")
     assert not (tmp_path / "out").exists()
 

@@ -96,7 +96,7 @@ def report(
     fixed_landmarks: str | None = None,
     moving_landmarks: str | None = None,
     landmark_space: str = "RAS",
-    fill: float = 0.0,
+    fill: float | None = None,
 ) -> dict[str, Any]:
     """Report registered pairs: one page for a folder of pairs, or all files of one pair from its transforms.
 
@@ -113,7 +113,7 @@ def report(
         fixed_landmarks: CSV with x,y,z in mm.
         moving_landmarks: CSV with the same points in the moving scan.
         landmark_space: coordinate system of both CSV files, "RAS" or "LPS".
-        fill: value of the warped image outside the moving one.
+        fill: value of the warped image outside the moving one; default: -1024 of a CT, else 0.
     """
     given = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
     given |= {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}

@@ -32,7 +32,7 @@ def apply(
     landmark_space: str = "RAS",
     inverse: bool = False,
     interpolation: str = "linear",
-    fill: float = 0.0,
+    fill: float | None = None,
 ) -> dict[str, Any]:
     """Apply transform files to an image, a label map or landmarks.
 
@@ -51,10 +51,10 @@ def apply(
         landmark_space: coordinate system of the CSV, "RAS" or "LPS".
         inverse: apply the inverse.
         interpolation: interpolation of the image, "linear" or "nearest".
-        fill: value outside the image.
+        fill: value outside the image; default: -1024 of a CT, else 0.
     """
     inverse = regplugins.checks.boolean("inverse", inverse)
-    fill = regplugins.checks.number("fill", fill)
+    fill = None if fill is None else regplugins.checks.number("fill", fill)
     given = {key: path for key, path in (("image", image), ("label", label), ("landmarks", landmarks)) if path}
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
@@ -62,7 +62,7 @@ def apply(
     regplugins.io.refuse_overwriting_inputs(output, [*regplugins.io.chain_files(transforms), path, reference])
     meant = {"landmarks": ("landmark_space",), "label": ("reference",), "image": ("reference", "interpolation", "fill")}
     chosen = {"reference": reference is not None, "landmark_space": landmark_space != "RAS"}
-    chosen |= {"interpolation": interpolation != "linear", "fill": fill != 0}
+    chosen |= {"interpolation": interpolation != "linear", "fill": fill is not None}
     useless = [option for option, is_chosen in chosen.items() if is_chosen and option not in meant[kind]]
     if useless:
         raise ValueError(f"--{useless[0]} says nothing about --{kind}")
@@ -197,7 +197,13 @@ def _map_landmarks(transform: SpatialTransform, path: str, output: str, space: s
 
 
 def _resample_file(
-    chain: SpatialTransform, kind: str, path: str, output: str, reference: str | None, interpolation: str, fill: float
+    chain: SpatialTransform,
+    kind: str,
+    path: str,
+    output: str,
+    reference: str | None,
+    interpolation: str,
+    fill: float | None,
 ) -> None:
     target = regplugins.io.load_grid(reference)
     volume = regplugins.io.read_label(path) if kind == "label" else regplugins.io.read_image(path)
@@ -212,5 +218,6 @@ def _resample_file(
         result = regplugins.spatial.resample_labels(volume.values, source, target, chain)
         regplugins.io.write_image(result, target, output, volume.stored_dtype)
     else:
+        fill = regplugins.spatial.outside_value(volume.values, fill)
         result = regplugins.spatial.resample(volume.values, source, target, chain, interpolation, fill)
         regplugins.io.write_image(result, target, output)

@@ -72,7 +72,8 @@ def load_image(path: str | Path) -> MetaTensor:
         which are also logged.
 
     Raises:
-        ValueError: if it has color, is constant or not finite.
+        ValueError: if it has color, is constant or has infinite values. NaN, the background of SPM, becomes 0, or the
+            least value of the image if that is below 0.
     """
     return read_image(path).as_meta_tensor()
 
@@ -82,8 +83,12 @@ def read_image(path: str | Path) -> Volume:
     array, grid, warnings = read_volume(path)
     values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     low, high = values.aminmax()
-    if not torch.isfinite(low + high):  # NaN and infinities propagate to the extremes
-        raise ValueError(f"{path}: {int((~torch.isfinite(values)).sum())} voxels are NaN or infinite")
+    if low.isnan():  # NaN propagates to the extremes
+        values, warning = _fill_nan(values, path)
+        warnings = [*warnings, warning]
+        low, high = values.aminmax()
+    if not (low.isfinite() and high.isfinite()):
+        raise ValueError(f"{path}: {int((~torch.isfinite(values)).sum())} voxels are infinite")
     if low == high:
         raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
     _log(warnings)
@@ -147,6 +152,16 @@ def write_image(values: Tensor, grid: Grid, path: PathLike, dtype: np.dtype | ty
     header.set_data_shape(grid.shape)
     header.set_xyzt_units("mm")
     write_nifti([values[0].detach().cpu().numpy()], header, grid, path, world=_ALIGNED)
+
+
+def _fill_nan(values: Tensor, path: str | Path) -> tuple[Tensor, str]:
+    """Values whose NaN are background, and a warning."""
+    unknown = values.isnan()
+    if unknown.all():
+        raise ValueError(f"{path}: all voxels are NaN")
+    background = min(float(values[~unknown].min()), 0.0)
+    warning = f"{path}: {int(unknown.sum())} voxels are NaN, taken for background ({background:g})"
+    return torch.where(unknown, background, values), warning
 
 
 def _read_integers(path: str | Path, kind: str) -> Volume:

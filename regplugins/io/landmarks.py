@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landmarks as CSV files: a header ``x,y,z`` (``x,y`` in 2-D), optionally ``name``, then one line per point, in mm."""
+"""Landmark files, in mm: CSV with a header ``x,y,z`` (``x,y`` in 2-D) and optionally ``name``, and those of Slicer."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,18 +14,23 @@ from torch import Tensor
 from regplugins.checks import choice
 from regplugins.io.files import PathLike, atomic, existing
 from regplugins.io.itk_bridge import flip_points
+from regplugins.io.markups import read_fiducials, read_markups
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform
 
 _AXES = ["x", "y", "z"]
 
 
 def read_landmarks(path: PathLike, space: str = "RAS") -> Tensor:
-    """Read points, ``(points, n)`` float64 RAS+ mm, from the columns x, y and z of a CSV file.
+    """Read points, ``(points, n)`` float64 RAS+ mm.
 
-    ``space``, "RAS" or "LPS", is the world of the file.
+    Args:
+        path: a CSV file with columns x, y and z in either case, between commas, semicolons or tabs; or a file of
+            Slicer, ``.mrk.json`` or ``.fcsv``.
+        space: "RAS" or "LPS", the world of the file; one of Slicer says it itself.
     """
     choice("landmark space", space, dict.fromkeys(("RAS", "LPS")))
-    columns, rows = _read(path)
+    columns, rows, own_space = _read(path)
+    space = own_space or space
     points = []
     for number, row in enumerate(rows, start=2):
         try:
@@ -39,8 +46,8 @@ def read_landmarks(path: PathLike, space: str = "RAS") -> Tensor:
 
 
 def read_landmark_names(path: PathLike) -> list[str] | None:
-    """Names of the points, or None if the file has no column ``name``."""
-    _, rows = _read(path)
+    """Names of the points, or None if the file has none."""
+    _, rows, _ = _read(path)
     return [row["name"] or "" for row in rows] if "name" in rows[0] else None
 
 
@@ -98,19 +105,32 @@ def landmarks_outside(
     return inside, message
 
 
-def _read(path: PathLike) -> tuple[list[str], list[dict[str, str]]]:
-    """Coordinate columns, and the lines by column."""
+def _read(path: PathLike) -> tuple[list[str], list[dict[str, Any]], str | None]:
+    """Coordinate columns, the rows by column, and the world if the file says it."""
     path = existing(path)
+    space: str | None = None
+    if path.name.lower().endswith(".mrk.json"):
+        rows, space = read_markups(path)
+    elif path.suffix.lower() == ".fcsv":
+        rows, space = read_fiducials(path)
+    else:
+        rows = _read_table(path)
+    if not rows:
+        raise ValueError(f"{path}: no landmarks")
+    return [name for name in _AXES if name in rows[0]], rows, space
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=header.count)
+            reader = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file ({error})") from error
-    header = [name.strip() for name in reader.fieldnames or []]
-    columns = [name for name in _AXES if name in header]
-    if columns[:2] != ["x", "y"]:
-        raise ValueError(f"{path}: expected a header with x, y, z, got {header}")
-    if not rows:
-        raise ValueError(f"{path}: no landmarks")
-    return columns, [{(key or "").strip(): value for key, value in row.items()} for row in rows]
+    names = [name.strip() for name in reader.fieldnames or []]
+    if not {"x", "y"} <= {name.lower() for name in names}:
+        raise ValueError(f"{path}: expected a header with x, y, z, got {names}")
+    return [{(key or "").strip().lower(): value for key, value in row.items()} for row in rows]

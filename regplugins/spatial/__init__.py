@@ -22,6 +22,7 @@ from regplugins.spatial.resample import (
     downsample,
     downsample_field,
     downsampling_error,
+    outside_value,
     overlap,
     resample,
     resample_labels,

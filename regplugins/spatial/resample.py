@@ -19,6 +19,10 @@ from regplugins.spatial.transforms import AffineTransform, DisplacementField, Sp
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
+# Hounsfield units of air as scanners and other programs write it, and the least value of images taken for a CT: lower
+# ones have padding of -2000 or -3024, phase images of MR begin at -4096.
+_AIR = -1024.0
+_LEAST_OF_CT = (-3100.0, -900.0)
 # PyTorch stores these types but does not compute with them.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -54,6 +58,14 @@ def resample(
     """
     interpolate = choice("mode", mode, {"linear": interpolate_linear, "nearest": interpolate_nearest})
     return _resample(_real(image) if mode == "linear" else image, source, target, transform, fill, interpolate)
+
+
+def outside_value(image: Tensor, fill: float | None = None) -> float:
+    """Value outside an image: ``fill`` if it is given, −1024 of a CT in Hounsfield units, 0 of all others."""
+    if fill is not None:
+        return fill
+    least, greatest = _LEAST_OF_CT
+    return _AIR if least < float(image.min()) <= greatest else 0.0
 
 
 def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:

@@ -11,18 +11,20 @@ from monai.transforms import Transform
 
 from regplugins.checks import choice, number
 from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
-from regplugins.spatial.resample import overlap, resample, resample_labels
+from regplugins.spatial.resample import outside_value, overlap, resample, resample_labels
 from regplugins.transforms.timing import stage
 
 
 class _ApplyPaird(Transform):
     """Base class: resample the original moving image and labels through a transform, once."""
 
-    def __init__(self, interpolation: str = "linear", label_interpolation: str = "nearest", fill: float = 0.0) -> None:
+    def __init__(
+        self, interpolation: str = "linear", label_interpolation: str = "nearest", fill: float | None = None
+    ) -> None:
         modes = {"linear": "linear", "nearest": "nearest"}
         self.interpolation = choice("interpolation", interpolation, modes)
         self.label_interpolation = choice("label_interpolation", label_interpolation, modes)
-        self.fill = number("fill", fill)
+        self.fill = None if fill is None else number("fill", fill)
 
     def _apply(
         self, pair: dict[str, Any], start: AffineTransform, initial: AffineTransform, field: DisplacementField
@@ -46,8 +48,9 @@ class _ApplyPaird(Transform):
         pair |= {"start": start, "initial": initial, "field": field, "inverse": inverse, "displacement": displacement}
 
     def _resample(self, pair: dict[str, Any], name: str, target: Grid, transform: SpatialTransform) -> None:
-        source = Grid.from_image(pair["moving"])
-        pair[name] = resample(pair["moving"].as_tensor(), source, target, transform, self.interpolation, self.fill)
+        image, source = pair["moving"].as_tensor(), Grid.from_image(pair["moving"])
+        fill = outside_value(image, self.fill)
+        pair[name] = resample(image, source, target, transform, self.interpolation, fill)
         if "moving_label" in pair:
             label = pair["moving_label"].as_tensor()
             pair[f"{name}_label"] = resample_labels(label, source, target, transform, self.label_interpolation)
@@ -66,7 +69,7 @@ class ApplyTransformPaird(_ApplyPaird):
         transform: from the fixed to the moving world.
         interpolation: of the image, "linear" or "nearest".
         label_interpolation: "nearest", or "linear" for linear interpolation of each label.
-        fill: value outside the moving image.
+        fill: value outside the moving image; default: see ``outside_value``.
         start: transform before registration; default: the identity.
     """
 
@@ -75,7 +78,7 @@ class ApplyTransformPaird(_ApplyPaird):
         transform: SpatialTransform,
         interpolation: str = "linear",
         label_interpolation: str = "nearest",
-        fill: float = 0.0,
+        fill: float | None = None,
         start: AffineTransform | None = None,
     ) -> None:
         super().__init__(interpolation, label_interpolation, fill)

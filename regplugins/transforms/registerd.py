@@ -15,7 +15,15 @@ from torch import Tensor
 
 from regplugins.checks import choice, number
 from regplugins.registration import AffineRegistration, DeformableRegistration, optimize_pair
-from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform, resample
+from regplugins.spatial import (
+    AffineTransform,
+    CompositeTransform,
+    DisplacementField,
+    Grid,
+    SpatialTransform,
+    outside_value,
+    resample,
+)
 from regplugins.transforms.resample import ResamplePaird
 
 
@@ -30,11 +38,11 @@ class _Warping(MapTransform, InvertibleTransform):
         target: Grid,
         transform: SpatialTransform,
         mode: str = "linear",
-        fill: float = 0.0,
+        fill: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         source = Grid.from_image(image)
-        values = resample(image.as_tensor(), source, target, transform, mode, fill)
+        values = resample(image.as_tensor(), source, target, transform, mode, outside_value(image.as_tensor(), fill))
         warped = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         warped.affine = to_affine_nd(len(image.affine) - 1, target.affine)
         # Numbers and arrays only, which a DataLoader can collate.
@@ -47,7 +55,8 @@ class _Warping(MapTransform, InvertibleTransform):
         info = trace[TraceKeys.EXTRA_INFO]
         original = MetaTensor(torch.empty(1, *trace[TraceKeys.ORIG_SIZE], device="meta"), affine=info["affine"])
         source, inverse = Grid.from_image(image), _unpacked(info).inverse()
-        values = resample(image.as_tensor(), source, Grid.from_image(original), inverse, info["mode"])
+        fill = outside_value(image.as_tensor())
+        values = resample(image.as_tensor(), source, Grid.from_image(original), inverse, info["mode"], fill)
         data[key] = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         data[key].affine = info["affine"]
 
@@ -67,7 +76,7 @@ class Registerd(_Warping):
         affine: optimizes a rigid or affine transform before that; None: skipped.
         init: initial transform: "none", "fov", "center", "rigid", "affine" or a transform file, see
             ``regplugins.registration.initial_transform``.
-        warped: key of the warped image (linear interpolation, zero outside the moving image); None: not added.
+        warped: key of the warped image (linear interpolation, ``outside_value`` outside); None: not added.
         masks: keys of the fixed and of the moving mask, on the grids of their images; None: no mask. The images are
             compared where both are not zero; similarities with patches or windows include a few voxels beyond.
         device: of the optimization; default: that of the fixed image.
@@ -139,7 +148,7 @@ class ApplyRegistrationd(_Warping):
         fixed: key of the image with the target grid.
         mode: "linear", "nearest" (for labels) or "points", one for all keys or one per key.
         transform: key of the transform.
-        fill: value outside the images.
+        fill: value outside the images; default: see ``regplugins.spatial.outside_value``.
         allow_missing_keys: skip missing keys.
 
     Raises:
@@ -152,7 +161,7 @@ class ApplyRegistrationd(_Warping):
         fixed: Hashable,
         mode: str | Sequence[str] = "linear",
         transform: Hashable = "transform",
-        fill: float = 0.0,
+        fill: float | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -160,7 +169,7 @@ class ApplyRegistrationd(_Warping):
         self.modes = [choice("mode", one, dict.fromkeys(modes, one)) for one in ensure_tuple_rep(mode, len(self.keys))]
         self.fixed = fixed
         self.transform = transform
-        self.fill = number("fill", fill)
+        self.fill = None if fill is None else number("fill", fill)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """

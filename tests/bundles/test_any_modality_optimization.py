@@ -41,7 +41,7 @@ def test_presets_change_what_there_is(bundle):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     words = ["--output_dir", str(tmp_path), "--preset", preset, "--spacing", "4", "--init", aligned]
-    main(["register", str(bundle), *words])
+    main(["register", "--bundle", str(bundle), *words])
     capsys.readouterr()
     report = json.loads((tmp_path / "report.json").read_text())
     assert_better(report)
@@ -94,7 +94,7 @@ def test_unknown_preset(bundle, tmp_path):
     message = rf"preset must be one of \{sorted(PRESETS)}, got".replace("]", r"\]")
     for name in ("ultrasound", "metadata", "inference"):
         with pytest.raises(SystemExit, match=message):
-            main(["register", str(bundle), "--output_dir", str(tmp_path), "--preset", name])
+            main(["register", "--bundle", str(bundle), "--output_dir", str(tmp_path), "--preset", name])
 
 
 def test_both_directions_at_once(run, aligned, tmp_path):

@@ -112,12 +112,12 @@ class TestBadInput:
         ("array", "message"),
         [
             (np.random.default_rng(0).random((8, 8, 8, 2)), "4-D, expected a 2-D or 3-D image"),
-            (np.where(np.eye(8)[..., None] > 0, np.nan, np.ones((8, 8, 8))), "64 voxels are NaN"),
+            (np.where(np.eye(8)[..., None] > 0, np.inf, np.ones((8, 8, 8))), "64 voxels are infinite"),
             (np.full((8, 8, 8), 5.0), "constant image, all voxels are 5"),
             (np.zeros((8, 8, 0)), "empty image"),
             (np.random.default_rng(0).random((8, 8)), "2-D"),
         ],
-        ids=["4d", "nan", "constant", "empty", "2d"],
+        ids=["4d", "inf", "constant", "empty", "2d"],
     )
     def test_image_that_is_none(self, files, refused, array, message):
         nib.save(nib.Nifti1Image(array, np.eye(4)), files / "moving.nii.gz")
@@ -219,7 +219,7 @@ class TestRefinement:
 
     def test_command_line_refines(self, bundle, aligned, tmp_path, capsys):
         words = ["--output_dir", str(tmp_path), "--refine", "field", "--levels", "[[8,1]]", "--init", aligned]
-        main(["register", str(bundle), *words])
+        main(["register", "--bundle", str(bundle), *words])
         assert str(tmp_path) in capsys.readouterr().out
         assert (tmp_path / "report.json").exists()
 

@@ -90,7 +90,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("array", "message"),
         [
-            (np.full((8, 8, 8), np.nan, np.float32), "NaN or infinite"),
+            (np.full((8, 8, 8), np.nan, np.float32), "all voxels are NaN"),
             (np.arange(64, dtype=np.float32).reshape(8, 8), "expected a 3-D image"),
             (np.zeros((8, 8, 8), np.float32), "constant"),
         ],

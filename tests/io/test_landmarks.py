@@ -2,6 +2,7 @@
 """Landmark files: written points are read, in either world."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -65,6 +66,60 @@ def test_bad_files_are_named(content: str, message: str, tmp_path: Path) -> None
     (tmp_path / "points.csv").write_text(content)
     with pytest.raises(ValueError, match=rf"points\.csv: .*{message}"):
         read_landmarks(tmp_path / "points.csv")
+
+
+def test_tables_of_birl_and_of_spreadsheets_are_read(tmp_path: Path) -> None:
+    for content in (",X,Y\n0,1.5,2\n1,3,4\n", "X;Y\n1.5;2\n3;4\n", "x\ty\n1.5\t2\n3\t4\n"):
+        (tmp_path / "points.csv").write_text(content)
+        assert read_landmarks(tmp_path / "points.csv").tolist() == [[1.5, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(("space", "said"), [("LPS", "LPS"), ("RAS", "RAS"), ("LPS", "1"), ("RAS", "0")])
+def test_slicer_s_files_say_their_world(space: str, said: str, tmp_path: Path) -> None:
+    """The point is 1 mm to the left, 2 mm to the back and 3 mm up, which RAS+ calls -1, -2, 3."""
+    position = [1.0, 2.0, 3.0] if space == "LPS" else [-1.0, -2.0, 3.0]
+    points = [{"label": "a", "position": position, "positionStatus": "defined"}, {"label": "b", "position": [0, 0, 0]}]
+    markup = {"type": "Fiducial", "coordinateSystem": said, "coordinateUnits": "mm", "controlPoints": points}
+    (tmp_path / "points.mrk.json").write_text(json.dumps({"markups": [markup]}))
+    rows = [
+        f"vtkMRMLMarkupsFiducialNode_0,{','.join(map(str, position))},0,0,0,1,1,1,0,a,,\n",
+        "1,0,0,0,0,0,0,1,1,1,0,b,,\n",
+    ]
+    columns = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+    head = f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {said}\n{columns}"
+    (tmp_path / "points.fcsv").write_text(head + "".join(rows))
+    for name in ("points.mrk.json", "points.fcsv"):
+        for asked in ("RAS", "LPS"):
+            assert read_landmarks(tmp_path / name, asked).tolist() == [[-1, -2, 3], [0, 0, 0]]
+        assert read_landmark_names(tmp_path / name) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.mrk.json", "{}", "not a markups file of Slicer .*markups"),
+        ("p.mrk.json", '{"markups": []}', "no landmarks"),
+        ("p.mrk.json", '{"markups": [{"controlPoints": [{"label": "F"}]}]}', "point 'F' was not placed"),
+        (
+            "p.mrk.json",
+            '{"markups": [{"coordinateUnits": "cm", "controlPoints": []}]}',
+            "coordinates in cm, expected mm",
+        ),
+        ("p.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": []}]}', "'IJK'"),
+        (
+            "p.mrk.json",
+            '{"markups": [{"coordinateSystem": "RAS", "controlPoints": []}, {"controlPoints": []}]}',
+            "LPS and RAS",
+        ),
+        ("p.fcsv", "# CoordinateSystem = 7\n1,0,0,0\n", "not a fiducial file.*'7'"),
+        ("p.fcsv", "# CoordinateSystem = 0\n", "no landmarks"),
+        ("p.fcsv", "# CoordinateSystem = 0\n1,a,0,0\n", "expected numbers"),
+    ],
+)
+def test_bad_files_of_slicer_are_named(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
+        read_landmarks(tmp_path / name)
 
 
 def test_missing_and_binary_files_are_named(tmp_path: Path) -> None:

@@ -31,6 +31,18 @@ def test_every_form_is_the_same_image(image: tuple[sitk.Image, Grid], tmp_path: 
     assert load_grid(tmp_path / f"image.{suffix}").matches(image[1], tolerance=1e-3)
 
 
+@pytest.mark.parametrize(("least", "background"), [(57.0, 0.0), (-1000.0, -1000.0)], ids=["MR", "CT"])
+def test_nan_around_a_head_is_background(tmp_path: Path, least: float, background: float) -> None:
+    values = least + np.arange(8**3, dtype=np.float32).reshape(8, 8, 8)
+    values[1, 2, 3] = np.nan
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "spm.nii")
+    loaded = load_image(tmp_path / "spm.nii")
+    np.testing.assert_array_equal(loaded[0].numpy(), np.where(np.isnan(values), background, values))
+    assert loaded.meta["warnings"] == [
+        f"{tmp_path / 'spm.nii'}: 1 voxels are NaN, taken for background ({background:g})"
+    ]
+
+
 def test_a_dicom_folder_is_its_series(image: tuple[sitk.Image, Grid], tmp_path: Path) -> None:
     write_series(image[0], tmp_path / "series", "1.2.3.4")
     loaded = load_image(tmp_path / "series")

@@ -17,6 +17,7 @@ from regplugins.spatial import (
     Grid,
     downsample,
     identity_grid,
+    outside_value,
     resample,
     resample_labels,
     resample_to_grid,
@@ -62,6 +63,23 @@ def test_equals_itk_through_the_written_files(fixed: str, moving: str, mode: str
         np.testing.assert_allclose(ours, theirs, atol=5e-5)
     else:
         assert (ours != theirs).mean() < 1e-3  # the file's float32 affine may tip a voxel over
+
+
+@pytest.mark.parametrize(
+    ("values", "outside"),
+    [
+        ((-1000.0, 1500.0), -1024.0),
+        ((-3024.0, 1500.0), -1024.0),
+        ((0.0, 900.0), 0.0),
+        ((-3.0, 3.0), 0.0),
+        ((-4096.0, 4095.0), 0.0),
+    ],
+    ids=["CT", "CT with padding", "MR", "standardized", "phase"],
+)
+def test_air_is_around_a_ct(values: tuple[float, float], outside: float) -> None:
+    image = torch.tensor(values).repeat(4, 1)
+    assert outside_value(image) == outside
+    assert outside_value(image, 7.0) == 7.0
 
 
 @pairs
