@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 import regplugins
 from regplugins.api import DEFAULT_BUNDLE, Registered
@@ -109,6 +111,23 @@ def test_mistakes_leave_nothing(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         regplugins.register(**{"fixed": FIXED, "moving": MOVING, "output_dir": tmp_path / "out", **options})
     assert not (tmp_path / "out").exists()
+
+
+def test_photographs_keep_their_colors(tmp_path):
+    """Two of one scene, shifted by three pixels: each channel is what ITK resamples through the files."""
+    scene = gaussian_filter(np.random.default_rng(0).random((90, 100, 3)), (5, 5, 0))
+    scene = (255 * (scene - scene.min()) / np.ptp(scene)).astype(np.uint8)
+    Image.fromarray(scene[5:75, 5:85]).save(tmp_path / "fixed.jpg", quality=95)
+    Image.fromarray(scene[5:75, 8:88]).save(tmp_path / "moving.png")
+    options = {"init": "none", "spacing": 1.0, "levels": [[2.0, 60], [1.0, 40]]}
+    result = regplugins.register(tmp_path / "fixed.jpg", tmp_path / "moving.png", tmp_path / "out", **options)
+    found = np.asarray(Image.open(tmp_path / "out/warped.png"))
+    assert np.abs(found[8:-8, 8:-8].astype(float) - scene[13:67, 13:77]).mean() < 5
+    transform = read_results(result.folder)
+    for channel in range(3):
+        moving = sitk.GetImageFromArray(scene[5:75, 8:88, channel].astype(np.float32))
+        expected = sitk.GetArrayFromImage(sitk.Resample(moving, moving, transform))
+        np.testing.assert_allclose(found[..., channel], expected, atol=1)
 
 
 @pytest.mark.parametrize("given", [{}, {"image": MOVING, "points": POINTS}])

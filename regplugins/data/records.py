@@ -26,6 +26,8 @@ RECORD_KEYS = (*PATH_KEYS, "name")
 # Output files of a registered pair.
 OUTPUTS = (
     "warped.nii.gz",
+    "warped.png",
+    "warped.tif",
     "warped_label.nii.gz",
     "transform_0GenericAffine.mat",
     "transform_1Warp.nii.gz",

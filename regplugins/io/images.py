@@ -20,6 +20,7 @@ from regplugins.io.dicom import is_dicom, read_dicom
 from regplugins.io.files import PathLike
 from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
 from regplugins.io.nifti_writer import write_nifti
+from regplugins.io.photographs import has_color, luminance
 from regplugins.io.reading import check_real_voxels, check_single_channel, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial import Grid
 
@@ -65,22 +66,24 @@ class Volume(NamedTuple):
 
 
 def load_image(path: str | Path) -> MetaTensor:
-    """Read a scan: NIfTI, NRRD, MHA, a gray PNG or TIFF, or a folder of DICOM slices (all that ITK reads).
+    """Read a scan: NIfTI, NRRD, MHA, a photograph, or a folder of DICOM slices (all that ITK reads).
+
+    Of a photograph in color (PNG, JPEG, TIFF) it reads the luminance.
 
     Returns:
         ``(1, *spatial)`` float32 with its RAS+ affine, 2-D or 3-D. ``meta["warnings"]`` lists doubts about the file,
         which are also logged.
 
     Raises:
-        ValueError: if it has color, is constant or has infinite values. NaN, the background of SPM, becomes 0, or the
-            least value of the image if that is below 0.
+        ValueError: if a voxel has several values, or the image is constant or has infinite values. NaN, the background
+            of SPM, becomes 0, or the least value of the image if that is below 0.
     """
     return read_image(path).as_meta_tensor()
 
 
 def read_image(path: str | Path) -> Volume:
     """Read a scan as ``load_image`` does, without MONAI."""
-    array, grid, warnings = read_volume(path)
+    array, grid, warnings = read_volume(path, color=True)
     values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     low, high = values.aminmax()
     if low.isnan():  # NaN propagates to the extremes
@@ -206,8 +209,12 @@ def _log(warnings: Sequence[str]) -> None:
         logger.warning("%s", message)
 
 
-def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
+def read_volume(path: PathLike, color: bool = False) -> tuple[np.ndarray, Grid, list[str]]:
     """Read an image: NIfTI, any format of ITK (NRRD, MHA, PNG, ...), or a folder with one DICOM series.
+
+    Args:
+        path: of the image.
+        color: read the luminance of a photograph in color, which is refused otherwise.
 
     Returns:
         Array ``(*spatial)``, 2-D or 3-D, its grid, and warnings, which name the file.
@@ -219,6 +226,8 @@ def read_volume(path: PathLike) -> tuple[np.ndarray, Grid, list[str]]:
     if path.name.endswith(NIFTI_SUFFIXES):
         return read_nifti(path)
     image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
+    if color and has_color(path, image.GetNumberOfComponentsPerPixel()) and image.GetImageDimension() == 2:
+        image = luminance(image)
     check_single_channel(path, image.GetNumberOfComponentsPerPixel())
     from monai.data import ITKReader  # takes seconds, which NIfTI files need not wait for
 
@@ -237,7 +246,7 @@ def read_grid(path: PathLike) -> tuple[Grid, list[str]]:
     path = _existing(path)
     if path.name.endswith(NIFTI_SUFFIXES):
         return read_nifti_grid(path)
-    _, grid, warnings = read_volume(path)
+    _, grid, warnings = read_volume(path, color=True)
     return grid, warnings
 
 
@@ -254,7 +263,9 @@ def _read_with_itk(path: Path) -> Any:
             if bitmap.mode == "L":
                 return itk.imread(str(path), itk.UC)  # ITK takes its palette of grays for color
     if header is not None:  # ITK's Python reads gray with opacity as a single channel
-        check_single_channel(path, header.GetNumberOfComponents())
+        channels = header.GetNumberOfComponents()
+        if not has_color(path, channels):
+            check_single_channel(path, channels)
     with reading(path):
         return itk.imread(str(path))
 

@@ -34,6 +34,11 @@ class _ApplyPaird(Transform):
             displacement = field if field.grid.matches(fixed_grid) else field.sample(fixed_grid)
             transform = initial @ displacement
             self._resample(pair, "warped", fixed_grid, transform)
+            if "moving_channels" in pair:
+                source, fill = Grid.from_image(pair["moving"]), self.fill or 0.0
+                pair["warped_channels"] = resample(
+                    pair["moving_channels"], source, fixed_grid, transform, self.interpolation, fill
+                )
             if "fixed_landmarks" in pair:
                 pair["warped_landmarks"] = transform(pair["fixed_landmarks"])
         with stage(pair, "before"):

@@ -25,6 +25,7 @@ class Pair(TypedDict, total=False):
     paths: dict[str, str]  # file of each input, by its key
     fixed: MetaTensor  # float32, on its own grid
     moving: MetaTensor  # float32, on its own grid
+    moving_channels: Tensor  # (C, *spatial) uint8 or uint16 of a photograph, of which `moving` is the luminance
     fixed_label: MetaTensor  # int32, on the fixed image's grid
     moving_label: MetaTensor  # int32, on the moving image's grid
     fixed_mask: MetaTensor  # int32, on the fixed image's grid; not zero where the image counts
@@ -60,6 +61,7 @@ class Pair(TypedDict, total=False):
     before: Tensor  # moving image through `start`, on the fixed image's grid
     before_label: Tensor  # moving label through `start`, on the fixed image's grid
     warped: Tensor  # moving image through the result, on the fixed image's grid
+    warped_channels: Tensor  # (C, *spatial) float32, channels of the moving photograph likewise
     warped_label: Tensor  # moving label through the result, on the fixed image's grid
     warped_landmarks: Tensor  # (number, n), the fixed landmarks in the world of the moving image, mm
 

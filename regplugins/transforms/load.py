@@ -12,6 +12,7 @@ from monai.transforms import Transform
 from regplugins.checks import choice
 from regplugins.io import landmarks_outside, read_landmarks, read_transform
 from regplugins.io.images import load_image, load_label, load_mask
+from regplugins.io.photographs import read_channels
 from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
@@ -75,6 +76,8 @@ class LoadPaird(LoadVolumesd):
             for key in ("fixed_landmarks", "moving_landmarks"):
                 if key in pair:
                     pair[key] = read_landmarks(pair[key], space=self.landmark_space)
+            if (channels := read_channels(paths["moving"])) is not None:
+                pair["moving_channels"] = channels
             if "truth" in pair:
                 pair["truth"] = read_transform(pair["truth"])
         if pair["fixed"].ndim != pair["moving"].ndim:

@@ -18,6 +18,7 @@ from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.data.records import OUTPUTS, result_files
 from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
+from regplugins.io.photographs import write_channels
 from regplugins.report.figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import DisplacementField, Grid, downsample_field, downsampling_error
@@ -164,6 +165,9 @@ class SavePaird(Transform):
         self, pair: Mapping[str, Any], grid: Grid, fields: Mapping[str, DisplacementField], folder: Path
     ) -> None:
         write_image(pair["warped"], grid, folder / "warped.nii.gz")
+        if "warped_channels" in pair:
+            suffix = ".tif" if str(pair["paths"]["moving"]).lower().endswith((".tif", ".tiff")) else ".png"
+            write_channels(pair["warped_channels"], pair["moving_channels"].dtype, grid, folder / f"warped{suffix}")
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]
             write_image(pair["warped_label"], grid, folder / "warped_label.nii.gz", dtype)
