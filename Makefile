@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 LABEL_VENV ?= .venv-label
 
-.PHONY: demo bundles test test-fast test-label lint format clean
+.PHONY: demo bundles test test-fast test-label gpu lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/regplugins register $(HEADS)/fixed.nii.gz $(HEADS)/moving.nii.gz -o "$(DEMO)" --moving_label $(HEADS)/moving_label.nii.gz
@@ -33,6 +33,11 @@ test-fast: $(VENV)/.installed-test
 # MONAI Label's server, in an environment of its own.
 test-label: $(VENV)/.installed-test $(LABEL_VENV)/.installed
 	REGPLUGINS_MONAILABEL="$(CURDIR)/$(LABEL_VENV)/bin/python" $(BIN)/python -m pytest -s tests/label/test_server.py
+
+# On a machine with CUDA, with the Python that is there: nothing is installed.
+gpu:
+	$(PYTHON) -m pytest tests/test_cuda.py
+	$(PYTHON) tests/benchmarks/gpu.py --output docs/results/gpu.md
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
