@@ -104,7 +104,7 @@ class TestDistributions:
             cwd=tmp_path,
             env=environment,
         )
-        assert json.loads((tmp_path / "two/report.json").read_text())["coverage_percent"] > 50
+        assert json.loads((tmp_path / "two/report.json").read_text())["coverage_percent"]["after"] > 50
 
 
 def test_the_index_of_models_is_of_these_bundles():
