@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,16 +19,18 @@ import numpy as np
 import PIL.Image
 import torch
 from monai.data import MetaTensor
+from monai.utils import get_seed, set_determinism
+from nibabel.filebasedimages import FileBasedImage
 
 from regplugins.checks import choice, first_cause
 from regplugins.data import PATH_KEYS
-from regplugins.data.records import OUTPUTS
+from regplugins.data.records import result_files
 from regplugins.engines.workflow import DataWorkflow
 from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
-from regplugins.io.files import PathLike
+from regplugins.io.files import PathLike, refuse_overwriting_inputs
 from regplugins.io.images import Volume, read_volume
 from regplugins.io.in_memory import write_given
-from regplugins.sharing.find import find_bundle
+from regplugins.sharing.find import find_bundle, known_bundle
 from regplugins.spatial import Grid, SpatialTransform, outside_value, resample
 
 DEFAULT_BUNDLE = "any_modality_optimization"
@@ -41,7 +44,7 @@ def register(
     moving: Any,
     output_dir: PathLike | None = None,
     *,
-    bundle: PathLike = DEFAULT_BUNDLE,
+    bundle: PathLike | None = None,
     preset: str | None = None,
     refine: str | None = None,
     **options: Any,
@@ -54,12 +57,13 @@ def register(
             and its RAS+ affine.
         moving: scan that is brought to the fixed one, in any of these forms.
         output_dir: folder for the results. Default: a temporary one, which lasts as long as the result.
-        bundle: a bundle's folder or name, see ``regplugins.sharing.find_bundle``.
+        bundle: a bundle's folder or name, see ``regplugins.sharing.find_bundle``; default: optimization.
         preset: name of a configuration of the bundle that overrides its inference.json.
         refine: refine a network's result by optimizing the "field" or the network's "weights" on this pair.
         options: other keys of the bundle's inference.json, such as ``init``, ``device`` and ``spacing``. Labels
             (``fixed_label``, ``moving_label``) and masks (``fixed_mask``, ``moving_mask``) may have any form of a scan,
-            landmarks (``fixed_landmarks``, ``moving_landmarks``) be files or points ``(N, n)`` RAS+ mm.
+            landmarks (``fixed_landmarks``, ``moving_landmarks``) be files or points ``(N, n)`` RAS+ mm. Objects, such
+            as a loss for ``similarity``, are taken; definitions for MONAI's parser are not.
 
     Returns:
         The results.
@@ -76,6 +80,11 @@ def register(
         temporary = TemporaryDirectory(prefix="regplugins-")
         output_dir = temporary.name
     folder = Path(output_dir)
+    for value in inputs.values():  # an image of nibabel may not have been read from its file yet
+        origin = value.get_filename() if isinstance(value, FileBasedImage) else None
+        for path in result_files(folder):
+            refuse_overwriting_inputs(path, [origin])
+    options = {key: _plain(value) for key, value in options.items()}
     with TemporaryDirectory(prefix="regplugins-inputs-") as given, _unchanged_process():
         space = options.get("landmark_space", "RAS")
         paths = {key: _path(value, Path(given) / key, space) for key, value in inputs.items()}
@@ -84,16 +93,16 @@ def register(
 
 
 def run_bundle(
-    output_dir: PathLike, bundle: PathLike, preset: str | None, refine: str | None, options: Mapping[str, Any]
+    output_dir: PathLike, bundle: PathLike | None, preset: str | None, refine: str | None, options: Mapping[str, Any]
 ) -> None:
     """Run a bundle's inference with some of its keys set to plain values, such as paths; see ``register``."""
-    root = find_bundle(bundle)
+    root = known_bundle(DEFAULT_BUNDLE) if bundle is None else find_bundle(bundle)
     configs = root / "configs"
     files = [configs / f"{name}.json" for name in ("inference", "refine")[: 1 if refine is None else 2]]
     if preset is not None:
         presets = _presets(configs)
         if not presets:
-            raise ValueError(f"--preset {preset}: {bundle} has no presets")
+            raise ValueError(f"--preset {preset}: {root} has no presets")
         files.insert(1, choice("preset", preset, presets))
     if refine is not None:
         options = {**options, "refine": refine}
@@ -152,24 +161,32 @@ class Registered:
             return picture.copy()
 
     def save(self, folder: PathLike) -> Path:
-        """Copy the files of the results to a folder, the report last; files of these names are replaced.
+        """Copy the files of the results to a folder, the report last; other results there are removed.
 
         Raises:
             NotADirectoryError: if it is a file.
+            ValueError: if an input lies where a file goes.
         """
         target = output_folder(folder)
-        for name in (*(f"backward/{one}" for one in OUTPUTS), *OUTPUTS):
-            if (self.folder / name).exists():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                with atomic(target / name) as temporary:
-                    shutil.copyfile(self.folder / name, temporary)
+        if target.resolve() == self.folder.resolve():
+            return target
+        files = result_files(target)
+        for path in files:
+            refuse_overwriting_inputs(path, [given["path"] for given in self.report["inputs"].values()])
+        for path in reversed(files):  # the report first: without it the others do not count
+            path.unlink(missing_ok=True)
+        for source, path in zip(result_files(self.folder), files, strict=True):
+            if source.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic(path) as temporary:
+                    shutil.copyfile(source, temporary)
         return target
 
     def apply(self, image: Any = None, *, labels: Any = None, points: Any = None, fill: float | None = None) -> Any:
         """Bring an image, a label map or points of the moving world to the fixed world.
 
         Args:
-            image: in any form that ``register`` takes; interpolated linearly.
+            image: in any form that ``register`` takes; interpolated linearly. Of a photograph the luminance.
             labels: label map, likewise; the nearest label is taken.
             points: ``(N, n)`` RAS+ mm.
             fill: value outside the image; default: see ``regplugins.spatial.outside_value``.
@@ -206,18 +223,33 @@ def _path(given: Any, path: Path, landmark_space: str = "RAS") -> str:
 
 @contextmanager
 def _unchanged_process() -> Iterator[None]:
-    """Restore what a bundle's run sets for its process: random numbers, cuDNN's choice, the level of messages."""
-    level, cudnn = logging.getLogger().level, torch.backends.cudnn
+    """Restore what a bundle's run sets for its process: random numbers, cuDNN's choice, loggers, the search path."""
+    loggers = {name: logging.getLogger(name) for name in ("", "ignite", "regplugins")}
+    messages = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers.values()]
+    cudnn, seed, places = torch.backends.cudnn, get_seed(), sys.path[:]
     flags = cudnn.deterministic, cudnn.benchmark
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
-            yield
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+            try:
+                yield
+            finally:
+                set_determinism(seed)
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
         cudnn.deterministic, cudnn.benchmark = flags
-        logging.getLogger().setLevel(level)
+        sys.path[:] = places
+        for logger, level, propagate, handlers in messages:
+            logger.setLevel(level)
+            logger.propagate, logger.handlers = propagate, handlers
+
+
+def _plain(value: Any) -> Any:
+    """Value as a configuration holds it: paths as text, arrays and their numbers as those of Python."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _presets(configs: Path) -> dict[str, Path]:

@@ -3,6 +3,8 @@
 
 import logging
 import random
+import shutil
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.utils import get_seed
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -70,11 +73,35 @@ def test_what_was_saved_is_what_the_result_shows(result, saved):
     assert again.figure().size == result.figure().size
     with pytest.raises(NotADirectoryError, match="is a file"):
         result.save(saved / "report.json")
+    before = (result.folder / "report.json").read_bytes()
+    assert result.save(result.folder) == result.folder
+    assert (result.folder / "report.json").read_bytes() == before
+
+
+def test_saving_removes_other_results_and_no_input(result, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("backward/report.json", "warped.tif"):
+        (own / name).parent.mkdir(exist_ok=True)
+        (own / name).touch()
+    result.save(own)
+    assert not (own / "backward/report.json").exists() and not (own / "warped.tif").exists()
+    moving = shutil.copy(MOVING, own / "warped.nii.gz")
+    options = {"init": "fov", "levels": [[4.0, 1]]}
+    with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
+        regplugins.register(FIXED, moving, **options).save(own)
+    with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
+        regplugins.register(FIXED, nib.load(moving), own, **options)
+    assert moving.read_bytes() == MOVING.read_bytes()
 
 
 def test_a_temporary_folder_lasts_as_long_as_the_result(tmp_path, monkeypatch):
+    """And nothing that lies in the current folder is taken for the default bundle."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    result = regplugins.register(FIXED, MOVING, init="fov", levels=[[4.0, 1]])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DEFAULT_BUNDLE / "configs").mkdir(parents=True)
+    (tmp_path / DEFAULT_BUNDLE / "configs/inference.json").write_text("{}")
+    result = regplugins.register(FIXED, MOVING, init="fov", levels=np.array([[4, 1]]))
     assert list(tmp_path.glob("regplugins-*")) == [result.folder]
     del result
     assert not list(tmp_path.glob("regplugins-*"))
@@ -84,7 +111,10 @@ def test_the_process_stays_as_it_was():
     """A network that is in training goes on with its own random numbers."""
 
     def state() -> tuple[object, ...]:
-        return random.random(), np.random.rand(), float(torch.rand(())), logging.getLogger().level
+        loggers = map(logging.getLogger, ("ignite", "regplugins"))
+        messages = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+        numbers = random.random(), np.random.rand(), float(torch.rand(()))
+        return *numbers, logging.getLogger().level, messages, sys.path[:], get_seed()
 
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(5)

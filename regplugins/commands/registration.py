@@ -14,7 +14,7 @@ def register(
     fixed: str | None = None,
     moving: str | None = None,
     *,
-    output_dir: str,
+    output_dir: str | None = None,
     bundle: str | None = None,
     preset: str | None = None,
     fixed_label: str | None = None,
@@ -32,7 +32,8 @@ def register(
     """Register two scans, as the inference.json of a bundle does.
 
     Args:
-        fixed: fixed scan: NIfTI, NRRD, MHA or a DICOM folder. Without scans the bundle's sample is registered.
+        fixed: fixed scan: NIfTI, NRRD, MHA, a DICOM folder or a photograph. Without scans the bundle's sample is
+            registered.
         moving: moving scan, in any of these formats.
         output_dir: -o, folder for the warped image, the transforms, the picture and the report.
         bundle: a bundle's folder, or the name of one that comes with regplugins or was downloaded; default:
@@ -40,8 +41,8 @@ def register(
         preset: name of a file configs/<preset>.json of the bundle that overrides inference.json.
         fixed_label: label map of the fixed scan, for evaluation.
         moving_label: label map of the moving scan, to warp and for evaluation.
-        fixed_landmarks: CSV with x,y,z in mm.
-        moving_landmarks: CSV with the same points in the moving scan.
+        fixed_landmarks: CSV with x,y,z in mm, or a file of Slicer.
+        moving_landmarks: the same points in the moving scan.
         fixed_mask: mask of the fixed scan; voxels where it is zero are ignored.
         moving_mask: mask of the moving scan; voxels where it is zero are ignored.
         datalist: JSON file instead of one pair: a list of records with these keys and a name.
@@ -52,12 +53,14 @@ def register(
     """
     if fixed is not None and Path(fixed, "configs/inference.json").is_file():
         raise ValueError(f"{fixed}: is a bundle; type regplugins register FIXED MOVING -o FOLDER --bundle {fixed}")
+    if not output_dir:
+        raise ValueError("no folder for the results; type regplugins register FIXED MOVING -o FOLDER")
     named = {"fixed": fixed, "moving": moving, "fixed_label": fixed_label, "moving_label": moving_label}
     named |= {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     named |= {"fixed_mask": fixed_mask, "moving_mask": moving_mask, "datalist": datalist}
     named |= {"init": init, "weights": weights}
     options |= {key: value for key, value in named.items() if value is not None}
-    regplugins.api.run_bundle(output_dir, bundle or regplugins.api.DEFAULT_BUNDLE, preset, refine, options)
+    regplugins.api.run_bundle(output_dir, bundle, preset, refine, options)
     return {"summary": str(Path(output_dir) / "summary.csv"), "output_dir": output_dir}
 
 

@@ -20,7 +20,7 @@ from regplugins.io.dicom import is_dicom, read_dicom
 from regplugins.io.files import PathLike
 from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
 from regplugins.io.nifti_writer import write_nifti
-from regplugins.io.photographs import has_color, luminance
+from regplugins.io.photographs import has_color, has_pixel_size, is_photograph, luminance
 from regplugins.io.reading import check_real_voxels, check_single_channel, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial import Grid
 
@@ -263,11 +263,19 @@ def _read_with_itk(path: Path) -> Any:
             if bitmap.mode == "L":
                 return itk.imread(str(path), itk.UC)  # ITK takes its palette of grays for color
     if header is not None:  # ITK's Python reads gray with opacity as a single channel
-        channels = header.GetNumberOfComponents()
+        channels, kind = header.GetNumberOfComponents(), header.GetComponentType()
         if not has_color(path, channels):
             check_single_channel(path, channels)
+        elif kind != itk.CommonEnums.IOComponent_UCHAR:
+            raise ValueError(f"{path}: color of more than 8 bits a channel; convert it to 8 bits")
+        if kind in (itk.CommonEnums.IOComponent_LONG, itk.CommonEnums.IOComponent_LONGLONG):
+            with reading(path):  # ITK's Python has no images of this type
+                return itk.imread(str(path), itk.D)
     with reading(path):
-        return itk.imread(str(path))
+        image = itk.imread(str(path))
+    if is_photograph(path) and not has_pixel_size(path):
+        image.SetSpacing([1.0] * image.GetImageDimension())
+    return image
 
 
 def _check_meta_header(path: Path) -> None:

@@ -7,12 +7,17 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import MetaTensor
+from torch import Tensor
 
 from regplugins.io.files import PathLike
+
+# Functions that give the array of an image, its axes in the reverse order.
+_ARRAY_OF = {"itk": "array_from_image", "SimpleITK": "GetArrayFromImage"}
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_given(image: Any, path: PathLike) -> Path:
@@ -21,7 +26,7 @@ def write_given(image: Any, path: PathLike) -> Path:
     Args:
         image: of nibabel, ITK or SimpleITK; MONAI's ``MetaTensor`` ``(1, *spatial)``; or an array and its RAS+ affine,
             ``((*spatial), (n + 1, n + 1))``, 2-D or 3-D.
-        path: without a suffix, which depends on the kind of image.
+        path: without a suffix; its name stands for the image in messages.
 
     Returns:
         The path of the file.
@@ -31,53 +36,78 @@ def write_given(image: Any, path: PathLike) -> Path:
         ValueError: if an array does not fit its affine, or cannot be stored.
     """
     path = Path(path)
-    library = type(image).__module__.partition(".")[0]
-    if library in ("itk", "SimpleITK"):
-        file = path.with_name(f"{path.name}.nrrd")
-        write = itk.imwrite if library == "itk" else importlib.import_module(library).WriteImage
-        write(image, str(file))
-        return file
-    if not isinstance(image, nib.spatialimages.SpatialImage):
-        image = _nifti(*_array_and_affine(image, path.name))
+    array, affine = _array_and_affine(image, path.name)
     file = path.with_name(f"{path.name}.nii")
-    nib.save(image, file)
+    stored = nib.Nifti1Image(_storable(array, path.name), affine)
+    stored.header.set_xyzt_units("mm")
+    nib.save(stored, file)
     return file
 
 
-def _nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    n = array.ndim
-    world = np.eye(4)
-    world[np.ix_([*range(n), 3], [*range(n), 3])] = affine
-    if array.dtype.kind in "bui":  # NIfTI has no booleans, and few programs read 64 bits
-        array = array.astype(np.min_scalar_type(int(array.max())) if array.min() >= 0 else np.int32)
-    elif array.dtype != np.float64:
-        array = array.astype(np.float32)
-    image = nib.Nifti1Image(array, world)
-    image.header.set_xyzt_units("mm")
-    return image
-
-
 def _array_and_affine(image: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Array ``(*spatial)`` and affine."""
-    if isinstance(image, tuple | list) and len(image) == 2:
-        array, affine = map(np.asarray, image)
+    """Array ``(*spatial)`` and RAS+ affine ``(4, 4)``."""
+    library = type(image).__module__.partition(".")[0]
+    if isinstance(image, nib.spatialimages.SpatialImage):
+        array, affine = np.asanyarray(image.dataobj), image.affine
+        while array.ndim > 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+    elif library in _ARRAY_OF:
+        array, affine = _of_itk(image, library)
+    elif isinstance(image, tuple | list) and len(image) == 2:
+        array, affine = map(_as_array, image)
     elif isinstance(image, MetaTensor) and len(image) == 1:
-        array, affine = image[0].detach().cpu().numpy(), np.asarray(image.affine)
-        axes = [*range(array.ndim), -1]
-        affine = affine[np.ix_(axes, axes)]
+        array, affine = _as_array(image[0].as_tensor()), _as_array(image.affine)
+        if image.meta.get("space") == "LPS":
+            axes = [*range(len(affine) - 1), 3]
+            affine = _FLIP[np.ix_(axes, axes)] @ affine
     else:
+        shape = getattr(image, "shape", None)
+        found = type(image).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
         raise TypeError(
             f"{name}: expected a path, an image of nibabel, ITK or SimpleITK, a MetaTensor (1, *spatial), or an array "
-            f"and its affine, got {_described(image)}"
+            f"and its affine, got a {found}"
         )
-    if array.ndim not in (2, 3) or affine.shape != (array.ndim + 1,) * 2:
+    n = array.ndim
+    if n not in (2, 3) or affine.shape not in ((n + 1, n + 1), (4, 4)):
         raise ValueError(
             f"{name}: expected an array (*spatial), 2-D or 3-D, and a square affine with one row more than the array "
             f"has axes, got shapes {array.shape} and {affine.shape}"
         )
-    return array, affine
+    if not np.isfinite(affine).all():
+        raise ValueError(f"{name}: its affine holds NaN or infinite numbers")
+    axes = [*range(n), len(affine) - 1]
+    world = np.eye(4)
+    world[np.ix_([*range(n), 3], [*range(n), 3])] = affine[np.ix_(axes, axes)]
+    return array, world
 
 
-def _described(image: Any) -> str:
-    shape = getattr(image, "shape", None)
-    return f"a {type(image).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+def _of_itk(image: Any, library: str) -> tuple[np.ndarray, np.ndarray]:
+    array = getattr(importlib.import_module(library), _ARRAY_OF[library])(image).T
+    n = image.GetDimension() if library == "SimpleITK" else image.GetImageDimension()
+    affine = np.eye(n + 1)
+    affine[:n, :n] = np.reshape(np.asarray(image.GetDirection()), (n, n)) * np.array(list(image.GetSpacing()))
+    affine[:n, n] = list(image.GetOrigin())
+    axes = [*range(n), 3]
+    return array, _FLIP[np.ix_(axes, axes)] @ affine if n in (2, 3) else affine
+
+
+def _as_array(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    return np.asarray(values)
+
+
+def _storable(array: np.ndarray, name: str) -> np.ndarray:
+    """Array in a type of NIfTI that all programs read; its values are kept, of real numbers in single precision."""
+    if array.size == 0:
+        raise ValueError(f"{name}: empty image of shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: voxels are of type {array.dtype}, expected one real number each")
+    if array.dtype.kind == "f":
+        return array if array.dtype == np.float64 else array.astype(np.float32)
+    low, high = int(array.min()), int(array.max())
+    for kind in (np.uint8, np.int16, np.uint16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    raise ValueError(f"{name}: whole numbers from {low} to {high} do not fit in 32 bits")

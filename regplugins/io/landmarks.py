@@ -93,7 +93,13 @@ def landmarks_outside(
     count = len(points)
     if inside == count:
         return inside, ""
-    message = f"{names[0]}: {count - inside} of {count} landmarks lie outside {names[1]}, read as {space} mm"
+    message = f"{names[0]}: {count - inside} of {count} landmarks lie outside {names[1]}, read as "
+    if _is_of_slicer(Path(names[0])):
+        message += "in the world that the file names"
+        if flipped > max(inside, count / 2):
+            message += f"; with x and y negated {flipped} would lie inside"
+        return inside, message
+    message += f"{space} mm"
     if flipped > max(inside, count / 2):
         other = "LPS" if space == "RAS" else "RAS"
         message += f"; as {other} {flipped} would lie inside, try --landmark_space {other}"
@@ -109,15 +115,17 @@ def _read(path: PathLike) -> tuple[list[str], list[dict[str, Any]], str | None]:
     """Coordinate columns, the rows by column, and the world if the file says it."""
     path = existing(path)
     space: str | None = None
-    if path.name.lower().endswith(".mrk.json"):
-        rows, space = read_markups(path)
-    elif path.suffix.lower() == ".fcsv":
-        rows, space = read_fiducials(path)
+    if _is_of_slicer(path):
+        rows, space = (read_fiducials if path.suffix.lower() == ".fcsv" else read_markups)(path)
     else:
         rows = _read_table(path)
     if not rows:
         raise ValueError(f"{path}: no landmarks")
     return [name for name in _AXES if name in rows[0]], rows, space
+
+
+def _is_of_slicer(path: Path) -> bool:
+    return path.name.lower().endswith((".mrk.json", ".fcsv"))
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ def read_markups(path: Path) -> tuple[list[dict[str, Any]], str]:
                 name = str(point.get("label", ""))
                 if point.get("positionStatus", "defined") != "defined" or not point.get("position"):
                     raise ValueError(f"point '{name}' was not placed")
+                if len(point["position"]) != 3:
+                    raise ValueError(f"point '{name}' has {len(point['position'])} coordinates, expected 3")
                 rows.append({**dict(zip("xyz", point["position"], strict=True)), "name": name})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a markups file of Slicer ({error!r})") from error
@@ -47,7 +49,7 @@ def read_fiducials(path: Path) -> tuple[list[dict[str, Any]], str]:
     """Points of an ``.fcsv`` as rows with x, y, z and name, and the world, "RAS" or "LPS"."""
     comments, lines = {}, []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             key, equals, value = line.lstrip("# ").partition("=")
             if line.startswith("#") and equals:
                 comments[key.strip()] = value.strip()
@@ -57,5 +59,7 @@ def read_fiducials(path: Path) -> tuple[list[dict[str, Any]], str]:
     except ValueError as error:
         raise ValueError(f"{path}: not a fiducial file of Slicer ({error})") from error
     columns = [name.strip() for name in comments.get("columns", _COLUMNS).split(",")]
+    if not {"x", "y", "z"} <= set(columns):
+        raise ValueError(f"{path}: not a fiducial file of Slicer (columns {columns})")
     rows = [{**row, "name": row.get("label") or ""} for row in csv.DictReader(lines, columns)]
     return rows, space

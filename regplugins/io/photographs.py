@@ -24,6 +24,14 @@ def is_photograph(path: PathLike) -> bool:
     return Path(path).suffix.lower() in _SUFFIXES
 
 
+def has_pixel_size(path: PathLike) -> bool:
+    """Tell whether the size of a photograph's pixels is taken from its file: of TIFF alone.
+
+    Others hold the density for which a program printed or showed them.
+    """
+    return Path(path).suffix.lower() in (".tif", ".tiff")
+
+
 def has_color(path: PathLike, channels: int) -> bool:
     """Tell whether the channels of a file are red, green, blue and perhaps opacity."""
     return is_photograph(path) and channels in (3, 4)
@@ -31,7 +39,7 @@ def has_color(path: PathLike, channels: int) -> bool:
 
 def luminance(image: Any) -> Any:
     """Image of ITK with the luminance of one in color, float32."""
-    gray = itk.image_from_array(itk.array_from_image(image)[..., :3].astype(np.float32) @ np.float32(_LUMINANCE))
+    gray = itk.image_from_array(itk.array_from_image(image)[..., :3].astype(np.float32) @ np.array(_LUMINANCE, np.float32))
     gray.SetSpacing(image.GetSpacing())
     gray.SetOrigin(image.GetOrigin())
     gray.SetDirection(image.GetDirection())
@@ -59,8 +67,8 @@ def write_channels(values: Tensor, dtype: torch.dtype, grid: Grid, path: PathLik
         grid: grid of the pixels, 2-D.
         path: ends in ``.png`` or ``.tif``.
     """
-    kind = {torch.uint8: np.uint8, torch.uint16: np.uint16}[dtype]
-    pixels = values.round().clamp(0, np.iinfo(kind).max).numpy().astype(kind).T
+    pixels = values.round().clamp(0, torch.iinfo(dtype).max).numpy().T
+    pixels = pixels.astype(np.uint8 if dtype == torch.uint8 else np.uint16)
     has_channels = len(values) > 1
     image = itk.image_from_array(np.ascontiguousarray(pixels if has_channels else pixels[..., 0]), has_channels)
     image.SetSpacing(grid.spacing.tolist())

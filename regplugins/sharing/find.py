@@ -14,20 +14,30 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def find_bundle(name: PathLike) -> Path:
-    """Find the folder of a bundle.
+    """Find the folder of a bundle: ``name`` itself, or that of ``known_bundle``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    return Path(name) if (Path(name) / _INFERENCE).is_file() else known_bundle(name)
+
+
+def known_bundle(name: PathLike) -> Path:
+    """Find the folder of a bundle by its name, wherever the process runs.
 
     Args:
-        name: a folder, or the name of a bundle that comes with this package, lies beside it in its repository, or was
+        name: of a bundle that lies beside this package in its repository, comes with the installed package, or was
             downloaded by ``monai.bundle download`` without ``--bundle_dir``.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    homes = (_PACKAGE.parent / "bundles", _PACKAGE / "bundles", Path(torch.hub.get_dir()) / "bundle")
-    is_name = Path(name).name == str(name)
-    for folder in (Path(name), *(home / name for home in homes if is_name)):
-        if (folder / _INFERENCE).is_file():
-            return folder
+    repository = _PACKAGE.parent
+    own = (repository if (repository / "pyproject.toml").is_file() else _PACKAGE) / "bundles"
+    homes = (own, Path(torch.hub.get_dir()) / "bundle")
+    for home in homes if Path(name).name == str(name) else ():
+        if (home / name / _INFERENCE).is_file():
+            return home / name
     known = sorted({path.parents[1].name for home in homes for path in home.glob(f"*/{_INFERENCE}")})
     raise FileNotFoundError(
         f"{Path(name) / _INFERENCE}: no such file; is {name} a bundle's folder? Known by name: {', '.join(known)}"

@@ -18,7 +18,7 @@ from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.data.records import OUTPUTS, result_files
 from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
-from regplugins.io.photographs import write_channels
+from regplugins.io.photographs import has_pixel_size, write_channels
 from regplugins.report.figure import pair_figure
 from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
 from regplugins.spatial import DisplacementField, Grid, downsample_field, downsampling_error
@@ -166,7 +166,7 @@ class SavePaird(Transform):
     ) -> None:
         write_image(pair["warped"], grid, folder / "warped.nii.gz")
         if "warped_channels" in pair:
-            suffix = ".tif" if str(pair["paths"]["moving"]).lower().endswith((".tif", ".tiff")) else ".png"
+            suffix = ".tif" if has_pixel_size(pair["paths"]["moving"]) else ".png"
             write_channels(pair["warped_channels"], pair["moving_channels"].dtype, grid, folder / f"warped{suffix}")
         if "warped_label" in pair:
             dtype = pair["moving_label"].meta["stored_dtype"]

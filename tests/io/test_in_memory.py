@@ -50,6 +50,26 @@ def test_an_image_in_memory_is_that_of_the_file(tmp_path, form, grid):
         torch.testing.assert_close(found.affine, expected.affine, atol=1e-5, rtol=0)
 
 
+def test_labels_of_simpleitk_and_of_a_narrow_header_are_kept(tmp_path):
+    """The types that ``GetImageFromArray`` and nibabel's ``get_fdata`` give."""
+    labels = np.zeros((6, 5, 4), int)
+    labels[1:3], labels[4:] = 300, 70
+    narrow = nib.Nifti1Header()
+    narrow.set_data_dtype(np.uint8)
+    for image in (
+        sitk.GetImageFromArray(labels.T.astype(np.int64)),
+        nib.Nifti1Image(labels.astype(float), np.eye(4), narrow),
+    ):
+        np.testing.assert_array_equal(load_label(write_given(image, tmp_path / "label"))[0].numpy(), labels)
+
+
+def test_the_world_of_a_meta_tensor_is_heard(tmp_path):
+    grid = GRIDS["oblique"]
+    flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64))
+    image = MetaTensor(torch.rand(1, *grid.shape), affine=flip @ grid.affine, meta={"space": "LPS"})
+    torch.testing.assert_close(load_image(write_given(image, tmp_path / "i")).affine, grid.affine, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.int64, np.uint64])
 def test_labels_of_any_type_stay_whole_numbers(tmp_path, dtype):
     array = np.zeros((6, 5, 4), dtype)
@@ -70,8 +90,12 @@ def test_values_of_any_type_are_kept(tmp_path, dtype):
         (np.zeros((4, 4, 4)), TypeError, r"^fixed: expected .* got a ndarray of shape \(4, 4, 4\)"),
         (7, TypeError, "^fixed: expected .* got a int$"),
         (MetaTensor(torch.zeros(2, 4, 4, 4)), TypeError, r"got a MetaTensor of shape \(2, 4, 4, 4\)"),
-        ((np.zeros((4, 4)), np.eye(4)), ValueError, r"got shapes \(4, 4\) and \(4, 4\)"),
+        ((np.zeros((4, 4)), np.eye(5)), ValueError, r"got shapes \(4, 4\) and \(5, 5\)"),
         ((np.zeros((4, 4, 4, 2)), np.eye(5)), ValueError, "2-D or 3-D"),
+        ((np.zeros((4, 4, 4)), np.full((4, 4), np.nan)), ValueError, "^fixed: its affine holds NaN"),
+        ((np.zeros((4, 4, 0), int), np.eye(4)), ValueError, "^fixed: empty image"),
+        ((np.zeros((4, 4, 4), complex), np.eye(4)), ValueError, "^fixed: voxels are of type complex128"),
+        ((np.full((4, 4, 4), -(2**40)), np.eye(4)), ValueError, "^fixed: whole numbers .* do not fit in 32 bits"),
     ],
 )
 def test_other_objects_are_refused(tmp_path, image, error, message):

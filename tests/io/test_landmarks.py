@@ -111,6 +111,12 @@ def test_slicer_s_files_say_their_world(space: str, said: str, tmp_path: Path) -
             '{"markups": [{"coordinateSystem": "RAS", "controlPoints": []}, {"controlPoints": []}]}',
             "LPS and RAS",
         ),
+        (
+            "p.mrk.json",
+            '{"markups": [{"controlPoints": [{"label": "F", "position": [1, 2]}]}]}',
+            "'F' has 2 coordinates",
+        ),
+        ("p.fcsv", "# columns = id,a,b\n1,0,0\n", "columns"),
         ("p.fcsv", "# CoordinateSystem = 7\n1,0,0,0\n", "not a fiducial file.*'7'"),
         ("p.fcsv", "# CoordinateSystem = 0\n", "no landmarks"),
         ("p.fcsv", "# CoordinateSystem = 0\n1,a,0,0\n", "expected numbers"),
@@ -140,6 +146,15 @@ def test_another_space_is_proposed_if_more_points_lie_in_it(offset: float, hint:
     points = torch.cartesian_prod(*3 * [torch.tensor([0.0, 4, 8], dtype=torch.float64)])
     _, message = landmarks_outside(points, Grid((9, 9, 9), affine), ("p.csv", "image"), "RAS")
     assert hint in message
+
+
+def test_a_file_that_names_the_wrong_world_is_told(tmp_path: Path) -> None:
+    """Points between 0 and 8 mm in RAS+, of an image between -8 and 0 mm."""
+    points = torch.tensor([[1.0, 2.0, 3.0], [7.0, 4.0, 1.0]], dtype=torch.float64)
+    _, message = landmarks_outside(
+        points, Grid((9, 9, 9), translation(-8.0, -8.0, 0.0).matrix), ("p.fcsv", "image"), "RAS"
+    )
+    assert message.endswith("in the world that the file names; with x and y negated 2 would lie inside")
 
 
 def test_wrong_arguments_write_nothing(tmp_path: Path) -> None:

@@ -89,6 +89,26 @@ def test_channels_are_written_as_they_were_read(tmp_path: Path, name: str, mode:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"again.{name}")), given)
 
 
+@pytest.mark.parametrize("name", ["png", "jpg", "bmp"])
+def test_the_density_of_other_photographs_is_no_size(tmp_path: Path, name: str) -> None:
+    Image.fromarray(NOISE[..., :3]).save(tmp_path / f"image.{name}", dpi=(72, 72))
+    assert read_grid(tmp_path / f"image.{name}")[0].spacing.tolist() == [1.0, 1.0]
+
+
+def test_color_of_16_bits_is_refused(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(NOISE[..., :3].astype(np.uint16), isVector=True)
+    sitk.WriteImage(image, str(tmp_path / "image.png"))
+    with pytest.raises(ValueError, match=r"image\.png: color of more than 8 bits"):
+        load_image(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("name", ["nrrd", "mha", "nii"])
+def test_labels_of_64_bits_are_read(tmp_path: Path, name: str) -> None:
+    labels = np.arange(60).reshape(3, 4, 5)
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / f"labels.{name}"))
+    np.testing.assert_array_equal(load_label(tmp_path / f"labels.{name}")[0].numpy().T, labels)
+
+
 def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path: Path) -> None:
     Image.fromarray(NOISE[..., :3]).save(tmp_path / "image.tif", dpi=(254, 508))
     grid = Grid.from_image(load_image(tmp_path / "image.tif"))
