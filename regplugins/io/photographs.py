@@ -39,7 +39,9 @@ def has_color(path: PathLike, channels: int) -> bool:
 
 def luminance(image: Any) -> Any:
     """Image of ITK with the luminance of one in color, float32."""
-    gray = itk.image_from_array(itk.array_from_image(image)[..., :3].astype(np.float32) @ np.array(_LUMINANCE, np.float32))
+    gray = itk.image_from_array(
+        itk.array_from_image(image)[..., :3].astype(np.float32) @ np.array(_LUMINANCE, np.float32)
+    )
     gray.SetSpacing(image.GetSpacing())
     gray.SetOrigin(image.GetOrigin())
     gray.SetDirection(image.GetDirection())
