@@ -48,7 +48,7 @@ def register(
     preset: str | None = None,
     refine: str | None = None,
     **options: Any,
-) -> Registered:
+) -> RegistrationResult:
     """Register two scans of one anatomy, as ``regplugins register`` does.
 
     Args:
@@ -89,7 +89,7 @@ def register(
         space = options.get("landmark_space", "RAS")
         paths = {key: _path(value, Path(given) / key, space) for key, value in inputs.items()}
         run_bundle(folder, bundle, preset, refine, {**options, **paths})
-    return Registered(folder, temporary)
+    return RegistrationResult(folder, temporary)
 
 
 def run_bundle(
@@ -119,7 +119,7 @@ def run_bundle(
         raise first_cause(error) from None  # MONAI wraps errors in those of its configuration
 
 
-class Registered:
+class RegistrationResult:
     """Results of ``register``: the files of a folder, read when they are asked for.
 
     Attributes:
@@ -137,7 +137,8 @@ class Registered:
     def warped(self) -> MetaTensor:
         """Moving image on the grid of the fixed one, ``(1, *spatial)`` float32 with its RAS+ affine."""
         array, grid, warnings = read_volume(self.folder / "warped.nii.gz")
-        return Volume(torch.from_numpy(array.copy())[None].float(), grid, array.dtype, warnings).as_meta_tensor()
+        values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        return Volume(values[None], grid, array.dtype, warnings).as_meta_tensor()
 
     @cached_property
     def transform(self) -> SpatialTransform:
@@ -224,8 +225,8 @@ def _path(given: Any, path: Path, landmark_space: str = "RAS") -> str:
 @contextmanager
 def _unchanged_process() -> Iterator[None]:
     """Restore what a bundle's run sets for its process: random numbers, cuDNN's choice, loggers, the search path."""
-    loggers = {name: logging.getLogger(name) for name in ("", "ignite", "regplugins")}
-    messages = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers.values()]
+    loggers = map(logging.getLogger, ("", "ignite", "regplugins"))
+    messages = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
     cudnn, seed, places = torch.backends.cudnn, get_seed(), sys.path[:]
     flags = cudnn.deterministic, cudnn.benchmark
     python, numpy = random.getstate(), np.random.get_state()

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import regplugins
-from regplugins.api import DEFAULT_BUNDLE, Registered
+from regplugins.api import DEFAULT_BUNDLE, RegistrationResult
 from regplugins.sharing import find_bundle
 from tests.itk_truth import array_of, read_results, transform_points
 
@@ -28,7 +28,7 @@ POINTS = np.array([[-26.3, -21.4, -14.2], [-24.1, -17.7, -16.9]])
 
 
 @pytest.fixture(scope="module")
-def result() -> Registered:
+def result() -> RegistrationResult:
     fixed, moving = sitk.ReadImage(FIXED), nib.load(MOVING)
     return regplugins.register(
         fixed, moving, moving_label=LABEL, fixed_landmarks=POINTS, init="fov", preset="same_modality"
@@ -68,7 +68,7 @@ def test_points_are_those_of_itk(result, saved):
 def test_what_was_saved_is_what_the_result_shows(result, saved):
     assert {path.name for path in saved.iterdir()} >= {"warped.nii.gz", "warped_label.nii.gz", "report.png"}
     assert result.report["inputs"].keys() == {"fixed", "moving", "moving_label", "fixed_landmarks"}
-    again = Registered(saved)
+    again = RegistrationResult(saved)
     assert again.report == result.report
     assert again.figure().size == result.figure().size
     with pytest.raises(NotADirectoryError, match="is a file"):

@@ -21,6 +21,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def is_photograph(path: PathLike) -> bool:
+    """Tell by its suffix whether a file is a photograph."""
     return Path(path).suffix.lower() in _SUFFIXES
 
 
