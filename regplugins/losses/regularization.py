@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from regplugins.spatial import per_axis
+
 
 class _DisplacementLoss(nn.Module, ABC):
     """Penalty of a displacement field.
@@ -49,7 +51,7 @@ class _DisplacementLoss(nn.Module, ABC):
             if ddf.dtype != torch.float64:
                 ddf = ddf.float()
             if self.spacing is not None:
-                ddf = ddf * ddf.new_tensor(spacing).reshape(1, ndim, *(1,) * ndim)
+                ddf = ddf * per_axis(spacing, ddf)
             return self._penalty(ddf, spacing)
 
     @abstractmethod

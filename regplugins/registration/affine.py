@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice, not_negative, positive
 from regplugins.losses import masked_similarity
-from regplugins.registration.image_pair import REFERENCE_SPACING, ImagePair, level_halvings
+from regplugins.registration.image_pair import REFERENCE_SPACING, ImagePair, Strides, level_halvings
 from regplugins.registration.parametrization import FieldOptimizer, ReprMixin, minimize
 from regplugins.spatial import identity_grid, warp
 
@@ -75,7 +75,8 @@ class AffineRegistration(ReprMixin):
     def field(self, image_pair: ImagePair) -> Tensor:
         """Register a pair; return the transform as displacements in voxels, ``(B, n, *spatial)``."""
         motion, parameters = self._optimized(image_pair)
-        return motion.ddf(parameters, image_pair.moving.shape[2:], 0)
+        shape = image_pair.moving.shape[2:]
+        return motion.ddf(parameters, shape, (1,) * len(shape))
 
     def _optimized(self, image_pair: ImagePair) -> tuple[_Motion, Tensor]:
         shape = image_pair.moving.shape[2:]
@@ -86,15 +87,15 @@ class AffineRegistration(ReprMixin):
             raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
         motion = _Motion(self._generators(n), torch.tensor(sizes), torch.tensor(shape))
         parameters = image_pair.moving.new_zeros(len(image_pair.moving), motion.count)
-        for level, images, iterations in image_pair.levels(self._halvings):
+        for strides, images, iterations in image_pair.levels(self._halvings):
 
-            def field(parameters: Tensor, images: ImagePair = images, level: int = level) -> Tensor:
-                return motion.ddf(parameters, images.moving.shape[2:], level)
+            def field(parameters: Tensor, images: ImagePair = images, strides: Strides = strides) -> Tensor:
+                return motion.ddf(parameters, images.moving.shape[2:], strides)
 
             def cost(ddf: Tensor, images: ImagePair = images) -> Tensor:
                 return masked_similarity(self.similarity, warp(images.moving, ddf), images.fixed, images.mask(ddf))
 
-            optimizer = FieldOptimizer(parameters, field, self.step * min(sizes) * 2**level, iterations)
+            optimizer = FieldOptimizer(parameters, field, self.step * min(sizes) * max(strides), iterations)
             minimize(optimizer, cost, iterations, self.tolerance)
         return motion, parameters.detach()
 
@@ -128,14 +129,15 @@ class _Motion:
         generator = torch.einsum("bk,kij->bij", parameters[:, :k].double(), self.generators.to(parameters.device))
         return torch.matrix_exp(generator), parameters[:, k:].double()
 
-    def ddf(self, parameters: Tensor, shape: Sequence[int], halvings: int) -> Tensor:
-        """Displacements ``(B, n, *shape)`` in voxels of the grid after some halvings, in the parameters' type."""
+    def ddf(self, parameters: Tensor, shape: Sequence[int], strides: Strides) -> Tensor:
+        """Displacements ``(B, n, *shape)`` in voxels of an image with these strides, in the parameters' type."""
         matrix, shift = self.parts(parameters)
         n = len(shape)
         spacing, middle = self.spacing.to(parameters.device), self.middle.to(parameters.device)
+        moved, level = matrix - torch.eye(n).to(matrix), spacing * spacing.new_tensor(strides)
         # From voxels of the level to mm and back.
-        between = (matrix - torch.eye(n).to(matrix)) * spacing / spacing[:, None]
-        offset = (shift / spacing - (between @ middle)) / 2**halvings
+        between = moved * level / level[:, None]
+        offset = (shift - moved @ (middle * spacing)) / level
         index = identity_grid(list(shape), parameters.device, parameters.dtype).flatten(1)
         displacement = between.to(index.dtype) @ index + offset.to(index.dtype)[..., None]
         return displacement.view(len(parameters), n, *shape)

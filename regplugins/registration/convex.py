@@ -13,8 +13,9 @@ from torch import Tensor
 
 from regplugins.checks import positive
 from regplugins.losses import MIND
-from regplugins.registration.image_pair import ImagePair, level_halvings, min_spacing, resample_ddf
+from regplugins.registration.image_pair import ImagePair, Strides, level_halvings, min_spacing, resample_ddf
 from regplugins.registration.parametrization import ReprMixin
+from regplugins.spatial import per_axis
 
 # Weight of the squared distance from the smoothed field in each iteration, as a fraction of the standard deviation of
 # the costs, for a distance of `reach`.
@@ -62,40 +63,43 @@ class ConvexInitializer(ReprMixin):
     @torch.no_grad()
     def __call__(self, image_pair: ImagePair) -> Tensor:
         """Displacements in voxels, ``(B, n, *spatial)``; ``ValueError`` if the costs would not fit into memory."""
-        image_pairs = image_pair.pyramid(self._halvings)
-        level = len(image_pairs) - 1
-        radius = max(1, round(self.reach / min_spacing(self.spacing) / 2**level))
-        shape = image_pairs[level].fixed.shape[2:]
-        costs = (2 * radius + 1) ** len(shape) * math.prod((size + 1) // 2 for size in shape)
+        strides, images = list(image_pair.pyramid(self._halvings).items())[-1]
+        shape = images.fixed.shape[2:]
+        reach = self.reach / min_spacing(self.spacing)
+        radii = [max(1, round(reach / stride)) for stride in strides]
+        costs = math.prod(2 * radius + 1 for radius in radii) * math.prod((size + 1) // 2 for size in shape)
         if costs > _MAX_COSTS:
             raise ValueError(
-                f"displacements of up to {radius} voxels along each axis of {tuple(shape)} would take "
+                f"displacements of up to {max(radii)} voxels along each axis of {tuple(shape)} would take "
                 f"{4 * costs / 2**30:.1f} GiB; choose a smaller reach"
             )
-        fields = [self._best(image_pairs[level].sample(index), radius) for index in range(len(image_pair.fixed))]
+        fields = [self._best(images.sample(index), radii, strides) for index in range(len(image_pair.fixed))]
         # Nodes lie on every second voxel, displacements are voxels of the level.
-        return resample_ddf(torch.cat(fields) / 2, level + 1, 0, image_pair.fixed.shape[2:])
+        nodes = tuple(2 * stride for stride in strides)
+        return resample_ddf(torch.cat(fields) / 2, nodes, (1,) * len(shape), image_pair.fixed.shape[2:])
 
-    def _best(self, image_pair: ImagePair, radius: int) -> Tensor:
-        """Displacements ``(1, n, *nodes)`` in voxels of one pair."""
+    def _best(self, image_pair: ImagePair, radii: Sequence[int], strides: Strides) -> Tensor:
+        """Displacements ``(1, n, *nodes)`` in voxels of one pair, of at most ``radii``."""
         n = image_pair.fixed.dim() - 2
         moving, fixed = (_blurred(self.descriptor(image)) for image in (image_pair.moving, image_pair.fixed))
-        displacements = torch.tensor(list(itertools.product(range(-radius, radius + 1), repeat=n)), device=fixed.device)
-        costs = _costs(moving, fixed, displacements, radius)
+        ranges = [range(-radius, radius + 1) for radius in radii]
+        displacements = torch.tensor(list(itertools.product(*ranges)), device=fixed.device)
+        costs = _costs(moving, fixed, displacements)
         if image_pair.moving_mask is not None or image_pair.fixed_mask is not None:
             ones = torch.ones_like(image_pair.fixed)
             moving_mask, fixed_mask = (
                 ones if m is None else m for m in (image_pair.moving_mask, image_pair.fixed_mask)
             )
-            _mask(costs, moving_mask, fixed_mask, displacements, radius)
+            _mask(costs, moving_mask, fixed_mask, displacements)
         nodes = [(size + 1) // 2 for size in image_pair.fixed.shape[2:]]
-        candidates = displacements.to(costs)
-        unit = costs.std().clamp(min=1e-12) / radius**2
+        voxel = costs.new_tensor(strides) / max(strides)
+        candidates = displacements * voxel  # in one unit along all axes
+        unit = costs.std().clamp(min=1e-12) / candidates.max() ** 2
         field = candidates.new_zeros(1, n, *nodes)
         for coupling in (_TIE, *_COUPLING):
             best = _least_cost(costs, candidates, field.flatten(2)[0], coupling * unit)
             field = _blurred(_blurred(candidates[best].T.view(1, n, *nodes)))
-        return field
+        return field / per_axis(voxel.tolist(), field)
 
 
 def _blurred(image: Tensor) -> Tensor:
@@ -110,36 +114,36 @@ def _nodes(image: Tensor) -> Tensor:
     return image[(0, slice(None), *every_second)].flatten(1)
 
 
-def _shifted(image: Tensor, displacements: Tensor, radius: int) -> Iterator[Tensor]:
+def _shifted(image: Tensor, displacements: Tensor) -> Iterator[Tensor]:
     """For each displacement, the shifted image's values at the nodes; the border is replicated."""
-    n = image.dim() - 2
-    padded = F.pad(image, [radius] * (2 * n), mode="replicate")
+    radii = displacements.amax(dim=0).tolist()
+    padded = F.pad(image, [radius for radius in reversed(radii) for _ in range(2)], mode="replicate")
     for displacement in displacements.tolist():
         window = padded
-        for axis, (shift, size) in enumerate(zip(displacement, image.shape[2:], strict=True), start=2):
-            window = window.narrow(axis, radius + shift, size)
+        for axis, (shift, radius) in enumerate(zip(displacement, radii, strict=True), start=2):
+            window = window.narrow(axis, radius + shift, image.shape[axis])
         yield _nodes(window)
 
 
-def _costs(moving: Tensor, fixed: Tensor, displacements: Tensor, radius: int) -> Tensor:
+def _costs(moving: Tensor, fixed: Tensor, displacements: Tensor) -> Tensor:
     """Mean squared differences of descriptors, ``(displacements, nodes)``."""
     target = _nodes(fixed)
     costs = target.new_empty(len(displacements), target.shape[1])
-    for row, values in zip(costs, _shifted(moving, displacements, radius), strict=True):
+    for row, values in zip(costs, _shifted(moving, displacements), strict=True):
         torch.mean((values - target).square_(), dim=0, out=row)
     return costs
 
 
-def _mask(costs: Tensor, moving_mask: Tensor, fixed_mask: Tensor, displacements: Tensor, radius: int) -> None:
+def _mask(costs: Tensor, moving_mask: Tensor, fixed_mask: Tensor, displacements: Tensor) -> None:
     """Replace the cost of masked displacements by the mean of the others at that node, in place."""
     target = _nodes(fixed_mask)[0]
     total, weight = (torch.zeros_like(target) for _ in range(2))
-    for row, values in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
+    for row, values in zip(costs, _shifted(moving_mask, displacements), strict=True):
         product = values[0] * target
         weight += product
         total.addcmul_(product, row)
     expected = total / weight.clamp(min=1e-6)
-    for row, values in zip(costs, _shifted(moving_mask, displacements, radius), strict=True):
+    for row, values in zip(costs, _shifted(moving_mask, displacements), strict=True):
         torch.lerp(expected, row, values[0] * target, out=row)
 
 

@@ -90,13 +90,15 @@ class DeformableRegistration(ReprMixin):
         start = zero if start is None else start.as_subclass(Tensor)
         if self.initializer is not None:
             start = compose_ddf(start, self.initializer(image_pair.warp_moving(start)))
-        ddf, depth = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start, 0
+        ddf = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start
+        one = last = (1,) * len(shape)
         # Twice the smallest image size, since the field has a node at every second voxel only.
-        for level, images, iterations in image_pair.levels(self._halvings, 2 * MIN_SIZE):
-            ddf, depth = resample_ddf(ddf, depth, level + 1, shape), level + 1
+        for strides, images, iterations in image_pair.levels(self._halvings, 2 * MIN_SIZE):
+            nodes = tuple(2 * stride for stride in strides)
+            ddf, last = resample_ddf(ddf, last, nodes, shape), nodes
             optimizer = self.parametrization.optimizer(ddf, iterations)
             ddf = minimize(optimizer, self._cost(images), iterations, self.tolerance)
-        ddf = resample_ddf(ddf, depth, 0, shape)
+        ddf = resample_ddf(ddf, last, one, shape)
         if not self.symmetric:
             return ddf
         moving_ddf, fixed_ddf = ddf.chunk(2)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +14,14 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from regplugins.checks import positive, whole
-from regplugins.spatial import crop, downsample, upsample_ddf, warp
+from regplugins.spatial import crop, downsample, per_axis, upsample_ddf, warp
 
 # Smallest number of voxels along an axis of a downsampled image.
 MIN_SIZE = 8
+
+
+# Voxels of an image's grid for one voxel of a halved image or node of a field, along each axis: powers of two.
+Strides = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,25 +53,38 @@ class ImagePair:
         masks = (None if mask is None else function(mask) for mask in (self.moving_mask, self.fixed_mask))
         return ImagePair(function(self.moving), function(self.fixed), *masks)
 
-    def pyramid(self, halvings: int, min_size: int = MIN_SIZE) -> list[ImagePair]:
-        """The pair at its own and at successively halved resolutions, while all axes keep ``min_size`` voxels."""
-        image_pairs = [self]
-        while len(image_pairs) <= halvings and min(image_pairs[-1].moving.shape[2:]) >= 2 * min_size:
-            image_pairs.append(image_pairs[-1].map(downsample))
+    def strides(self, halvings: int, min_size: int) -> Strides:
+        """Strides after some halvings of each axis, while it keeps ``min_size`` voxels."""
+        # Of at least 2 m voxels half has m.
+        possible = [math.ceil(math.log2(size / (2 * min_size - 1))) for size in self.fixed.shape[2:]]
+        return tuple(2 ** max(0, min(halvings, most)) for most in possible)
+
+    def pyramid(self, halvings: int, min_size: int = MIN_SIZE) -> dict[Strides, ImagePair]:
+        """The pair at its own and at successively halved resolutions, by their strides, while an axis can be halved."""
+        strides = self.strides(0, min_size)
+        image_pairs = {strides: self}
+        for depth in range(1, halvings + 1):
+            finer, strides = strides, self.strides(depth, min_size)
+            steps = [stride // before for stride, before in zip(strides, finer, strict=True)]
+            if max(steps) == 1:
+                break
+            image_pairs[strides] = image_pairs[finer].map(functools.partial(downsample, strides=steps))
         return image_pairs
 
-    def levels(self, schedule: Sequence[tuple[int, int]], min_size: int = MIN_SIZE) -> list[tuple[int, ImagePair, int]]:
-        """Number of halvings, pair and number of iterations of each level of an optimization.
+    def levels(
+        self, schedule: Sequence[tuple[int, int]], min_size: int = MIN_SIZE
+    ) -> list[tuple[Strides, ImagePair, int]]:
+        """Strides, pair and number of iterations of each level of an optimization.
 
         ``schedule`` has the numbers of halvings and iterations, coarsest first. Levels that ``min_size``, the smallest
         number of voxels along a halved axis, makes equal are merged and keep the largest iteration count.
         """
         image_pairs = self.pyramid(schedule[0][0], min_size)
-        longest: dict[int, int] = {}
+        longest: dict[Strides, int] = {}
         for halvings, iterations in schedule:
-            level = min(halvings, len(image_pairs) - 1)
-            longest[level] = max(iterations, longest.get(level, 0))
-        return [(level, image_pairs[level], iterations) for level, iterations in longest.items()]
+            strides = self.strides(halvings, min_size)
+            longest[strides] = max(iterations, longest.get(strides, 0))
+        return [(strides, image_pairs[strides], iterations) for strides, iterations in longest.items()]
 
     def sample(self, index: int) -> ImagePair:
         """One pair of a batch."""
@@ -102,15 +121,20 @@ class ImagePair:
 REFERENCE_SPACING = 2.0
 
 
-def resample_ddf(ddf: Tensor, source: int, target: int, shape: Sequence[int]) -> Tensor:
-    """Resample a field between two resolution levels of a grid, given by their numbers of halvings.
+def resample_ddf(ddf: Tensor, source: Strides, target: Strides, shape: Sequence[int]) -> Tensor:
+    """Resample a field between two resolutions of a grid, given by their strides.
 
     The field and the result are ``(B, n, *spatial)`` in voxels of their own grids; ``shape`` is that of the full grid.
     """
-    for _ in range(source, target):
-        ddf = downsample(ddf) / 2
-    for halvings in range(source - 1, target - 1, -1):
-        ddf = crop(upsample_ddf(ddf, 2), [math.ceil(size / 2**halvings) for size in shape])
+    while any(map(operator.lt, source, target)):
+        steps = [1 + (now < wanted) for now, wanted in zip(source, target, strict=True)]
+        ddf = downsample(ddf, steps) / per_axis(steps, ddf)
+        source = tuple(map(operator.mul, source, steps))
+    while source != target:
+        steps = [1 + (now > wanted) for now, wanted in zip(source, target, strict=True)]
+        source = tuple(map(operator.floordiv, source, steps))
+        sizes = [math.ceil(size / stride) for size, stride in zip(shape, source, strict=True)]
+        ddf = crop(upsample_ddf(ddf, steps), sizes)
     return ddf
 
 

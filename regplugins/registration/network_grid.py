@@ -19,18 +19,39 @@ from regplugins.spatial import Grid, SpatialTransform, resample, resample_to_gri
 
 # Voxels of an automatic grid along its longest axis.
 _AUTOMATIC_VOXELS = 96
+# An image of fewer slices, thinner by this factor than it is long, is a stack of thick slices whatever its header says:
+# they are taken to be as thick as some pixels.
+_FEW_SLICES, _THIN, _THICKNESS = 24, 8, 5
 # Voxels along the longest axis of a network grid: fewer show no anatomy.
 _MIN_VOXELS = 4
 
 
-def automatic_spacing(grid: Grid) -> float:
-    """Voxel size in mm of the network grid for an image of any size: 2 mm, or less if the image is small.
+def automatic_spacing(grid: Grid) -> list[float]:
+    """Voxel size in mm, along each axis, of the network grid for an image: 2 mm, or less if the image is small.
 
     With 96 voxels along the longest axis a mouse shows as much anatomy as a human head at 2 mm. The spacing is never
-    finer than the image's own finest one.
+    finer than the image's own finest one, except across the slices of ``thin_axis``.
     """
-    extent = max(size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True))
-    return min(REFERENCE_SPACING, max(extent / _AUTOMATIC_VOXELS, float(grid.spacing.min())))
+    own = grid.spacing.tolist()
+    extents = [size * step for size, step in zip(grid.shape, own, strict=True)]
+    spacing = [max(min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS), min(own))] * grid.ndim
+    axis = thin_axis(grid)
+    if axis is not None:
+        pixel = min(step for other, step in enumerate(own) if other != axis)
+        spacing = [max(min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS), pixel)] * grid.ndim
+        spacing[axis] *= own[axis] / (_THICKNESS * pixel)
+    return spacing
+
+
+def thin_axis(grid: Grid) -> int | None:
+    """Axis across the slices of a stack that the header makes thinner than any organ, or None.
+
+    Such headers give 1 mm to slices of 8 or 10.
+    """
+    extents = [size * step for size, step in zip(grid.shape, grid.spacing.tolist(), strict=True)]
+    axis = min(range(grid.ndim), key=extents.__getitem__)
+    thin = grid.ndim == 3 and 1 < grid.shape[axis] < _FEW_SLICES and _THIN * extents[axis] < max(extents)
+    return axis if thin else None
 
 
 def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Sequence[int] | None = None) -> Grid:
@@ -45,11 +66,11 @@ def network_grid(grid: Grid, spacing: Sequence[float] | float | None, shape: Seq
         ValueError: if the spacing is not positive, the grid does not fit into memory, or it has fewer than 4 voxels
             along every axis.
     """
-    spacing = automatic_spacing(grid) if spacing is None else spacing
+    image = grid.canonical()
+    spacing = automatic_spacing(image) if spacing is None else spacing
     if isinstance(spacing, (list, tuple)) and len(spacing) != grid.ndim:
         raise ValueError(f"spacing must be one number or {grid.ndim}, got {spacing}")
     spacings = [positive("spacing", step) for step in ensure_tuple_rep(spacing, grid.ndim)]
-    image = grid.canonical()
     extent = [size * step for size, step in zip(image.shape, image.spacing.tolist(), strict=True)]
     voxels = shape or [length / step for length, step in zip(extent, spacings, strict=True)]
     # Both images and the field, float32.

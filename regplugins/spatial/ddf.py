@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regplugins.spatial.images import crop
+from regplugins.spatial.images import crop, per_axis
 from regplugins.spatial.warp import warp
 
 
@@ -42,17 +42,19 @@ def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
     return ddf
 
 
-def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
+def upsample_ddf(ddf: Tensor, factor: int | Sequence[int]) -> Tensor:
     """Interpolate a field linearly onto a finer grid: coarse voxel ``i`` lies on fine voxel ``factor * i``.
 
-    The field is ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D. The result is ``(B, n, *(factor *
-    spatial))`` voxels of the fine grid, constant beyond the last coarse voxel.
+    The field is ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D, the factor that of all axes or of each. The
+    result is ``(B, n, *(factor * spatial))`` voxels of the fine grid, constant beyond the last coarse voxel.
     """
     n = ddf.dim() - 2
+    factors = (factor,) * n if isinstance(factor, int) else factor
     padded = F.pad(ddf, [0, 1] * n, mode="replicate")
-    sizes = [factor * size + 1 for size in ddf.shape[2:]]
+    sizes = [step * size + 1 for step, size in zip(factors, ddf.shape[2:], strict=True)]
     fine = F.interpolate(padded, size=sizes, mode="trilinear" if n == 3 else "bilinear", align_corners=True)
-    return factor * crop(fine, [size - 1 for size in sizes])
+    fine = crop(fine, [size - 1 for size in sizes])
+    return fine * (factor if isinstance(factor, int) else per_axis(factors, ddf))
 
 
 def subsample_ddf(ddf: Tensor, factor: int) -> Tensor:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -95,13 +95,16 @@ def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]
     return pool(image[None], kernel_size=blocks, stride=blocks)[0], grid.coarsened(blocks)
 
 
-def downsample(image: Tensor) -> Tensor:
+def downsample(image: Tensor, strides: int | Sequence[int] = 2) -> Tensor:
     """Mean of 3 voxels along each axis of ``(B, C, *spatial)`` at every second voxel, ``ceil(spatial / 2)`` of them.
 
-    Voxel ``i`` of the result lies on voxel ``2 i``, as with max pooling and ``upsample_ddf``.
+    Voxel ``i`` of the result lies on voxel ``2 i``, as with max pooling and ``upsample_ddf``. ``strides`` are 2, or 1
+    for axes that stay as they are.
     """
     pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
-    return pool(image, kernel_size=3, stride=2, padding=1, count_include_pad=False)
+    strides = (strides,) * (image.dim() - 2) if isinstance(strides, int) else tuple(strides)
+    kernel, padding = [2 * stride - 1 for stride in strides], [stride - 1 for stride in strides]
+    return pool(image, kernel_size=kernel, stride=strides, padding=padding, count_include_pad=False)
 
 
 def overlap(target: Grid, source: Grid, transform: SpatialTransform) -> bool:

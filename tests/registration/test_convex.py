@@ -94,6 +94,14 @@ def test_where_nothing_is_to_be_seen_nothing_moves():
 
 
 def test_images_too_thin_to_be_halved_do_not_take_all_memory():
-    thin = torch.rand(1, 2, 120, 120, 15)
-    with pytest.raises(ValueError, match=r"up to 20 voxels along each axis of \(120, 120, 15\) would take .* smaller"):
-        ConvexInitializer(reach=40.0, image_spacing=8.0, spacing=2.0)(scene_of(thin))
+    thin = torch.rand(1, 2, 400, 400, 15)
+    with pytest.raises(ValueError, match=r"up to 40 voxels along each axis of \(100, 100, 15\) would take .* smaller"):
+        ConvexInitializer(reach=80.0, image_spacing=8.0, spacing=2.0)(scene_of(thin))
+
+
+def test_a_shift_is_found_along_an_axis_that_is_not_halved():
+    moving = textured(72, 68, 16)
+    pair = torch.cat([moving, moving.roll((8, -4, 2), (2, 3, 4))], dim=1)
+    found = ConvexInitializer(reach=10.0, image_spacing=2.0)(scene_of(pair))
+    middle = found[..., 16:-16, 16:-16, 5:-5].flatten(2).mean(dim=2)[0]
+    torch.testing.assert_close(middle, torch.tensor([-8.0, 4.0, -2.0]), atol=0.7, rtol=0)

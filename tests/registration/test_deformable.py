@@ -16,11 +16,12 @@ from regplugins.registration import (
     BSplineField,
     CompositiveField,
     DeformableRegistration,
+    ImagePair,
     Parametrization,
     StationaryVelocityField,
 )
 from regplugins.spatial import compose_ddf, jacobian_determinant, warp
-from tests.registration.pairs import OBJECTIVE, warped_pair, with_a_hole
+from tests.registration.pairs import OBJECTIVE, textured, warped_pair, with_a_hole
 
 
 def error(found: Tensor, truth: Tensor) -> float:
@@ -178,10 +179,19 @@ def test_levels_are_millimeters():
 
 @pytest.mark.parametrize(("size", "same"), [(62, True), (63, False)])
 def test_no_level_of_a_field_has_fewer_than_16_voxels_an_axis(size, same):
-    pair, _ = warped_pair(size, 80)
+    pair, _ = warped_pair(size, 62)
     levels = [(4, 3), (2, 5)], [(2, 5)]
     both, fine_alone = (DeformableRegistration(OBJECTIVE, some)(pair) for some in levels)
     assert torch.equal(both, fine_alone) == same
+
+
+def test_a_thin_axis_does_not_keep_the_others_from_being_halved():
+    pair = textured(40, 36, 12).repeat(1, 2, 1, 1, 1)
+    *_, coarsest = ImagePair.of(pair, None, None).pyramid(5).values()
+    slices = pair[0, :1].movedim(-1, 0)
+    for _ in range(2):
+        slices = nn.functional.avg_pool2d(slices, 3, stride=2, padding=1, count_include_pad=False)
+    torch.testing.assert_close(coarsest.fixed[0, 0], slices[:, 0].movedim(0, -1))
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])

@@ -211,15 +211,17 @@ def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
 @pytest.mark.parametrize(
     ("shape", "own", "expected"),
     [
-        ((180, 220, 180), 1.0, 2.0),  # a head
-        ((165, 160, 145), 0.141, 165 * 0.141 / 96),  # a mouse's head
-        ((36, 50, 36), 1.0, 1.0),  # a crop: no finer than its own voxels
-        ((96, 128, 60), 3.9, 2.0),  # a chest with large voxels
+        ((180, 220, 180), (1.0, 1.0, 1.0), [2.0] * 3),  # a head
+        ((165, 160, 145), (0.141, 0.141, 0.141), [165 * 0.141 / 96] * 3),  # a mouse's head
+        ((36, 50, 36), (1.0, 1.0, 1.0), [1.0] * 3),  # a crop: no finer than its own voxels
+        ((96, 128, 60), (3.9, 3.9, 3.9), [3.9] * 3),  # a chest with large voxels: no finer either
+        ((256, 216, 10), (1.4, 1.4, 10.0), [2.0] * 3),  # thick slices
+        ((256, 216, 10), (1.4, 1.4, 1.4), [2.0, 2.0, 2.0 / 5]),  # thick slices, whose header says else
     ],
 )
 def test_automatic_spacing_follows_the_size_of_the_image(shape, own, expected):
-    grid = network_grid(Grid(shape, torch.diag(torch.tensor([own, own, own, 1.0], dtype=torch.float64))), None)
-    assert grid.spacing.tolist() == pytest.approx([expected] * 3)
+    grid = network_grid(Grid(shape, torch.diag(torch.tensor([*own, 1.0], dtype=torch.float64))), None)
+    assert grid.spacing.tolist() == pytest.approx(expected)
 
 
 def test_a_grid_much_coarser_than_the_image_gets_a_warning():
