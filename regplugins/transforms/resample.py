@@ -10,7 +10,7 @@ from monai.transforms import Transform
 
 from regplugins.checks import boolean
 from regplugins.registration import INIT_CHOICES, initial_transform
-from regplugins.registration.network_grid import network_grid, resample_masks, resample_pair
+from regplugins.registration.network_grid import network_grid, resample_masks, resample_pair, thin_axis
 from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
@@ -103,6 +103,8 @@ class ResamplePaird(Transform):
             pair["masks"] = resample_masks(pair, grid, initial) if self.masks else {}
         if self.shape is None:  # else the grid is that of the training
             _warn_of_coarse_grid(pair)
+        if self.spacing is None:
+            _warn_of_thin_slices(pair)
         self._warn_of_other_extent(pair, fixed_grid.canonical())
         for key in ("fixed", "moving"):
             self._warn_of_skull(pair, key)
@@ -121,6 +123,18 @@ class ResamplePaird(Transform):
         image, path = pair[key].as_tensor(), pair["paths"][key]
         if self.trained_stripped and (image == image.min()).float().mean() < _STRIPPED_BACKGROUND:
             warn(pair, f"{path}: does not look like a brain without its skull, which the network was trained on")
+
+
+def _warn_of_thin_slices(pair: dict[str, Any]) -> None:
+    """Warn if the header's slices are thinner than those of any stack."""
+    own = Grid.from_image(pair["fixed"])
+    axis = thin_axis(own)
+    if axis is not None:
+        warn(
+            pair,
+            f"{pair['paths']['fixed']}: {own.shape[axis]} slices of {own.spacing[axis]:.3g} mm are taken to be some "
+            "pixels thick, which the header does not say; the results keep its millimeters",
+        )
 
 
 def _warn_of_coarse_grid(pair: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy.interpolate import interpn
 from scipy.linalg import expm
 from scipy.ndimage import gaussian_filter, map_coordinates
 
@@ -50,6 +51,18 @@ def test_composition_of_affine_maps_is_the_product_of_their_matrices():
 def test_subsampling_undoes_upsampling(shape):
     ddf = torch.randn(2, len(shape), *shape)
     torch.testing.assert_close(subsample_ddf(upsample_ddf(ddf, 4), 4), ddf)
+
+
+def test_upsampling_by_a_factor_of_each_axis_is_linear_interpolation():
+    factors = (2, 1, 4)
+    ddf = torch.randn(1, 3, 4, 5, 3)
+    fine = upsample_ddf(ddf, factors)
+    nodes = [np.arange(size) * factor for size, factor in zip(ddf.shape[2:], factors, strict=True)]
+    points = np.stack(np.meshgrid(*[np.arange(last[-1] + 1) for last in nodes], indexing="ij"), axis=-1)
+    for axis, factor in enumerate(factors):
+        expected = factor * interpn(nodes, ddf[0, axis].numpy(), points)
+        found = fine[0, axis][tuple(slice(size) for size in expected.shape)]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_constant_velocity_integrates_to_itself_up_to_the_border():

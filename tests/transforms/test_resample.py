@@ -224,6 +224,14 @@ def test_automatic_spacing_follows_the_size_of_the_image(shape, own, expected):
     assert grid.spacing.tolist() == pytest.approx(expected)
 
 
+def test_thin_slices_get_a_warning():
+    flat = image(blobs((90, 80, 10)), np.diag([1.4, 1.4, 1.0, 1.0]))
+    (message,) = ResamplePaird(None)(pair(flat, flat))["warnings"]
+    assert message.startswith("f: 10 slices of 1 mm")
+    thick = image(blobs((90, 80, 10)), np.diag([1.4, 1.4, 8.0, 1.0]))
+    assert "warnings" not in ResamplePaird(None)(pair(thick, thick))
+
+
 def test_a_grid_much_coarser_than_the_image_gets_a_warning():
     fine = image(blobs((90, 90, 90)), np.diag([0.2, 0.2, 0.2, 1.0]))
     (message,) = ResamplePaird(spacing=2.0)(pair(fine, fine))["warnings"]
