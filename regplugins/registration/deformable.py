@@ -25,9 +25,8 @@ class DeformableRegistration(ReprMixin):
         objective: loss ``(fields, target) -> scalar`` with these argument names or ``*args``, as in training.
             ``PairLoss`` wraps a similarity.
         levels: image spacing in mm and largest iteration count of each level, coarsest first. Spacings are rounded to
-            that of the pair times a power of two. An axis is halved only while it
-            has at least 32 voxels. Levels that round to the same spacing are merged and keep the largest iteration
-            count.
+            that of the pair times a power of two. An axis is halved only while it has at least 32 voxels. Levels that
+            round to the same spacing are merged and keep the largest iteration count.
         spacing: of the pair's grid, mm, one number or one per axis, of which the smallest is used. None: automatic;
             lengths in mm are then given for a 2 mm grid and scaled by the actual spacing.
         parametrization: of the field; default: ``CompositiveField()``.
