@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from regplugins.checks import positive, whole
-from regplugins.spatial import crop, downsample, per_axis, upsample_ddf, warp
+from regplugins.spatial import crop, downsample, per_axis, upsample_ddf_by_axis, warp
 
 # Smallest number of voxels along an axis of a downsampled image.
 MIN_SIZE = 8
@@ -134,7 +134,7 @@ def resample_ddf(ddf: Tensor, source: Strides, target: Strides, shape: Sequence[
         steps = [1 + (now > wanted) for now, wanted in zip(source, target, strict=True)]
         source = tuple(map(operator.floordiv, source, steps))
         sizes = [math.ceil(size / stride) for size, stride in zip(shape, source, strict=True)]
-        ddf = crop(upsample_ddf(ddf, steps), sizes)
+        ddf = crop(upsample_ddf_by_axis(ddf, steps), sizes)
     return ddf
 
 

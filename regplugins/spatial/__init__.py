@@ -13,6 +13,7 @@ from regplugins.spatial.ddf import (
     spline_values,
     subsample_ddf,
     upsample_ddf,
+    upsample_ddf_by_axis,
 )
 from regplugins.spatial.grid import Grid
 from regplugins.spatial.images import center_crop_or_pad, crop, gradient_magnitude, pad_to_multiple, per_axis

@@ -42,19 +42,27 @@ def integrate_velocity(velocity: Tensor, steps: int = 7) -> Tensor:
     return ddf
 
 
-def upsample_ddf(ddf: Tensor, factor: int | Sequence[int]) -> Tensor:
+def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
     """Interpolate a field linearly onto a finer grid: coarse voxel ``i`` lies on fine voxel ``factor * i``.
 
-    The field is ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D, the factor that of all axes or of each. The
-    result is ``(B, n, *(factor * spatial))`` voxels of the fine grid, constant beyond the last coarse voxel.
+    The field is ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D. The result is ``(B, n, *(factor *
+    spatial))`` voxels of the fine grid, constant beyond the last coarse voxel.
     """
+    return factor * _interpolated(ddf, [factor * size for size in ddf.shape[2:]])
+
+
+def upsample_ddf_by_axis(ddf: Tensor, factors: Sequence[int]) -> Tensor:
+    """Interpolate a field as ``upsample_ddf`` does, by a factor for each axis."""
+    sizes = [factor * size for factor, size in zip(factors, ddf.shape[2:], strict=True)]
+    return per_axis(factors, ddf) * _interpolated(ddf, sizes)
+
+
+def _interpolated(ddf: Tensor, sizes: list[int]) -> Tensor:
     n = ddf.dim() - 2
-    factors = (factor,) * n if isinstance(factor, int) else factor
     padded = F.pad(ddf, [0, 1] * n, mode="replicate")
-    sizes = [step * size + 1 for step, size in zip(factors, ddf.shape[2:], strict=True)]
-    fine = F.interpolate(padded, size=sizes, mode="trilinear" if n == 3 else "bilinear", align_corners=True)
-    fine = crop(fine, [size - 1 for size in sizes])
-    return fine * (factor if isinstance(factor, int) else per_axis(factors, ddf))
+    beyond = [size + 1 for size in sizes]
+    fine = F.interpolate(padded, size=beyond, mode="trilinear" if n == 3 else "bilinear", align_corners=True)
+    return crop(fine, sizes)
 
 
 def subsample_ddf(ddf: Tensor, factor: int) -> Tensor:

@@ -17,6 +17,7 @@ from regplugins.spatial import (
     jacobian_determinant,
     subsample_ddf,
     upsample_ddf,
+    upsample_ddf_by_axis,
 )
 
 
@@ -56,7 +57,7 @@ def test_subsampling_undoes_upsampling(shape):
 def test_upsampling_by_a_factor_of_each_axis_is_linear_interpolation():
     factors = (2, 1, 4)
     ddf = torch.randn(1, 3, 4, 5, 3)
-    fine = upsample_ddf(ddf, factors)
+    fine = upsample_ddf_by_axis(ddf, factors)
     nodes = [np.arange(size) * factor for size, factor in zip(ddf.shape[2:], factors, strict=True)]
     points = np.stack(np.meshgrid(*[np.arange(last[-1] + 1) for last in nodes], indexing="ij"), axis=-1)
     for axis, factor in enumerate(factors):
