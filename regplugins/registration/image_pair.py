@@ -19,7 +19,6 @@ from regplugins.spatial import crop, downsample, per_axis, upsample_ddf_by_axis,
 # Smallest number of voxels along an axis of a downsampled image.
 MIN_SIZE = 8
 
-
 # Voxels of an image's grid for one voxel of a halved image or node of a field, along each axis: powers of two.
 Strides = tuple[int, ...]
 

@@ -34,12 +34,11 @@ def automatic_spacing(grid: Grid) -> list[float]:
     """
     own = grid.spacing.tolist()
     extents = [size * step for size, step in zip(grid.shape, own, strict=True)]
-    spacing = [max(min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS), min(own))] * grid.ndim
-    axis = thin_axis(grid)
-    if axis is not None:
-        pixel = min(step for other, step in enumerate(own) if other != axis)
-        spacing = [max(min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS), pixel)] * grid.ndim
-        spacing[axis] *= own[axis] / (_THICKNESS * pixel)
+    thin = thin_axis(grid)
+    pixel = min(step for axis, step in enumerate(own) if axis != thin)
+    spacing = [max(min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS), pixel)] * grid.ndim
+    if thin is not None:
+        spacing[thin] *= own[thin] / (_THICKNESS * pixel)
     return spacing
 
 

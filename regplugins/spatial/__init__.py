@@ -9,6 +9,7 @@ from regplugins.spatial.ddf import (
     compose_ddf,
     integrate_velocity,
     jacobian_determinant,
+    per_axis,
     spline_basis,
     spline_values,
     subsample_ddf,
@@ -16,7 +17,7 @@ from regplugins.spatial.ddf import (
     upsample_ddf_by_axis,
 )
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.images import center_crop_or_pad, crop, gradient_magnitude, pad_to_multiple, per_axis
+from regplugins.spatial.images import center_crop_or_pad, crop, gradient_magnitude, pad_to_multiple
 from regplugins.spatial.inversion import invert_ddf
 from regplugins.spatial.resample import (
     block_mean,

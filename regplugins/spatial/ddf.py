@@ -16,8 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regplugins.spatial.images import crop, per_axis
+from regplugins.spatial.images import crop
 from regplugins.spatial.warp import warp
+
+
+def per_axis(values: Sequence[float], like: Tensor) -> Tensor:
+    """One value for each component of a field like ``(B, n, *spatial)``, to multiply it by: ``(1, n, 1, ...)``."""
+    return like.new_tensor(values).reshape(1, len(values), *(1,) * len(values))
 
 
 def compose_ddf(outer: Tensor, inner: Tensor) -> Tensor:

@@ -3,16 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def per_axis(values: Sequence[float], like: Tensor) -> Tensor:
-    """One value for each component of a field like ``(B, n, *spatial)``, to multiply it by: ``(1, n, 1, ...)``."""
-    return like.new_tensor(values).reshape(1, len(values), *(1,) * len(values))
 
 
 def pad_to_multiple(image: Tensor, divisor: int, mode: str = "replicate") -> Tensor:
