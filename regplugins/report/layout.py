@@ -6,15 +6,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Affine2D, Transform
 
 from regplugins.report.planes import Plane
 
@@ -22,7 +22,7 @@ COLUMNS = 7
 _DPI = 150
 # Inches: largest panel, smallest column and row, margins and gaps, color bar.
 _PANEL_WIDTH, _PANEL_HEIGHT, _MIN_WIDTH, _MIN_HEIGHT = 1.9, 2.6, 1.6, 0.6
-_LEFT, _MARGIN, _GAP, _HEADINGS, _FOOTER, _KEY_GAP, _BAR = 0.32, 0.1, 0.1, 0.46, 0.66, 0.1, 0.1
+_LEFT, _MARGIN, _GAP, _HEADINGS, _FOOTER, KEY_GAP, _BAR = 0.32, 0.1, 0.1, 0.46, 0.66, 0.1, 0.1
 # Line height in inches, safe number of characters per inch, and text options.
 _Style = tuple[float, float, dict[str, Any]]
 _TITLE: _Style = (0.27, 7.0, {"fontsize": 14, "fontweight": "bold"})
@@ -30,33 +30,60 @@ _TEXT: _Style = (0.23, 11.0, {"fontsize": 11})
 _WARNING: _Style = (0.23, 11.0, {"fontsize": 11, "color": "#b00020"})
 
 
+class Box(NamedTuple):
+    """Part of the picture in inches; (0, 0) is the bottom left corner of the picture."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+
 @dataclass(frozen=True)
 class Panel:
-    """Axes in mm, across and down, that show a plane within a frame."""
+    """Part of the picture that shows a plane within a frame.
+
+    Args:
+        axes: of the whole picture, in inches.
+        box: of the panel, with the plane in its middle.
+        plane: to show.
+        transform: from mm, across and down in the plane, to the picture.
+        frame: edge of the plane.
+    """
 
     axes: Axes
+    box: Box
     plane: Plane
+    transform: Transform
     frame: Rectangle
 
-    def image(self, values: np.ndarray, **options: Any) -> None:
-        """Draw values ``(rows, columns)`` or ``(rows, columns, RGB)``, voxel by voxel."""
-        self.axes.imshow(values, extent=self.plane.extent, aspect="auto", interpolation="nearest", **options)
+    def image(self, colors: np.ndarray) -> None:
+        """Draw colors ``(rows, columns, RGBA)`` in bytes, which matplotlib draws fastest, voxel by voxel."""
+        style: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "transform": self.transform}
+        self.axes.imshow(colors, extent=self.plane.extent, **style)
 
     def lines(self, segments: np.ndarray, **options: Any) -> None:
         """Draw line segments ``(m, 2, 2)``, both ends as across, down in mm."""
-        self.axes.add_collection(LineCollection(list(segments), **options), autolim=False).set_clip_path(self.frame)
+        lines = LineCollection(list(segments), transform=self.transform, **options)
+        self.axes.add_collection(lines, autolim=False).set_clip_path(self.frame)
 
     def dots(self, points: np.ndarray, color: str) -> None:
         """Draw points ``(m, 2)``, across and down in mm, as discs with a dark rim."""
         style: dict[str, Any] = {"markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.6}
-        self.axes.plot(*points.T, "o", color=color, **style)[0].set_clip_path(self.frame)
+        (dots,) = self.axes.plot(*points.T, "o", color=color, transform=self.transform, **style)
+        dots.set_clip_path(self.frame)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Figure with its panels, a list per plane, and their common scale in inches per mm."""
+    """Figure with its panels, a list per plane, and their common scale in inches per mm.
+
+    All panels are drawn in the same axes, in inches: axes for each would take longer than all that they hold.
+    """
 
     figure: Figure
+    canvas: FigureCanvasAgg
+    axes: Axes
     panels: list[list[Panel]]
     scale: float
 
@@ -65,18 +92,10 @@ class Layout:
         """The plane of each row."""
         return [row[0].plane for row in self.panels]
 
-    def below(self, column: int) -> tuple[float, float]:
-        """Top left corner of the space below a column, as fractions of the figure."""
-        corner = self.panels[-1][column].axes.get_position()
-        return corner.x0, corner.y0 - _KEY_GAP / self.figure.get_figheight()
-
-    def color_bar(self, column: int) -> Axes:
-        """Axes of a horizontal color bar below a column."""
-        (x, y), width = self.below(column), self.panels[-1][column].axes.get_position().width
-        height = _BAR / self.figure.get_figheight()
-        axes = self.figure.add_axes((x + 0.1 * width, y - height, 0.8 * width, height))
-        axes.set_axis_off()
-        return axes
+    def color_bar(self, column: int) -> Box:
+        """Place of a horizontal color bar below a column."""
+        left, bottom, width, _ = self.panels[-1][column].box
+        return Box(left + 0.1 * width, bottom - KEY_GAP - _BAR, 0.8 * width, _BAR)
 
 
 def create_layout(planes: Sequence[Plane], title: str, subtitle: str, warnings: Sequence[str] = ()) -> Layout:
@@ -94,29 +113,30 @@ def create_layout(planes: Sequence[Plane], title: str, subtitle: str, warnings: 
     top = _MARGIN + sum(line_height for _, line_height, _ in lines) + _HEADINGS
     height = top + sum(rows) + (len(planes) - 1) * _GAP + _FOOTER
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)  # keeps one renderer, to measure texts and to draw
     y = height - _MARGIN
     for line, line_height, options in lines:
         # File names may hold a dollar sign, matplotlib's sign for formulas.
         figure.text(_LEFT / width, y / height, line, va="top", parse_math=False, **options)
         y -= line_height
-    grid = GridSpec(len(planes), COLUMNS, figure, height_ratios=rows)
-    grid.update(left=_LEFT / width, right=1 - _MARGIN / width, top=1 - top / height, bottom=_FOOTER / height)
-    grid.update(wspace=_GAP / column, hspace=_GAP / mean(rows))
-    panels = [
-        [
-            _panel(figure.add_subplot(grid[row, k], xticks=[], yticks=[], frame_on=False), plane, column / scale, size)
-            for k in range(COLUMNS)
-        ]
-        for row, (plane, size) in enumerate(zip(planes, (row / scale for row in rows), strict=True))
-    ]
-    return Layout(figure, panels, scale)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
+    axes.set_axis_off()
+    panels, y = [], height - top
+    for plane, row in zip(planes, rows, strict=True):
+        y -= row
+        boxes = [Box(_LEFT + k * (column + _GAP), y, column, row) for k in range(COLUMNS)]
+        panels.append([_panel(axes, box, plane, scale) for box in boxes])
+        y -= _GAP
+    return Layout(figure, canvas, axes, panels, scale)
 
 
-def _panel(axes: Axes, plane: Plane, width: float, height: float) -> Panel:
-    """Panel with its plane in the middle of axes of ``width`` and ``height`` mm."""
+def _panel(axes: Axes, box: Box, plane: Plane, scale: float) -> Panel:
+    """Panel with its plane in the middle of a box."""
     left, right, bottom, top = plane.extent
-    x, y = (left + right - width) / 2, (top + bottom - height) / 2
-    axes.set(xlim=(x, x + width), ylim=(y + height, y))
-    frame = Rectangle((left, top), plane.width, plane.height, fill=False, linewidth=0.5, edgecolor="0.6", zorder=3)
-    axes.add_patch(frame).set_clip_on(False)
-    return Panel(axes, plane, frame)
+    to_inches = Affine2D().translate(-(left + right) / 2, -(top + bottom) / 2).scale(scale, -scale)
+    to_inches.translate(box.left + box.width / 2, box.bottom + box.height / 2)
+    transform = to_inches + axes.transData
+    style: dict[str, Any] = {"fill": False, "linewidth": 0.5, "edgecolor": "0.6", "zorder": 3}
+    frame = Rectangle((left, top), plane.width, plane.height, transform=transform, **style)
+    axes.add_artist(frame)
+    return Panel(axes, box, plane, transform, frame)

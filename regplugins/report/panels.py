@@ -140,7 +140,7 @@ def draw_volumes(layout: Layout, fields: Sequence[Deformation]) -> None:
     limit = next((ratio for ratio in _VOLUME_RATIOS if ratio >= largest), _VOLUME_RATIOS[-1])
     for panels, field in zip(layout.panels, fields, strict=True):
         positive = np.ma.masked_where(~(field.determinant > 0), field.determinant)
-        panels[_JACOBIAN].image(positive, cmap=_VOLUMES, norm=LogNorm(1 / limit, limit))
+        panels[_JACOBIAN].image(_VOLUMES(LogNorm(1 / limit, limit)(positive), bytes=True))
     label = "area ratio (mm²/mm²)" if len(fields) == 1 else "volume ratio (mm³/mm³)"
     _color_bar(layout, _JACOBIAN, _VOLUMES, [f"≤ {1 / limit:.3g}", "1", f"≥ {limit:.3g}"], label)
 
@@ -157,13 +157,13 @@ def folding_heading(percent: float | None, fields: Sequence[Deformation]) -> tup
 
 def _color_bar(layout: Layout, column: int, colors: Colormap, ticks: Sequence[str], name: str) -> None:
     """Draw a color bar with numbers at its ends and, if there is room, at its middle."""
-    axes = layout.color_bar(column)
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap=colors, aspect="auto")
+    axes, (x, y, width, height) = layout.axes, layout.color_bar(column)
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=colors, aspect="auto", extent=(x, x + width, y, y + height))
     left, middle, right = (
-        axes.text(share, -0.3, tick, ha=side, va="top", fontsize=9, transform=axes.transAxes)
+        axes.text(x + share * width, y - 0.3 * height, tick, ha=side, va="top", fontsize=9)
         for share, tick, side in zip((0, 0.5, 1), ticks, ("left", "center", "right"), strict=True)
     )
     room = middle.get_window_extent().padded(_TICK_GAP)
     if any(room.overlaps(end.get_window_extent()) for end in (left, right)):
         middle.remove()
-    axes.text(0.5, -2.0, name, ha="center", va="top", fontsize=9.5, transform=axes.transAxes)
+    axes.text(x + width / 2, y - 2 * height, name, ha="center", va="top", fontsize=9.5)

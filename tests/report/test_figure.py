@@ -99,9 +99,11 @@ def test_nothing_overlaps_or_leaves_the_picture(shape: tuple[int, ...]) -> None:
     planes = display_planes(Grid(shape, torch.eye(4)), tuple(size // 2 for size in shape))
     layout = create_layout(planes, "long " * 60, "figures " * 60, ["something is wrong " * 20, "so is this"])
     places = [place(layout, row, column) for row in range(len(planes)) for column in range(7)]
+    inches = layout.figure.get_size_inches()
     for column in (5, 6):
-        box = layout.color_bar(column).get_position()
-        places.append((box.x0, box.x1, box.y0, box.y1))
+        bar = layout.color_bar(column)
+        x, y = (np.array(bar[:2]) / inches).tolist()
+        places.append((x, x + bar.width / inches[0], y, y + bar.height / inches[1]))
     to_figure = layout.figure.transFigure.inverted()
     for text in layout.figure.texts:
         box = text.get_window_extent().transformed(to_figure)
@@ -318,7 +320,7 @@ def test_numbers_below_a_color_bar_do_not_overlap(longest: float) -> None:
     displacement = torch.zeros(3, *SHAPE)
     displacement[0] = longest
     draw_grids(layout, [deformation(displacement, GRID, plane) for plane in planes])
-    *ticks, _ = layout.figure.axes[-1].texts
+    *ticks, _ = layout.axes.texts
     boxes = sorted((text.get_window_extent().extents.tolist() for text in ticks), key=lambda box: box[0])
     assert all(left[2] < right[0] for left, right in itertools.pairwise(boxes))
     assert float(ticks[0].get_text()) == 0 and float(ticks[-1].get_text()) == pytest.approx(longest, rel=5e-3)
