@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -73,24 +74,28 @@ def interpolate_linear_with_gradient(values: Tensor, index: Tensor) -> tuple[Ten
     Arguments are as of ``interpolate_linear``, but positions ``(points, n)``. Returns values ``(C, points)`` and
     derivatives ``(C, n, points)`` per voxel, in the type of ``values``.
     """
-    sizes = values.shape[1:]
-    n = len(sizes)
-    last = index.new_tensor(sizes) - 1
+    last = index.new_tensor(values.shape[1:]) - 1
     inside = (index >= 0) & (index <= last)
     index = index.minimum(last).clamp(min=0)
     lower = index.floor().minimum(last - 1).clamp(min=0)
+    upper = (lower + 1).minimum(last)
     fraction = (index - lower).to(values.dtype).t()
-    flat = values.flatten(1)
-    value = values.new_zeros(values.shape[0], len(index))
-    gradient = values.new_zeros(values.shape[0], n, len(index))
-    for step in itertools.product((0, 1), repeat=n):
-        corner = flat[:, _offset(lower + index.new_tensor(step), sizes)]
-        weights = [fraction[k] if up else 1 - fraction[k] for k, up in enumerate(step)]
-        value += math.prod(weights) * corner
-        for k, up in enumerate(step):
-            slope = math.prod(weights[:k] + weights[k + 1 :])
-            gradient[:, k] += (slope if up else -slope) * corner
+    strides = index.new_tensor([math.prod(values.shape[k + 1 :]) for k in range(1, values.ndim)])
+    # Along each axis, of the lower and the upper neighbor.
+    offset = torch.stack([lower * strides, upper * strides], dim=-1).long().permute(1, 2, 0)
+    weight = torch.stack([1 - fraction, fraction], dim=1)
+    sign = torch.tensor([[-1.0], [1.0]]).to(weight)
+    corner = values.flatten(1)[:, _at_corners(torch.add, offset)]
+    weights = _at_corners(torch.mul, weight)
+    slopes = torch.stack([_at_corners(torch.mul, [*weight[:k], sign, *weight[k + 1 :]]) for k in range(len(weight))])
+    value = sum(part * share for part, share in zip(corner.unbind(1), weights, strict=True))
+    gradient = sum(part[:, None] * slope for part, slope in zip(corner.unbind(1), slopes.unbind(1), strict=True))
     return value, gradient * inside.t().to(values.dtype)
+
+
+def _at_corners(combine: Callable[[Tensor, Tensor], Tensor], ends: Iterable[Tensor]) -> Tensor:
+    """Combine the values ``(2, points)`` of each axis at all corners of a cell, ``(2 ** n, points)``."""
+    return functools.reduce(lambda done, end: combine(done[..., None, :], end), ends).flatten(0, -2)
 
 
 def interpolate_nearest(values: Tensor, index: Tensor) -> Tensor:
