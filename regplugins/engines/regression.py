@@ -21,13 +21,6 @@ from regplugins.checks import choice, whole
 from regplugins.io import atomic, output_folder
 from regplugins.networks import MLP, RigidCNN
 
-gaussian_process, _ = optional_import("sklearn.gaussian_process")
-multioutput, _ = optional_import("sklearn.multioutput")
-preprocessing, _ = optional_import("sklearn.preprocessing")
-pipeline, _ = optional_import("sklearn.pipeline")
-compose, _ = optional_import("sklearn.compose")
-svm, _has_scikit = optional_import("sklearn.svm")
-
 PARAMETERS = ("angle_x", "angle_y", "angle_z", "shift_x", "shift_y", "shift_z")
 MLP_METHODS = ("bayesian", "levenberg_marquardt", "scaled_conjugate_gradient")
 _SCIKIT = ("svr", "gaussian_process")
@@ -72,8 +65,9 @@ def fit_regressor(
     choice("method", method, dict.fromkeys(MLP_METHODS))
     for name in baselines:
         choice("baselines", name, dict.fromkeys([*MLP_METHODS, *_SCIKIT]))
-    if set(baselines) & set(_SCIKIT) and not _has_scikit:  # before the fit, which takes minutes
-        raise ImportError(f"{sorted(set(baselines) & set(_SCIKIT))} need scikit-learn; install it")
+    scikit = sorted(set(baselines) & set(_SCIKIT))
+    if scikit and not optional_import("sklearn")[1]:  # before the fit, which takes minutes
+        raise ImportError(f"{scikit} need scikit-learn; install it")
     pairs, held_out = whole("pairs", pairs, minimum=2), whole("held_out", held_out, minimum=2)
     folder = output_folder(output_dir)
     features, targets = pair_features(network, dataset, range(pairs))
@@ -135,6 +129,9 @@ def _row(name: str, regressor: Regressor, seconds: float, features: Tensor, targ
 
 def _scikit(name: str, features: Tensor, targets: Tensor) -> Regressor:
     """Fit a regressor of scikit-learn to standardized features and targets."""
+    # No registration needs them, and none waits for them.
+    from sklearn import compose, gaussian_process, multioutput, pipeline, preprocessing, svm
+
     if name == "svr":
         inner = multioutput.MultiOutputRegressor(svm.SVR(C=100.0, epsilon=0.01))
     else:

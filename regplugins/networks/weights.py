@@ -90,8 +90,6 @@ def _named(network: nn.Module, path: Path, folder: str | Path) -> nn.Module:
     return network
 
 
-onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
-
 SUFFIXES = (".ts", ".onnx")
 # Attributes that inferers need and that a file with operations alone does not have.
 _NUMBERS = ("stride", "margin", "voxel_bytes")
@@ -134,7 +132,8 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: Path, definition: nn.Module) -> None:
         super().__init__()
-        if not _has_onnxruntime:
+        onnxruntime, has_onnxruntime = optional_import("onnxruntime")  # not for a start that does without
+        if not has_onnxruntime:
             raise ImportError(f"{path}: needs onnxruntime: pip install onnxruntime")
         self.path = path
         _copy_numbers(definition, self)
