@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.distributed as dist
 from ignite.engine import Engine
@@ -23,10 +25,19 @@ logger = logging.getLogger(__name__)
 _NAMED = 3
 
 
+class _Saving(NamedTuple):
+    """Pair that another thread saves, and the lock of its folder."""
+
+    record: Mapping[str, Any]
+    lock: ExitStack
+    result: Future[None]
+
+
 class PairEvaluator(SupervisedEvaluator):
     """Register the pairs of a list: preprocess, infer and postprocess one pair per iteration.
 
-    A pair that fails at any step is recorded, and the next one follows.
+    Another thread saves a pair while the next one is registered; a third pair waits until the first is saved. A pair
+    that fails at any step is recorded, and the next one follows.
 
     Args:
         preprocessing: maps a record, an item of the data loader, to the pair that ``prepare_batch`` takes.
@@ -47,6 +58,7 @@ class PairEvaluator(SupervisedEvaluator):
         self.preprocessing = preprocessing
         self.folders = folders
         self.is_stopped_by_failure = choice("failed_pairs", failed_pairs, {"skip": False, "stop": True})
+        self._saving: _Saving | None = None
 
     def run(self) -> None:
         """Register all pairs that are neither done nor registered by another process, and print the results.
@@ -56,7 +68,11 @@ class PairEvaluator(SupervisedEvaluator):
         """
         with self.folders.locked():
             _say(self.folders.start_message())
-            super().run()
+            with ThreadPoolExecutor(max_workers=1) as self._thread:
+                try:
+                    super().run()
+                finally:
+                    self._finish_saving()
         _say(self.folders.result_message())
         rows = self.folders.rows()
         failures = [f"{row['name']}: {row['error']}" for row in rows if row["status"] == "failed"]
@@ -66,26 +82,50 @@ class PairEvaluator(SupervisedEvaluator):
             raise RuntimeError(f"{len(failures)} of {len(rows)} pairs failed, see {self.folders.table}: {named}{more}")
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
-        with self.folders.claim(batchdata) as is_claimed:
-            if not is_claimed:
+        with ExitStack() as lock:
+            if not lock.enter_context(self.folders.claim(batchdata)):
                 return {}
-            try:
+            output: dict[str, Any] = {}
+            with self._recorded_failure(batchdata), self.folders.writer.deferred() as writes:
                 # The postprocessing reads the batch and the output.
                 engine.state.batch = self.preprocessing(batchdata)
-                output: dict[str, Any] = super()._iteration(engine, engine.state.batch)
-                # A terminal has a progress bar instead.
-                if not self.folders.is_single and not sys.stderr.isatty():
-                    print(self.folders.progress_message(batchdata), file=sys.stderr, flush=True)
-                return output
-            except Exception as error:
-                if self.folders.is_single:
-                    raise
-                self.folders.record_failure(batchdata, error)
-                if self.is_stopped_by_failure:
-                    raise
-                logger.warning("pair '%s' failed: %s", batchdata["name"], error_line(error))
-                logger.info("where it failed:", exc_info=True)
-                return {}
+                output = super()._iteration(engine, engine.state.batch)
+            if output:
+                self._finish_saving()
+                self._saving = _Saving(batchdata, lock.pop_all(), self._thread.submit(_call, writes))
+            return output
+
+    def _finish_saving(self) -> None:
+        """Wait until the pair that is being saved is, and release its folder."""
+        if self._saving is None:
+            return
+        record, lock, result = self._saving
+        wait([result])  # an interrupt here releases nothing: the thread is still writing
+        self._saving = None
+        with lock, self._recorded_failure(record):
+            result.result()
+            # A terminal has a progress bar instead.
+            if not self.folders.is_single and not sys.stderr.isatty():
+                print(self.folders.progress_message(record), file=sys.stderr, flush=True)
+
+    @contextmanager
+    def _recorded_failure(self, record: Mapping[str, Any]) -> Iterator[None]:
+        """Record an error of the block as that of a pair, and continue after it unless it ends the run."""
+        try:
+            yield
+        except Exception as error:
+            if self.folders.is_single:
+                raise
+            self.folders.record_failure(record, error)
+            if self.is_stopped_by_failure:
+                raise
+            logger.warning("pair '%s' failed: %s", record["name"], error_line(error))
+            logger.info("where it failed:", exc_info=True)
+
+
+def _call(functions: Sequence[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def _say(text: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class SavePaird(Transform):
         self.weights = None if weights is None else Path(weights)
         self.settings = dict(settings or {})
         self.field_spacing = None if field_spacing is None else positive("field_spacing", field_spacing)
+        self._deferred: list[Callable[[], None]] | None = None
 
     def folder(self, record: Mapping[str, Any]) -> Path:
         """Output folder of a pair: ``output_dir``, or the folder of its ``name`` in it."""
@@ -110,6 +112,25 @@ class SavePaird(Transform):
         folder = self.folder(pair)
         for name in OUTPUTS:
             refuse_overwriting_inputs(folder / name, pair["paths"].values())
+        if self._deferred is None:
+            self._save(pair, folder)
+        else:
+            self._deferred.append(partial(self._save, pair, folder))
+        return pair
+
+    @contextmanager
+    def deferred(self) -> Iterator[list[Callable[[], None]]]:
+        """Within the block collect, in place of the writing of each pair, a function that does it.
+
+        The functions are to be called in this order. They read the pair's images and fields.
+        """
+        self._deferred = []
+        try:
+            yield self._deferred
+        finally:
+            self._deferred = None
+
+    def _save(self, pair: dict[str, Any], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in reversed(OUTPUTS):  # the report first: without it the others do not count
             (folder / name).unlink(missing_ok=True)
@@ -129,7 +150,6 @@ class SavePaird(Transform):
             path.relative_to(folder).as_posix(): path.stat().st_size for path in written if path.is_file()
         }
         write_json(report, folder / "report.json")
-        return pair
 
     def _write_files(self, pair: MutableMapping[str, Any], folder: Path) -> None:
         grid = Grid.from_image(pair["fixed"])
