@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a registration waits for before it begins."""
+"""Start of a registration."""
 
 import subprocess
 import sys
