@@ -67,3 +67,12 @@ def test_a_step_of_a_pipeline_does_as_the_bundle(alone, points):
     # The file holds the field on the fixed image's grid, the step on its own of 2 mm: the same at these points.
     torch.testing.assert_close(found, alone(points), atol=1e-3, rtol=0)
     assert (found - points).std(dim=0).max() > 0.1
+
+
+def test_a_step_without_optimizer_does_as_the_bundle_without_options(points, tmp_path):
+    main(["register", PAIR["fixed"], PAIR["moving"], "-o", str(tmp_path)])
+    of_files = read_chain([tmp_path / "transform_1Warp.nii.gz", tmp_path / "transform_0GenericAffine.mat"])(points)
+    data = {key: load_image(path) for key, path in PAIR.items()}
+    found = Registerd("fixed", "moving")(data)["transform"](points)
+    torch.testing.assert_close(found, of_files, atol=0.02, rtol=0)
+    assert (found - points).std(dim=0).max() > 0.1
