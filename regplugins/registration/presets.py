@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regplugins.checks import choice
@@ -77,7 +77,7 @@ class PresetRegistration(ReprMixin):
         if figures["ct_images"]:
             name = "same_modality" if figures["ct_images"] == 2 else "ct_mr"
         else:
-            mask = math.prod(masks.values())[0, 0] if masks else None
+            mask = torch.stack(list(masks.values())).amin(dim=0)[0, 0] if masks else None
             figures |= modality_figures(pair, mask)
             name = "same_modality" if is_one_modality(figures) else "multimodal"
         logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
@@ -152,7 +152,11 @@ def _registration(settings: Mapping[str, Any], spacing: float | Sequence[float] 
     given = dict(settings)
     if given.get("initializer") == "none":
         del given["initializer"]
-    terms = [given.pop(name) for name in ("similarity", "regularization", "regularization_weight")]
-    objective = PairLoss(*terms, given.pop("similarity_weights", None))
-    field = {name: given.pop(name) for name in ("smoothing", "step")}
-    return DeformableRegistration(objective, spacing=spacing, **{"parametrization": CompositiveField(**field), **given})
+    objective = PairLoss(
+        given.pop("similarity"),
+        given.pop("regularization"),
+        given.pop("regularization_weight"),
+        given.pop("similarity_weights", None),
+    )
+    field = CompositiveField(given.pop("smoothing"), given.pop("step"))
+    return DeformableRegistration(objective, spacing=spacing, **{"parametrization": field, **given})
