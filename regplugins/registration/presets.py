@@ -30,7 +30,7 @@ class PresetRegistration(ReprMixin):
 
     Args:
         preset: "same_modality", "multimodal", "ct_mr", "large_deformation", or "auto": ``choose`` names one of the
-            first three for each pair.
+            first two for each pair.
         spacing: of the pair's grid, mm, one number or one per axis. None: automatic; lengths in mm then refer to a grid
             of 2 mm and scale with it.
         changes: settings that replace those of whichever preset is used, unless they are None: ``levels``,
@@ -61,7 +61,8 @@ class PresetRegistration(ReprMixin):
     ) -> tuple[str, dict[str, float]]:
         """Name the preset of a pair, and log it.
 
-        Two CTs, or images that a linear map of intensities relates, are of the same modality.
+        Two CTs are of the same modality, one CT is not, and other images are if a linear map of intensities relates
+        them.
 
         Args:
             pair: ``(2, *spatial)`` in [0, 1], moving and fixed image after the initial alignment.
@@ -74,12 +75,11 @@ class PresetRegistration(ReprMixin):
         if self.preset != AUTO:
             return self.preset, {}
         figures = {"ct_images": float(sum(map(is_ct, scans)))}
-        if figures["ct_images"]:
-            name = "same_modality" if figures["ct_images"] == 2 else "ct_mr"
-        else:
+        if not figures["ct_images"]:
             mask = torch.stack(list(masks.values())).amin(dim=0)[0, 0] if masks else None
             figures |= modality_figures(pair, mask)
-            name = "same_modality" if is_one_modality(figures) else "multimodal"
+        is_one = is_one_modality(figures) if "linearity" in figures else figures["ct_images"] == 2
+        name = "same_modality" if is_one else "multimodal"
         logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
         return name, figures
 

@@ -17,7 +17,9 @@ def scaled_pair() -> torch.Tensor:
     return (pair - pair.min()) / (pair.max() - pair.min())
 
 
-@pytest.mark.parametrize(("scans", "preset"), [((CT, CT), "same_modality"), ((CT, MR), "ct_mr"), ((MR, CT), "ct_mr")])
+@pytest.mark.parametrize(
+    ("scans", "preset"), [((CT, CT), "same_modality"), ((CT, MR), "multimodal"), ((MR, CT), "multimodal")]
+)
 def test_a_ct_is_known_by_its_air(scans, preset):
     count = sum(scan is CT for scan in scans)
     assert PresetRegistration().choose(scaled_pair(), scans) == (preset, {"ct_images": count})
