@@ -25,7 +25,7 @@ LEVELS = [[4.0, 5], [2.0, 5]]
 
 
 def register(folder: Path, pair: str = "", **options: object) -> SpatialTransform:
-    given = {"init": "center", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
+    given = {"init": "center", "preset": "multimodal", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
     words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     main(["register", "-o", str(folder), *words])
     return read_chain([folder / pair / name for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")])
