@@ -22,7 +22,7 @@ from monai.data import MetaTensor
 from monai.utils import get_seed, set_determinism
 from nibabel.filebasedimages import FileBasedImage
 
-from regplugins.checks import choice, first_cause
+from regplugins.checks import first_cause
 from regplugins.data import PATH_KEYS
 from regplugins.data.records import result_files
 from regplugins.engines.workflow import DataWorkflow
@@ -58,7 +58,7 @@ def register(
         moving: scan that is brought to the fixed one, in any of these forms.
         output_dir: folder for the results. Default: a temporary one, which lasts as long as the result.
         bundle: a bundle's folder or name, see ``regplugins.sharing.find_bundle``; default: optimization.
-        preset: name of a configuration of the bundle that overrides its inference.json.
+        preset: of the optimization, see ``regplugins.registration.PresetRegistration``; default: "auto".
         refine: refine a network's result by optimizing the "field" or the network's "weights" on this pair.
         options: other keys of the bundle's inference.json, such as ``init``, ``device`` and ``spacing``. Labels
             (``fixed_label``, ``moving_label``) and masks (``fixed_mask``, ``moving_mask``) may have any form of a scan,
@@ -100,10 +100,9 @@ def run_bundle(
     configs = root / "configs"
     files = [configs / f"{name}.json" for name in ("inference", "refine")[: 1 if refine is None else 2]]
     if preset is not None:
-        presets = _presets(configs)
-        if not presets:
+        if "preset" not in read_json(files[0]):
             raise ValueError(f"--preset {preset}: {root} has no presets")
-        files.insert(1, choice("preset", preset, presets))
+        options = {**options, "preset": preset}
     if refine is not None:
         options = {**options, "refine": refine}
     for file in (*files, configs / "metadata.json"):
@@ -251,10 +250,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _presets(configs: Path) -> dict[str, Path]:
-    """Presets by name: the configurations whose keys inference.json has."""
-    known = read_json(configs / "inference.json").keys()
-    files = {path.stem: path for path in configs.glob("*.json") if path.stem != "inference"}
-    return {name: file for name, file in files.items() if read_json(file).keys() <= known}

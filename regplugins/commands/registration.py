@@ -38,7 +38,7 @@ def register(
         output_dir: -o, folder for the warped image, the transforms, the picture and the report.
         bundle: a bundle's folder, or the name of one that comes with regplugins or was downloaded; default:
             optimization, for any two scans.
-        preset: name of a file configs/<preset>.json of the bundle that overrides inference.json.
+        preset: of the optimization: auto (default), same_modality, multimodal, ct_mr or large_deformation.
         fixed_label: label map of the fixed scan, for evaluation.
         moving_label: label map of the moving scan, to warp and for evaluation.
         fixed_landmarks: CSV with x,y,z in mm, or a file of Slicer.

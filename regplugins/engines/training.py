@@ -81,15 +81,19 @@ def batch_minimum(names: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[st
 
 def prepare_pair(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
-) -> tuple[Tensor, None, tuple[()], dict[str, Tensor]]:
+) -> tuple[Tensor, None, tuple[()], dict[str, Any]]:
     """MONAI ``prepare_batch`` of an evaluator that registers one pair of ``ResamplePaird`` at a time.
 
     Returns:
-        Network input ``(1, 2, *spatial)``, no target, no positional arguments of the inferer, and ``masks``.
+        Network input ``(1, 2, *spatial)``, no target, no positional arguments of the inferer, and ``masks`` and, of
+        ``ChoosePresetd``, ``preset``.
     """
     batch["started"] = time.perf_counter()
     pair = batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs)
-    return pair, None, (), {name: mask.to(pair) for name, mask in batch["masks"].items()}
+    options: dict[str, Any] = {name: mask.to(pair) for name, mask in batch["masks"].items()}
+    if "chosen" in batch:
+        options["preset"] = batch["chosen"]["preset"]
+    return pair, None, (), options
 
 
 def prepare_rigid_pair(

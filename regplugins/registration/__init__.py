@@ -8,6 +8,7 @@ from regplugins.registration.image_pair import ImagePair, min_spacing
 from regplugins.registration.initial import INIT_CHOICES, initial_transform
 from regplugins.registration.intensity import otsu_threshold, scale_percentiles
 from regplugins.registration.label_demons import align_labels
+from regplugins.registration.modality import is_one_modality, modality_figures
 from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
 from regplugins.registration.network_grid import automatic_spacing, network_grid
 from regplugins.registration.network_weights import WeightsOptimizer
@@ -20,4 +21,5 @@ from regplugins.registration.parametrization import (
     one_line,
 )
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view, center_of_mass
+from regplugins.registration.presets import PresetRegistration
 from regplugins.registration.volume import Volume

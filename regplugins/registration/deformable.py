@@ -40,8 +40,8 @@ class DeformableRegistration(ReprMixin):
     Raises:
         ValueError: if ``levels`` is empty, not ordered coarse to fine, or has an iteration count below 1, a spacing is
             not positive, or ``tolerance`` is negative.
-        TypeError: if ``objective`` has no argument ``fields``, ``symmetric`` is not a boolean, or ``parametrization``
-            is not a ``Parametrization``.
+        TypeError: if ``objective`` has no argument ``fields``, ``symmetric`` is not a boolean, ``parametrization`` is
+            not a ``Parametrization``, or ``initializer`` is not callable.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class DeformableRegistration(ReprMixin):
             raise TypeError(
                 f"parametrization must be a Parametrization, such as CompositiveField(), got {parametrization!r}"
             )
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be one such as ConvexInitializer(), or None, got {initializer!r}")
         self.initializer = initializer
         self.symmetric = boolean("symmetric", symmetric)
         self.tolerance = not_negative("tolerance", tolerance)

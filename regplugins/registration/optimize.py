@@ -12,13 +12,14 @@ from regplugins.registration.affine import AffineRegistration
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.network_grid import resample_masks, resample_pair
+from regplugins.registration.presets import PresetRegistration
 from regplugins.spatial import AffineTransform, DisplacementField, SpatialTransform
 
 
 def optimize_pair(
     pair: Mapping[str, Any],
     affine: AffineRegistration | None = None,
-    deformable: DeformableRegistration | None = None,
+    deformable: DeformableRegistration | PresetRegistration | None = None,
     device: str | torch.device | None = None,
 ) -> SpatialTransform:
     """Optimize a rigid or affine transform and a displacement field from the initial transform of a pair.
@@ -27,7 +28,7 @@ def optimize_pair(
         pair: ``fixed`` and ``moving`` images ``(1, *spatial)``, ``grid``, the network grid, ``initial``, the transform
             from the fixed to the moving world, and perhaps ``fixed_mask`` and ``moving_mask`` (``paths`` name them).
         affine: optimizes a rigid or affine transform; None: skipped.
-        deformable: optimizes the displacement field after that; None: skipped.
+        deformable: optimizes the displacement field after that; a preset "auto" is chosen by the pair. None: skipped.
         device: where to optimize; default: that of the fixed image.
 
     Returns:
@@ -47,5 +48,8 @@ def optimize_pair(
         transform = transform @ AffineTransform(grid.affine @ matrix @ torch.linalg.inv(grid.affine))
     if deformable is not None:
         images, masks = inputs()
-        transform = transform @ DisplacementField.from_ddf(deformable(images, **masks)[0].cpu(), grid)
+        options: dict[str, Any] = dict(masks)
+        if isinstance(deformable, PresetRegistration):
+            options["preset"], _ = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
+        transform = transform @ DisplacementField.from_ddf(deformable(images, **options)[0].cpu(), grid)
     return transform

@@ -24,6 +24,7 @@ from regplugins.spatial.resample import (
     downsample,
     downsample_field,
     downsampling_error,
+    is_ct,
     outside_value,
     overlap,
     resample,

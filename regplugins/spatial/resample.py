@@ -64,8 +64,13 @@ def outside_value(image: Tensor, fill: float | None = None) -> float:
     """Value outside an image: ``fill`` if it is given, −1024 of a CT in Hounsfield units, 0 of all others."""
     if fill is not None:
         return fill
+    return _AIR if is_ct(image) else 0.0
+
+
+def is_ct(image: Tensor) -> bool:
+    """Tell whether the least value of an image is that of air in Hounsfield units, or of padding around it."""
     least, greatest = _LEAST_OF_CT
-    return _AIR if least < float(image.min()) <= greatest else 0.0
+    return least < float(image.min()) <= greatest
 
 
 def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:

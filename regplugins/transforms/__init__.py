@@ -17,6 +17,7 @@ from regplugins.transforms.evaluate import EvaluatePaird
 from regplugins.transforms.intensity import ScalePercentilesd
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.modality import MODALITIES, ModalityClassifier, OrderModalitiesd
+from regplugins.transforms.preset import ChoosePresetd
 from regplugins.transforms.registerd import ApplyRegistrationd, Registerd
 from regplugins.transforms.resample import ResamplePaird, pair_initial_transform
 from regplugins.transforms.save import SavePaird

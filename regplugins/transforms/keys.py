@@ -46,6 +46,9 @@ class Pair(TypedDict, total=False):
     pair: Tensor  # (2, *grid.shape), moving and fixed; ScalePercentilesd maps it to [0, 1]
     masks: dict[str, Tensor]  # fixed_mask and moving_mask on the grid, (1, 1, *grid.shape) in [0, 1]
 
+    # ChoosePresetd
+    chosen: dict[str, Any]  # preset of an optimization, its settings and why, for report.json
+
     # prepare_pair
     started: float  # `time.perf_counter` at the start of the network
 

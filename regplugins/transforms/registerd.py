@@ -14,7 +14,7 @@ from monai.utils import TraceKeys, ensure_tuple_rep
 from torch import Tensor
 
 from regplugins.checks import choice, number
-from regplugins.registration import AffineRegistration, DeformableRegistration, optimize_pair
+from regplugins.registration import AffineRegistration, DeformableRegistration, PresetRegistration, optimize_pair
 from regplugins.spatial import (
     AffineTransform,
     CompositeTransform,
@@ -62,7 +62,7 @@ class _Warping(MapTransform, InvertibleTransform):
 
 
 class Registerd(_Warping):
-    """Register one image of a dictionary to another by optimization.
+    """Register one image of a dictionary to another by optimization, by default as ``regplugins.register`` does.
 
     Adds ``transform``, a ``regplugins.spatial.SpatialTransform`` from the fixed to the moving world (RAS+ mm), for
     ``ApplyRegistrationd`` and ``regplugins.io.write_chain``. Optionally adds the moving image on the fixed image's
@@ -72,7 +72,8 @@ class Registerd(_Warping):
     Args:
         fixed: key of the fixed image, ``(1, *spatial)``, 2-D or 3-D, with its affine.
         moving: key of the moving image, which stays unchanged; any size, spacing and orientation.
-        deformable: optimizes the displacement field; None: skipped.
+        deformable: optimizes the displacement field, or the name of a preset, see
+            ``regplugins.registration.PresetRegistration``; None: skipped.
         affine: optimizes a rigid or affine transform before that; None: skipped.
         init: initial transform: "none", "fov", "center", "rigid", "affine" or a transform file, see
             ``regplugins.registration.initial_transform``.
@@ -83,23 +84,24 @@ class Registerd(_Warping):
 
     Raises:
         TypeError: if an optimizer has the wrong type.
-        ValueError: if the spacings of the optimizers differ.
+        ValueError: if the preset is unknown, or the spacings of the optimizers differ.
     """
 
     def __init__(
         self,
         fixed: Hashable,
         moving: Hashable,
-        deformable: DeformableRegistration | None = None,
+        deformable: DeformableRegistration | PresetRegistration | str | None = "auto",
         affine: AffineRegistration | None = None,
-        init: str = "none",
+        init: str = "affine",
         warped: Hashable | None = None,
         masks: tuple[Hashable | None, Hashable | None] = (None, None),
         device: str | torch.device | None = None,
     ) -> None:
         super().__init__((fixed, moving))
-        self.deformable = _instance("deformable", deformable, DeformableRegistration)
-        self.affine = _instance("affine", affine, AffineRegistration)
+        deformable = PresetRegistration(deformable) if isinstance(deformable, str) else deformable
+        self.deformable = _instance("deformable", deformable, (DeformableRegistration, PresetRegistration))
+        self.affine = _instance("affine", affine, (AffineRegistration,))
         self.spacing = _common_spacing(deformable, affine)
         self.init = init
         self.warped = warped
@@ -203,9 +205,9 @@ class ApplyRegistrationd(_Warping):
         return result
 
 
-def _instance(name: str, value: Any, kind: type) -> Any:
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+def _instance(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    if value is not None and not isinstance(value, kinds):
+        raise TypeError(f"{name} must be a {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}")
     return value
 
 

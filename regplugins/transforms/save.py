@@ -26,6 +26,8 @@ from regplugins.spatial import DisplacementField, Grid, downsample_field, downsa
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
+# What was chosen for the pair: its key in the pair, and among the report's settings.
+_CHOSEN = "chosen"
 # Voxels of the fixed image by which a coarser field may differ.
 _MAX_FIELD_ERROR = 0.05
 
@@ -92,7 +94,8 @@ class SavePaird(Transform):
             inputs = {swapped_key(k) if report["swapped"] else k: entry for k, entry in report["inputs"].items()}
             # The file of an initial transform is the only input that is not in the record.
             paths = {**record, "init": inputs["init"]["path"]} if "init" in inputs else record
-            if inputs.keys() != paths.keys() - {"name"} or report["settings"] != json.loads(json_text(self.settings)):
+            settings = {key: value for key, value in report["settings"].items() if key != _CHOSEN}
+            if inputs.keys() != paths.keys() - {"name"} or settings != json.loads(json_text(self.settings)):
                 return False
             made_with = (report["versions"]["regplugins"], report["weights"] and report["weights"]["sha256"])
             if made_with != (versions()["regplugins"], self._weights_sha256):
@@ -138,7 +141,9 @@ class SavePaird(Transform):
         with stage(pair, "save"):
             self._write_files(pair, folder)
         name = pair.get("name", "pair")
-        report = pair_report(name, pair["metrics"], pair["seconds"], pair["paths"], self.weights, self.settings)
+        chosen = {_CHOSEN: pair[_CHOSEN]} if _CHOSEN in pair else {}
+        settings = {**self.settings, **chosen}
+        report = pair_report(name, pair["metrics"], pair["seconds"], pair["paths"], self.weights, settings)
         if "grid" in pair:
             grid = pair["grid"]
             report["network_grid"] = {"shape": list(grid.shape), "spacing_mm": grid.spacing.tolist()}

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
-from monai.bundle import ConfigParser
 from peers_alignment import METHODS as RIGID  # beside this script
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from regplugins.data import ordered_pairs, read_datalist
 from regplugins.handlers import SummaryTable
 from regplugins.io import read_chain, read_displacement, write_image, write_transform
 from regplugins.metrics import inverse_consistency_error, sample_points
+from regplugins.registration import PresetRegistration
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.report import json_text
 from regplugins.report.table import summarize
@@ -44,7 +44,6 @@ from regplugins.transforms.timing import stage
 
 _THREADS = 2
 _SEED = 1
-_BUNDLE = Path(__file__).resolve().parents[2] / "bundles/any_modality_optimization/configs"
 # Of the package's grid_sp 6 and grid_sp_adam 2: of other sizes it drops the remainder and stretches the field instead.
 _CONVEXADAM_MULTIPLE = 6
 # No level of its pyramid has fewer voxels an axis.
@@ -132,12 +131,9 @@ def judged(
 
 def _regplugins(preset: str) -> Method:
     def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
-        parser = ConfigParser()
-        parser.read_config([_BUNDLE / "inference.json", _BUNDLE / f"{preset}.json"])
-        parser["spacing"] = float(min(Grid.from_image(pair["fixed"]).spacing))
-        levels = parser.get_parsed_content("levels")
-        parser["levels"] = [[size, *run.times([count])] for size, count in levels]
-        optimizer = parser.get_parsed_content("optimizer")
+        spacing = float(min(Grid.from_image(pair["fixed"]).spacing))
+        levels = PresetRegistration(preset, spacing).settings(preset)["levels"]
+        optimizer = PresetRegistration(preset, spacing, levels=[(size, *run.times([count])) for size, count in levels])
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "start.mat"
             write_transform(pair["initial"], start)

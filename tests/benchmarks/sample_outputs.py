@@ -46,7 +46,7 @@ VARIANTS: dict[str, dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
     "any_modality_optimization": {
         "default": ((), {}),
         "symmetric": ((), {"symmetric": True}),
-        **{name: ((name,), {}) for name in ("multimodal", "same_modality", "ct_mr", "large_deformation")},
+        **{name: ((), {"preset": name}) for name in ("multimodal", "same_modality", "ct_mr", "large_deformation")},
     },
 }
 _FIGURES = ("similarity", "folding_percent", "sd_log_jacobian", "mean_jacobian", "inverse_consistency_mm", "overlap")

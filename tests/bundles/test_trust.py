@@ -113,12 +113,15 @@ class TestCommandLineIsData:
 
     def test_numbers_lists_and_nested_keys_are_set(self, bundle_of, tmp_path):
         words = ["register", "--bundle", str(bundle_of(next(c for c in CASES if c.name.startswith("any_"))))]
-        words += ["--init", "fov", "--levels", "[[8.0, 3]]", "--spacing", "4.0", "--parametrization#smoothing", "1.25"]
+        words += ["--init", "fov", "--levels", "[[8.0, 3]]", "--spacing", "4.0", "--smoothing", "1.25"]
+        words += ["--save#field_spacing", "8.0"]
         main([*words, "--output_dir", str(tmp_path / "o")])
-        settings = json.loads((tmp_path / "o/report.json").read_text())["settings"]
+        report = json.loads((tmp_path / "o/report.json").read_text())
+        settings = report["settings"]
+        assert report["field_spacing_error_voxels"]["forward"] > 0
         assert settings["levels"] == [[8.0, 3]]
         assert settings["spacing"] == 4.0
-        assert "smoothing=1.25" in settings["parametrization"]
+        assert "smoothing=1.25" in settings["chosen"]["parametrization"]
 
     @pytest.mark.parametrize(
         "words",

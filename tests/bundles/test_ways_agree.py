@@ -25,7 +25,7 @@ LEVELS = [[4.0, 5], [2.0, 5]]
 
 
 def register(folder: Path, pair: str = "", **options: object) -> SpatialTransform:
-    given = {"init": "center", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
+    given = {"init": "center", "preset": "multimodal", "levels": LEVELS, "spacing": 2.0, "device": "cpu", **options}
     words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
     main(["register", "-o", str(folder), *words])
     return read_chain([folder / pair / name for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")])
@@ -66,4 +66,13 @@ def test_a_step_of_a_pipeline_does_as_the_bundle(alone, points):
     found = Registerd("fixed", "moving", optimizer, init="center")(data)["transform"](points)
     # The file holds the field on the fixed image's grid, the step on its own of 2 mm: the same at these points.
     torch.testing.assert_close(found, alone(points), atol=1e-3, rtol=0)
+    assert (found - points).std(dim=0).max() > 0.1
+
+
+def test_a_step_without_optimizer_does_as_the_bundle_without_options(points, tmp_path):
+    main(["register", PAIR["fixed"], PAIR["moving"], "-o", str(tmp_path)])
+    of_files = read_chain([tmp_path / "transform_1Warp.nii.gz", tmp_path / "transform_0GenericAffine.mat"])(points)
+    data = {key: load_image(path) for key, path in PAIR.items()}
+    found = Registerd("fixed", "moving")(data)["transform"](points)
+    torch.testing.assert_close(found, of_files, atol=0.02, rtol=0)
     assert (found - points).std(dim=0).max() > 0.1

@@ -61,7 +61,7 @@ def inner_points(grid: Grid) -> torch.Tensor:
 def registered(request: pytest.FixtureRequest) -> dict[str, Any]:
     data = image_pair(request.param, bend(request.param))
     before = {key: data[key].clone() for key in ("ct", "mr", "organs")}
-    result = Registerd("ct", "mr", OPTIMIZER, warped="mr_on_ct")(data)
+    result = Registerd("ct", "mr", OPTIMIZER, init="none", warped="mr_on_ct")(data)
     assert all(torch.equal(data[key], image) for key, image in before.items())
     assert "transform" not in data
     return result
@@ -90,7 +90,7 @@ def test_settings_are_recorded():
     optimizer = DeformableRegistration(objective, [(8.0, 3)], 2.0, initializer=start)
     data = image_pair(2, bend(2))
     data["seen"] = MetaTensor(torch.ones(data["ct"].shape), affine=data["ct"].affine)
-    done = Registerd("ct", "mr", optimizer, warped="mr_on_ct", masks=("seen", None))(data)["mr_on_ct"]
+    done = Registerd("ct", "mr", optimizer, init="none", warped="mr_on_ct", masks=("seen", None))(data)["mr_on_ct"]
     record = done.applied_operations[-1]
     assert record["class"] == "Registerd"
     info = record["extra_info"]
@@ -107,7 +107,7 @@ def test_linear_before_the_deformation():
     data = image_pair(3, motion @ bend(3))
     linear = AffineRegistration(_Unlike(), "rigid", [(4.0, 60)], 2.0)
     for optimizer, largest in ((None, 2.5), (OPTIMIZER, 0.8)):
-        transform = Registerd("ct", "mr", optimizer, linear)(data)["transform"]
+        transform = Registerd("ct", "mr", optimizer, linear, init="none")(data)["transform"]
         points = inner_points(Grid.from_image(data["ct"]))
         assert (transform(points) - data["truth"](points)).norm(dim=1).mean() < largest
         assert isinstance(transform, AffineTransform) == (optimizer is None)
@@ -146,7 +146,7 @@ def test_a_pipeline_through_a_loader_is_undone(registered):
     optimizer = DeformableRegistration(OBJECTIVE, [(4.0, 2)], spacing=2.0)
     pipeline = Compose(
         [
-            Registerd("ct", "mr", optimizer, warped="image"),
+            Registerd("ct", "mr", optimizer, init="none", warped="image"),
             CropForegroundd("image", "image", allow_smaller=True),
             EnsureTyped("image"),
         ]
@@ -171,7 +171,10 @@ def test_inverse_of_further_images():
     label = MetaTensor((data["mr"] > 0.5).to(torch.int16), affine=data["mr"].affine)
     optimizer = DeformableRegistration(OBJECTIVE, [(4.0, 2)], spacing=2.0)
     pipeline = Compose(
-        [Registerd("ct", "mr", optimizer, warped="mr_on_ct"), ApplyRegistrationd("mr_label", "ct", mode="nearest")]
+        [
+            Registerd("ct", "mr", optimizer, init="none", warped="mr_on_ct"),
+            ApplyRegistrationd("mr_label", "ct", mode="nearest"),
+        ]
     )
     there = pipeline(data | {"mr_label": label})
     done = there["mr_on_ct"].applied_operations[-1]["extra_info"]
@@ -210,7 +213,7 @@ def test_masks_count(registered):
     points = inner_points(Grid.from_image(data["ct"]))
 
     def error(**masks: tuple[str, None]) -> float:
-        transform = Registerd("ct", "mr", OPTIMIZER, **masks)(spoilt)["transform"]
+        transform = Registerd("ct", "mr", OPTIMIZER, init="none", **masks)(spoilt)["transform"]
         return float((transform(points) - data["truth"](points)).norm(dim=1).mean())
 
     assert error(masks=("mask", None)) < 0.8 * error()
@@ -237,10 +240,11 @@ def test_missing_transform_is_an_error():
         ({"ct": MetaTensor(torch.full((1, 9, 9), torch.nan))}, {}, ValueError, "'ct' has values that are not finite"),
         (
             {},
-            {"deformable": "DeformableRegistration"},
+            {"deformable": _Unlike()},
             TypeError,
-            "deformable must be a DeformableRegistration, got 'DeformableRegistration'",
+            r"deformable must be a DeformableRegistration or PresetRegistration, got _Unlike\(\)",
         ),
+        ({}, {"deformable": "best"}, ValueError, "preset must be one of .*'auto'.*, got 'best'"),
         ({}, {"affine": OPTIMIZER}, TypeError, "affine must be a AffineRegistration, got DeformableRegistration"),
         ({}, {"init": "best"}, ValueError, "best"),
     ],
@@ -248,14 +252,14 @@ def test_missing_transform_is_an_error():
 def test_bad_input_is_named(change, options, error, message):
     data = image_pair(2, bend(2)) | change
     with pytest.raises(error, match=message):
-        Registerd(**{"fixed": "ct", "moving": "mr", "deformable": OPTIMIZER, **options})(data)
+        Registerd(**{"fixed": "ct", "moving": "mr", "deformable": OPTIMIZER, "init": "none", **options})(data)
 
 
 def test_an_empty_mask_is_named():
     data = image_pair(2, bend(2))
     data["nothing"] = MetaTensor(torch.zeros(data["ct"].shape), affine=data["ct"].affine)
     with pytest.raises(ValueError, match="'nothing' is zero on the whole network grid"):
-        Registerd("ct", "mr", OPTIMIZER, masks=("nothing", None))(data)
+        Registerd("ct", "mr", OPTIMIZER, init="none", masks=("nothing", None))(data)
 
 
 def test_integers_are_images_too():
@@ -264,7 +268,9 @@ def test_integers_are_images_too():
     optimizer = DeformableRegistration(OBJECTIVE, [(8.0, 5)], spacing=4.0)
     points = inner_points(Grid.from_image(data["ct"]))
     of_floats, of_integers = (
-        Registerd("ct", "mr", optimizer)({key: image.to(dtype) for key, image in whole.items()})["transform"](points)
+        Registerd("ct", "mr", optimizer, init="none")({key: image.to(dtype) for key, image in whole.items()})[
+            "transform"
+        ](points)
         for dtype in (torch.float32, torch.int16)
     )
     assert torch.equal(of_floats, of_integers)
@@ -274,15 +280,29 @@ def test_images_apart_are_named():
     data = image_pair(2, bend(2))
     data["mr"].affine[0, -1] += 1000
     with pytest.raises(ValueError, match="'ct' and 'mr' do not overlap"):
-        Registerd("ct", "mr", OPTIMIZER)(data)
+        Registerd("ct", "mr", OPTIMIZER, init="none")(data)
 
 
 def test_one_spacing_written_in_two_ways():
     optimizer = DeformableRegistration(OBJECTIVE, [(4.0, 2)], spacing=[2.0, 3.0])
     linear = AffineRegistration(_Unlike(), spacing=(2.0, 3.0))
-    assert Registerd("ct", "mr", optimizer, linear).spacing == [2.0, 3.0]
+    assert Registerd("ct", "mr", optimizer, linear, init="none").spacing == [2.0, 3.0]
 
 
 def test_unknown_mode():
     with pytest.raises(ValueError, match="mode must be one of"):
         ApplyRegistrationd("mr", "ct", "cubic")
+
+
+@pytest.mark.parametrize("name", ["auto", "multimodal"])
+def test_two_keys_are_enough(name):
+    """Its negative is another modality. The world of the moving image lies 30 mm away."""
+    data = image_pair(3, bend(3))
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[0, 3] = 30
+    away = AffineTransform(shift)
+    data["mr"].affine = away.matrix @ data["mr"].affine
+    points = inner_points(Grid.from_image(data["ct"]))
+    step = Registerd("ct", "mr") if name == "auto" else Registerd("ct", "mr", name)
+    error = (step(data)["transform"](points) - away(data["truth"](points))).norm(dim=1).mean()
+    assert error < 0.8 < (points - data["truth"](points)).norm(dim=1).mean()

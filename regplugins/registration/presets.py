@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Presets: settings of a deformable registration for kinds of pairs, and the choice among them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regplugins.checks import choice
+from regplugins.losses import LocalNCCLoss, MINDLoss, PairLoss, SquaredGradientLoss, SquaredLaplacianLoss
+from regplugins.registration.affine import AffineInitializer, AffineRegistration
+from regplugins.registration.convex import ConvexInitializer
+from regplugins.registration.deformable import DeformableRegistration
+from regplugins.registration.image_pair import min_spacing
+from regplugins.registration.modality import is_one_modality, modality_figures
+from regplugins.registration.parametrization import CompositiveField, ReprMixin, one_line
+from regplugins.spatial import is_ct
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+class PresetRegistration(ReprMixin):
+    """Deformable registration with the settings of a preset, which the pair may choose.
+
+    Args:
+        preset: "same_modality", "multimodal", "ct_mr", "large_deformation", or "auto": ``choose`` names one of the
+            first two for each pair.
+        spacing: of the pair's grid, mm, one number or one per axis. None: automatic; lengths in mm then refer to a grid
+            of 2 mm and scale with it.
+        changes: settings that replace those of whichever preset is used, unless they are None: ``levels``,
+            ``initializer``, ``parametrization``, ``symmetric`` and ``tolerance`` of ``DeformableRegistration``,
+            ``similarity``, ``similarity_weights``, ``regularization`` and ``regularization_weight`` of ``PairLoss``,
+            ``smoothing`` and ``step`` of ``CompositiveField``. ``initializer`` "none": without the preset's.
+
+    Raises:
+        ValueError: if the preset is unknown, ``smoothing`` or ``step`` is given beside a ``parametrization``, or as of
+            ``DeformableRegistration`` and ``PairLoss``.
+        TypeError: if a change is none of these, or as of ``DeformableRegistration`` and ``PairLoss``.
+    """
+
+    def __init__(self, preset: str = AUTO, spacing: float | Sequence[float] | None = None, **changes: Any) -> None:
+        presets = _presets(spacing)
+        choice("preset", preset, {AUTO: None, **presets})
+        self.preset = preset
+        self.spacing = spacing
+        self.changes = {key: value for key, value in changes.items() if value is not None}
+        if "parametrization" in self.changes and self.changes.keys() & {"smoothing", "step"}:
+            raise ValueError("give smoothing and step within the parametrization, not beside it")
+        self._registrations = {
+            name: _registration({**settings, **self.changes}, spacing) for name, settings in presets.items()
+        }
+
+    def choose(
+        self, pair: Tensor, scans: Sequence[Tensor], masks: Mapping[str, Tensor] | None = None
+    ) -> tuple[str, dict[str, float]]:
+        """Name the preset of a pair, and log it.
+
+        Two CTs are of the same modality, one CT is not, and other images are if a linear map of intensities relates
+        them.
+
+        Args:
+            pair: ``(2, *spatial)`` in [0, 1], moving and fixed image after the initial alignment.
+            scans: both images as they are stored, by which a CT is recognized.
+            masks: ``(1, 1, *spatial)``, not zero where voxels count; default: all.
+
+        Returns:
+            The name, and the figures that decided; none if the preset is not "auto".
+        """
+        if self.preset != AUTO:
+            return self.preset, {}
+        figures = {"ct_images": float(sum(map(is_ct, scans)))}
+        if not figures["ct_images"]:
+            mask = torch.stack(list(masks.values())).amin(dim=0)[0, 0] if masks else None
+            figures |= modality_figures(pair, mask)
+        is_one = is_one_modality(figures) if "linearity" in figures else figures["ct_images"] == 2
+        name = "same_modality" if is_one else "multimodal"
+        logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+        return name, figures
+
+    def settings(self, preset: str) -> dict[str, Any]:
+        """Settings of a preset with the changes, for a report."""
+        registration = self._registrations[preset]
+        objective: Any = registration.objective
+        return {
+            "levels": [list(level) for level in registration.levels],
+            "similarity": ", ".join(one_line(similarity) for similarity in objective.similarities),
+            "similarity_weights": objective.weights,
+            "regularization": str(objective.regularization),
+            "regularization_weight": objective.regularization_weight,
+            "parametrization": str(registration.parametrization),
+            "initializer": None if registration.initializer is None else str(registration.initializer),
+        }
+
+    def __call__(
+        self,
+        pair: Tensor,
+        start: Tensor | None = None,
+        fixed_mask: Tensor | None = None,
+        moving_mask: Tensor | None = None,
+        preset: str | None = None,
+    ) -> Tensor:
+        """Register a pair with a preset that ``choose`` named, else its own; see ``DeformableRegistration``.
+
+        Raises:
+            ValueError: if neither names one.
+        """
+        registration = choice("preset", preset or self.preset, self._registrations)
+        field: Tensor = registration(pair, start, fixed_mask, moving_mask)
+        return field
+
+
+def _presets(spacing: float | Sequence[float] | None) -> dict[str, dict[str, Any]]:
+    """Settings of each preset for a grid."""
+    finest = min_spacing(spacing)
+    affine = AffineRegistration(LocalNCCLoss(kernel_size=9), "affine", [(4 * finest, 40), (2 * finest, 20)], spacing)
+    multimodal = {
+        "levels": [(8.0, 40), (4.0, 40), (2.0, 20)],
+        "similarity": MINDLoss("ssc", radius=1, dilation=1),
+        "regularization": SquaredLaplacianLoss(),
+        "regularization_weight": 2.0,
+        "smoothing": 2.0,
+        "step": 0.3,
+    }
+    return {
+        "same_modality": {
+            "levels": [(4 * finest, 40), (2 * finest, 40), (finest, 40)],
+            "similarity": LocalNCCLoss(kernel_size=5),
+            "regularization": SquaredGradientLoss(),
+            "regularization_weight": 0.15,
+            "smoothing": 1.0,
+            "step": 0.4,
+            "initializer": AffineInitializer(affine),
+        },
+        "multimodal": multimodal,
+        "ct_mr": {**multimodal, "levels": [(8.0, 40), (4.0, 40)], "smoothing": 3.0},
+        "large_deformation": {
+            **multimodal,
+            "levels": [(8.0, 60), (4.0, 60), (2.0, 20)],
+            "initializer": ConvexInitializer(40.0, 8.0, spacing),
+        },
+    }
+
+
+def _registration(settings: Mapping[str, Any], spacing: float | Sequence[float] | None) -> DeformableRegistration:
+    """Optimizer with these settings."""
+    given = dict(settings)
+    if given.get("initializer") == "none":
+        del given["initializer"]
+    objective = PairLoss(
+        given.pop("similarity"),
+        given.pop("regularization"),
+        given.pop("regularization_weight"),
+        given.pop("similarity_weights", None),
+    )
+    field = CompositiveField(given.pop("smoothing"), given.pop("step"))
+    return DeformableRegistration(objective, spacing=spacing, **{"parametrization": field, **given})

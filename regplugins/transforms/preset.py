@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionary transform that chooses the preset of an optimization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai.transforms import Transform
+
+from regplugins.registration import PresetRegistration
+
+
+class ChoosePresetd(Transform):
+    """Choose the preset of a resampled and scaled pair, as ``PresetRegistration.choose`` does.
+
+    Adds ``chosen``: ``preset``, its settings, and the figures that decided.
+
+    Args:
+        optimizer: registers the pair.
+    """
+
+    def __init__(self, optimizer: PresetRegistration) -> None:
+        self.optimizer = optimizer
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        pair = dict(data)
+        preset, figures = self.optimizer.choose(pair["pair"], (pair["moving"], pair["fixed"]), pair["masks"])
+        pair["chosen"] = {"preset": preset, **figures, **self.optimizer.settings(preset)}
+        return pair

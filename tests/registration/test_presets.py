@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Presets of the optimization: what they hold, which one a pair gets, and what replaces their settings."""
+
+import pytest
+import torch
+
+from regplugins.losses import LocalNCCLoss, NCCLoss
+from regplugins.registration import BSplineField, PresetRegistration
+from tests.registration.pairs import warped_pair
+
+AIR, TISSUE = -1000.0, 40.0
+MR, CT = torch.tensor([0.0, 300.0]), torch.tensor([AIR, TISSUE])
+
+
+def scaled_pair() -> torch.Tensor:
+    pair, _ = warped_pair(33, 36)
+    return (pair - pair.min()) / (pair.max() - pair.min())
+
+
+@pytest.mark.parametrize(
+    ("scans", "preset"), [((CT, CT), "same_modality"), ((CT, MR), "multimodal"), ((MR, CT), "multimodal")]
+)
+def test_a_ct_is_known_by_its_air(scans, preset):
+    count = sum(scan is CT for scan in scans)
+    assert PresetRegistration().choose(scaled_pair(), scans) == (preset, {"ct_images": count})
+
+
+def test_other_scans_by_their_intensities(caplog):
+    pair = scaled_pair()
+    turned = torch.stack([1 - pair[0, 0], pair[0, 1]])
+    with caplog.at_level("INFO", logger="regplugins"):
+        assert PresetRegistration().choose(pair[0], (MR, MR))[0] == "same_modality"
+        preset, figures = PresetRegistration().choose(turned, (MR, MR))
+    assert preset == "multimodal"
+    assert figures["linearity"] < 0
+    assert [line.split(":")[0] for line in caplog.messages] == ["preset same_modality", "preset multimodal"]
+    assert PresetRegistration("ct_mr").choose(pair[0], (MR, MR)) == ("ct_mr", {})
+
+
+def test_the_chosen_preset_is_the_named_one():
+    pair = scaled_pair()
+    for name in ("same_modality", "multimodal"):
+        fields = PresetRegistration()(pair, preset=name), PresetRegistration(name)(pair)
+        assert torch.equal(*fields)
+    with pytest.raises(ValueError, match=r"preset must be one of .*, got 'auto'"):
+        PresetRegistration()(pair)
+
+
+@pytest.mark.parametrize("name", ["same_modality", "multimodal", "ct_mr", "large_deformation"])
+def test_what_is_given_replaces_what_any_preset_has(name):
+    changes = {"levels": [[8.0, 3]], "similarity": [LocalNCCLoss(7), NCCLoss()], "similarity_weights": [1.0, 0.5]}
+    settings = PresetRegistration(name, regularization_weight=0.7, initializer="none", step=0.1, **changes).settings(
+        name
+    )
+    own = PresetRegistration(name).settings(name)
+    assert (settings["levels"], settings["similarity_weights"]) == ([[8.0, 3]], [1.0, 0.5])
+    assert "LocalNCCLoss(kernel_size=7" in settings["similarity"] and "NCCLoss()" in settings["similarity"]
+    assert (settings["regularization_weight"], settings["initializer"]) == (0.7, None)
+    assert settings["parametrization"] == own["parametrization"].split("step")[0] + "step=0.1)"
+    assert settings["regularization"] == own["regularization"]
+    spline = PresetRegistration(name, parametrization=BSplineField(4)).settings(name)
+    assert spline["parametrization"] == "BSplineField(smoothing=0.0, step=0.15, distance=4)"
+    assert spline["levels"] == own["levels"]
+
+
+def test_levels_of_one_modality_follow_the_spacing():
+    assert PresetRegistration(spacing=0.5).settings("same_modality")["levels"] == [[2.0, 40], [1.0, 40], [0.5, 40]]
+    assert PresetRegistration(spacing=[3, 1.5]).settings("same_modality")["levels"] == [[6.0, 40], [3.0, 40], [1.5, 40]]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"preset": "best"}, ValueError, "preset must be one of .*'auto'.*'same_modality'.*, got 'best'"),
+        ({"initializer": "null"}, TypeError, "initializer must be .* or None, got 'null'"),
+        ({"smoothing": 1.0, "parametrization": BSplineField()}, ValueError, "within the parametrization"),
+        ({"speed": 3}, TypeError, "speed"),
+    ],
+)
+def test_bad_values_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        PresetRegistration(**options)
