@@ -110,6 +110,9 @@ class PairFolders:
         """Results of a run as lines for a terminal."""
         rows = self.rows()
         lines = [metrics_text(rows)]
+        if presets := Counter(row["preset"] for row in rows if "preset" in row):
+            chosen = ", ".join(name if self.is_single else f"{count} {name}" for name, count in presets.items())
+            lines.append(f"preset: {chosen}")
         if not self.is_single:
             counts = Counter(row["status"] for row in rows)
             counts["done with warnings"] = sum(row.get("warnings", 0) > 0 for row in rows)
@@ -129,6 +132,8 @@ class PairFolders:
         if (folder / REPORT).exists():
             report = read_json(folder / REPORT)
             row = {"name": name, "status": "done", "warnings": len(report["warnings"])}
+            if chosen := report["settings"].get("chosen"):
+                row["preset"] = chosen["preset"]
             return row | {key: value for key, value in report_row(report).items() if key != "name"}
         if (folder / FAILURE).exists():
             return {"name": name, "status": "failed", "error": read_json(folder / FAILURE)["error"]}

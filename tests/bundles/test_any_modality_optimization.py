@@ -52,7 +52,7 @@ def assert_better(report: dict[str, Any]) -> None:
 def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     words = ["--output_dir", str(tmp_path), "--preset", preset, "--spacing", "4", "--init", aligned]
     main(["register", "--bundle", str(bundle), *words])
-    capsys.readouterr()
+    assert f"preset: {preset}" in capsys.readouterr().err.splitlines()
     report = json.loads((tmp_path / "report.json").read_text())
     assert_better(report)
     assert report["weights"] is None
