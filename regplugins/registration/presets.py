@@ -95,6 +95,8 @@ class PresetRegistration(ReprMixin):
             "regularization_weight": objective.regularization_weight,
             "parametrization": str(registration.parametrization),
             "initializer": None if registration.initializer is None else str(registration.initializer),
+            "symmetric": registration.symmetric,
+            "tolerance": registration.tolerance,
         }
 
     def __call__(
