@@ -7,7 +7,7 @@ import ast
 import inspect
 import logging
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,13 +87,14 @@ def guard_bundle_run(words: Sequence[str] | None = None) -> None:
         return
     if isinstance(files, str) and files.startswith(("[", "(")):
         files = ast.literal_eval(files)
-    known = {*ConfigParser.load_config_files(files), *inspect.signature(monai.bundle.run).parameters, "workflow_type"}
+    own = (*inspect.signature(monai.bundle.run).parameters, "workflow_type")
+    known = {**dict.fromkeys(own), **ConfigParser.load_config_files(files)}
     # python-fire takes --no<key> for --<key>=False.
-    refuse_unknown([key for key in given if _top_level(key).removeprefix("no") not in known], known)
+    refuse_unknown([key for key in given if key in known or key.removeprefix("no") not in known], known)
 
 
-def refuse_unknown(options: Sequence[str], known: Collection[str]) -> None:
-    """Refuse options, possibly of nested keys, whose top-level key is unknown.
+def refuse_unknown(options: Sequence[str], known: Mapping[str, Any]) -> None:
+    """Refuse options, possibly of nested keys, whose top-level key is unknown, or is null and has no parts.
 
     Raises:
         ValueError: if there is one; the message suggests a similar one.
@@ -102,6 +103,8 @@ def refuse_unknown(options: Sequence[str], known: Collection[str]) -> None:
         key = _top_level(option)
         if key not in known:
             raise ValueError(f"unknown option --{option}{did_you_mean(key, known)}")
+        if known[key] is None and key not in options and option != f"+{key}":
+            raise ValueError(f"--{option}: {key} is null in this configuration and has no parts to set")
 
 
 def _top_level(option: str) -> str:

@@ -129,7 +129,7 @@ def _row(name: str, regressor: Regressor, seconds: float, features: Tensor, targ
 
 def _scikit(name: str, features: Tensor, targets: Tensor) -> Regressor:
     """Fit a regressor of scikit-learn to standardized features and targets."""
-    # No registration needs them, and none waits for them.
+    # Imported here, since it takes seconds and no registration needs it.
     from sklearn import compose, gaussian_process, multioutput, pipeline, preprocessing, svm
 
     if name == "svr":

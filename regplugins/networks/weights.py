@@ -132,7 +132,7 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, path: Path, definition: nn.Module) -> None:
         super().__init__()
-        onnxruntime, has_onnxruntime = optional_import("onnxruntime")  # not for a start that does without
+        onnxruntime, has_onnxruntime = optional_import("onnxruntime")
         if not has_onnxruntime:
             raise ImportError(f"{path}: needs onnxruntime: pip install onnxruntime")
         self.path = path

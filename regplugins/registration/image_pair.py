@@ -145,7 +145,8 @@ def level_halvings(
     ``levels`` are spacings in mm and numbers of iterations, coarsest first. Raises ``ValueError`` if it is empty, not
     ordered coarse to fine, or has an iteration count below 1, or if a spacing is not positive.
     """
-    if not levels or not all(isinstance(level, list | tuple) and len(level) == 2 for level in levels):
+    given = levels if isinstance(levels, list | tuple) else []
+    if not given or not all(isinstance(level, list | tuple) and len(level) == 2 for level in given):
         raise ValueError(f"levels must be pairs of a spacing in mm and a number of iterations, got {levels}")
     counts = [whole("the iterations of a level", count) for _, count in levels]
     sizes = [positive("the spacing of a level", size) for size, _ in levels]

@@ -26,7 +26,7 @@ AUTO = "auto"
 
 
 class PresetRegistration(ReprMixin):
-    """Deformable registration with the settings of a preset, which the pair may choose.
+    """Deformable registration with the settings of a preset, given or chosen by a pair's intensities.
 
     Args:
         preset: "same_modality", "multimodal", "ct_mr", "large_deformation", or "auto": ``choose`` names one of the
@@ -50,6 +50,9 @@ class PresetRegistration(ReprMixin):
         self.preset = preset
         self.spacing = spacing
         self.changes = {key: value for key, value in changes.items() if value is not None}
+        initializer = self.changes.get("initializer")
+        if isinstance(initializer, str) and initializer != "none":
+            raise ValueError(f'initializer must be one such as ConvexInitializer(), or "none", got {initializer!r}')
         if "parametrization" in self.changes and self.changes.keys() & {"smoothing", "step"}:
             raise ValueError("give smoothing and step within the parametrization, not beside it")
         self._registrations = {
@@ -61,8 +64,7 @@ class PresetRegistration(ReprMixin):
     ) -> tuple[str, dict[str, float]]:
         """Name the preset of a pair, and log it.
 
-        Two CTs are of the same modality, one CT is not, and other images are if a linear map of intensities relates
-        them.
+        Two CTs are of the same modality, and other images are if a linear map of intensities relates them.
 
         Args:
             pair: ``(2, *spatial)`` in [0, 1], moving and fixed image after the initial alignment.
@@ -75,10 +77,11 @@ class PresetRegistration(ReprMixin):
         if self.preset != AUTO:
             return self.preset, {}
         figures = {"ct_images": float(sum(map(is_ct, scans)))}
-        if not figures["ct_images"]:
+        is_one = figures["ct_images"] == 2
+        if not is_one:
             mask = torch.stack(list(masks.values())).amin(dim=0)[0, 0] if masks else None
             figures |= modality_figures(pair, mask)
-        is_one = is_one_modality(figures) if "linearity" in figures else figures["ct_images"] == 2
+            is_one = is_one_modality(figures)
         name = "same_modality" if is_one else "multimodal"
         logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
         return name, figures

@@ -78,7 +78,7 @@ class Panel:
 class Layout:
     """Figure with its panels, a list per plane, and their common scale in inches per mm.
 
-    All panels are drawn in the same axes, in inches: axes for each would take longer than all that they hold.
+    All panels are drawn in the same axes, in inches. Axes for each panel would take longer to draw than its content.
     """
 
     figure: Figure

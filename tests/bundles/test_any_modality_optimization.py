@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 LOSSES = "regplugins.losses"
 # Of each preset on a grid of 4 mm, as the bundle's card and docs/methods/optimization.md have them.
+MIND = "MINDLoss( norm='l1' (descriptor): MIND(neighborhood='ssc', radius=1, dilation=1, weighting='box') )"
 SETTINGS: dict[str, dict[str, Any]] = {
     "same_modality": {
         "levels": [[16, 40], [8, 40], [4, 40]],
@@ -25,14 +26,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "multimodal": {
         "levels": [[8, 40], [4, 40], [2, 20]],
+        "similarity": MIND,
         "regularization": "SquaredLaplacianLoss()",
         "regularization_weight": 2.0,
         "parametrization": "CompositiveField(smoothing=2.0, step=0.3)",
         "initializer": None,
     },
-    "ct_mr": {"levels": [[8, 40], [4, 40]], "parametrization": "CompositiveField(smoothing=3.0, step=0.3)"},
-    "large_deformation": {"levels": [[8, 60], [4, 60], [2, 20]]},
+    "ct_mr": {
+        "levels": [[8, 40], [4, 40]],
+        "similarity": MIND,
+        "parametrization": "CompositiveField(smoothing=3.0, step=0.3)",
+        "initializer": None,
+    },
+    "large_deformation": {"levels": [[8, 60], [4, 60], [2, 20]], "similarity": MIND},
 }
+INITIALIZERS = {"same_modality": "AffineInitializer", "large_deformation": "ConvexInitializer"}
 PRESETS = tuple(SETTINGS)
 
 
@@ -61,6 +69,7 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     assert settings["preset"] == settings["chosen"]["preset"] == preset
     for key, value in SETTINGS[preset].items():
         assert settings["chosen"][key] == value
+    assert (settings["chosen"]["initializer"] or "").startswith(INITIALIZERS.get(preset, ""))
 
 
 def test_the_choice_is_reported_and_the_same_as_its_name(bundle, run, aligned, tmp_path, caplog):

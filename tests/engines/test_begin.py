@@ -54,6 +54,7 @@ class TestGuardBundleRun:
             (["--fixed", "a.nii", "--levels", "3"], "unknown option --levels$"),  # of a config that is not laid over
             (["--network_de#channels", "3"], "unknown option --network_de#channels; did you mean --network_def"),
             (["--xyz"], "unknown option --xyz$"),
+            (["--fixed#name", "a.nii"], "--fixed#name: fixed is null in this configuration and has no parts to set"),
         ],
     )
     def test_what_none_knows_is_refused(self, configs, words, message):

@@ -214,6 +214,7 @@ def test_the_scale_of_the_objective_does_not_matter(factor):
         ([(-1, 5)], 1.0, "the spacing of a level must be positive, got -1"),
         ([(1, 5)], 0.0, "spacing must be positive, got 0.0"),
         ([[8]], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[\[8\]\]"),
+        (8, 1.0, r"pairs of a spacing in mm and a number of iterations, got 8"),
         ([8, 5], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[8, 5\]"),
         ([(8, 2.5)], 1.0, "the iterations of a level must be a whole number of at least 1, got 2.5"),
         ([(float("inf"), 5)], 1.0, "the spacing of a level must be finite, got inf"),

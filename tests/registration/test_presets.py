@@ -21,8 +21,15 @@ def scaled_pair() -> torch.Tensor:
     ("scans", "preset"), [((CT, CT), "same_modality"), ((CT, MR), "multimodal"), ((MR, CT), "multimodal")]
 )
 def test_a_ct_is_known_by_its_air(scans, preset):
-    count = sum(scan is CT for scan in scans)
-    assert PresetRegistration().choose(scaled_pair(), scans) == (preset, {"ct_images": count})
+    pair = scaled_pair()[0]
+    turned = torch.stack([1 - pair[0], pair[1]])
+    name, figures = PresetRegistration().choose(turned, scans)
+    assert (name, figures["ct_images"]) == (preset, sum(scan is CT for scan in scans))
+
+
+def test_a_ct_without_air_is_compared():
+    """A CT is of one modality with itself, shifted to positive numbers."""
+    assert PresetRegistration().choose(scaled_pair()[0], (CT, CT + 1024))[0] == "same_modality"
 
 
 def test_other_scans_by_their_intensities(caplog):
@@ -72,7 +79,7 @@ def test_levels_of_one_modality_follow_the_spacing():
     ("options", "error", "message"),
     [
         ({"preset": "best"}, ValueError, "preset must be one of .*'auto'.*'same_modality'.*, got 'best'"),
-        ({"initializer": "null"}, TypeError, "initializer must be .* or None, got 'null'"),
+        ({"initializer": "null"}, ValueError, "initializer must be .* or \"none\", got 'null'"),
         ({"smoothing": 1.0, "parametrization": BSplineField()}, ValueError, "within the parametrization"),
         ({"speed": 3}, TypeError, "speed"),
     ],
