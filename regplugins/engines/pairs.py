@@ -82,6 +82,8 @@ class PairEvaluator(SupervisedEvaluator):
             raise RuntimeError(f"{len(failures)} of {len(rows)} pairs failed, see {self.folders.table}: {named}{more}")
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
+        if self._saving is not None and self._saving.result.done():
+            self._finish_saving()  # so that its failure ends the run now
         with ExitStack() as lock:
             if not lock.enter_context(self.folders.claim(batchdata)):
                 return {}
