@@ -29,8 +29,8 @@ from regplugins.transforms import LoadPaird
 
 # Largest number of labels without given names; an image in place of a label map has more values.
 _MAX_NAMED_LABELS = 256
-# Keys of a pair that a RigidInferer reads.
-_INFERER_KEYS = ("fixed", "moving", "grid", "initial", "seconds")
+# Keys of a pair that a RigidInferer reads, and the preset that was chosen for it.
+_INFERER_KEYS = ("fixed", "moving", "grid", "initial", "seconds", "chosen")
 OVERLAY = Path(__file__).with_name("overlay.json")
 
 
@@ -148,9 +148,10 @@ class AppInferer(Inferer):
 
     def __call__(self, inputs: MetaTensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Displacements ``(1, n, *spatial)`` in voxels for ``image`` of ``OpenedImaged``, with a batch axis."""
-        if not isinstance(self.inferer, RigidInferer):
-            return self.inferer(inputs, network)
         pair = dict(inputs.meta["registered_pair"])
+        if not isinstance(self.inferer, RigidInferer):
+            preset = {"preset": pair["chosen"]["preset"]} if "chosen" in pair else {}
+            return self.inferer(inputs, network, **preset)
         transform = AffineTransform(
             torch.linalg.inv(pair["initial"].matrix) @ self.inferer(inputs, network, pair).matrix
         )
