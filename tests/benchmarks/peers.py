@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 from peers_alignment import METHODS as RIGID  # beside this script
+from peers_alignment import elsewhere
 from torch import Tensor
 
 from regplugins.data import ordered_pairs, read_datalist
@@ -50,6 +52,8 @@ _CONVEXADAM_MULTIPLE = 6
 _FIREANTS_LEAST = 32
 # The package's 4 is too much for a hippocampus at a quarter of its size.
 _DIPY_RADIUS = 2
+# Of the splines along the longest side: the 10 mm of its default on 250 mm, for mice and hippocampi, too.
+_ELASTIX_KNOTS = 25
 
 
 @dataclass
@@ -145,6 +149,18 @@ def _regplugins(preset: str) -> Method:
     return register
 
 
+def _auto(pair: dict[str, Any], run: Run) -> SpatialTransform:
+    if run.effort != 1:
+        raise ValueError(f"'auto' chooses its iterations, so that effort must be 1, got {run.effort}")
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "start.mat"
+        write_transform(pair["initial"], start)
+        step = Registerd("fixed", "moving", init=str(start), device=run.device)
+        with stage(pair, "network"):
+            found: SpatialTransform = step(pair)["transform"]
+    return found
+
+
 def _rigid(register: Callable[[str, str], SpatialTransform]) -> Method:
     def registered(pair: dict[str, Any], run: Run) -> SpatialTransform:
         with stage(pair, "network"):
@@ -220,15 +236,15 @@ def _itk_images(pair: dict[str, Any], folder: str, least: int = 1) -> list[Any]:
 
 def _greedy(metric: str) -> Method:
     def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
+        import picsl_greedy
         import SimpleITK as sitk
-        from picsl_greedy import Greedy3D
 
         iterations = "x".join(map(str, run.times((100, 50, 10))))
         # Warps are otherwise rounded to a tenth of a voxel (-wp).
         command = f"-i fixed moving -o warp -m {metric} -n {iterations} -wp 0 -seed {_SEED} -threads {_THREADS} -V 0"
         with tempfile.TemporaryDirectory() as folder:
             fixed, moving = _itk_images(pair, folder)
-            greedy = Greedy3D()
+            greedy = getattr(picsl_greedy, f"Greedy{fixed.GetDimension()}D")()
             with stage(pair, "network"):
                 greedy.execute(command, fixed=fixed, moving=moving, warp=None)
             path = f"{folder}/warp.nii"
@@ -255,6 +271,42 @@ def _dipy(metric: str) -> Method:
     return register
 
 
+def _elastix(metric: str) -> Method:
+    def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
+        with tempfile.TemporaryDirectory() as folder:
+            _itk_images(pair, folder)
+            # In a process of its own: where another part of ITK was used before, it takes a minute more.
+            arguments = (folder, metric, run.times([256])[0])
+            pair["seconds"]["network"] = elsewhere().apply(_elastix_spline, arguments)
+            return pair["initial"] @ read_displacement(f"{folder}/warp.nii")
+
+    return register
+
+
+def _elastix_spline(folder: str, metric: str, iterations: int) -> float:
+    """Register the images of a folder and write ``warp.nii`` there; returns the seconds of the registration."""
+    import itk
+
+    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(_THREADS)
+    fixed, moving = (itk.imread(f"{folder}/{side}.nii", itk.F) for side in ("fixed", "moving"))
+    extent = max(size * spacing for size, spacing in zip(itk.size(fixed), itk.spacing(fixed), strict=True))
+    parameters = itk.ParameterObject.New()
+    settings = parameters.GetDefaultParameterMap("bspline", 4, extent / _ELASTIX_KNOTS)
+    settings["Metric"] = [metric, *settings["Metric"][1:]]
+    settings["MaximumNumberOfIterations"] = [str(iterations)]
+    settings["RandomSeed"] = [str(_SEED)]
+    settings["WriteResultImage"] = ["false"]
+    parameters.AddParameterMap(settings)
+    method = itk.ElastixRegistrationMethod.New(fixed, moving)
+    method.SetParameterObject(parameters)
+    begin = time.perf_counter()
+    method.UpdateLargestPossibleRegion()
+    seconds = time.perf_counter() - begin
+    field = itk.transformix_deformation_field(moving, method.GetTransformParameterObject())
+    itk.imwrite(field, f"{folder}/warp.nii")
+    return seconds
+
+
 def _fireants(metric: str) -> Method:
     def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         from fireants.io.image import BatchedImages, Image
@@ -276,6 +328,8 @@ def _fireants(metric: str) -> Method:
 
 
 METHODS: dict[str, Method] = {
+    # As `regplugins register` does, with its own spacing.
+    "auto": _auto,
     "multimodal": _regplugins("multimodal"),
     "same_modality": _regplugins("same_modality"),
     "ct_mr": _regplugins("ct_mr"),
@@ -283,6 +337,8 @@ METHODS: dict[str, Method] = {
     # The package's own iterations.
     "affine_mi": _ants("Affine", aff_metric="mattes", aff_iterations=(2100, 1200, 1200, 10)),
     "syn_mi": _ants(aff_metric="mattes", syn_metric="mattes", reg_iterations=(40, 20, 0)),
+    # The package's recreation of antsRegistrationSyN.sh, deformable stage alone.
+    "syn_cc": _ants("antsRegistrationSyN[so]"),
     # The command of Li and Fan (2018), with histogram matching.
     "paper_cc": _ants(
         matched=True,
@@ -299,6 +355,8 @@ METHODS: dict[str, Method] = {
     # Rigid ones, from where the images lie.
     **{f"rigid_{name}": _rigid(register) for name, register in RIGID.items()},
     "convexadam": _convexadam,
+    "elastix_mi": _elastix("AdvancedMattesMutualInformation"),
+    "elastix_ncc": _elastix("AdvancedNormalizedCorrelation"),
     "greedy_ncc": _greedy("NCC 2x2x2"),
     "greedy_nmi": _greedy("NMI"),
     "dipy_cc": _dipy("cc"),

@@ -192,7 +192,8 @@ def _affine(path: str) -> AffineTransform:
 
 
 @cache
-def _elsewhere() -> Any:
+def elsewhere() -> Any:
+    """Return a pool of one process, the same each time."""
     return get_context("spawn").Pool(1)
 
 
@@ -202,7 +203,7 @@ METHODS: dict[str, Callable[[str, str], AffineTransform]] = {
     "evolution_from_pose": _evolution(pose=True),
     "ants": _ants,
     # In a process of its own: where another part of ITK was used before, elastix takes a minute instead of a second.
-    "elastix": lambda *paths: _elsewhere().apply(_elastix, paths),
+    "elastix": lambda *paths: elsewhere().apply(_elastix, paths),
 }
 
 if __name__ == "__main__":
