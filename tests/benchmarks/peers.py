@@ -52,6 +52,8 @@ _CONVEXADAM_MULTIPLE = 6
 _FIREANTS_LEAST = 32
 # The package's 4 is too much for a hippocampus at a quarter of its size.
 _DIPY_RADIUS = 2
+# They choose their iterations themselves.
+_FIXED_ITERATIONS = ("auto", "syn_cc")
 # Of the splines along the longest side: the 10 mm of its default on 250 mm, for mice and hippocampi, too.
 _ELASTIX_KNOTS = 25
 
@@ -100,6 +102,8 @@ def main(
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(_THREADS)
     torch.set_num_threads(_THREADS)
+    if effort != 1 and (method in _FIXED_ITERATIONS or method.startswith("rigid_")):
+        raise ValueError(f"{method} has iterations of its own: effort must be 1, got {effort}")
     records = read_datalist(Path(dataset_dir) / "datalist.json", section)
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
@@ -137,25 +141,17 @@ def _regplugins(preset: str) -> Method:
     def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         spacing = float(min(Grid.from_image(pair["fixed"]).spacing))
         levels = PresetRegistration(preset, spacing).settings(preset)["levels"]
-        optimizer = PresetRegistration(preset, spacing, levels=[(size, *run.times([count])) for size, count in levels])
-        with tempfile.TemporaryDirectory() as folder:
-            start = Path(folder) / "start.mat"
-            write_transform(pair["initial"], start)
-            step = Registerd("fixed", "moving", optimizer, init=str(start), device=run.device)
-            with stage(pair, "network"):
-                found: SpatialTransform = step(pair)["transform"]
-        return found
+        levels = [(size, *run.times([count])) for size, count in levels]
+        return _registered(pair, run, PresetRegistration(preset, spacing, levels=levels))
 
     return register
 
 
-def _auto(pair: dict[str, Any], run: Run) -> SpatialTransform:
-    if run.effort != 1:
-        raise ValueError(f"'auto' chooses its iterations, so that effort must be 1, got {run.effort}")
+def _registered(pair: dict[str, Any], run: Run, optimizer: PresetRegistration | str = "auto") -> SpatialTransform:
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.mat"
         write_transform(pair["initial"], start)
-        step = Registerd("fixed", "moving", init=str(start), device=run.device)
+        step = Registerd("fixed", "moving", optimizer, init=str(start), device=run.device)
         with stage(pair, "network"):
             found: SpatialTransform = step(pair)["transform"]
     return found
@@ -223,15 +219,18 @@ def _convexadam(pair: dict[str, Any], run: Run) -> SpatialTransform:
     return pair["initial"] @ DisplacementField.from_ddf(ddf, grid)
 
 
+def _write_images(pair: dict[str, Any], folder: str, least: int = 1) -> list[str]:
+    fixed, moving, grid = _on_fixed_grid(pair, least)
+    paths = [f"{folder}/fixed.nii", f"{folder}/moving.nii"]
+    for path, values in zip(paths, (fixed, moving), strict=True):
+        write_image(values, grid, path, np.float32)
+    return paths
+
+
 def _itk_images(pair: dict[str, Any], folder: str, least: int = 1) -> list[Any]:
     import SimpleITK as sitk
 
-    fixed, moving, grid = _on_fixed_grid(pair, least)
-    images = []
-    for name, values in (("fixed", fixed), ("moving", moving)):
-        write_image(values, grid, f"{folder}/{name}.nii", np.float32)
-        images.append(sitk.ReadImage(f"{folder}/{name}.nii", sitk.sitkFloat32))
-    return images
+    return [sitk.ReadImage(path, sitk.sitkFloat32) for path in _write_images(pair, folder, least)]
 
 
 def _greedy(metric: str) -> Method:
@@ -274,21 +273,20 @@ def _dipy(metric: str) -> Method:
 def _elastix(metric: str) -> Method:
     def register(pair: dict[str, Any], run: Run) -> SpatialTransform:
         with tempfile.TemporaryDirectory() as folder:
-            _itk_images(pair, folder)
-            # In a process of its own: where another part of ITK was used before, it takes a minute more.
-            arguments = (folder, metric, run.times([256])[0])
+            warp = f"{folder}/warp.nii"
+            arguments = (*_write_images(pair, folder), warp, metric, *run.times([256]))
             pair["seconds"]["network"] = elsewhere().apply(_elastix_spline, arguments)
-            return pair["initial"] @ read_displacement(f"{folder}/warp.nii")
+            return pair["initial"] @ read_displacement(warp)
 
     return register
 
 
-def _elastix_spline(folder: str, metric: str, iterations: int) -> float:
-    """Register the images of a folder and write ``warp.nii`` there; returns the seconds of the registration."""
+def _elastix_spline(fixed_path: str, moving_path: str, warp: str, metric: str, iterations: int) -> float:
+    """Register two images and write their displacement field; returns the seconds of the registration."""
     import itk
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(_THREADS)
-    fixed, moving = (itk.imread(f"{folder}/{side}.nii", itk.F) for side in ("fixed", "moving"))
+    fixed, moving = (itk.imread(path, itk.F) for path in (fixed_path, moving_path))
     extent = max(size * spacing for size, spacing in zip(itk.size(fixed), itk.spacing(fixed), strict=True))
     parameters = itk.ParameterObject.New()
     settings = parameters.GetDefaultParameterMap("bspline", 4, extent / _ELASTIX_KNOTS)
@@ -303,7 +301,7 @@ def _elastix_spline(folder: str, metric: str, iterations: int) -> float:
     method.UpdateLargestPossibleRegion()
     seconds = time.perf_counter() - begin
     field = itk.transformix_deformation_field(moving, method.GetTransformParameterObject())
-    itk.imwrite(field, f"{folder}/warp.nii")
+    itk.imwrite(field, warp)
     return seconds
 
 
@@ -329,7 +327,7 @@ def _fireants(metric: str) -> Method:
 
 METHODS: dict[str, Method] = {
     # As `regplugins register` does, with its own spacing.
-    "auto": _auto,
+    "auto": _registered,
     "multimodal": _regplugins("multimodal"),
     "same_modality": _regplugins("same_modality"),
     "ct_mr": _regplugins("ct_mr"),

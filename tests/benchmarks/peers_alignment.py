@@ -193,7 +193,10 @@ def _affine(path: str) -> AffineTransform:
 
 @cache
 def elsewhere() -> Any:
-    """Return a pool of one process, the same each time."""
+    """Return the pool of one process in which elastix runs.
+
+    Where another part of ITK was used before, it takes a minute more.
+    """
     return get_context("spawn").Pool(1)
 
 
@@ -202,7 +205,6 @@ METHODS: dict[str, Callable[[str, str], AffineTransform]] = {
     "evolution": _evolution(pose=False),
     "evolution_from_pose": _evolution(pose=True),
     "ants": _ants,
-    # In a process of its own: where another part of ITK was used before, elastix takes a minute instead of a second.
     "elastix": lambda *paths: elsewhere().apply(_elastix, paths),
 }
 
