@@ -56,7 +56,9 @@ def test_masks_of_everything_are_no_masks(alone, points, tmp_path):
         image = nib.load(path)
         masks[f"{side}_mask"] = str(tmp_path / f"{side}.nii.gz")
         nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), masks[f"{side}_mask"])
-    torch.testing.assert_close(register(tmp_path / "out", **PAIR, **masks)(points), alone(points), atol=1e-3, rtol=0)
+    masked = register(tmp_path / "out", **PAIR, **masks)(points)
+    # Where the gradient is next to nothing, Adam makes steps of its rounding: 0.001 mm on some processors.
+    torch.testing.assert_close(masked, alone(points), atol=0.01, rtol=0)
 
 
 def test_a_step_of_a_pipeline_does_as_the_bundle(alone, points):
