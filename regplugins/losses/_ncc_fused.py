@@ -7,14 +7,19 @@ the gradient is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from regplugins.losses._similarity import ROUNDING_ERRORS
+
+# Pixels of a long axis that one product covers. More cost more multiplications, fewer more overlap.
+TILE = 32
 
 
 class LocalNCC(torch.autograd.Function):
@@ -77,13 +82,21 @@ def _window_average(image: Tensor, bands: Sequence[Tensor]) -> Tensor:
     """Average an image (B, C, *spatial) over windows, zero beyond its border, by a product with a band along each axis.
 
     For axes of up to some hundred voxels this is many times faster than running sums, and free of their cancellation.
+    A band with fewer rows than its axis has pixels is applied to overlapping parts of the axis.
     """
     shape, dtype = image.shape, image.dtype
     if _products_are_rounded(image.device):
         image, bands = image.double(), [band.double() for band in bands]
-    image = image.reshape(-1, shape[-1]) @ bands[-1]
-    for axis, band in enumerate(bands[:-1], start=2):
-        image = band @ image.reshape(shape[:axis].numel(), shape[axis], -1)
+    for axis, band in enumerate(bands, start=2):
+        rows, size = len(band), shape[axis]
+        lines = image.reshape(shape[:axis].numel(), size, -1)
+        if rows < size:
+            count, reach = math.ceil(size / rows), (band.shape[1] - rows) // 2
+            lines = F.pad(lines, (0, 0, reach, count * rows - size + reach)).unfold(1, band.shape[1], rows)
+            lines = lines @ band.T if lines.shape[2] == 1 else (band @ lines.transpose(2, 3))
+            image = lines.reshape(len(lines), count * rows, -1)[:, :size]
+        else:
+            image = band @ lines if lines.shape[2] > 1 else lines[..., 0] @ band.T
     return image.reshape(shape).to(dtype)
 
 

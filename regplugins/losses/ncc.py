@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regplugins.checks import choice
-from regplugins.losses._ncc_fused import LocalNCC
+from regplugins.losses._ncc_fused import TILE, LocalNCC
 from regplugins.losses._similarity import ROUNDING_ERRORS, SimilarityLoss, normalized
 
 
@@ -91,9 +91,15 @@ class LocalNCCLoss(SimilarityLoss):
         return 1.0 if self.kernel == "box" else math.exp(-0.5 * (3 * offset / self.kernel_size) ** 2)
 
     def _band(self, size: int, like: Tensor) -> Tensor:
-        """Return the matrix (size, size) that sums over the window along an axis of that many voxels."""
-        band = like.new_zeros(size, size)
-        reach = min(self.kernel_size // 2, size - 1)
+        """Return the matrix that sums over the window along an axis of that many voxels.
+
+        It is square, or for a large 2-D image ``(TILE, TILE + 2 * radius)``: a part of the axis and what windows there
+        reach. In 3-D, where an axis is shorter, products of many small parts would take longer than one large product.
+        """
+        radius = self.kernel_size // 2
+        is_long = like.dim() == 4 and size > 8 * TILE + 2 * radius
+        band = like.new_zeros((TILE, TILE + 2 * radius) if is_long else (size, size))
+        reach = min(radius, size - 1)
         for offset in range(-reach, reach + 1):
-            band.diagonal(offset).fill_(self._weight(offset))
+            band.diagonal(offset + radius * is_long).fill_(self._weight(offset))
         return band

@@ -48,6 +48,7 @@ def assert_close_to_the_largest(actual: Tensor, expected: Tensor, tolerance: flo
         ((1, 2, 17, 12, 14), 5),
         ((1, 1, 16, 16, 16), 3),
         ((3, 2, 40, 33), 7),
+        ((1, 2, 300, 289), 7),
         ((1, 1, 3, 1, 20), 9),
     ],
 )
