@@ -13,6 +13,7 @@ from regplugins.registration import (
     CompositiveField,
     ConvexInitializer,
     DeformableRegistration,
+    GreedyField,
     Parametrization,
     StationaryVelocityField,
 )
@@ -67,7 +68,9 @@ def test_fields():
         torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("model", [CompositiveField(), StationaryVelocityField(), BSplineField()], ids=repr)
+@pytest.mark.parametrize(
+    "model", [CompositiveField(), GreedyField(), StationaryVelocityField(), BSplineField()], ids=repr
+)
 def test_optimization(model: Parametrization):
     """Rounding decides where Adam goes: the truth is found as well."""
     pair, truth = warped_pair(*SHAPE)

@@ -69,7 +69,9 @@ class PairLoss(nn.Module):
         (ddf,) = fields
         mask = target.get("mask")
         warped = warp(target["moving"], ddf)
-        total: Tensor = self.regularization_weight * self.regularization(ddf)
+        total = ddf.new_zeros(())
+        if self.regularization_weight:
+            total = self.regularization_weight * self.regularization(ddf)
         for weight, similarity in zip(self.weights, self.similarities, strict=True):
             value = masked_similarity(similarity, warped, target["fixed"], mask)
             # The regularization is a mean over the whole grid, so the masked mean is scaled to the same base. MONAI's

@@ -16,6 +16,7 @@ from regplugins.registration.optimize import optimize_pair
 from regplugins.registration.parametrization import (
     BSplineField,
     CompositiveField,
+    GreedyField,
     Parametrization,
     StationaryVelocityField,
     one_line,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from regplugins.checks import choice, not_negative, positive
 from regplugins.losses import masked_similarity
 from regplugins.registration.image_pair import REFERENCE_SPACING, ImagePair, Strides, level_halvings
-from regplugins.registration.parametrization import FieldOptimizer, ReprMixin, minimize
+from regplugins.registration.parametrization import AdamOptimizer, ReprMixin, minimize
 from regplugins.spatial import identity_grid, warp
 
 
@@ -95,7 +95,7 @@ class AffineRegistration(ReprMixin):
             def cost(ddf: Tensor, images: ImagePair = images) -> Tensor:
                 return masked_similarity(self.similarity, warp(images.moving, ddf), images.fixed, images.mask(ddf))
 
-            optimizer = FieldOptimizer(parameters, field, self.step * min(sizes) * max(strides), iterations)
+            optimizer = AdamOptimizer(parameters, field, self.step * min(sizes) * max(strides), iterations)
             minimize(optimizer, cost, iterations, self.tolerance)
         return motion, parameters.detach()
 

@@ -18,15 +18,16 @@ from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf
 class DeformableRegistration(ReprMixin):
     """Deformable registration of one pair: minimize a training objective over its field at several resolutions.
 
-    The field has a node at every second voxel of a level's images and is interpolated linearly. Each level's images are
-    averaged from the next finer one. Only the field is passed from level to level.
+    The field has a node at every ``stride`` voxels of a level's images, as its parametrization says, and is
+    interpolated linearly. Each level's images are averaged from the next finer one. Only the field is passed from level
+    to level.
 
     Args:
         objective: loss ``(fields, target) -> scalar`` with these argument names or ``*args``, as in training.
             ``PairLoss`` wraps a similarity.
         levels: image spacing in mm and largest iteration count of each level, coarsest first. Spacings are rounded to
-            that of the pair times a power of two. An axis is halved only while it has at least 32 voxels. Levels that
-            round to the same spacing are merged and keep the largest iteration count.
+            that of the pair times a power of two. An axis is halved only while it has at least 32 voxels (16 with a
+            node at every voxel). Levels that round to the same spacing are merged and keep the largest iteration count.
         spacing: of the pair's grid, mm, one number or one per axis, of which the smallest is used. None: automatic;
             lengths in mm are then given for a 2 mm grid and scaled by the actual spacing.
         parametrization: of the field; default: ``CompositiveField()``.
@@ -93,9 +94,10 @@ class DeformableRegistration(ReprMixin):
             start = compose_ddf(start, self.initializer(image_pair.warp_moving(start)))
         ddf = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start
         one = last = (1,) * len(shape)
-        # Twice the smallest image size, since the field has a node at every second voxel only.
-        for strides, images, iterations in image_pair.levels(self._halvings, 2 * MIN_SIZE):
-            nodes = tuple(2 * stride for stride in strides)
+        apart = self.parametrization.stride
+        # Of nodes, not of voxels, an axis has at least the smallest size.
+        for strides, images, iterations in image_pair.levels(self._halvings, apart * MIN_SIZE):
+            nodes = tuple(apart * stride for stride in strides)
             ddf, last = resample_ddf(ddf, last, nodes, shape), nodes
             optimizer = self.parametrization.optimizer(ddf, iterations)
             ddf = minimize(optimizer, self._cost(images), iterations, self.tolerance)
@@ -109,7 +111,7 @@ class DeformableRegistration(ReprMixin):
         shape = list(image_pair.moving.shape[2:])
 
         def cost(coarse: Tensor) -> Tensor:
-            ddf = crop(upsample_ddf(coarse, 2), shape)
+            ddf = coarse if self.parametrization.stride == 1 else crop(upsample_ddf(coarse, 2), shape)
             if not self.symmetric:
                 return self._evaluate(image_pair, ddf)
             moving_ddf, fixed_ddf = ddf.chunk(2)

@@ -16,6 +16,7 @@ from regplugins.registration import (
     BSplineField,
     CompositiveField,
     DeformableRegistration,
+    GreedyField,
     ImagePair,
     Parametrization,
     StationaryVelocityField,
@@ -40,7 +41,9 @@ def test_pair_finds_a_known_warp(shape, levels):
     assert not found.requires_grad
 
 
-@pytest.mark.parametrize("model", [StationaryVelocityField(), BSplineField(), CompositiveField(smoothing=0)])
+@pytest.mark.parametrize(
+    "model", [StationaryVelocityField(), BSplineField(), CompositiveField(smoothing=0), GreedyField()]
+)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_every_model_does(model, symmetric):
     pair, truth = warped_pair(33, 36)
@@ -109,7 +112,7 @@ def test_masks_of_everything_are_no_masks(model, symmetric, similarity):
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_one_image_twice_stays_where_it_is(symmetric):
     pair = warped_pair(33, 36)[0][:, :1].repeat(1, 2, 1, 1)
-    for model in (CompositiveField(), StationaryVelocityField(), BSplineField()):
+    for model in (CompositiveField(), GreedyField(), StationaryVelocityField(), BSplineField()):
         found = DeformableRegistration(OBJECTIVE, [(2, 20), (1, 20)], parametrization=model, symmetric=symmetric)(pair)
         assert found.norm(dim=1).mean() < 0.1
 
@@ -231,6 +234,7 @@ def test_levels_that_are_none(levels, spacing, message):
     ("model", "options", "message"),
     [
         (CompositiveField, {"step": "wide"}, "step must be a number, got 'wide'"),
+        (GreedyField, {"field_smoothing": -1.0}, "field_smoothing must not be negative, got -1.0"),
         (CompositiveField, {"step": 0.0}, "step must be positive, got 0.0"),
         (StationaryVelocityField, {"smoothing": -1.0}, "smoothing must not be negative, got -1.0"),
         (CompositiveField, {"step": float("nan")}, "step must be finite, got nan"),
