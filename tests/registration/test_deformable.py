@@ -52,12 +52,26 @@ def test_every_model_does(model, symmetric):
     assert not found.requires_grad
 
 
-def test_every_pair_of_a_batch_is_registered_as_if_alone():
+@pytest.mark.parametrize("model", [CompositiveField(), GreedyField()])
+def test_every_pair_of_a_batch_is_registered_as_if_alone(model):
     (one, _), (other, _) = warped_pair(24, 25), warped_pair(24, 25)
-    pairs = torch.cat([one, other.flip(1)])
-    optimizer = DeformableRegistration(OBJECTIVE, [(2, 10), (1, 10)])
+    # The second pair is nearly aligned: its gradients are smaller.
+    pairs = torch.cat([one, torch.lerp(other[:, :1], other, 0.1)])
+    optimizer = DeformableRegistration(OBJECTIVE, [(2, 10), (1, 10)], parametrization=model)
     together, alone = optimizer(pairs), torch.cat([optimizer(pair[None]) for pair in pairs])
     torch.testing.assert_close(together, alone, atol=0.02, rtol=0)
+
+
+def test_greedy_composition_does_not_depend_on_the_scale_of_the_cost():
+    pair, _ = warped_pair(33, 36)
+    found = [
+        DeformableRegistration(
+            PairLoss(LocalNCCLoss(5), SquaredGradientLoss(), 0.0, [weight]), [(1, 10)], parametrization=GreedyField()
+        )(pair)
+        for weight in (1.0, 4.0)
+    ]
+    torch.testing.assert_close(*found)
+    assert found[0].abs().max() > 1
 
 
 def test_symmetric_of_the_images_exchanged_is_the_inverse():
