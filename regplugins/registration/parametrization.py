@@ -23,8 +23,9 @@ _FINAL_STEP_RATIO = 0.1
 _WINDOW = 10
 # The cost is a mean over millions of voxels. Adam's default of 1e-8 is not small against the gradient of one voxel.
 _ADAM_EPS = 1e-12
-# Share of the largest gradient below which GreedyField's updates become smaller.
-_SATURATION = 0.15
+# Share of a large gradient below which GreedyField's updates become smaller.
+_SATURATION = 0.5
+_SAMPLE_VOXELS = 200_000
 # Per voxel, of costs like local NCC, whose largest gradients are 0.1 to 1.
 _LEAST_GRADIENT = 1e-3
 
@@ -162,12 +163,12 @@ class _CompositionOptimizer(AdamOptimizer):
 
 
 class GreedyField(Parametrization):
-    """Greedy composition ``u <- E * (u ∘ (id - step · v / (|v| + 0.15 m)))`` with Gaussians ``G`` and ``E``.
+    """Greedy composition ``u <- E * (u ∘ (id - step · v / (|v| + m / 2)))`` with Gaussians ``G`` and ``E``.
 
-    ``v = G * ∂C/∂u``, and ``m`` is the largest ``|v|`` of a level so far, at least 0.001 per voxel. Unlike Adam's, this
-    update is small where the images say little and where they match; and ``E`` smooths the whole field, so that the
-    cost needs no regularization. The field has a node at every voxel. (Fluid and elastic smoothing: Yushkevich et al.,
-    *Greedy*, 2016, which divides all updates by the largest.)
+    ``v = G * ∂C/∂u``, and ``m`` is the largest 99th percentile of ``|v|`` of a level so far. Unlike Adam's, this update
+    is small where the images say little and where they match; and ``E`` smooths the whole field, so that the cost needs
+    no regularization. The field has a node at every voxel. (Fluid and elastic smoothing: Yushkevich et al., *Greedy*,
+    2016, which divides all updates by the largest.)
 
     Args:
         smoothing: standard deviation of ``G`` in voxels.
@@ -195,7 +196,7 @@ class _GreedyOptimizer(FieldOptimizer):
         self._smooth, self._smooth_field = gaussian(model.smoothing, start), gaussian(model.field_smoothing, start)
         # Of a mean over all voxels. Less is rounding, which would move images that are equal.
         least = _LEAST_GRADIENT / start[0, 0].numel()
-        self._largest = start.new_full((len(start),) + (1,) * (start.dim() - 1), least)
+        self._large = start.new_full((len(start),) + (1,) * (start.dim() - 1), least)
 
     @property
     def ddf(self) -> Tensor:
@@ -209,11 +210,20 @@ class _GreedyOptimizer(FieldOptimizer):
         with torch.no_grad():
             gradient = self._smooth(gradient)
             size = gradient.square().sum(dim=1, keepdim=True).sqrt_()  # `norm` takes sixty times as long
-            spatial = tuple(range(2, size.dim()))
-            self._largest = torch.maximum(self._largest, size.amax(dim=spatial, keepdim=True))
-            update = gradient.mul_(-next(self._steps)).div_(size.add_(self._largest, alpha=_SATURATION))
+            self._large = torch.maximum(self._large, _large(size))
+            update = gradient.mul_(-next(self._steps)).div_(size.add_(self._large, alpha=_SATURATION))
             self._ddf = self._smooth_field(compose_ddf(ddf, update))
         return loss.detach()
+
+
+def _large(values: Tensor) -> Tensor:
+    """99th percentile of each sample of ``(B, 1, *spatial)``, ``(B, 1, ...)``, from some 100,000 voxels.
+
+    The maximum of a large image is that of a few voxels, beside which all others would count little.
+    """
+    flat = values.flatten(1)
+    some = flat[:, :: flat.shape[1] // _SAMPLE_VOXELS * 2 + 1]
+    return some.quantile(0.99, dim=1).view(-1, *[1] * (values.dim() - 1))
 
 
 class StationaryVelocityField(Parametrization):
