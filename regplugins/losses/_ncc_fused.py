@@ -93,7 +93,7 @@ def _window_average(image: Tensor, bands: Sequence[Tensor]) -> Tensor:
         if rows < size:
             count, reach = math.ceil(size / rows), (band.shape[1] - rows) // 2
             lines = F.pad(lines, (0, 0, reach, count * rows - size + reach)).unfold(1, band.shape[1], rows)
-            lines = lines @ band.T if lines.shape[2] == 1 else (band @ lines.transpose(2, 3))
+            lines = lines @ band.T if lines.shape[2] == 1 else band @ lines.transpose(2, 3)
             image = lines.reshape(len(lines), count * rows, -1)[:, :size]
         else:
             image = band @ lines if lines.shape[2] > 1 else lines[..., 0] @ band.T

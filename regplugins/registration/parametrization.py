@@ -121,6 +121,15 @@ def minimize(optimizer: FieldOptimizer, cost: Cost, iterations: int, tolerance: 
     return optimizer.ddf
 
 
+def _gradient(cost: Cost, ddf: Tensor) -> tuple[Tensor, Tensor]:
+    """Cost of a field and its gradient, both without a graph."""
+    ddf = ddf.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = cost(ddf)
+        (gradient,) = torch.autograd.grad(loss, ddf)
+    return loss.detach(), gradient
+
+
 def gaussian(smoothing: float, like: Tensor) -> nn.Module:
     """Gaussian filter over the spatial axes of ``(B, C, *spatial)``, on its device; values outside are zero."""
     return GaussianFilter(like.dim() - 2, smoothing).to(like) if smoothing else nn.Identity()
@@ -150,16 +159,13 @@ class _CompositionOptimizer(AdamOptimizer):
         self._ddf, self._smooth = start, smooth
 
     def step(self, cost: Cost) -> Tensor:
-        ddf = self._ddf.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = cost(ddf)
-            (gradient,) = torch.autograd.grad(loss, ddf)
+        loss, gradient = _gradient(cost, self._ddf)
         with torch.no_grad():
             self._parameters.zero_().grad = self._smooth(gradient)
             self._adam.step()
             self._schedule.step()
-            self._ddf = compose_ddf(ddf, self._smooth(self._parameters))
-        return loss.detach()
+            self._ddf = compose_ddf(self._ddf, self._smooth(self._parameters))
+        return loss
 
 
 class GreedyField(Parametrization):
@@ -203,21 +209,18 @@ class _GreedyOptimizer(FieldOptimizer):
         return self._ddf
 
     def step(self, cost: Cost) -> Tensor:
-        ddf = self._ddf.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = cost(ddf)
-            (gradient,) = torch.autograd.grad(loss, ddf)
+        loss, gradient = _gradient(cost, self._ddf)
         with torch.no_grad():
             gradient = self._smooth(gradient)
             size = gradient.square().sum(dim=1, keepdim=True).sqrt_()  # `norm` takes sixty times as long
             self._large = torch.maximum(self._large, _large(size))
             update = gradient.mul_(-next(self._steps)).div_(size.add_(self._large, alpha=_SATURATION))
-            self._ddf = self._smooth_field(compose_ddf(ddf, update))
-        return loss.detach()
+            self._ddf = self._smooth_field(compose_ddf(self._ddf, update))
+        return loss
 
 
 def _large(values: Tensor) -> Tensor:
-    """99th percentile of each sample of ``(B, 1, *spatial)``, ``(B, 1, ...)``, from some 100,000 voxels.
+    """99th percentile of each sample of ``(B, 1, *spatial)``, ``(B, 1, ...)``, from at most 200,000 voxels.
 
     The maximum of a large image is that of a few voxels, beside which all others would count little.
     """
