@@ -20,6 +20,7 @@ from regplugins.spatial import compose_ddf, integrate_velocity, spline_basis, sp
 Cost = Callable[[Tensor], Tensor]
 
 _FINAL_STEP_RATIO = 0.1
+_FINAL_GREEDY_STEP_RATIO = 0.5
 _WINDOW = 10
 # The cost is a mean over millions of voxels. Adam's default of 1e-8 is not small against the gradient of one voxel.
 _ADAM_EPS = 1e-12
@@ -171,14 +172,14 @@ class _CompositionOptimizer(AdamOptimizer):
 class GreedyField(Parametrization):
     """Greedy composition ``u <- E * (u ∘ (id - step · v / (|v| + m / 2)))`` with Gaussians ``G`` and ``E``.
 
-    ``v = G * ∂C/∂u``, and ``m`` is the largest 99th percentile of ``|v|`` of a level so far. Unlike Adam's, this update
-    is small where the images say little and where they match; and ``E`` smooths the whole field, so that the cost needs
-    no regularization. The field has a node at every voxel. (Fluid and elastic smoothing: Yushkevich et al., *Greedy*,
-    2016, which divides all updates by the largest.)
+    ``v = G * ∂C/∂u``, and ``m`` is the 99th percentile of ``|v|``. Unlike Adam's, this update is small where the images
+    say little and where they match; and ``E`` smooths the whole field, so that the cost needs no regularization. The
+    field has a node at every voxel. (Fluid and elastic smoothing: Yushkevich et al., *Greedy*, 2016, which divides all
+    updates by the largest.)
 
     Args:
         smoothing: standard deviation of ``G`` in voxels.
-        step: limit of the updates in voxels; falls to a tenth over a level.
+        step: limit of the updates in voxels; falls to a half over a level.
         field_smoothing: standard deviation of ``E`` in voxels.
 
     Raises:
@@ -187,7 +188,7 @@ class GreedyField(Parametrization):
 
     stride = 1
 
-    def __init__(self, smoothing: float = 1.7, step: float = 1.0, field_smoothing: float = 0.5) -> None:
+    def __init__(self, smoothing: float = 1.7, step: float = 0.5, field_smoothing: float = 0.5) -> None:
         super().__init__(smoothing, step)
         self.field_smoothing = not_negative("field_smoothing", field_smoothing)
 
@@ -198,11 +199,10 @@ class GreedyField(Parametrization):
 class _GreedyOptimizer(FieldOptimizer):
     def __init__(self, start: Tensor, model: GreedyField, iterations: int) -> None:
         self._ddf = start
-        self._steps = iter(torch.linspace(model.step, _FINAL_STEP_RATIO * model.step, iterations).tolist())
+        self._steps = iter(torch.linspace(model.step, _FINAL_GREEDY_STEP_RATIO * model.step, iterations).tolist())
         self._smooth, self._smooth_field = gaussian(model.smoothing, start), gaussian(model.field_smoothing, start)
         # Of a mean over all voxels. Less is rounding, which would move images that are equal.
-        least = _LEAST_GRADIENT / start[0, 0].numel()
-        self._large = start.new_full((len(start),) + (1,) * (start.dim() - 1), least)
+        self._least = _LEAST_GRADIENT / start[0, 0].numel()
 
     @property
     def ddf(self) -> Tensor:
@@ -213,8 +213,8 @@ class _GreedyOptimizer(FieldOptimizer):
         with torch.no_grad():
             gradient = self._smooth(gradient)
             size = gradient.square().sum(dim=1, keepdim=True).sqrt_()  # `norm` takes sixty times as long
-            self._large = torch.maximum(self._large, _large(size))
-            update = gradient.mul_(-next(self._steps)).div_(size.add_(self._large, alpha=_SATURATION))
+            large = _large(size).clamp_(min=self._least)
+            update = gradient.mul_(-next(self._steps)).div_(size.add_(large, alpha=_SATURATION))
             self._ddf = self._smooth_field(compose_ddf(self._ddf, update))
         return loss
 

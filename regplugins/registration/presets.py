@@ -17,7 +17,7 @@ from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.image_pair import min_spacing
 from regplugins.registration.modality import is_one_modality, modality_figures
-from regplugins.registration.parametrization import CompositiveField, ReprMixin, one_line
+from regplugins.registration.parametrization import CompositiveField, GreedyField, ReprMixin, one_line
 from regplugins.spatial import is_ct
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class PresetRegistration(ReprMixin):
         changes: settings that replace those of whichever preset is used, unless they are None: ``levels``,
             ``initializer``, ``parametrization``, ``symmetric`` and ``tolerance`` of ``DeformableRegistration``,
             ``similarity``, ``similarity_weights``, ``regularization`` and ``regularization_weight`` of ``PairLoss``,
-            ``smoothing`` and ``step`` of ``CompositiveField``. ``initializer`` "none": without the preset's.
+            ``smoothing`` and ``step`` of the preset's parametrization. ``initializer`` "none": without the preset's.
 
     Raises:
         ValueError: if the preset is unknown, ``smoothing`` or ``step`` is given beside a ``parametrization``, or as of
@@ -129,17 +129,20 @@ def _presets(spacing: float | Sequence[float] | None) -> dict[str, dict[str, Any
         "similarity": MINDLoss("ssc", radius=1, dilation=1),
         "regularization": SquaredLaplacianLoss(),
         "regularization_weight": 2.0,
+        "field": CompositiveField,
         "smoothing": 2.0,
         "step": 0.3,
     }
     return {
         "same_modality": {
-            "levels": [(4 * finest, 40), (2 * finest, 40), (finest, 40)],
+            "levels": [(4 * finest, 60), (2 * finest, 40), (finest, 20)],
             "similarity": LocalNCCLoss(kernel_size=5),
+            # The field's own smoothing is enough.
             "regularization": SquaredGradientLoss(),
-            "regularization_weight": 0.15,
-            "smoothing": 1.0,
-            "step": 0.4,
+            "regularization_weight": 0.0,
+            "field": GreedyField,
+            "smoothing": 1.7,
+            "step": 0.5,
             "initializer": AffineInitializer(affine),
         },
         "multimodal": multimodal,
@@ -163,5 +166,5 @@ def _registration(settings: Mapping[str, Any], spacing: float | Sequence[float] 
         given.pop("regularization_weight"),
         given.pop("similarity_weights", None),
     )
-    field = CompositiveField(given.pop("smoothing"), given.pop("step"))
+    field = given.pop("field")(given.pop("smoothing"), given.pop("step"))
     return DeformableRegistration(objective, spacing=spacing, **{"parametrization": field, **given})

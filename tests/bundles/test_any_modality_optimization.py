@@ -18,11 +18,11 @@ LOSSES = "regplugins.losses"
 MIND = "MINDLoss( norm='l1' (descriptor): MIND(neighborhood='ssc', radius=1, dilation=1, weighting='box') )"
 SETTINGS: dict[str, dict[str, Any]] = {
     "same_modality": {
-        "levels": [[16, 40], [8, 40], [4, 40]],
+        "levels": [[16, 60], [8, 40], [4, 20]],
         "similarity": "LocalNCCLoss(kernel_size=5, kernel='box', smooth_dr=1e-05)",
         "regularization": "SquaredGradientLoss()",
-        "regularization_weight": 0.15,
-        "parametrization": "CompositiveField(smoothing=1.0, step=0.4)",
+        "regularization_weight": 0.0,
+        "parametrization": "GreedyField(smoothing=1.7, step=0.5, field_smoothing=0.5)",
     },
     "multimodal": {
         "levels": [[8, 40], [4, 40], [2, 20]],

@@ -21,4 +21,4 @@ def test_the_mask_decides_what_is_compared():
     assert (within["preset"], turned["preset"]) == ("same_modality", "multimodal")
     assert (within["linearity"], turned["linearity"]) == (1.0, -1.0)
     assert choose({**pair, "masks": {}})["chosen"]["preset"] == "multimodal"
-    assert within["parametrization"] == "CompositiveField(smoothing=1.5, step=0.4)"
+    assert within["parametrization"] == "GreedyField(smoothing=1.5, step=0.5, field_smoothing=0.5)"
