@@ -25,8 +25,9 @@ from torch import Tensor
 from regplugins.checks import choice
 from regplugins.data import read_datalist
 from regplugins.io import atomic, load_image, load_label, read_chain, read_displacement
-from regplugins.report.panels import gray, window
+from regplugins.report.panels import gray
 from regplugins.report.planes import display_planes
+from regplugins.report.windows import image_windows
 from regplugins.spatial import Grid, SpatialTransform
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -71,7 +72,8 @@ def main(comparison: str, dataset_dir: str, runs: str, output: str, pair: str = 
     center = tuple(int(k) for k in mask[0].nonzero().double().mean(dim=0).round())
     plane = display_planes(grid, center)[0]
 
-    images, errors = {"fixed": fixed.as_tensor()}, {}
+    images = {"fixed": fixed.as_tensor()}
+    errors: dict[str, Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         for network, name in compared.names.items():
             written = Path(folder) / network
@@ -89,7 +91,9 @@ def main(comparison: str, dataset_dir: str, runs: str, output: str, pair: str = 
     colors = matplotlib.colormaps["magma"]
     for column, name in enumerate(columns):
         slices = plane.take(images[name])[0]
-        panels[0][column].imshow(gray(slices, window([slices])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
+        panels[0][column].imshow(
+            gray(slices, image_windows(slices, slices)[0]), cmap="gray", extent=plane.extent, vmin=0, vmax=1
+        )
         panels[0][column].set_title({"affine": "moving"}.get(name, name), fontsize=11)
         if name in errors:
             shown = panels[1][column].imshow(

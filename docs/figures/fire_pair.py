@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 
 from regplugins.data import read_datalist
 from regplugins.io import atomic, load_image
-from regplugins.report.panels import gray, window
+from regplugins.report.panels import gray
 from regplugins.report.planes import display_planes
+from regplugins.report.windows import image_windows
 from regplugins.spatial import Grid
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/brain_mr_fire"
@@ -49,7 +50,9 @@ def main(
                 grid = Grid.from_image(image)
                 plane = display_planes(grid, tuple(size // 2 for size in grid.shape))[0]
                 values = plane.take(image.as_tensor())[0]
-                panel.imshow(gray(values, window([values])), cmap="gray", extent=plane.extent, vmin=0, vmax=1)
+                panel.imshow(
+                    gray(values, image_windows(values, values)[0]), cmap="gray", extent=plane.extent, vmin=0, vmax=1
+                )
                 panel.set_title(title, fontsize=11)
                 panel.set_axis_off()
     with atomic(output) as temporary:

@@ -70,8 +70,8 @@ def mean_image(dataset_dir: str, output: str) -> None:
             ]
             for mean, files in ((before, written[1:]), (after, written)):
                 # Continued from its border, so that no edge of the field of view looks like sharpness.
-                image = resample(moving.as_tensor(), Grid.from_image(moving), grid, read_chain(files), fill=None)
-                mean += scale_percentiles(image)[0].numpy() / len(pairs)
+                warped = resample(moving.as_tensor(), Grid.from_image(moving), grid, read_chain(files), fill=None)
+                mean += scale_percentiles(warped)[0].numpy() / len(pairs)
     shown = {"fixed": scale_percentiles(fixed.as_tensor())[0].numpy(), "mean before": before, "mean after": after}
     planes = display_planes(grid, tuple(size // 2 for size in grid.shape))
     figure = Figure(figsize=(6, 6), dpi=150, layout="constrained")

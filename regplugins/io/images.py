@@ -50,18 +50,20 @@ class Volume(NamedTuple):
         grid: where the voxels lie.
         stored_dtype: numpy type of the file, or of the file to write.
         warnings: what is doubtful about the file.
+        photograph: whether the file is one by its suffix.
     """
 
     values: Tensor
     grid: Grid
     stored_dtype: np.dtype
     warnings: list[str]
+    photograph: bool = False
 
     def as_meta_tensor(self) -> MetaTensor:
-        """Values with the RAS+ affine, and in ``meta`` the stored type and the warnings."""
+        """Values with the RAS+ affine, and in ``meta`` the stored type, the warnings, and if it is a photograph."""
         from monai.data import MetaTensor  # takes seconds, for which commands on files need not wait
 
-        meta = {"stored_dtype": self.stored_dtype, "warnings": self.warnings}
+        meta = {"stored_dtype": self.stored_dtype, "warnings": self.warnings, "photograph": self.photograph}
         return MetaTensor(self.values, affine=self.grid.affine, meta=meta)
 
 
@@ -95,7 +97,7 @@ def read_image(path: str | Path) -> Volume:
     if low == high:
         raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
     _log(warnings)
-    return Volume(values[None], grid, array.dtype, warnings)
+    return Volume(values[None], grid, array.dtype, warnings, is_photograph(path))
 
 
 def load_label(path: str | Path) -> MetaTensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 # Scaled intensities up to this are background: air, lung, the surroundings of a stripped brain. Its border is the same
@@ -18,6 +19,8 @@ _QUANTILES = (0.02, 0.98, 49)
 # Of 56 tuning pairs of one modality 54 reach both, one fails since it is not aligned; of 127 of two, 3 do, all of them
 # MR sequences of similar contrast. Brains with tumors from unlike scanners mostly do not.
 _MIN_LINEARITY, _MIN_DISTRIBUTION = 0.87, 0.99
+# Of photographs: other stains of a tissue are bright where it is bright, and local NCC does not ask for more.
+_MIN_PHOTOGRAPH_LINEARITY = 0.5
 
 
 def modality_figures(pair: Tensor, mask: Tensor | None = None) -> dict[str, float]:
@@ -49,9 +52,16 @@ def modality_figures(pair: Tensor, mask: Tensor | None = None) -> dict[str, floa
     }
 
 
-def is_one_modality(figures: Mapping[str, float]) -> bool:
+def is_one_modality(figures: Mapping[str, float], photographs: bool = False) -> bool:
     """Judge ``modality_figures``. In doubt two: a method for two modalities is nearly as good for one."""
+    if photographs:
+        return figures["linearity"] >= _MIN_PHOTOGRAPH_LINEARITY
     return figures["linearity"] >= _MIN_LINEARITY and figures["distribution"] >= _MIN_DISTRIBUTION
+
+
+def is_photograph(image: Tensor) -> bool:
+    """Tell whether an image was read from a photograph, as ``regplugins.io`` notes in its ``meta``."""
+    return isinstance(image, MetaTensor) and bool(image.meta.get("photograph"))
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

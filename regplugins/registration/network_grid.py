@@ -17,8 +17,9 @@ from regplugins.checks import positive
 from regplugins.registration.image_pair import REFERENCE_SPACING
 from regplugins.spatial import Grid, SpatialTransform, resample, resample_to_grid
 
-# Voxels of an automatic grid along its longest axis.
-_AUTOMATIC_VOXELS = 96
+# Voxels of an automatic grid along its longest axis; in 2-D, where pixels cost little and a photograph's size is
+# rarely known, whatever they measure.
+_AUTOMATIC_VOXELS, _AUTOMATIC_PIXELS = 96, 1024
 # An image of fewer slices, thinner by this factor than it is long, is a stack of thick slices whatever its header says:
 # they are taken to be as thick as some pixels.
 _FEW_SLICES, _THIN, _THICKNESS = 24, 8, 5
@@ -29,14 +30,15 @@ _MIN_VOXELS = 4
 def automatic_spacing(grid: Grid) -> list[float]:
     """Voxel size in mm, along each axis, of the network grid for an image: 2 mm, or less if the image is small.
 
-    With 96 voxels along the longest axis a mouse shows as much anatomy as a human head at 2 mm. The spacing is never
-    finer than the image's own finest one, except across the slices of ``thin_axis``.
+    With 96 voxels along the longest axis a mouse shows as much anatomy as a human head at 2 mm. A 2-D image has up to
+    1024. The spacing is never finer than the image's own finest one, except across the slices of ``thin_axis``.
     """
     own = grid.spacing.tolist()
     extents = [size * step for size, step in zip(grid.shape, own, strict=True)]
     thin = thin_axis(grid)
     pixel = min(step for axis, step in enumerate(own) if axis != thin)
-    spacing = [max(min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS), pixel)] * grid.ndim
+    coarse = min(REFERENCE_SPACING, max(extents) / _AUTOMATIC_VOXELS)
+    spacing = [max(max(extents) / _AUTOMATIC_PIXELS if grid.ndim == 2 else coarse, pixel)] * grid.ndim
     if thin is not None:
         spacing[thin] *= own[thin] / (_THICKNESS * pixel)
     return spacing

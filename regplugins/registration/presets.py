@@ -16,7 +16,7 @@ from regplugins.registration.affine import AffineInitializer, AffineRegistration
 from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.image_pair import min_spacing
-from regplugins.registration.modality import is_one_modality, modality_figures
+from regplugins.registration.modality import is_one_modality, is_photograph, modality_figures
 from regplugins.registration.parametrization import CompositiveField, GreedyField, ReprMixin, one_line
 from regplugins.spatial import is_ct
 
@@ -64,11 +64,12 @@ class PresetRegistration(ReprMixin):
     ) -> tuple[str, dict[str, float]]:
         """Name the preset of a pair, and log it.
 
-        Two CTs are of the same modality, and other images are if a linear map of intensities relates them.
+        Two CTs are of the same modality, and other images are if a linear map of intensities relates them, two
+        photographs if it does by half.
 
         Args:
             pair: ``(2, *spatial)`` in [0, 1], moving and fixed image after the initial alignment.
-            scans: both images as they are stored, by which a CT is recognized.
+            scans: both images as they are stored, by which CTs and photographs are recognized.
             masks: ``(1, 1, *spatial)``, not zero where voxels count; default: all.
 
         Returns:
@@ -76,12 +77,12 @@ class PresetRegistration(ReprMixin):
         """
         if self.preset != AUTO:
             return self.preset, {}
-        figures = {"ct_images": float(sum(map(is_ct, scans)))}
+        figures = {"ct_images": float(sum(map(is_ct, scans))), "photographs": float(sum(map(is_photograph, scans)))}
         is_one = figures["ct_images"] == 2
         if not is_one:
             mask = torch.stack(list(masks.values())).amin(dim=0)[0, 0] if masks else None
             figures |= modality_figures(pair, mask)
-            is_one = is_one_modality(figures)
+            is_one = is_one_modality(figures, photographs=figures["photographs"] == 2)
         name = "same_modality" if is_one else "multimodal"
         logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
         return name, figures

@@ -3,9 +3,11 @@
 
 import re
 
+import PIL.Image
 import pytest
 import torch
 
+from regplugins.io import load_image
 from regplugins.losses import LocalNCCLoss, NCCLoss
 from regplugins.registration import BSplineField, PresetRegistration
 from tests.registration.pairs import warped_pair
@@ -44,6 +46,21 @@ def test_other_scans_by_their_intensities(caplog):
     assert figures["linearity"] < 0
     assert [line.split(":")[0] for line in caplog.messages] == ["preset same_modality", "preset multimodal"]
     assert PresetRegistration("ct_mr").choose(pair[0], (MR, MR)) == ("ct_mr", {})
+
+
+def test_photographs_of_two_stains_are_of_one_modality(tmp_path):
+    """A stain that leaves bright tissue alike maps intensities monotonically, but not linearly."""
+    fixed = scaled_pair()[0, 1]
+    stained = torch.stack([fixed.clamp(max=0.6), fixed])
+    for name, values in zip(("moving", "fixed"), stained, strict=True):
+        PIL.Image.fromarray((255 * values).byte().numpy()).save(tmp_path / f"{name}.png")
+    scans = [load_image(tmp_path / f"{name}.png") for name in ("moving", "fixed")]
+    choose = PresetRegistration().choose
+    name, figures = choose(stained, scans)
+    assert 0.5 < figures["linearity"] < 0.87
+    assert (name, figures["photographs"]) == ("same_modality", 2)
+    assert choose(stained, (scans[0], MR))[0] == "multimodal"
+    assert choose(torch.stack([1 - fixed, fixed]), scans)[0] == "multimodal"
 
 
 def test_the_chosen_preset_is_the_named_one():

@@ -217,6 +217,8 @@ def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
         ((96, 128, 60), (3.9, 3.9, 3.9), [3.9] * 3),  # a chest with large voxels: no finer either
         ((256, 216, 10), (1.4, 1.4, 10.0), [2.0] * 3),  # thick slices
         ((256, 216, 10), (1.4, 1.4, 1.4), [2.0, 2.0, 2.0 / 5]),  # thick slices, whose header says else
+        ((256, 216), (1.0, 1.0), [1.0] * 2),  # in 2-D pixels cost little
+        ((4096, 2000), (5.0, 5.0), [20.0] * 2),  # a photograph, of some unit
     ],
 )
 def test_automatic_spacing_follows_the_size_of_the_image(shape, own, expected):

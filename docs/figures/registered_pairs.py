@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of a data set, registered with ``preset auto`` and drawn, one a row.
+
+    python docs/figures/registered_pairs.py --dataset_dir D --section report --init affine --output F.png
+
+``D`` is what ``regplugins prepare`` wrote. Checkerboards are of the fixed and the moving image; "before" is after the
+initial alignment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from regplugins import register
+from regplugins.data import ordered_pairs, read_datalist
+from regplugins.io import atomic, load_image, read_chain, read_json
+from regplugins.registration.intensity import otsu_threshold
+from regplugins.report.panels import checkerboard, gray
+from regplugins.report.planes import Plane, display_planes
+from regplugins.report.windows import image_windows
+from regplugins.spatial import Grid, resample_to_grid
+
+COLUMNS = ("fixed", "moving", "warped", "checkerboard before", "after")
+# Key of the report, name and unit.
+FIGURES = (("overlap", "Dice", ""), ("tre_mm", "landmarks", " mm"), ("endpoint_error_mm", "error", " mm"))
+_WIDTH, _TITLE, _TILES, _PAIRS = 1.7, 0.22, 5, 200  # inches; tiles along the longest edge; pairs made of images
+
+
+def main(
+    dataset_dir: str,
+    output: str,
+    section: str = "report",
+    init: str = "affine",
+    first: int | None = None,
+    plane: str = "axial",
+) -> None:
+    """Register the pairs of a section and draw them.
+
+    Args:
+        dataset_dir: folder with ``datalist.json``.
+        output: picture.
+        section: of the datalist: pairs, or images of which random ordered pairs are made, as evaluate.json does.
+        init: initial alignment, or its file.
+        first: only so many of the pairs.
+        plane: "axial", "coronal" or "sagittal", through the middle of what is bright.
+    """
+    records = read_datalist(Path(dataset_dir) / "datalist.json", section)
+    if "image" in records[0]:
+        records = ordered_pairs(records, _PAIRS)
+    rows = [_registered(dict(record), init, plane) for record in records[:first]]
+    heights = [_WIDTH * shown.height / shown.width for shown, _, _ in rows]
+    size = (_WIDTH * len(COLUMNS), sum(heights) + _TITLE * (len(rows) + 1))
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
+    figure = Figure(figsize=size, dpi=90, layout=tight)
+    cells = figure.subplots(len(rows), len(COLUMNS), squeeze=False, gridspec_kw={"height_ratios": heights})
+    for cell, column in zip(cells[0], COLUMNS, strict=True):
+        cell.set_title(column, fontsize=8, pad=2)
+    for line, (shown, pictures, text) in zip(cells, rows, strict=True):
+        for cell, picture in zip(line, pictures, strict=True):
+            cell.imshow(picture, cmap="gray", extent=shown.extent, vmin=0, vmax=1)
+            cell.set_axis_off()
+        line[0].text(0, -0.02, text, transform=line[0].transAxes, va="top", fontsize=8, parse_math=False)
+    with atomic(output) as temporary:
+        figure.savefig(temporary)
+
+
+def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, list[np.ndarray], str]:
+    """Plane of a pair, its pictures in the order of the columns, and a line about it."""
+    pair = record.pop("name")
+    result = register(**record, init=init)
+    fixed, moving = (load_image(record[key]) for key in ("fixed", "moving"))
+    grid = Grid.from_image(fixed)
+    before = resample_to_grid(moving, grid, read_chain([result.folder / "transform_0GenericAffine.mat"]))
+    bright = fixed.as_tensor()[0] > otsu_threshold(fixed.as_tensor())
+    center = tuple(int(k) for k in bright.nonzero().double().mean(dim=0).round())
+    planes = {shown.name: shown for shown in display_planes(grid, center)}
+    plane = planes.get(name, next(iter(planes.values())))
+    slices = [plane.take(image)[0] for image in (fixed.as_tensor(), before, result.warped.as_tensor())]
+    windows = image_windows(slices[0], slices[1])
+    first, *others = (gray(part, windows[k > 0]) for k, part in enumerate(slices))
+    tile = max(plane.width, plane.height) / _TILES
+    report = read_json(result.folder / "report.json")
+    return plane, [first, *others, *(checkerboard(first, other, plane, tile) for other in others)], _text(pair, report)
+
+
+def _text(pair: str, report: dict[str, Any]) -> str:
+    """Name, preset, seconds, and figures before and after."""
+    parts = [report["settings"]["chosen"]["preset"], f"{report['seconds']['total']:.0f} s"]
+    for key, name, unit in FIGURES:
+        if key in report:
+            before, after = (report[key][when]["mean"] for when in ("before", "after"))
+            if key == "overlap":
+                before, after = before["dice"], after["dice"]
+            parts.append(f"{name} {before:.2f} → {after:.2f}{unit}")
+    return f"{pair}: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
