@@ -50,7 +50,7 @@ class Volume(NamedTuple):
         grid: where the voxels lie.
         stored_dtype: numpy type of the file, or of the file to write.
         warnings: what is doubtful about the file.
-        photograph: whether the file is one by its suffix.
+        photograph: whether the image is one, by its file's suffix.
     """
 
     values: Tensor
@@ -74,7 +74,7 @@ def load_image(path: str | Path) -> MetaTensor:
 
     Returns:
         ``(1, *spatial)`` float32 with its RAS+ affine, 2-D or 3-D. ``meta["warnings"]`` lists doubts about the file,
-        which are also logged.
+        which are also logged; ``meta["photograph"]`` tells whether it is a photograph.
 
     Raises:
         ValueError: if a voxel has several values, or the image is constant or has infinite values. NaN, the background
@@ -97,7 +97,7 @@ def read_image(path: str | Path) -> Volume:
     if low == high:
         raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
     _log(warnings)
-    return Volume(values[None], grid, array.dtype, warnings, is_photograph(path))
+    return Volume(values[None], grid, array.dtype, warnings, grid.ndim == 2 and is_photograph(path))
 
 
 def load_label(path: str | Path) -> MetaTensor:

@@ -19,7 +19,7 @@ _QUANTILES = (0.02, 0.98, 49)
 # Of 56 tuning pairs of one modality 54 reach both, one fails since it is not aligned; of 127 of two, 3 do, all of them
 # MR sequences of similar contrast. Brains with tumors from unlike scanners mostly do not.
 _MIN_LINEARITY, _MIN_DISTRIBUTION = 0.87, 0.99
-# Of photographs: other stains of a tissue are bright where it is bright, and local NCC does not ask for more.
+# Of photographs, by one pair of stains (0.60): a map that is not linear, but rises, does not mislead a local NCC.
 _MIN_PHOTOGRAPH_LINEARITY = 0.5
 
 
@@ -53,7 +53,10 @@ def modality_figures(pair: Tensor, mask: Tensor | None = None) -> dict[str, floa
 
 
 def is_one_modality(figures: Mapping[str, float], photographs: bool = False) -> bool:
-    """Judge ``modality_figures``. In doubt two: a method for two modalities is nearly as good for one."""
+    """Judge ``modality_figures``; of photographs the first alone, against a lower limit.
+
+    In doubt two: a method for two modalities is nearly as good for one.
+    """
     if photographs:
         return figures["linearity"] >= _MIN_PHOTOGRAPH_LINEARITY
     return figures["linearity"] >= _MIN_LINEARITY and figures["distribution"] >= _MIN_DISTRIBUTION

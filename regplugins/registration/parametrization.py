@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from statistics import mean
@@ -27,6 +28,8 @@ _ADAM_EPS = 1e-12
 # Share of a large gradient below which GreedyField's updates become smaller.
 _SATURATION = 0.5
 _SAMPLE_VOXELS = 200_000
+# Of MONAI's Gaussian filter, in standard deviations.
+_TRUNCATED = 4.0
 # Per voxel, of costs like local NCC, whose largest gradients are 0.1 to 1.
 _LEAST_GRADIENT = 1e-3
 
@@ -173,9 +176,9 @@ class GreedyField(Parametrization):
     """Greedy composition ``u <- E * (u ∘ (id - step · v / (|v| + m / 2)))`` with Gaussians ``G`` and ``E``.
 
     ``v = G * ∂C/∂u``, and ``m`` is the 99th percentile of ``|v|``. Unlike Adam's, this update is small where the images
-    say little and where they match; and ``E`` smooths the whole field, so that the cost needs no regularization. The
-    field has a node at every voxel. (Fluid and elastic smoothing: Yushkevich et al., *Greedy*, 2016, which divides all
-    updates by the largest.)
+    say little and where they match better than elsewhere; and ``E`` smooths the whole field, so that the cost needs no
+    regularization. Affine fields stay as they are. The field has a node at every voxel. (Fluid and elastic smoothing:
+    Yushkevich et al., *Greedy*, 2016, which divides all updates by the largest.)
 
     Args:
         smoothing: standard deviation of ``G`` in voxels.
@@ -201,6 +204,7 @@ class _GreedyOptimizer(FieldOptimizer):
         self._ddf = start
         self._steps = iter(torch.linspace(model.step, _FINAL_GREEDY_STEP_RATIO * model.step, iterations).tolist())
         self._smooth, self._smooth_field = gaussian(model.smoothing, start), gaussian(model.field_smoothing, start)
+        self._reach = math.ceil(_TRUNCATED * model.field_smoothing)
         # Of a mean over all voxels. Less is rounding, which would move images that are equal.
         self._least = _LEAST_GRADIENT / start[0, 0].numel()
 
@@ -214,9 +218,24 @@ class _GreedyOptimizer(FieldOptimizer):
             gradient = self._smooth(gradient)
             size = gradient.square().sum(dim=1, keepdim=True).sqrt_()  # `norm` takes sixty times as long
             large = _large(size).clamp_(min=self._least)
-            update = gradient.mul_(-next(self._steps)).div_(size.add_(large, alpha=_SATURATION))
-            self._ddf = self._smooth_field(compose_ddf(self._ddf, update))
+            update = -next(self._steps) * gradient / size.add_(large, alpha=_SATURATION)
+            smoothed = self._smooth_field(_continued(compose_ddf(self._ddf, update), self._reach))
+            inside = [slice(self._reach, self._reach + length) for length in update.shape[2:]]
+            self._ddf = smoothed[(..., *inside)]
         return loss
+
+
+def _continued(field: Tensor, reach: int) -> Tensor:
+    """Continue ``(B, n, *spatial)`` by ``reach`` voxels beyond each face, as its reflection in the border's value.
+
+    A filter then leaves affine fields as they are; zeros outside would pull them to zero from the border on.
+    """
+    for axis, length in enumerate(field.shape[2:], start=2):
+        index = torch.arange(-reach, length + reach, device=field.device)
+        border = index.clamp(0, length - 1)
+        mirrored = (2 * border - index).clamp_(0, length - 1)
+        field = 2 * field.index_select(axis, border) - field.index_select(axis, mirrored)
+    return field
 
 
 def _large(values: Tensor) -> Tensor:

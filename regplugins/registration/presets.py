@@ -37,6 +37,7 @@ class PresetRegistration(ReprMixin):
             ``initializer``, ``parametrization``, ``symmetric`` and ``tolerance`` of ``DeformableRegistration``,
             ``similarity``, ``similarity_weights``, ``regularization`` and ``regularization_weight`` of ``PairLoss``,
             ``smoothing`` and ``step`` of the preset's parametrization. ``initializer`` "none": without the preset's.
+            With another ``parametrization`` or ``regularization`` the weight of "same_modality" is 0.15, otherwise 0.
 
     Raises:
         ValueError: if the preset is unknown, ``smoothing`` or ``step`` is given beside a ``parametrization``, or as of
@@ -45,18 +46,18 @@ class PresetRegistration(ReprMixin):
     """
 
     def __init__(self, preset: str = AUTO, spacing: float | Sequence[float] | None = None, **changes: Any) -> None:
-        presets = _presets(spacing)
+        self.changes = {key: value for key, value in changes.items() if value is not None}
+        presets = _presets(spacing, penalized=bool(self.changes.keys() & {"regularization", "parametrization"}))
         choice("preset", preset, {AUTO: None, **presets})
         self.preset = preset
         self.spacing = spacing
-        self.changes = {key: value for key, value in changes.items() if value is not None}
         initializer = self.changes.get("initializer")
         if isinstance(initializer, str) and initializer != "none":
             raise ValueError(f'initializer must be one such as ConvexInitializer(), or "none", got {initializer!r}')
         if "parametrization" in self.changes and self.changes.keys() & {"smoothing", "step"}:
             raise ValueError("give smoothing and step within the parametrization, not beside it")
         self._registrations = {
-            name: _registration({**settings, **self.changes}, spacing) for name, settings in presets.items()
+            name: _registration(settings, self.changes, spacing) for name, settings in presets.items()
         }
 
     def choose(
@@ -64,8 +65,8 @@ class PresetRegistration(ReprMixin):
     ) -> tuple[str, dict[str, float]]:
         """Name the preset of a pair, and log it.
 
-        Two CTs are of the same modality, and other images are if a linear map of intensities relates them, two
-        photographs if it does by half.
+        Two CTs are of the same modality, and other images are if a linear map of intensities relates them; of
+        photographs less is asked.
 
         Args:
             pair: ``(2, *spatial)`` in [0, 1], moving and fixed image after the initial alignment.
@@ -121,8 +122,8 @@ class PresetRegistration(ReprMixin):
         return field
 
 
-def _presets(spacing: float | Sequence[float] | None) -> dict[str, dict[str, Any]]:
-    """Settings of each preset for a grid."""
+def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[str, dict[str, Any]]:
+    """Settings of each preset for a grid; ``penalized``: smoothness is not left to ``GreedyField``."""
     finest = min_spacing(spacing)
     affine = AffineRegistration(LocalNCCLoss(kernel_size=9), "affine", [(4 * finest, 40), (2 * finest, 20)], spacing)
     multimodal = {
@@ -130,24 +131,19 @@ def _presets(spacing: float | Sequence[float] | None) -> dict[str, dict[str, Any
         "similarity": MINDLoss("ssc", radius=1, dilation=1),
         "regularization": SquaredLaplacianLoss(),
         "regularization_weight": 2.0,
-        "field": CompositiveField,
-        "smoothing": 2.0,
-        "step": 0.3,
+        "parametrization": CompositiveField(2.0, 0.3),
     }
     return {
         "same_modality": {
             "levels": [(4 * finest, 60), (2 * finest, 40), (finest, 20)],
             "similarity": LocalNCCLoss(kernel_size=5),
-            # The field's own smoothing is enough.
             "regularization": SquaredGradientLoss(),
-            "regularization_weight": 0.0,
-            "field": GreedyField,
-            "smoothing": 1.7,
-            "step": 0.5,
+            "regularization_weight": 0.15 if penalized else 0.0,
+            "parametrization": GreedyField(1.7, 0.5),
             "initializer": AffineInitializer(affine),
         },
         "multimodal": multimodal,
-        "ct_mr": {**multimodal, "levels": [(8.0, 40), (4.0, 40)], "smoothing": 3.0},
+        "ct_mr": {**multimodal, "levels": [(8.0, 40), (4.0, 40)], "parametrization": CompositiveField(3.0, 0.3)},
         "large_deformation": {
             **multimodal,
             "levels": [(8.0, 60), (4.0, 60), (2.0, 20)],
@@ -156,9 +152,11 @@ def _presets(spacing: float | Sequence[float] | None) -> dict[str, dict[str, Any
     }
 
 
-def _registration(settings: Mapping[str, Any], spacing: float | Sequence[float] | None) -> DeformableRegistration:
-    """Optimizer with these settings."""
-    given = dict(settings)
+def _registration(
+    preset: Mapping[str, Any], changes: Mapping[str, Any], spacing: float | Sequence[float] | None
+) -> DeformableRegistration:
+    """Optimizer with the settings of a preset and their changes."""
+    given = {**preset, **changes}
     if given.get("initializer") == "none":
         del given["initializer"]
     objective = PairLoss(
@@ -167,5 +165,7 @@ def _registration(settings: Mapping[str, Any], spacing: float | Sequence[float] 
         given.pop("regularization_weight"),
         given.pop("similarity_weights", None),
     )
-    field = given.pop("field")(given.pop("smoothing"), given.pop("step"))
-    return DeformableRegistration(objective, spacing=spacing, **{"parametrization": field, **given})
+    field = given.pop("parametrization")
+    if changes.keys() & {"smoothing", "step"}:
+        field = type(field)(given.pop("smoothing", field.smoothing), given.pop("step", field.step))
+    return DeformableRegistration(objective, parametrization=field, spacing=spacing, **given)

@@ -3,10 +3,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 from monai.losses import MaskedLoss
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from regplugins.losses import LocalNCCLoss, MINDLoss, PairLoss, SquaredGradientLoss
@@ -21,7 +23,7 @@ from regplugins.registration import (
     Parametrization,
     StationaryVelocityField,
 )
-from regplugins.spatial import compose_ddf, jacobian_determinant, warp
+from regplugins.spatial import compose_ddf, identity_grid, jacobian_determinant, warp
 from tests.registration.pairs import OBJECTIVE, textured, warped_pair, with_a_hole
 
 
@@ -72,6 +74,29 @@ def test_greedy_composition_does_not_depend_on_the_scale_of_the_cost():
     ]
     torch.testing.assert_close(*found)
     assert found[0].abs().max() > 1
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (7, 1, 8)])
+def test_greedy_composition_leaves_affine_fields_up_to_the_border(shape):
+    n = len(shape)
+    start = torch.einsum("ij,j...->i...", 0.1 * torch.rand(n, n), identity_grid(list(shape)))[None] + 2
+    optimizer = GreedyField().optimizer(start, 30)
+    for _ in range(30):
+        optimizer.step(lambda ddf: 0 * ddf.sum())
+    torch.testing.assert_close(optimizer.ddf, start, atol=1e-4, rtol=0)
+
+
+def test_a_step_of_greedy_composition():
+    """Of a field that is zero, in SciPy: ``-step v / (|v| + m / 2)``, smoothed, for ``v`` the smoothed gradient."""
+    gradient = torch.rand(1, 2, 20, 24, dtype=torch.float64)
+    optimizer = GreedyField(1.7, 0.5, 0.5).optimizer(torch.zeros_like(gradient), 2)
+    optimizer.step(lambda ddf: (gradient * ddf).sum())
+    v = np.stack([gaussian_filter(part, 1.7, mode="constant") for part in gradient[0].numpy()])
+    size = np.sqrt((v**2).sum(axis=0))
+    update = -0.5 * v / (size + np.quantile(size, 0.99) / 2)
+    expected = np.stack([gaussian_filter(part, 0.5, mode="nearest") for part in update])
+    inside = (slice(None), slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(optimizer.ddf[0].numpy()[inside], expected[inside], atol=0.01)
 
 
 def test_symmetric_of_the_images_exchanged_is_the_inverse():

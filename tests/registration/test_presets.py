@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regplugins.io import load_image
-from regplugins.losses import LocalNCCLoss, NCCLoss
+from regplugins.losses import LocalNCCLoss, NCCLoss, SquaredLaplacianLoss
 from regplugins.registration import BSplineField, PresetRegistration
 from tests.registration.pairs import warped_pair
 
@@ -87,6 +87,20 @@ def test_what_is_given_replaces_what_any_preset_has(name):
     spline = PresetRegistration(name, parametrization=BSplineField(4)).settings(name)
     assert spline["parametrization"] == "BSplineField(smoothing=0.0, step=0.15, distance=4)"
     assert spline["levels"] == own["levels"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight"),
+    [
+        ({}, 0.0),
+        ({"step": 0.3, "parametrization": None}, 0.0),
+        ({"parametrization": BSplineField(4)}, 0.15),
+        ({"regularization": SquaredLaplacianLoss()}, 0.15),
+        ({"parametrization": BSplineField(4), "regularization_weight": 0.0}, 0.0),
+    ],
+)
+def test_only_its_own_field_goes_without_a_penalty(changes, weight):
+    assert PresetRegistration("same_modality", **changes).settings("same_modality")["regularization_weight"] == weight
 
 
 @pytest.mark.parametrize(("spacing", "sizes"), [(0.5, [2.0, 1.0, 0.5]), ([3, 1.5], [6.0, 3.0, 1.5])])
