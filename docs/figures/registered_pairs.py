@@ -15,21 +15,22 @@ from typing import Any
 import fire
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from regplugins import register
+from regplugins.checks import choice
 from regplugins.data import ordered_pairs, read_datalist
-from regplugins.io import atomic, load_image, read_chain, read_json
+from regplugins.io import atomic, load_image, read_chain
 from regplugins.registration.intensity import otsu_threshold
 from regplugins.report.panels import checkerboard, gray
 from regplugins.report.planes import Plane, display_planes
 from regplugins.report.windows import image_windows
-from regplugins.spatial import Grid, resample_to_grid
+from regplugins.spatial import Grid, outside_value, resample
 
 COLUMNS = ("fixed", "moving", "warped", "checkerboard before", "after")
 # Key of the report, name and unit.
-FIGURES = (("overlap", "Dice", ""), ("tre_mm", "landmarks", " mm"), ("endpoint_error_mm", "error", " mm"))
-_WIDTH, _TITLE, _TILES, _PAIRS = 1.7, 0.22, 5, 200  # inches; tiles along the longest edge; pairs made of images
+FIGURES = (("overlap", "Dice", ""), ("tre_mm", "landmarks", " mm"))
+PLANES = ("axial", "coronal", "sagittal")
+_WIDTH, _LINE, _TILES = 1.7, 0.24, 5  # inches; tiles along the longest edge
 
 
 def main(
@@ -37,6 +38,7 @@ def main(
     output: str,
     section: str = "report",
     init: str = "affine",
+    pairs: int = 200,
     first: int | None = None,
     plane: str = "axial",
 ) -> None:
@@ -47,25 +49,29 @@ def main(
         output: picture.
         section: of the datalist: pairs, or images of which random ordered pairs are made, as evaluate.json does.
         init: initial alignment, or its file.
-        first: only so many of the pairs.
-        plane: "axial", "coronal" or "sagittal", through the middle of what is bright.
+        pairs: how many are made of images.
+        first: only so many of them.
+        plane: of 3-D images, "axial", "coronal" or "sagittal", through the middle of what is bright.
     """
     records = read_datalist(Path(dataset_dir) / "datalist.json", section)
     if "image" in records[0]:
-        records = ordered_pairs(records, _PAIRS)
+        records = ordered_pairs(records, pairs)
+    choice("plane", plane, dict.fromkeys(PLANES))
     rows = [_registered(dict(record), init, plane) for record in records[:first]]
     heights = [_WIDTH * shown.height / shown.width for shown, _, _ in rows]
-    size = (_WIDTH * len(COLUMNS), sum(heights) + _TITLE * (len(rows) + 1))
-    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, hspace=0, wspace=0)
-    figure = Figure(figsize=size, dpi=90, layout=tight)
-    cells = figure.subplots(len(rows), len(COLUMNS), squeeze=False, gridspec_kw={"height_ratios": heights})
-    for cell, column in zip(cells[0], COLUMNS, strict=True):
-        cell.set_title(column, fontsize=8, pad=2)
-    for line, (shown, pictures, text) in zip(cells, rows, strict=True):
-        for cell, picture in zip(line, pictures, strict=True):
+    width, height = _WIDTH * len(COLUMNS), sum(heights) + _LINE * (len(rows) + 1)
+    figure = Figure(figsize=(width, height), dpi=90)
+    top = height - _LINE
+    for number, column in enumerate(COLUMNS):
+        figure.text((number + 0.5) / len(COLUMNS), 1 - 0.16 / height, column, ha="center", fontsize=8)
+    for (shown, pictures, text), high in zip(rows, heights, strict=True):
+        for number, picture in enumerate(pictures):
+            box = (number * _WIDTH + 0.02, top - high, _WIDTH - 0.04, high)
+            cell = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
             cell.imshow(picture, cmap="gray", extent=shown.extent, vmin=0, vmax=1)
             cell.set_axis_off()
-        line[0].text(0, -0.02, text, transform=line[0].transAxes, va="top", fontsize=8, parse_math=False)
+        top -= high + _LINE
+        figure.text(0.02 / width, (top + 0.08) / height, text, fontsize=8, parse_math=False)
     with atomic(output) as temporary:
         figure.savefig(temporary)
 
@@ -76,17 +82,21 @@ def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, li
     result = register(**record, init=init)
     fixed, moving = (load_image(record[key]) for key in ("fixed", "moving"))
     grid = Grid.from_image(fixed)
-    before = resample_to_grid(moving, grid, read_chain([result.folder / "transform_0GenericAffine.mat"]))
+    affine = read_chain([result.folder / "transform_0GenericAffine.mat"])
+    before = resample(moving.as_tensor(), Grid.from_image(moving), grid, affine, fill=outside_value(moving))
     bright = fixed.as_tensor()[0] > otsu_threshold(fixed.as_tensor())
     center = tuple(int(k) for k in bright.nonzero().double().mean(dim=0).round())
     planes = {shown.name: shown for shown in display_planes(grid, center)}
-    plane = planes.get(name, next(iter(planes.values())))
+    plane = planes.get(name, next(iter(planes.values())))  # 2-D images have one, thin ones not each
     slices = [plane.take(image)[0] for image in (fixed.as_tensor(), before, result.warped.as_tensor())]
     windows = image_windows(slices[0], slices[1])
     first, *others = (gray(part, windows[k > 0]) for k, part in enumerate(slices))
     tile = max(plane.width, plane.height) / _TILES
-    report = read_json(result.folder / "report.json")
-    return plane, [first, *others, *(checkerboard(first, other, plane, tile) for other in others)], _text(pair, report)
+    return (
+        plane,
+        [first, *others, *(checkerboard(first, other, plane, tile) for other in others)],
+        _text(pair, result.report),
+    )
 
 
 def _text(pair: str, report: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from statistics import mean
 
 import torch
+import torch.nn.functional as F
 from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -230,11 +231,12 @@ def _continued(field: Tensor, reach: int) -> Tensor:
 
     A filter then leaves affine fields as they are; zeros outside would pull them to zero from the border on.
     """
-    for axis, length in enumerate(field.shape[2:], start=2):
-        index = torch.arange(-reach, length + reach, device=field.device)
-        border = index.clamp(0, length - 1)
-        mirrored = (2 * border - index).clamp_(0, length - 1)
-        field = 2 * field.index_select(axis, border) - field.index_select(axis, mirrored)
+    dims = field.dim() - 2
+    for axis, length in enumerate(field.shape[2:]):
+        pad = [0] * (2 * dims)
+        pad[2 * (dims - 1 - axis) : 2 * (dims - axis)] = [reach, reach]  # the last axis comes first
+        border = F.pad(field, pad, mode="replicate")
+        field = border if length <= reach else 2 * border - F.pad(field, pad, mode="reflect")
     return field
 
 
