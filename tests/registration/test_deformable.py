@@ -88,7 +88,7 @@ def test_greedy_composition_leaves_affine_fields_up_to_the_border(shape):
 
 
 def test_a_step_of_greedy_composition():
-    """Of a field that is zero, in SciPy: ``-step v / (|v| + m / 2)``, smoothed, for ``v`` the smoothed gradient."""
+    """In SciPy, for a field that is zero: ``-step v / (|v| + m / 2)``, smoothed, for ``v`` the smoothed gradient."""
     gradient = torch.rand(1, 2, 20, 24, dtype=torch.float64)
     optimizer = GreedyField(1.7, 0.5, 0.5).optimizer(torch.zeros_like(gradient), 2)
     optimizer.step(lambda ddf: (gradient * ddf).sum())
