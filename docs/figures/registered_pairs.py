@@ -53,10 +53,10 @@ def main(
         first: only so many of them.
         plane: of 3-D images, "axial", "coronal" or "sagittal", through the middle of what is bright.
     """
+    choice("plane", plane, dict.fromkeys(PLANES))
     records = read_datalist(Path(dataset_dir) / "datalist.json", section)
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
-    choice("plane", plane, dict.fromkeys(PLANES))
     rows = [_registered(dict(record), init, plane) for record in records[:first]]
     heights = [_WIDTH * shown.height / shown.width for shown, _, _ in rows]
     width, height = _WIDTH * len(COLUMNS), sum(heights) + _LINE * (len(rows) + 1)
@@ -89,8 +89,9 @@ def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, li
     planes = {shown.name: shown for shown in display_planes(grid, center)}
     plane = planes.get(name, next(iter(planes.values())))  # 2-D images have one, thin ones not each
     slices = [plane.take(image)[0] for image in (fixed.as_tensor(), before, result.warped.as_tensor())]
-    windows = image_windows(slices[0], slices[1])
-    first, *others = (gray(part, windows[k > 0]) for k, part in enumerate(slices))
+    fixed_window, moving_window = image_windows(slices[0], slices[1])
+    first = gray(slices[0], fixed_window)
+    others = [gray(part, moving_window) for part in slices[1:]]
     tile = max(plane.width, plane.height) / _TILES
     return (
         plane,

@@ -201,6 +201,8 @@ class GreedyField(Parametrization):
 
 
 class _GreedyOptimizer(FieldOptimizer):
+    """Greedy composition of updates with a field, as ``GreedyField`` says."""
+
     def __init__(self, start: Tensor, model: GreedyField, iterations: int) -> None:
         self._ddf = start
         self._steps = iter(torch.linspace(model.step, _FINAL_GREEDY_STEP_RATIO * model.step, iterations).tolist())
