@@ -4,15 +4,24 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
+from monai.utils import ensure_tuple
 from torch import Tensor, nn
 
 from regplugins.checks import boolean, not_negative
 from regplugins.registration.image_pair import MIN_SIZE, ImagePair, level_halvings, resample_ddf
 from regplugins.registration.parametrization import CompositiveField, Cost, Parametrization, ReprMixin, minimize
 from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf
+
+logger = logging.getLogger(__name__)
+
+Initializer = Callable[[ImagePair], Tensor]
+# By which another start must lower the cost more than the first, as a share of what that lowers it. Costs that differ
+# less say nothing about the error.
+_CLEAR_GAIN = 0.02
 
 
 class DeformableRegistration(ReprMixin):
@@ -32,7 +41,8 @@ class DeformableRegistration(ReprMixin):
             lengths in mm are then given for a 2 mm grid and scaled by the actual spacing.
         parametrization: of the field; default: ``CompositiveField()``.
         initializer: computes the initial field: ``AffineInitializer`` (rigid or affine) or ``ConvexInitializer`` (large
-            displacements).
+            displacements). Of several, the coarsest level is optimized from each, and the first is kept unless another
+            lowers the cost by at least 2 % more.
         symmetric: warp both images to a midpoint, each by its own field, and return one field composed with the inverse
             of the other (Avants et al., Medical Image Analysis 2008). Swapped images give the inverse, except with an
             initial field, which warps the moving image only.
@@ -42,7 +52,7 @@ class DeformableRegistration(ReprMixin):
         ValueError: if ``levels`` is empty, not ordered coarse to fine, or has an iteration count below 1, a spacing is
             not positive, or ``tolerance`` is negative.
         TypeError: if ``objective`` has no argument ``fields``, ``symmetric`` is not a boolean, ``parametrization`` is
-            not a ``Parametrization``, or ``initializer`` is not callable.
+            not a ``Parametrization``, or an ``initializer`` is not callable.
     """
 
     def __init__(
@@ -51,7 +61,7 @@ class DeformableRegistration(ReprMixin):
         levels: Sequence[tuple[float, int]],
         spacing: float | Sequence[float] | None = 1.0,
         parametrization: Parametrization | None = None,
-        initializer: Callable[[ImagePair], Tensor] | None = None,
+        initializer: Initializer | Sequence[Initializer] | None = None,
         symmetric: bool = False,
         tolerance: float = 0.0,
     ) -> None:
@@ -68,9 +78,11 @@ class DeformableRegistration(ReprMixin):
             raise TypeError(
                 f"parametrization must be a Parametrization, such as CompositiveField(), got {parametrization!r}"
             )
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be one such as ConvexInitializer(), or None, got {initializer!r}")
         self.initializer = initializer
+        self._initializers = () if initializer is None else ensure_tuple(initializer)
+        for one in self._initializers:
+            if not callable(one):
+                raise TypeError(f"initializer must be one such as ConvexInitializer(), or None, got {one!r}")
         self.symmetric = boolean("symmetric", symmetric)
         self.tolerance = not_negative("tolerance", tolerance)
 
@@ -90,22 +102,42 @@ class DeformableRegistration(ReprMixin):
         shape = pair.shape[2:]
         zero = image_pair.moving.new_zeros((len(pair), len(shape), *shape))
         start = zero if start is None else start.as_subclass(Tensor)
-        if self.initializer is not None:
-            start = compose_ddf(start, self.initializer(image_pair.warp_moving(start)))
-        ddf = torch.cat([start, torch.zeros_like(start)]) if self.symmetric else start
+        starts = [start]
+        if self._initializers:
+            warped = image_pair.warp_moving(start)
+            starts = [compose_ddf(start, initializer(warped)) for initializer in self._initializers]
+        start, *fields = (torch.cat([ddf, zero]) if self.symmetric else ddf for ddf in (start, *starts))
         one = last = (1,) * len(shape)
         apart = self.parametrization.stride
         # Of nodes, not of voxels, an axis has at least the smallest size.
         for strides, images, iterations in image_pair.levels(self._halvings, apart * MIN_SIZE):
             nodes = tuple(apart * stride for stride in strides)
-            ddf, last = resample_ddf(ddf, last, nodes, shape), nodes
-            optimizer = self.parametrization.optimizer(ddf, iterations)
-            ddf = minimize(optimizer, self._cost(images), iterations, self.tolerance)
-        ddf = resample_ddf(ddf, last, one, shape)
+            cost = self._cost(images)
+            for index, ddf in enumerate(fields):
+                optimizer = self.parametrization.optimizer(resample_ddf(ddf, last, nodes, shape), iterations)
+                fields[index] = minimize(optimizer, cost, iterations, self.tolerance)
+            if len(fields) > 1:
+                fields = [self._best(fields, resample_ddf(start, last, nodes, shape), images)]
+            last = nodes
+        ddf = resample_ddf(fields[0], last, one, shape)
         if not self.symmetric:
             return ddf
         moving_ddf, fixed_ddf = ddf.chunk(2)
         return compose_ddf(moving_ddf, invert_ddf(fixed_ddf)[0])
+
+    def _best(self, fields: Sequence[Tensor], start: Tensor, images: ImagePair) -> Tensor:
+        """The first field of each pair, unless another's cost is clearly lower, seen from that of the initial field."""
+        best, count = fields[0].clone(), len(images.fixed)
+        for index in range(count):
+            cost = self._cost(images.sample(index))
+            rows = slice(index, None, count)  # both fields of a pair, if ``symmetric``
+            with torch.no_grad():
+                unmoved, *costs = (float(cost(ddf[rows])) for ddf in (start, *fields))
+            least = min(range(len(costs)), key=costs.__getitem__)
+            if costs[0] - costs[least] >= _CLEAR_GAIN * abs(unmoved - costs[0]):
+                best[rows] = fields[least][rows]
+            logger.info("initial fields: costs %s", ", ".join(f"{value:.4g}" for value in costs))
+        return best
 
     def _cost(self, image_pair: ImagePair) -> Cost:
         shape = list(image_pair.moving.shape[2:])

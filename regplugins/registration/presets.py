@@ -140,7 +140,7 @@ def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[s
             "regularization": SquaredGradientLoss(),
             "regularization_weight": 0.15 if penalized else 0.0,
             "parametrization": GreedyField(1.7, 0.5),
-            "initializer": AffineInitializer(affine),
+            "initializer": [AffineInitializer(affine), ConvexInitializer(16 * finest, 4 * finest, spacing)],
         },
         "multimodal": multimodal,
         "ct_mr": {**multimodal, "levels": [(8.0, 40), (4.0, 40)], "parametrization": CompositiveField(3.0, 0.3)},

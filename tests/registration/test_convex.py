@@ -61,6 +61,22 @@ def test_optimizer_starts_from_it_and_from_a_start_given_before():
         assert errors[1] < 0.5 < errors[0]
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_of_several_starts_each_pair_keeps_the_first_unless_another_is_clearly_better(symmetric):
+    moving = textured(72, 68).double()  # Adam enlarges rounding
+    still, far = (torch.cat([moving, moving.roll(shift, (2, 3))], dim=1) for shift in ((1, 0), (-7, 5)))
+    coarse = ConvexInitializer(reach=9.0, image_spacing=1.0)
+
+    def found(pair, initializer):
+        levels = [(2, 20), (1, 5)]
+        return DeformableRegistration(OBJECTIVE, levels, initializer=initializer, symmetric=symmetric)(pair)
+
+    together = found(torch.cat([still, far]), [lambda images: images.fixed.new_zeros(2, 2, 72, 68), coarse])
+    for field, pair, first in zip(together.split(1), (still, far), (None, coarse), strict=True):
+        torch.testing.assert_close(field, found(pair, first), atol=1e-3, rtol=0)
+    assert not torch.allclose(found(still, None), found(still, coarse), atol=1e-2)
+
+
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_what_is_masked_out_does_not_count(side):
     optimizer = ConvexInitializer(reach=4.0, image_spacing=1.0, descriptor=torch.nn.Identity())
