@@ -36,7 +36,7 @@ class ConvexInitializer(ReprMixin):
     first step of ConvexAdam, Siebert et al., IEEE TMI 2024.)
 
     Args:
-        reach: largest displacement along an axis, mm.
+        reach: largest displacement along an axis, mm; at most half of the image.
         image_spacing: of the compared images, mm, rounded to the pair's times a power of two. Displacements are whole
             voxels of these images, and nodes are two voxels apart.
         spacing: of the pair's grid, mm, one number or one per axis, of which the smallest is used. None: automatic;
@@ -66,7 +66,8 @@ class ConvexInitializer(ReprMixin):
         strides, images = list(image_pair.pyramid(self._halvings).items())[-1]
         shape = images.fixed.shape[2:]
         reach = self.reach / min_spacing(self.spacing)
-        radii = [max(1, round(reach / stride)) for stride in strides]
+        # Half of a thin stack that is not halved, not more slices than it has.
+        radii = [max(1, min(round(reach / stride), size // 2)) for stride, size in zip(strides, shape, strict=True)]
         costs = math.prod(2 * radius + 1 for radius in radii) * math.prod((size + 1) // 2 for size in shape)
         if costs > _MAX_COSTS:
             raise ValueError(

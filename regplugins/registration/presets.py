@@ -36,7 +36,8 @@ class PresetRegistration(ReprMixin):
         changes: settings that replace those of whichever preset is used, unless they are None: ``levels``,
             ``initializer``, ``parametrization``, ``symmetric`` and ``tolerance`` of ``DeformableRegistration``,
             ``similarity``, ``similarity_weights``, ``regularization`` and ``regularization_weight`` of ``PairLoss``,
-            ``smoothing`` and ``step`` of the preset's parametrization. ``initializer`` "none": without the preset's.
+            ``smoothing`` and ``step`` of the preset's parametrization. ``initializer`` "none": without the preset's,
+            which of "same_modality" are two, affine and convex, of which the better is kept.
             With another ``parametrization`` or ``regularization`` the weight of "same_modality" is 0.15, otherwise 0.
 
     Raises:
@@ -99,7 +100,7 @@ class PresetRegistration(ReprMixin):
             "regularization": str(objective.regularization),
             "regularization_weight": objective.regularization_weight,
             "parametrization": str(registration.parametrization),
-            "initializer": None if registration.initializer is None else str(registration.initializer),
+            "initializer": ", ".join(map(str, registration.initializers)) or None,
             "symmetric": registration.symmetric,
             "tolerance": registration.tolerance,
         }

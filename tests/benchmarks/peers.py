@@ -97,7 +97,7 @@ def main(
         first: only so many of them.
         motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.
         bidirectional: register with fixed and moving swapped, too, and measure that and the cycle consistency.
-        effort: factor of every method's numbers of iterations, but for those of the affine step of ``same_modality``.
+        effort: factor of every method's numbers of iterations, but for those of the initial field of ``same_modality``.
         device: where those that can (this package's, ConvexAdam, FireANTs) compute; the others use the CPU.
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(_THREADS)

@@ -40,7 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "large_deformation": {"levels": [[8, 60], [4, 60], [2, 20]], "similarity": MIND},
 }
-INITIALIZERS = {"same_modality": "AffineInitializer", "large_deformation": "ConvexInitializer"}
+INITIALIZERS = {"same_modality": "AffineInitializer(", "large_deformation": "ConvexInitializer"}
 PRESETS = tuple(SETTINGS)
 
 

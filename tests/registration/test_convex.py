@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convex initializer on pairs with large known displacements."""
 
+import math
+
 import pytest
 import torch
 
@@ -67,14 +69,54 @@ def test_of_several_starts_each_pair_keeps_the_first_unless_another_is_clearly_b
     still, far = (torch.cat([moving, moving.roll(shift, (2, 3))], dim=1) for shift in ((1, 0), (-7, 5)))
     coarse = ConvexInitializer(reach=9.0, image_spacing=1.0)
 
+    def other(images):
+        return coarse(images) + 0.6  # not what the optimum is
+
     def found(pair, initializer):
-        levels = [(2, 20), (1, 5)]
+        levels = [(2, 60), (1, 5)]
         return DeformableRegistration(OBJECTIVE, levels, initializer=initializer, symmetric=symmetric)(pair)
 
-    together = found(torch.cat([still, far]), [lambda images: images.fixed.new_zeros(2, 2, 72, 68), coarse])
-    for field, pair, first in zip(together.split(1), (still, far), (None, coarse), strict=True):
+    together = found(torch.cat([still, far]), [lambda images: images.fixed.new_zeros(2, 2, 72, 68), other])
+    for field, pair, first in zip(together.split(1), (still, far), (None, other), strict=True):
         torch.testing.assert_close(field, found(pair, first), atol=1e-3, rtol=0)
-    assert not torch.allclose(found(still, None), found(still, coarse), atol=1e-2)
+    assert not torch.allclose(found(still, None), found(still, other), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("costs", "kept"),
+    [
+        ((0.5, 0.48), 0),
+        ((0.5, 0.46), 1),
+        ((0.5, 0.46, 0.45), 2),
+        ((0.5, 0.6), 0),
+        ((math.nan, 0.5), 1),
+        ((0.5, math.nan), 0),
+    ],
+)
+def test_another_start_must_leave_clearly_less_of_the_cost(costs, kept):
+    class Excess(torch.nn.Module):
+        """-1 for equal images."""
+
+        def forward(self, fields, target):
+            return fields[0].mean() - 1
+
+    pair = ImagePair(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+    fields = [torch.full((1, 2, 8, 8), value) for value in costs]
+    best = DeformableRegistration(Excess(), [(1, 1)])._best(fields, pair)
+    assert torch.equal(best.nan_to_num(), fields[kept].nan_to_num())
+
+
+def test_with_a_mask_the_first_start_is_used_alone():
+    """A field that moves the mask off the mismatch would have the lowest cost."""
+    pair, _ = warped_pair(33, 36)
+    mask = torch.zeros(1, 1, 33, 36)
+    mask[..., 8:20, 8:20] = 1
+    away = [lambda images: torch.zeros(1, 2, 33, 36), lambda images: torch.full((1, 2, 33, 36), 30.0)]
+    first, both = (
+        DeformableRegistration(OBJECTIVE, [(1, 10)], initializer=starts)(pair, moving_mask=mask)
+        for starts in (away[:1], away)
+    )
+    assert torch.equal(first, both)
 
 
 @pytest.mark.parametrize("side", ["fixed", "moving"])
@@ -110,8 +152,8 @@ def test_where_nothing_is_to_be_seen_nothing_moves():
 
 
 def test_images_too_thin_to_be_halved_do_not_take_all_memory():
-    thin = torch.rand(1, 2, 400, 400, 15)
-    with pytest.raises(ValueError, match=r"up to 40 voxels along each axis of \(100, 100, 15\) would take .* smaller"):
+    thin = torch.rand(1, 2, 1200, 1200, 15)
+    with pytest.raises(ValueError, match=r"up to 10 voxels along each axis of \(300, 300, 15\) would take .* smaller"):
         ConvexInitializer(reach=80.0, image_spacing=8.0, spacing=2.0)(scene_of(thin))
 
 
