@@ -49,9 +49,9 @@ def case() -> BundleCase:
     return ANY_MODALITY
 
 
-def assert_better(report: dict[str, Any]) -> None:
+def assert_better(report: dict[str, Any], measure: str = "mutual_information") -> None:
     """It says that the images are more alike than before, and that next to nothing folds."""
-    similarity = report["similarity"]["mutual_information"]
+    similarity = report["similarity"][measure]
     assert similarity["after"] > similarity["before"]
     assert report["folding_percent"] < 0.1
 
@@ -62,7 +62,8 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
     main(["register", "--bundle", str(bundle), *words])
     assert f"preset: {preset}" in capsys.readouterr().err.splitlines()
     report = json.loads((tmp_path / "report.json").read_text())
-    assert_better(report)
+    # The sample has two contrasts, for which `same_modality` is not made: its own measure rises.
+    assert_better(report, "ncc" if preset == "same_modality" else "mutual_information")
     assert report["weights"] is None
     settings = report["settings"]
     assert settings["init"] == aligned
