@@ -21,14 +21,15 @@ from regplugins.checks import choice
 from regplugins.data import ordered_pairs, read_datalist
 from regplugins.io import atomic, load_image, read_chain
 from regplugins.registration.intensity import otsu_threshold
+from regplugins.registration.modality import is_photograph
 from regplugins.report.panels import checkerboard, gray
 from regplugins.report.planes import Plane, display_planes
 from regplugins.report.windows import image_windows
 from regplugins.spatial import Grid, outside_value, resample
 
 COLUMNS = ("fixed", "moving", "warped", "checkerboard before", "after")
-# Key of the report, name and unit.
-FIGURES = (("overlap", "Dice", ""), ("tre_mm", "landmarks", " mm"))
+# Key of the report, and name.
+FIGURES = (("overlap", "Dice"), ("tre_mm", "landmarks"))
 PLANES = ("axial", "coronal", "sagittal")
 _WIDTH, _LINE, _TILES = 1.7, 0.24, 5  # inches; tiles along the longest edge
 
@@ -96,18 +97,20 @@ def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, li
     return (
         plane,
         [first, *others, *(checkerboard(first, other, plane, tile) for other in others)],
-        _text(pair, result.report),
+        # A photograph's pixels have no size.
+        _text(pair, result.report, "pixels" if is_photograph(fixed) else "mm"),
     )
 
 
-def _text(pair: str, report: dict[str, Any]) -> str:
-    """Name, preset, seconds, and figures before and after."""
+def _text(pair: str, report: dict[str, Any], length: str) -> str:
+    """Name, preset, seconds, and figures before and after; ``length`` is the unit of errors."""
     parts = [report["settings"]["chosen"]["preset"], f"{report['seconds']['total']:.0f} s"]
-    for key, name, unit in FIGURES:
+    for key, name in FIGURES:
         if key in report:
             before, after = (report[key][when]["mean"] for when in ("before", "after"))
             if key == "overlap":
                 before, after = before["dice"], after["dice"]
+            unit = "" if key == "overlap" else f" {length}"
             parts.append(f"{name} {before:.2f} → {after:.2f}{unit}")
     return f"{pair}: {', '.join(parts)}"
 
