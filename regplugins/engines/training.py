@@ -86,13 +86,13 @@ def prepare_pair(
 
     Returns:
         Network input ``(1, 2, *spatial)``, no target, no positional arguments of the inferer, and ``masks`` and, of
-        ``ChoosePresetd``, ``preset``.
+        ``ChoosePresetd``, ``chosen``.
     """
     batch["started"] = time.perf_counter()
     pair = batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs)
     options: dict[str, Any] = {name: mask.to(pair) for name, mask in batch["masks"].items()}
     if "chosen" in batch:
-        options["preset"] = batch["chosen"]["preset"]
+        options["chosen"] = batch["chosen"]
     return pair, None, (), options
 
 

@@ -150,8 +150,8 @@ class AppInferer(Inferer):
         """Displacements ``(1, n, *spatial)`` in voxels for ``image`` of ``OpenedImaged``, with a batch axis."""
         pair = dict(inputs.meta["registered_pair"])
         if not isinstance(self.inferer, RigidInferer):
-            preset = {"preset": pair["chosen"]["preset"]} if "chosen" in pair else {}
-            return self.inferer(inputs, network, **preset)
+            chosen = {"chosen": pair["chosen"]} if "chosen" in pair else {}
+            return self.inferer(inputs, network, **chosen)
         transform = AffineTransform(
             torch.linalg.inv(pair["initial"].matrix) @ self.inferer(inputs, network, pair).matrix
         )

@@ -103,6 +103,16 @@ class DeformableRegistration(ReprMixin):
         ``start`` is an initial displacement of that shape, resampled to the first level; default: zero. Masks ``(B, 1,
         *spatial)`` weight the voxels of their images. Errors are those of ``AffineRegistration``.
         """
+        return self.register(pair, start, fixed_mask, moving_mask)[0]
+
+    def register(
+        self,
+        pair: Tensor,
+        start: Tensor | None = None,
+        fixed_mask: Tensor | None = None,
+        moving_mask: Tensor | None = None,
+    ) -> tuple[Tensor, list[Initializer | None]]:
+        """Return what a call does, and the initializer that each pair of the batch kept, None without one."""
         image_pair = ImagePair.of(pair, moving_mask, fixed_mask)
         shape = pair.shape[2:]
         zero = image_pair.moving.new_zeros((len(pair), len(shape), *shape))
@@ -110,6 +120,7 @@ class DeformableRegistration(ReprMixin):
         fields = self._starts(image_pair, start)
         if self.symmetric:
             fields = [torch.cat([ddf, zero]) for ddf in fields]
+        kept: list[Initializer | None] = [self.initializers[0] if self.initializers else None] * len(pair)
         one = last = (1,) * len(shape)
         apart = self.parametrization.stride
         # Of nodes, not of voxels, an axis has at least the smallest size.
@@ -120,13 +131,14 @@ class DeformableRegistration(ReprMixin):
                 optimizer = self.parametrization.optimizer(resample_ddf(ddf, last, nodes, shape), iterations)
                 fields[index] = minimize(optimizer, cost, iterations, self.tolerance)
             if len(fields) > 1:
-                fields = [self._best(fields, images)]
+                best, indices = self._best(fields, images)
+                fields, kept = [best], [self.initializers[index] for index in indices]
             last = nodes
         ddf = resample_ddf(fields[0], last, one, shape)
         if not self.symmetric:
-            return ddf
+            return ddf, kept
         moving_ddf, fixed_ddf = ddf.chunk(2)
-        return compose_ddf(moving_ddf, invert_ddf(fixed_ddf)[0])
+        return compose_ddf(moving_ddf, invert_ddf(fixed_ddf)[0]), kept
 
     def _starts(self, image_pair: ImagePair, start: Tensor) -> list[Tensor]:
         """The fields to start from: those of the initializers, after the given one."""
@@ -137,9 +149,12 @@ class DeformableRegistration(ReprMixin):
         warped = image_pair.warp_moving(start)
         return [compose_ddf(start, one(warped)) for one in used]
 
-    def _best(self, fields: Sequence[Tensor], images: ImagePair) -> Tensor:
-        """The first field of each pair, unless the cost of another is clearly nearer to that of two equal images."""
-        best, count = fields[0].clone(), len(images.fixed)
+    def _best(self, fields: Sequence[Tensor], images: ImagePair) -> tuple[Tensor, list[int]]:
+        """The first field of each pair, unless the cost of another is clearly nearer to that of two equal images.
+
+        Also returns the index of each pair's field.
+        """
+        best, count, indices = fields[0].clone(), len(images.fixed), []
         for index in range(count):
             pair = images.sample(index)
             rows = slice(index, None, count)  # both fields of a pair, if ``symmetric``
@@ -150,11 +165,12 @@ class DeformableRegistration(ReprMixin):
             lowest = excess.index(min(excess))
             kept = lowest if excess[lowest] < (1 - _CLEAR_GAIN) * excess[0] else 0
             best[rows] = fields[kept][rows]
+            indices.append(kept)
             shown = ", ".join(f"{value:.4g}" for value in excess)
             logger.info(
                 "initial field %d of %d is kept: cost above that of equal images %s", kept + 1, len(fields), shown
             )
-        return best
+        return best, indices
 
     def _cost(self, image_pair: ImagePair) -> Cost:
         shape = list(image_pair.moving.shape[2:])

@@ -50,6 +50,7 @@ def optimize_pair(
         images, masks = inputs()
         options: dict[str, Any] = dict(masks)
         if isinstance(deformable, PresetRegistration):
-            options["preset"], _ = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
+            preset, _ = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
+            options["chosen"] = {"preset": preset}
         transform = transform @ DisplacementField.from_ddf(deformable(images, **options)[0].cpu(), grid)
     return transform

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -111,15 +111,22 @@ class PresetRegistration(ReprMixin):
         start: Tensor | None = None,
         fixed_mask: Tensor | None = None,
         moving_mask: Tensor | None = None,
-        preset: str | None = None,
+        chosen: MutableMapping[str, Any] | None = None,
     ) -> Tensor:
-        """Register a pair with a preset that ``choose`` named, else its own; see ``DeformableRegistration``.
+        """Register a pair; see ``DeformableRegistration``.
+
+        Args:
+            pair, start, fixed_mask, moving_mask: as of ``DeformableRegistration``.
+            chosen: ``preset``, which ``choose`` named; the ``initializer`` that the pair kept is added. Default: the
+                preset is that of this object.
 
         Raises:
-            ValueError: if neither names one.
+            ValueError: if neither names a preset.
         """
-        registration = choice("preset", preset or self.preset, self._registrations)
-        field: Tensor = registration(pair, start, fixed_mask, moving_mask)
+        chosen = {"preset": self.preset} if chosen is None else chosen
+        registration: DeformableRegistration = choice("preset", chosen["preset"], self._registrations)
+        field, kept = registration.register(pair, start, fixed_mask, moving_mask)
+        chosen["initializer"] = ", ".join(str(one) for one in dict.fromkeys(kept) if one is not None) or None
         return field
 
 

@@ -72,11 +72,16 @@ def test_of_several_starts_each_pair_keeps_the_first_unless_another_is_clearly_b
     def other(images):
         return coarse(images) + 0.6  # not what the optimum is
 
-    def found(pair, initializer):
+    def registered(pair, initializer):
         levels = [(2, 60), (1, 5)]
-        return DeformableRegistration(OBJECTIVE, levels, initializer=initializer, symmetric=symmetric)(pair)
+        return DeformableRegistration(OBJECTIVE, levels, initializer=initializer, symmetric=symmetric).register(pair)
 
-    together = found(torch.cat([still, far]), [lambda images: images.fixed.new_zeros(2, 2, 72, 68), other])
+    def found(pair, initializer):
+        return registered(pair, initializer)[0]
+
+    starts = [lambda images: images.fixed.new_zeros(2, 2, 72, 68), other]
+    together, kept = registered(torch.cat([still, far]), starts)
+    assert kept == starts
     for field, pair, first in zip(together.split(1), (still, far), (None, other), strict=True):
         torch.testing.assert_close(field, found(pair, first), atol=1e-3, rtol=0)
     assert not torch.allclose(found(still, None), found(still, other), atol=1e-2)
@@ -102,8 +107,9 @@ def test_another_start_must_leave_clearly_less_of_the_cost(costs, kept):
 
     pair = ImagePair(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
     fields = [torch.full((1, 2, 8, 8), value) for value in costs]
-    best = DeformableRegistration(Excess(), [(1, 1)])._best(fields, pair)
+    best, indices = DeformableRegistration(Excess(), [(1, 1)])._best(fields, pair)
     assert torch.equal(best.nan_to_num(), fields[kept].nan_to_num())
+    assert indices == [kept]
 
 
 def test_with_a_mask_the_first_start_is_used_alone():

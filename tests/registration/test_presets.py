@@ -9,8 +9,8 @@ import torch
 
 from regplugins.io import load_image
 from regplugins.losses import LocalNCCLoss, NCCLoss, SquaredLaplacianLoss
-from regplugins.registration import BSplineField, PresetRegistration
-from tests.registration.pairs import warped_pair
+from regplugins.registration import BSplineField, ConvexInitializer, PresetRegistration
+from tests.registration.pairs import textured, warped_pair
 
 AIR, TISSUE = -1000.0, 40.0
 MR, CT = torch.tensor([0.0, 300.0]), torch.tensor([AIR, TISSUE])
@@ -66,10 +66,22 @@ def test_photographs_of_two_stains_are_of_one_modality(tmp_path):
 def test_the_chosen_preset_is_the_named_one():
     pair = scaled_pair()
     for name in ("same_modality", "multimodal"):
-        fields = PresetRegistration()(pair, preset=name), PresetRegistration(name)(pair)
+        fields = PresetRegistration()(pair, chosen={"preset": name}), PresetRegistration(name)(pair)
         assert torch.equal(*fields)
     with pytest.raises(ValueError, match=r"preset must be one of .*, got 'auto'"):
         PresetRegistration()(pair)
+
+
+@pytest.mark.parametrize(("shift", "kept"), [((1, 0), 0), ((-7, 5), 1)])
+def test_the_initializer_that_was_kept_is_named_and_gives_the_same(shift, kept):
+    moving = textured(72, 68)
+    pair = torch.cat([moving, moving.roll(shift, (2, 3))], dim=1)
+    starts = [lambda images: torch.zeros(1, 2, 72, 68), ConvexInitializer(reach=9.0, image_spacing=1.0)]
+    changes = {"spacing": 1.0, "levels": [(2.0, 40), (1.0, 5)]}
+    chosen = {"preset": "same_modality"}
+    found = PresetRegistration(initializer=starts, **changes)(pair, chosen=chosen)
+    assert chosen["initializer"] == str(starts[kept])
+    assert torch.equal(found, PresetRegistration("same_modality", initializer=starts[kept], **changes)(pair))
 
 
 @pytest.mark.parametrize("name", ["same_modality", "multimodal", "ct_mr", "large_deformation"])
