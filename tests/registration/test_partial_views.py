@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Initial alignment of a head's CT with what is left of it: a slab, without data in places, far away, turned round."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from regplugins.io import load_image
+from regplugins.registration import initial_transform
+from regplugins.spatial import AffineTransform, Grid
+
+CT = Path(__file__).parents[2] / "bundles/head_ct_mr_rigid/sample/moving.nii.gz"
+SLAB = 60.0  # mm
+
+
+@cache
+def head() -> tuple[Tensor, Grid]:
+    image = load_image(CT)
+    return image.as_tensor().float(), Grid.from_image(image)
+
+
+def motion(degrees: float, shift: tuple[float, float, float], axis: tuple[float, ...] = (0.5, -0.3, 0.81)) -> Tensor:
+    """Homogeneous matrix of a rotation about the head's center, then a shift in mm."""
+    center = head()[1].center.numpy()
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(np.deg2rad(degrees) * np.array(axis) / np.linalg.norm(axis)).as_matrix()
+    matrix[:3, 3] = center + shift - matrix[:3, :3] @ center
+    return torch.from_numpy(matrix)
+
+
+def error(fixed: tuple[Tensor, Grid], moving: tuple[Tensor, Grid], truth: Tensor) -> float:
+    """Largest error in mm over the fixed field of view; the moving image is of a head moved by the truth."""
+    image, grid = moving
+    found = initial_transform("rigid", *fixed, image, Grid(grid.shape, truth @ grid.affine))
+    sizes = [torch.tensor([0.0, size], dtype=torch.float64) for size in fixed[1].shape]
+    corners = fixed[1].index_to_world(torch.cartesian_prod(*sizes))
+    return float((found(corners) - AffineTransform(truth)(corners)).norm(dim=-1).max())
+
+
+def slab(lowest: int) -> tuple[Tensor, Grid]:
+    """60 mm of the head from a slice on."""
+    image, grid = head()
+    part = image[..., lowest : lowest + round(SLAB / float(grid.spacing[2]))]
+    affine = grid.affine.clone()
+    affine[:3, 3] += lowest * affine[:3, 2]
+    return part, Grid(part.shape[1:], affine)
+
+
+@pytest.mark.parametrize(("lowest", "is_fixed"), [(0, False), (20, True), (41, False)])
+def test_a_slab_finds_its_place(lowest, is_fixed):
+    pair = (slab(lowest), head()) if is_fixed else (head(), slab(lowest))
+    assert error(*pair, motion(15.0, (20.0, 10.0, -30.0))) < 1
+
+
+@pytest.mark.parametrize("value", [-3024.0, -1024.0])
+def test_no_data_outside_a_circle(value):
+    image, grid = head()
+    x, y = (torch.linspace(-1, 1, size) for size in grid.shape[:2])
+    outside = (x[:, None] ** 2 + y**2 > 1)[None, ..., None].expand_as(image)
+    assert error((image, grid), (image.masked_fill(outside, value), grid), motion(12.0, (10.0, -8.0, 9.0))) < 1
+
+
+def test_zeros_outside_a_reslice():
+    """Corners that a turned field of view does not reach are zero, which in a CT is water."""
+    image, grid = head()
+    places = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, size) for size in grid.shape], indexing="ij"))
+    outside = (places[0] + places[1]).abs() > 1.3
+    assert error((image, grid), (image.masked_fill(outside, 0.0), grid), motion(12.0, (10.0, -8.0, 9.0))) < 1
+
+
+@pytest.mark.parametrize(
+    "truth", [motion(0.0, (35.0, 0.0, 0.0)), motion(180.0, (5.0, 3.0, 4.0), (0.0, 0.0, 1.0))], ids=["35 mm", "turned"]
+)
+def test_far_apart(truth):
+    assert error(head(), head(), truth) < 1
