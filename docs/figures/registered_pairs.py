@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of a data set, registered with ``preset auto`` and drawn, one a row.
 
-    python docs/figures/registered_pairs.py --dataset_dir D --section report --init affine --output F.png
+    python docs/figures/registered_pairs.py --dataset_dir D --section report --output F.png
 
 ``D`` is what ``regplugins prepare`` wrote. Checkerboards are of the fixed and the moving image; "before" is after the
 initial alignment.
@@ -38,7 +38,7 @@ def main(
     dataset_dir: str,
     output: str,
     section: str = "report",
-    init: str = "affine",
+    init: str = "auto",
     pairs: int = 200,
     first: int | None = None,
     plane: str = "axial",

@@ -46,7 +46,7 @@ def register(
         fixed_mask: mask of the fixed scan; voxels where it is zero are ignored.
         moving_mask: mask of the moving scan; voxels where it is zero are ignored.
         datalist: JSON file instead of one pair: a list of records with these keys and a name.
-        init: initial transform: "none", "fov", "center", "rigid", "affine" or a file.
+        init: initial transform: "auto", "none", "fov", "center", "rigid", "affine" or a file.
         weights: name of weights of the bundle, or a file (.pt, .ts, .onnx).
         refine: refine the result by optimizing the "field" or the network's "weights" on this pair (refine.json).
         options: any other key of inference.json: --device cpu, --failed_pairs stop, --resume True.
@@ -89,7 +89,7 @@ def align(
         seed: random seed of the voxel samples that mutual information uses.
     """
     seed = regplugins.checks.whole("seed", seed, 0)
-    regplugins.checks.choice("kind", kind, dict.fromkeys({*regplugins.registration.INIT_CHOICES} - {"none"}))
+    regplugins.checks.choice("kind", kind, dict.fromkeys({*regplugins.registration.INIT_CHOICES} - {"auto", "none"}))
     folder = regplugins.io.output_folder(output_dir)
     if (folder / "report.json").exists():
         raise ValueError(f"{folder}: holds the results of a registration, its own transform among them; choose another")

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 FAILURE = "failed.json"
 REPORT = "report.json"
 SUMMARY = "summary.csv"
+# What may be chosen for each pair, in the report, the table and the terminal.
+_CHOICES = ("init", "preset")
 # Pairs that a warning names.
 _NAMED = 3
 
@@ -110,9 +112,10 @@ class PairFolders:
         """Results of a run as lines for a terminal."""
         rows = self.rows()
         lines = [metrics_text(rows)]
-        if presets := Counter(row["preset"] for row in rows if "preset" in row):
-            chosen = ", ".join(name if self.is_single else f"{count} {name}" for name, count in presets.items())
-            lines.append(f"preset: {chosen}")
+        for key in _CHOICES:
+            counts = Counter(row[key] for row in rows if key in row)
+            chosen = ", ".join(name if self.is_single else f"{count} {name}" for name, count in counts.items())
+            lines.append(chosen and f"{key}: {chosen}")
         if not self.is_single:
             counts = Counter(row["status"] for row in rows)
             counts["done with warnings"] = sum(row.get("warnings", 0) > 0 for row in rows)
@@ -132,8 +135,8 @@ class PairFolders:
         if (folder / REPORT).exists():
             report = read_json(folder / REPORT)
             row = {"name": name, "status": "done", "warnings": len(report["warnings"])}
-            if chosen := report["settings"].get("chosen"):
-                row["preset"] = chosen["preset"]
+            chosen = report["settings"].get("chosen", {})
+            row |= {key: chosen[key] for key in _CHOICES if key in chosen}
             return row | {key: value for key, value in report_row(report).items() if key != "name"}
         if (folder / FAILURE).exists():
             return {"name": name, "status": "failed", "error": read_json(folder / FAILURE)["error"]}

@@ -91,7 +91,7 @@ def prepare_pair(
     batch["started"] = time.perf_counter()
     pair = batch["pair"][None].to(device, non_blocking=non_blocking, **kwargs)
     options: dict[str, Any] = {name: mask.to(pair) for name, mask in batch["masks"].items()}
-    if "chosen" in batch:
+    if "preset" in batch.get("chosen", {}):
         options["chosen"] = batch["chosen"]
     return pair, None, (), options
 

@@ -150,7 +150,7 @@ class AppInferer(Inferer):
         """Displacements ``(1, n, *spatial)`` in voxels for ``image`` of ``OpenedImaged``, with a batch axis."""
         pair = dict(inputs.meta["registered_pair"])
         if not isinstance(self.inferer, RigidInferer):
-            chosen = {"chosen": pair["chosen"]} if "chosen" in pair else {}
+            chosen = {"chosen": pair["chosen"]} if "preset" in pair.get("chosen", {}) else {}
             return self.inferer(inputs, network, **chosen)
         transform = AffineTransform(
             torch.linalg.inv(pair["initial"].matrix) @ self.inferer(inputs, network, pair).matrix

@@ -158,10 +158,7 @@ class DeformableRegistration(ReprMixin):
         for index in range(count):
             pair = images.sample(index)
             rows = slice(index, None, count)  # both fields of a pair, if ``symmetric``
-            with torch.no_grad():
-                least = float(self._cost(replace(pair, moving=pair.fixed))(torch.zeros_like(fields[0][rows])))
-                values = (float(self._cost(pair)(ddf[rows])) for ddf in fields)
-                excess = [value - least if math.isfinite(value) else math.inf for value in values]
+            excess = self._excess(pair, [ddf[rows] for ddf in fields])
             lowest = excess.index(min(excess))
             kept = lowest if excess[lowest] < (1 - _CLEAR_GAIN) * excess[0] else 0
             best[rows] = fields[kept][rows]
@@ -171,6 +168,24 @@ class DeformableRegistration(ReprMixin):
                 "initial field %d of %d is kept: cost above that of equal images %s", kept + 1, len(fields), shown
             )
         return best, indices
+
+    def excess_cost(self, pair: Tensor, ddf: Tensor) -> float:
+        """Cost of a field above that of the fixed image with itself, at the coarsest level.
+
+        ``pair`` is ``(1, 2, *spatial)``, ``ddf`` ``(1, n, *spatial)`` in voxels; inf if the cost is not finite. Only
+        for a registration that is not ``symmetric``.
+        """
+        apart = self.parametrization.stride
+        strides, images, _ = ImagePair.of(pair, None, None).levels(self._halvings[:1], apart * MIN_SIZE)[0]
+        nodes = tuple(apart * stride for stride in strides)
+        return self._excess(images, [resample_ddf(ddf, (1,) * len(nodes), nodes, pair.shape[2:])])[0]
+
+    @torch.no_grad()
+    def _excess(self, image_pair: ImagePair, fields: Sequence[Tensor]) -> list[float]:
+        """Costs of fields of one pair's nodes above that of its fixed image with itself, inf if not finite."""
+        least = float(self._cost(replace(image_pair, moving=image_pair.fixed))(torch.zeros_like(fields[0])))
+        values = (float(self._cost(image_pair)(ddf)) for ddf in fields)
+        return [value - least if math.isfinite(value) else math.inf for value in values]
 
     def _cost(self, image_pair: ImagePair) -> Cost:
         shape = list(image_pair.moving.shape[2:])

@@ -3,17 +3,32 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from regplugins.io import read_transform
+from regplugins.losses import MINDLoss, PairLoss, SquaredLaplacianLoss
+from regplugins.registration.deformable import DeformableRegistration
+from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.mutual_information import maximize_mutual_information
+from regplugins.registration.network_grid import network_grid, resample_pair
+from regplugins.registration.parametrization import CompositiveField
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view
 from regplugins.registration.volume import Volume
-from regplugins.spatial import AffineTransform, CompositeTransform, Grid
+from regplugins.spatial import AffineTransform, CompositeTransform, Grid, overlap
 
-INIT_CHOICES = ("none", "fov", "center", "rigid", "affine")
+logger = logging.getLogger(__name__)
+
+AUTO_INIT = "auto"
+INIT_CHOICES = (AUTO_INIT, "none", "fov", "center", "rigid", "affine")
+# By which the images as they are must end nearer to equal images than aligned ones. Chosen by tuning pairs: livers gain
+# 5 % and lose a third of their error, chests gain up to 8 % and lose none, and hearts and brains gain less than 1 %.
+_CLEAR_GAIN = 0.035
 
 
 def initial_transform(
@@ -30,8 +45,8 @@ def initial_transform(
 
     Args:
         init: "none" (identity), "fov" (centers of the fields of view), "center" (centers of mass of the foreground),
-            "rigid" or "affine" (mutual information, from the best of these three and of rotated starts), or a file that
-            holds an affine transform.
+            "rigid" or "affine" (mutual information, from the best of these three and of rotated starts), "auto"
+            (``choose_initial_transform``), or a file that holds an affine transform.
         fixed: ``(1, *fixed_grid.shape)``.
         fixed_grid: grid of the fixed image.
         moving: ``(1, *moving_grid.shape)``.
@@ -52,6 +67,8 @@ def initial_transform(
         raise ValueError(f"a {n}-D fixed image and a {moving_grid.ndim}-D moving one cannot be aligned")
     if init not in INIT_CHOICES:
         return _from_file(init, n)
+    if init == AUTO_INIT:
+        return choose_initial_transform(fixed, fixed_grid, moving, moving_grid, seed, fixed_mask, moving_mask)[1]
     if init == "none":
         return AffineTransform.identity(n)
     if init == "fov":
@@ -63,6 +80,54 @@ def initial_transform(
         return center
     starts = [center, align_fields_of_view(fixed_grid, moving_grid), AffineTransform.identity(n)]
     return maximize_mutual_information(init, fixed_volume, moving_volume, starts, seed)
+
+
+def choose_initial_transform(
+    fixed: Tensor,
+    fixed_grid: Grid,
+    moving: Tensor,
+    moving_grid: Grid,
+    seed: int = 0,
+    fixed_mask: Tensor | None = None,
+    moving_mask: Tensor | None = None,
+) -> tuple[str, AffineTransform]:
+    """Choose "affine", or "none" if a coarse registration of the images as they are ends at a clearly lower cost.
+
+    An affine transform may fit what slides along the wall of a body and move the wall. With masks it is kept, since
+    costs under unlike masks do not compare. Arguments and errors are those of ``initial_transform``.
+
+    Returns:
+        The name, and the transform from the fixed to the moving world, RAS+ mm.
+    """
+    affine = initial_transform("affine", fixed, fixed_grid, moving, moving_grid, seed, fixed_mask, moving_mask)
+    candidates = {"affine": affine}
+    if fixed_mask is None and moving_mask is None:
+        candidates["none"] = AffineTransform.identity(fixed_grid.ndim)
+    images = MetaTensor(fixed, affine=fixed_grid.affine), MetaTensor(moving, affine=moving_grid.affine)
+    name = _best_start(*images, candidates)
+    return name, candidates[name]
+
+
+def _best_start(fixed: MetaTensor, moving: MetaTensor, candidates: Mapping[str, AffineTransform]) -> str:
+    """Name of the first transform, unless a coarse registration ends at a clearly lower cost from another."""
+    grid, moving_grid = network_grid(Grid.from_image(fixed), None), Grid.from_image(moving)
+    used = {name: transform for name, transform in candidates.items() if overlap(grid, moving_grid, transform)}
+    if len(used) < 2:
+        return next(iter(candidates))
+    costs = {name: _mismatch(resample_pair(fixed, moving, grid, transform)) for name, transform in used.items()}
+    first, best = next(iter(used)), min(costs, key=costs.__getitem__)
+    name = best if costs[best] < (1 - _CLEAR_GAIN) * costs[first] else first
+    shown = ", ".join(f"{cost:.4g} from {start}" for start, cost in costs.items())
+    logger.info("init %s: cost above that of equal images %s", name, shown)
+    return name
+
+
+def _mismatch(pair: Tensor) -> float:
+    """Cost of ``(2, *spatial)`` above that of equal images after a coarse deformable registration."""
+    objective = PairLoss(MINDLoss(), SquaredLaplacianLoss(), regularization_weight=2.0)
+    coarse = DeformableRegistration(objective, [(8.0, 40)], None, CompositiveField(2.0, 0.3))
+    images = torch.stack([scale_percentiles(image) for image in pair])[None]
+    return coarse.excess_cost(images, coarse(images))
 
 
 def _from_file(init: str, ndim: int) -> AffineTransform:

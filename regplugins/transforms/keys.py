@@ -47,7 +47,7 @@ class Pair(TypedDict, total=False):
     masks: dict[str, Tensor]  # fixed_mask and moving_mask on the grid, (1, 1, *grid.shape) in [0, 1]
 
     # ChoosePresetd
-    chosen: dict[str, Any]  # preset of an optimization, its settings and why, for report.json
+    chosen: dict[str, Any]  # init, and preset of an optimization, its settings and why, for report.json
 
     # prepare_pair
     started: float  # `time.perf_counter` at the start of the network

@@ -75,7 +75,7 @@ class Registerd(_Warping):
         deformable: optimizes the displacement field, or the name of a preset, see
             ``regplugins.registration.PresetRegistration``; None: skipped.
         affine: optimizes a rigid or affine transform before that; None: skipped.
-        init: initial transform: "none", "fov", "center", "rigid", "affine" or a transform file, see
+        init: initial transform: "auto", "none", "fov", "center", "rigid", "affine" or a transform file, see
             ``regplugins.registration.initial_transform``.
         warped: key of the warped image (linear interpolation, ``outside_value`` outside); None: not added.
         masks: keys of the fixed and of the moving mask, on the grids of their images; None: no mask. The images are
@@ -93,7 +93,7 @@ class Registerd(_Warping):
         moving: Hashable,
         deformable: DeformableRegistration | PresetRegistration | str | None = "auto",
         affine: AffineRegistration | None = None,
-        init: str = "affine",
+        init: str = "auto",
         warped: Hashable | None = None,
         masks: tuple[Hashable | None, Hashable | None] = (None, None),
         device: str | torch.device | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 from monai.transforms import Transform
 
 from regplugins.checks import boolean
-from regplugins.registration import INIT_CHOICES, initial_transform
+from regplugins.registration import AUTO_INIT, INIT_CHOICES, choose_initial_transform, initial_transform
 from regplugins.registration.network_grid import network_grid, resample_masks, resample_pair, thin_axis
 from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
@@ -23,18 +23,18 @@ _FEW_VOXELS = 48
 
 def pair_initial_transform(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
     """Initial transform of a loaded pair within its masks; arguments and errors as of ``initial_transform``."""
+    return _chosen_initial_transform(pair, init, seed)[1]
+
+
+def _chosen_initial_transform(pair: Mapping[str, Any], init: str, seed: int) -> tuple[str, AffineTransform]:
+    """``init``, or what was chosen for "auto", and the transform of ``pair_initial_transform``."""
     fixed, moving = pair["fixed"], pair["moving"]
+    images = fixed.as_tensor(), Grid.from_image(fixed), moving.as_tensor(), Grid.from_image(moving)
+    masks = pair.get("fixed_mask"), pair.get("moving_mask")
     try:
-        return initial_transform(
-            init,
-            fixed.as_tensor(),
-            Grid.from_image(fixed),
-            moving.as_tensor(),
-            Grid.from_image(moving),
-            seed=seed,
-            fixed_mask=pair.get("fixed_mask"),
-            moving_mask=pair.get("moving_mask"),
-        )
+        if init == AUTO_INIT:
+            return choose_initial_transform(*images, seed, *masks)
+        return init, initial_transform(init, *images, seed, *masks)
     except ValueError as error:
         if init not in INIT_CHOICES:  # the message names the transform file
             raise
@@ -45,11 +45,12 @@ class ResamplePaird(Transform):
     """Resample both images to the network grid in the fixed image's world.
 
     Adds ``pair`` ``(2, *spatial)`` (moving, fixed), ``grid``, ``initial``, the transform from the fixed to the moving
-    world through which the moving image was resampled, and ``masks``. The originals stay unchanged.
+    world through which the moving image was resampled, ``masks`` and, of ``init`` "auto", ``chosen``. The originals
+    stay unchanged.
 
     Args:
         spacing: of the network grid, mm; None: ``automatic_spacing`` of the fixed image.
-        init: "none", "fov", "center", "rigid", "affine" or a transform file, see ``regplugins.registration``.
+        init: "auto", "none", "fov", "center", "rigid", "affine" or a transform file, see ``regplugins.registration``.
         seed: of a registration by mutual information.
         trained_extent: size in mm, along the axes nearest to RAS, of the training images. A fixed image of half or
             twice that size along an axis gets a warning.
@@ -87,7 +88,9 @@ class ResamplePaird(Transform):
         fixed, moving = pair["fixed"], pair["moving"]
         fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
         with stage(pair, "init"):
-            initial = pair_initial_transform(pair, self.init, self.seed)
+            name, initial = _chosen_initial_transform(pair, self.init, self.seed)
+            if name != self.init:
+                pair["chosen"] = {"init": name}
             if self.init not in INIT_CHOICES:
                 if pair.get("swapped"):  # the file maps from the fixed image as given
                     initial = initial.inverse()

@@ -162,7 +162,8 @@ class SavePaird(Transform):
         # Compress in another thread while the picture is drawn.
         with ThreadPoolExecutor(max_workers=1) as writer:
             volumes = writer.submit(self._write_volumes, pair, grid, fields, folder)
-            pair_figure(folder / "report.png", pair, self.settings.get("init"))
+            init = pair.get(_CHOSEN, {}).get("init", self.settings.get("init"))
+            pair_figure(folder / "report.png", pair, init)
             volumes.result()
         write_transform(pair["initial"], folder / "transform_0GenericAffine.mat")
         if "warped_landmarks" in pair:

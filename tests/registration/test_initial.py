@@ -4,14 +4,17 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from torch import Tensor
 
 from regplugins.io import write_transform
-from regplugins.registration import initial_transform
-from regplugins.spatial import AffineTransform, SpatialTransform
-from tests.itk_truth import GRIDS, random_affine, random_field
+from regplugins.registration import choose_initial_transform, initial, initial_transform
+from regplugins.spatial import AffineTransform, Grid, SpatialTransform
+from tests.itk_truth import GRIDS, make_grid, random_affine, random_field
+from tests.registration.heads import head, motion, mr, t2
 
 FIXED, MOVING = GRIDS["oblique"], GRIDS["left-handed oblique"]
 IMAGES = (torch.rand(1, *FIXED.shape), FIXED, torch.rand(1, *MOVING.shape), MOVING)
@@ -87,3 +90,34 @@ def test_constant_image_is_named(init: str, blank: str) -> None:
     )
     with pytest.raises(ValueError, match=f"the {blank} image is constant"):
         initial_transform(init, fixed, FIXED, moving, MOVING)
+
+
+def moved_head() -> tuple[tuple[Tensor, Grid, Tensor, Grid], AffineTransform]:
+    """Head in two contrasts, and the transform that aligns it."""
+    grid, truth = make_grid((96, 110), np.eye(2), (1.8, 1.7), (2.1, -4.2)), motion(9.0, (14.0, -11.0))
+    return (head(mr, grid), grid, head(t2, grid, truth), grid), AffineTransform(truth)
+
+
+def test_the_first_start_is_kept_unless_another_is_clearly_better() -> None:
+    (fixed, grid, moving, _), truth = moved_head()
+    images = MetaTensor(fixed, affine=grid.affine), MetaTensor(moving, affine=grid.affine)
+    far = AffineTransform(motion(0.0, (900.0, 0.0)))
+    nearly = AffineTransform(motion(9.05, (14.0, -11.0)))
+    best = initial._best_start
+    assert best(*images, {"away": AffineTransform.identity(2), "there": truth}) == "there"
+    assert best(*images, {"there": truth, "away": AffineTransform.identity(2)}) == "there"
+    assert best(*images, {"nearly": nearly, "there": truth}) == "nearly"
+    assert best(*images, {"there": truth, "far": far}) == "there"
+    assert best(*images, {"far": far, "there": truth}) == "far"
+
+
+def test_auto_is_the_better_of_affine_and_none(caplog: pytest.LogCaptureFixture) -> None:
+    images, _ = moved_head()
+    with caplog.at_level("INFO", "regplugins.registration.initial"):
+        name, found = choose_initial_transform(*images)
+    assert name == "affine"
+    assert caplog.messages[0].startswith("init affine: cost above that of equal images")
+    assert torch.equal(found.matrix, initial_transform("affine", *images).matrix)
+    assert torch.equal(found.matrix, initial_transform("auto", *images).matrix)
+    masked = choose_initial_transform(*images, fixed_mask=torch.ones_like(images[0]))
+    assert masked[0] == "affine"
