@@ -14,7 +14,9 @@ from typing import Any
 
 import fire
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from regplugins import register
 from regplugins.checks import choice
@@ -73,8 +75,10 @@ def main(
             cell.set_axis_off()
         top -= high + _LINE
         figure.text(0.02 / width, (top + 0.08) / height, text, fontsize=8, parse_math=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     with atomic(output) as temporary:
-        figure.savefig(temporary)
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L").save(temporary, optimize=True)
 
 
 def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, list[np.ndarray], str]:
@@ -103,8 +107,8 @@ def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, li
 
 
 def _text(pair: str, report: dict[str, Any], length: str) -> str:
-    """Name, preset, seconds, and figures before and after; ``length`` is the unit of errors."""
-    parts = [report["settings"]["chosen"]["preset"], f"{report['seconds']['total']:.0f} s"]
+    """Name, preset, and figures before and after; ``length`` is the unit of errors."""
+    parts = [report["settings"]["chosen"]["preset"]]
     for key, name in FIGURES:
         if key in report:
             before, after = (report[key][when]["mean"] for when in ("before", "after"))
