@@ -49,8 +49,9 @@ def answer(
         datastore: of the server.
         image: file of the open image, given by the server.
         request: may have ``moving`` ("nearest", "all", or ids of annotated images, as a list or separated by commas),
-            ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("none", "fov", "center", "rigid" or
-            "affine", no file), ``return_transform``, ``return_warped``, and ``device``. Other keys are ignored.
+            ``count`` of the nearest, ``fusion`` ("weighted", "majority"), ``init`` ("auto", "none", "fov", "center",
+            "rigid" or "affine", no file), ``return_transform``, ``return_warped``, and ``device``. Other keys are
+            ignored.
         own: id of ``image``, whose own label is not propagated to it.
         models_dir: folder of weights that were trained on the datastore; default: the bundle's weights.
 

@@ -26,6 +26,12 @@ Initializer = Callable[[ImagePair], Tensor]
 _CLEAR_GAIN = 0.06
 
 
+def clearly_lowest(costs: Sequence[float], gain: float) -> int:
+    """Index of the first cost, or of the lowest if that is lower by more than a share ``gain``."""
+    lowest = costs.index(min(costs))
+    return lowest if costs[lowest] < (1 - gain) * costs[0] else 0
+
+
 class DeformableRegistration(ReprMixin):
     """Deformable registration of one pair: minimize a training objective over its field at several resolutions.
 
@@ -159,8 +165,7 @@ class DeformableRegistration(ReprMixin):
             pair = images.sample(index)
             rows = slice(index, None, count)  # both fields of a pair, if ``symmetric``
             excess = self._excess(pair, [ddf[rows] for ddf in fields])
-            lowest = excess.index(min(excess))
-            kept = lowest if excess[lowest] < (1 - _CLEAR_GAIN) * excess[0] else 0
+            kept = clearly_lowest(excess, _CLEAR_GAIN)
             best[rows] = fields[kept][rows]
             indices.append(kept)
             shown = ", ".join(f"{value:.4g}" for value in excess)

@@ -12,13 +12,12 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from regplugins.io import read_transform
-from regplugins.losses import MINDLoss, PairLoss, SquaredLaplacianLoss
-from regplugins.registration.deformable import DeformableRegistration
+from regplugins.registration.deformable import clearly_lowest
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.mutual_information import maximize_mutual_information
-from regplugins.registration.network_grid import network_grid, resample_pair
-from regplugins.registration.parametrization import CompositiveField
+from regplugins.registration.network_grid import automatic_spacing, network_grid, resample_pair
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view
+from regplugins.registration.presets import PresetRegistration
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, CompositeTransform, Grid, overlap
 
@@ -100,32 +99,34 @@ def choose_initial_transform(
         The name, and the transform from the fixed to the moving world, RAS+ mm.
     """
     affine = initial_transform("affine", fixed, fixed_grid, moving, moving_grid, seed, fixed_mask, moving_mask)
-    candidates = {"affine": affine}
-    if fixed_mask is None and moving_mask is None:
-        candidates["none"] = AffineTransform.identity(fixed_grid.ndim)
+    if fixed_mask is not None or moving_mask is not None:
+        logger.info("init affine: the only choice with masks")
+        return "affine", affine
+    candidates = {"affine": affine, "none": AffineTransform.identity(fixed_grid.ndim)}
     images = MetaTensor(fixed, affine=fixed_grid.affine), MetaTensor(moving, affine=moving_grid.affine)
     name = _best_start(*images, candidates)
     return name, candidates[name]
 
 
 def _best_start(fixed: MetaTensor, moving: MetaTensor, candidates: Mapping[str, AffineTransform]) -> str:
-    """Name of the first transform, unless a coarse registration ends at a clearly lower cost from another."""
-    grid, moving_grid = network_grid(Grid.from_image(fixed), None), Grid.from_image(moving)
-    used = {name: transform for name, transform in candidates.items() if overlap(grid, moving_grid, transform)}
-    if len(used) < 2:
-        return next(iter(candidates))
-    costs = {name: _mismatch(resample_pair(fixed, moving, grid, transform)) for name, transform in used.items()}
-    first, best = next(iter(used)), min(costs, key=costs.__getitem__)
-    name = best if costs[best] < (1 - _CLEAR_GAIN) * costs[first] else first
-    shown = ", ".join(f"{cost:.4g} from {start}" for start, cost in costs.items())
+    """Name of the first transform that lets the images overlap, unless another ends at a clearly lower cost.
+
+    The costs are those of ``multimodal`` at its coarsest level, above those of equal images.
+    """
+    grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
+    # Twice the spacing suffices for that level.
+    grid = network_grid(grid, [2 * size for size in automatic_spacing(grid.canonical())])
+    used = {name: start for name, start in candidates.items() if overlap(grid, moving_grid, start)} or candidates
+    costs = [_mismatch(resample_pair(fixed, moving, grid, start)) for start in used.values()] if len(used) > 1 else [0]
+    name = list(used)[clearly_lowest(costs, _CLEAR_GAIN)]
+    shown = ", ".join(f"{cost:.4g} from {start}" for start, cost in zip(used, costs, strict=True))
     logger.info("init %s: cost above that of equal images %s", name, shown)
     return name
 
 
 def _mismatch(pair: Tensor) -> float:
     """Cost of ``(2, *spatial)`` above that of equal images after a coarse deformable registration."""
-    objective = PairLoss(MINDLoss(), SquaredLaplacianLoss(), regularization_weight=2.0)
-    coarse = DeformableRegistration(objective, [(8.0, 40)], None, CompositiveField(2.0, 0.3))
+    coarse = PresetRegistration("multimodal", levels=[[4.0, 40]]).registration("multimodal")
     images = torch.stack([scale_percentiles(image) for image in pair])[None]
     return coarse.excess_cost(images, coarse(images))
 

@@ -89,9 +89,13 @@ class PresetRegistration(ReprMixin):
         logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
         return name, figures
 
+    def registration(self, preset: str) -> DeformableRegistration:
+        """Registration with a preset's settings and the changes; ``ValueError`` if the preset is unknown or "auto"."""
+        return choice("preset", preset, self._registrations)
+
     def settings(self, preset: str) -> dict[str, Any]:
         """Settings of a preset with the changes, for a report."""
-        registration = self._registrations[preset]
+        registration = self.registration(preset)
         objective: Any = registration.objective
         return {
             "levels": [list(level) for level in registration.levels],
@@ -124,7 +128,7 @@ class PresetRegistration(ReprMixin):
             ValueError: if neither names a preset.
         """
         chosen = {"preset": self.preset} if chosen is None else chosen
-        registration: DeformableRegistration = choice("preset", chosen["preset"], self._registrations)
+        registration = self.registration(chosen["preset"])
         field, kept = registration.register(pair, start, fixed_mask, moving_mask)
         chosen["initializer"] = ", ".join(str(one) for one in dict.fromkeys(kept) if one is not None) or None
         return field

@@ -108,7 +108,9 @@ def downsample(image: Tensor, strides: int | Sequence[int] = 2) -> Tensor:
     """
     pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
     strides = (strides,) * (image.dim() - 2) if isinstance(strides, int) else tuple(strides)
-    kernel, padding = [2 * stride - 1 for stride in strides], [stride - 1 for stride in strides]
+    # PyTorch refuses a kernel larger than the image, whatever the padding.
+    kernel = [min(2 * stride - 1, size) for stride, size in zip(strides, image.shape[2:], strict=True)]
+    padding = [size // 2 if size % 2 else 0 for size in kernel]
     return pool(image, kernel_size=kernel, stride=strides, padding=padding, count_include_pad=False)
 
 

@@ -123,7 +123,7 @@ class Registerd(_Warping):
         transform = optimize_pair(resampled, self.affine, self.deformable, self.device)
         result["transform"] = transform
         if self.warped is not None:
-            settings = {"init": self.init, "spacing": self.spacing}
+            settings = {"init": resampled.get("chosen", {}).get("init", self.init), "spacing": self.spacing}
             settings |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
             settings |= {name: str(key) for name, key in self.inputs.items()}
             self._warp(

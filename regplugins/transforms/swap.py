@@ -54,10 +54,10 @@ class SwapPaird(Transform):
 
 
 def swap_pair(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Swap fixed and moving in all keys that ``LoadPaird`` added."""
+    """Swap fixed and moving in all keys that ``LoadPaird`` added; what was chosen holds for both directions."""
     images = {key for key in PATH_KEYS if swapped_key(key) != key}
     swapped = {swapped_key(key): pair[key] for key in images & pair.keys()}
-    swapped |= {key: pair[key] for key in ("name", "landmark_space", "seconds", "warnings") if key in pair}
+    swapped |= {key: pair[key] for key in ("name", "landmark_space", "seconds", "warnings", "chosen") if key in pair}
     swapped["paths"] = {swapped_key(key): path for key, path in pair["paths"].items()}
     if "truth" in pair:
         truth = swapped["truth"] = pair["truth"].inverse()

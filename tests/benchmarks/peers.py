@@ -92,7 +92,7 @@ def main(
         output_dir: for the tables.
         method: what registers, one of ``METHODS``.
         section: of the datalist: pairs, or images of which random ordered pairs are made, as evaluate.json does.
-        init: what every method starts from: "none", "fov", "center", "rigid" or "affine".
+        init: what every method starts from: "auto", "none", "fov", "center", "rigid" or "affine".
         pairs: how many are made of images.
         first: only so many of them.
         motion: the true transforms are rigid: measure rotation, translation and what the paper of heads does.

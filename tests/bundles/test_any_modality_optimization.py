@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Behavior of this bundle alone; test_every_bundle.py has the rest."""
 
+import csv
 import json
 from typing import Any
 
@@ -98,6 +99,31 @@ def test_the_choice_is_reported_and_the_same_as_its_name(bundle, run, aligned, t
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     main([*command, *words])
     assert (tmp_path / "auto/report.json").stat().st_mtime_ns == before
+
+
+def test_the_initial_alignment_is_chosen_too_and_reported(bundle, run, tmp_path, capsys):
+    options = {"spacing": 4.0, "levels": [[8.0, 5]]}
+    main(
+        [
+            "register",
+            "--bundle",
+            str(bundle),
+            "--output_dir",
+            str(tmp_path / "auto"),
+            "--spacing",
+            "4",
+            "--levels",
+            "[[8,5]]",
+        ]
+    )
+    assert "init: affine" in capsys.readouterr().err.splitlines()
+    settings = json.loads((tmp_path / "auto/report.json").read_text())["settings"]
+    assert (settings["init"], settings["chosen"]["init"]) == ("auto", "affine")
+    with (tmp_path / "auto/summary.csv").open() as table:
+        assert next(csv.DictReader(table))["init"] == "affine"
+    run("inference", output_dir=str(tmp_path / "named"), init="affine", **options)
+    one, other = (nib.load(tmp_path / folder / "transform_1Warp.nii.gz").get_fdata() for folder in ("auto", "named"))
+    assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize(

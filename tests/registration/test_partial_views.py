@@ -33,10 +33,10 @@ def motion(degrees: float, shift: tuple[float, float, float], axis: tuple[float,
     return torch.from_numpy(matrix)
 
 
-def error(fixed: tuple[Tensor, Grid], moving: tuple[Tensor, Grid], truth: Tensor) -> float:
+def error(fixed: tuple[Tensor, Grid], moving: tuple[Tensor, Grid], truth: Tensor, init: str = "rigid") -> float:
     """Largest error in mm over the fixed field of view; the moving image is of a head moved by the truth."""
     image, grid = moving
-    found = initial_transform("rigid", *fixed, image, Grid(grid.shape, truth @ grid.affine))
+    found = initial_transform(init, *fixed, image, Grid(grid.shape, truth @ grid.affine))
     sizes = [torch.tensor([0.0, size], dtype=torch.float64) for size in fixed[1].shape]
     corners = fixed[1].index_to_world(torch.cartesian_prod(*sizes))
     return float((found(corners) - AffineTransform(truth)(corners)).norm(dim=-1).max())
@@ -55,6 +55,14 @@ def slab(lowest: int) -> tuple[Tensor, Grid]:
 def test_a_slab_finds_its_place(lowest, is_fixed):
     pair = (slab(lowest), head()) if is_fixed else (head(), slab(lowest))
     assert error(*pair, motion(15.0, (20.0, 10.0, -30.0))) < 1
+
+
+@pytest.mark.parametrize("init", ["rigid", "auto"])
+def test_half_a_head_finds_its_place(init):
+    image, grid = head()
+    half = image[:, : grid.shape[0] // 2]
+    moving = half, Grid(half.shape[1:], grid.affine)
+    assert error((image, grid), moving, motion(10.0, (12.0, -9.0, 7.0)), init) < 1
 
 
 @pytest.mark.parametrize("value", [-3024.0, -1024.0])

@@ -282,6 +282,14 @@ def test_voxel_i_of_the_half_resolution_lies_on_voxel_two_i():
         assert half.shape[2:] == tuple((size + 1) // 2 for size in shape)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_axis_thinner_than_the_window_is_averaged_as_far_as_it_goes(size: int) -> None:
+    values = torch.rand(1, 1, 6, size)
+    padded = np.pad(values[0, 0].numpy(), ((1, 0), (1, 1)), constant_values=np.nan)
+    expected = [np.nanmean(padded[row : row + 3, :3]) for row in (0, 2, 4)]
+    torch.testing.assert_close(downsample(values)[0, 0, :, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
 def test_a_linear_field_is_recovered_from_half_the_resolution():
     for shape in ((17, 15), (9, 11, 17)):
         field = 0.1 * identity_grid(list(shape))[None]

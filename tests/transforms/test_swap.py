@@ -140,6 +140,11 @@ def test_options_reach_the_images(pair):
         SwapPaird(interpolation="cubic")(pair)
 
 
+def test_what_was_chosen_holds_for_both_directions(pair):
+    chosen = {"init": "affine"}
+    assert SwapPaird()({**pair, "chosen": chosen})["backward"]["chosen"] == chosen
+
+
 def test_carried_as_a_known_transform_would_be(pair):
     start = pair["initial"].inverse()
     back = DisplacementField.from_ddf(pair["pred"][0, 3:], pair["grid"])
