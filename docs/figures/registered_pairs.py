@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairs of a data set, registered with ``preset auto`` and drawn, one a row.
+"""Pairs of a data set, registered with ``preset auto`` and drawn, one a row; also prints what is below each row.
 
     python docs/figures/registered_pairs.py --dataset_dir D --section report --output F.png
 
@@ -61,6 +61,7 @@ def main(
     if "image" in records[0]:
         records = ordered_pairs(records, pairs)
     rows = [_registered(dict(record), init, plane) for record in records[:first]]
+    print("\n".join(text for _, _, text in rows))
     heights = [_WIDTH * shown.height / shown.width for shown, _, _ in rows]
     width, height = _WIDTH * len(COLUMNS), sum(heights) + _LINE * (len(rows) + 1)
     figure = Figure(figsize=(width, height), dpi=90)
@@ -107,8 +108,9 @@ def _registered(record: dict[str, Any], init: str, name: str) -> tuple[Plane, li
 
 
 def _text(pair: str, report: dict[str, Any], length: str) -> str:
-    """Name, preset, and figures before and after; ``length`` is the unit of errors."""
-    parts = [report["settings"]["chosen"]["preset"]]
+    """Name, what was chosen, and figures before and after; ``length`` is the unit of errors."""
+    settings = report["settings"]
+    parts = ["init " + settings["chosen"].get("init", "as given"), settings["chosen"]["preset"]]
     for key, name in FIGURES:
         if key in report:
             before, after = (report[key][when]["mean"] for when in ("before", "after"))
