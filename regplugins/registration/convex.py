@@ -104,9 +104,10 @@ class ConvexInitializer(ReprMixin):
 
 
 def _blurred(image: Tensor) -> Tensor:
-    """Mean over three voxels per axis, within the image."""
+    """Mean over three voxels per axis, within the image; none along an axis of fewer."""
     pool = F.avg_pool3d if image.dim() == 5 else F.avg_pool2d
-    return pool(image, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    kernel = [3 if size >= 3 else 1 for size in image.shape[2:]]
+    return pool(image, kernel_size=kernel, stride=1, padding=[size // 2 for size in kernel], count_include_pad=False)
 
 
 def _nodes(image: Tensor) -> Tensor:

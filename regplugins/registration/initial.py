@@ -15,7 +15,7 @@ from regplugins.io import read_transform
 from regplugins.registration.deformable import clearly_lowest
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.mutual_information import maximize_mutual_information
-from regplugins.registration.network_grid import automatic_spacing, network_grid, resample_pair
+from regplugins.registration.network_grid import automatic_spacing, resample_pair
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view
 from regplugins.registration.presets import PresetRegistration
 from regplugins.registration.volume import Volume
@@ -113,13 +113,17 @@ def _best_start(fixed: MetaTensor, moving: MetaTensor, candidates: Mapping[str, 
 
     The costs are those of ``multimodal`` at its coarsest level, above those of equal images.
     """
-    grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
+    grid, moving_grid = Grid.from_image(fixed).canonical(), Grid.from_image(moving)
     # Twice the spacing suffices for that level.
-    grid = network_grid(grid, [2 * size for size in automatic_spacing(grid.canonical())])
-    used = {name: start for name, start in candidates.items() if overlap(grid, moving_grid, start)} or candidates
-    costs = [_mismatch(resample_pair(fixed, moving, grid, start)) for start in used.values()] if len(used) > 1 else [0]
-    name = list(used)[clearly_lowest(costs, _CLEAR_GAIN)]
-    shown = ", ".join(f"{cost:.4g} from {start}" for start, cost in zip(used, costs, strict=True))
+    grid = grid.resized([2 * size for size in automatic_spacing(grid)])
+    names = [name for name, start in candidates.items() if overlap(grid, moving_grid, start)]
+    if len(names) < 2:
+        name = next(iter(names or candidates))
+        logger.info("init %s: the images do not overlap from any other start", name)
+        return name
+    costs = [_mismatch(resample_pair(fixed, moving, grid, candidates[name])) for name in names]
+    name = names[clearly_lowest(costs, _CLEAR_GAIN)]
+    shown = ", ".join(f"{cost:.4g} from {start}" for start, cost in zip(names, costs, strict=True))
     logger.info("init %s: cost above that of equal images %s", name, shown)
     return name
 

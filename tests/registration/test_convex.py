@@ -48,6 +48,14 @@ def test_of_two_pairs_each_is_found_and_nothing_folds():
     assert jacobian_determinant(found).min() > 0
 
 
+def test_a_volume_of_one_slice():
+    moving = textured(72, 68)[..., None]
+    pair = torch.cat([moving, moving.roll((-7, 5), (2, 3))], dim=1)
+    found = ConvexInitializer(reach=9.0, image_spacing=1.0)(scene_of(pair))
+    truth = torch.tensor([7.0, -5.0]).view(1, 2, 1, 1, 1)
+    assert (found[:, :2] - truth)[..., 12:-12, 12:-12, :].norm(dim=1).mean() < 1
+
+
 def test_optimizer_starts_from_it_and_from_a_start_given_before():
     """A shift that the cost alone, which sees a few voxels around, cannot find."""
     moving = textured(72, 68)
