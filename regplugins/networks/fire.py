@@ -184,15 +184,24 @@ def affine_part(network: nn.Module) -> nn.Module:
     """Network that gives the affine part alone, with the same weights.
 
     Args:
-        network: of ``bidirectional``.
+        network: ``Fire``, or of ``bidirectional``.
 
     Raises:
         ValueError: if the network has no affine part, or is an exported one that gives a single field.
     """
-    if not isinstance(network, _Bidirectional):
-        name = getattr(network, "path", type(network).__name__)
-        raise ValueError(f"affine_passes must be 0: {name} gives no affine part of its own")
-    return network.affine_part or network
+    if isinstance(network, _Bidirectional):
+        return network.affine_part or network
+    if isinstance(network, Fire):
+        return _affine_alone(network)
+    name = getattr(network, "path", type(network).__name__)
+    raise ValueError(f"affine_passes must be 0: {name} gives no affine part of its own")
+
+
+def _affine_alone(network: Any) -> Any:
+    """Network with the same modules that gives the affine part alone."""
+    affine = copy.copy(network)
+    affine.affine_alone = True
+    return affine
 
 
 class _Bidirectional(nn.Module):
@@ -201,9 +210,7 @@ class _Bidirectional(nn.Module):
         self.network: Any = network
         self.affine_part: nn.Module | None = None
         if not self.network.affine_alone:
-            affine: Any = copy.copy(self.network)  # with the same modules
-            affine.affine_alone = True
-            self.affine_part = _Bidirectional(affine)
+            self.affine_part = _Bidirectional(_affine_alone(self.network))
         self.weights_name = getattr(network, "weights_name", type(network).__name__)
 
     def forward(self, pair: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ HIPPOCAMPUS = TrainedCase(
     similarity="ncc",
     gain=0.05,
     dissimilarity=LocalNCCLoss(7),
-    lowered=0.01,
+    lowered=0.005,
     variants={"weak": {}},
 )
 

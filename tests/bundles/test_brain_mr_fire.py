@@ -112,7 +112,7 @@ class TestEvaluation:
         result = {}
         for part in ("both", "affine"):
             folder = tmp_path_factory.mktemp(part)
-            overrides = {"network_def#part": part, **FIRE.evaluation}
+            overrides = {"network_def#part": part, "affine_passes": 0, **FIRE.evaluation}
             run("train", "evaluate", dataset_dir=str(data), output_dir=str(folder), **overrides)
             result[part] = list(csv.DictReader((folder / "metrics.csv").open()))
         return result
@@ -159,7 +159,7 @@ class TestInference:
             filepath=str(tmp_path / "affine.ts"),
             **{"network_def#part": "affine"},
         )
-        given = {"init": aligned, "weights": str(tmp_path / "affine.ts")}
+        given = {"init": aligned, "weights": str(tmp_path / "affine.ts"), "affine_passes": 0}
         run("inference", output_dir=str(tmp_path / "out"), **given, **{"network_def#part": "affine"})
         report = json.loads((tmp_path / "out/report.json").read_text())
         assert report["sd_log_jacobian"] == pytest.approx(0, abs=1e-4)

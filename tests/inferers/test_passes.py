@@ -170,3 +170,11 @@ def test_values_that_are_not_finite_in_a_later_pass():
 def test_bad_numbers_of_passes(options, message):
     with pytest.raises(ValueError, match=message):
         WholeVolumeInferer(**options)
+
+
+def test_affine_passes_of_one_direction_are_those_of_both():
+    """As in MONAI Label, whose app calls the network itself."""
+    network = lively(Fire(2, channels=4, blocks=1))
+    pair = torch.rand(1, 2, 16, 24)
+    inferer = WholeVolumeInferer(divisor=4, affine_passes=2)
+    torch.testing.assert_close(inferer(pair, network), inferer(pair, bidirectional(network))[:, :2], atol=1e-4, rtol=0)
