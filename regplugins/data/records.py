@@ -84,7 +84,7 @@ def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: s
 
 
 def swapped_key(key: str) -> str:
-    """Key with "fixed" and "moving" exchanged: ``moving_label`` for ``fixed_label``; other keys stay unchanged."""
+    """Key with "fixed" and "moving" swapped: ``moving_label`` for ``fixed_label``; other keys stay unchanged."""
     for one, other in (("fixed", "moving"), ("moving", "fixed")):
         if key == one or key.startswith(f"{one}_"):
             return other + key.removeprefix(one)

@@ -15,7 +15,7 @@ from regplugins.spatial import center_crop_or_pad, warp_center
 
 # Compared images by supervision, the first of each pair warped.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
-_COMPARED = {"dual": (_FIXED, _MOVING), "fixed": (_FIXED,), "moving": (_MOVING,)}
+_TERMS = {"dual": (_FIXED, _MOVING), "fixed": (_FIXED,), "moving": (_MOVING,)}
 REGIONS = ("patch", "field")
 _EPS = 1e-12
 
@@ -40,7 +40,7 @@ class DualModalityLoss(nn.Module):
         penalty_norm: "squared", means of squares, or "root", their roots.
 
     Raises:
-        ValueError: if supervision, region or norm is unknown.
+        ValueError: if ``supervision``, ``similarity_region`` or ``penalty_norm`` is unknown.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DualModalityLoss(nn.Module):
         super().__init__()
         choice("similarity_region", similarity_region, dict.fromkeys(REGIONS))
         self.similarity = similarity
-        self.compared = choice("supervision", supervision, _COMPARED)
+        self.terms = choice("supervision", supervision, _TERMS)
         self.laplacian = SquaredLaplacianLoss()
         self.magnitude = MagnitudeLoss()
         self.laplacian_weight = laplacian_weight
@@ -79,8 +79,8 @@ class DualModalityLoss(nn.Module):
         if self.similarity_region == "patch":
             margins = [(size - own) // 2 for size, own in zip(target["fixed"].shape[2:], ddf.shape[2:], strict=True)]
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
-        moved = warp_center(torch.cat([target[moving] for moving, _ in self.compared], dim=1), field)
-        for warped, (_, fixed) in zip(moved.split(1, dim=1), self.compared, strict=True):
+        moved = warp_center(torch.cat([target[moving] for moving, _ in self.terms], dim=1), field)
+        for warped, (_, fixed) in zip(moved.split(1, dim=1), self.terms, strict=True):
             reference = center_crop_or_pad(target[fixed], list(field.shape[2:]))
-            total = total + self.similarity(warped, reference) / len(self.compared)
+            total = total + self.similarity(warped, reference) / len(self.terms)
         return total

@@ -87,7 +87,7 @@ class Fire(RegistrationNetwork):
         return self.fields_of_passes(pair, 1)
 
     def fields_of_passes(self, pair: Tensor, passes: int) -> dict[str, Tensor]:
-        """Return all tensors by name, ``(B, …)`` each; names exist in both directions, with "ab" and "a" exchanged.
+        """Return all tensors by name, ``(B, …)`` each; names exist in both directions, with "ab" and "a" swapped.
 
         Transforms: ``affine_ab``, ``(n, n + 1)`` as of ``AffineKeypoints``; ``determinant_ab``, of its matrix;
         ``nonrigid_ab``, ``(n, *spatial / 4)``; ``ddf_ab`` and ``affine_ddf_ab``, ``(n, *spatial)``, whole and affine

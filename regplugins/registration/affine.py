@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
+from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from regplugins.checks import choice, not_negative, positive
 from regplugins.losses import masked_similarity
 from regplugins.registration.image_pair import REFERENCE_SPACING, ImagePair, Strides, level_halvings
 from regplugins.registration.parametrization import AdamOptimizer, ReprMixin, minimize
+from regplugins.registration.poses import rotation_generators
 from regplugins.spatial import identity_grid, warp
 
 
@@ -81,10 +82,7 @@ class AffineRegistration(ReprMixin):
     def _optimized(self, image_pair: ImagePair) -> tuple[_Motion, Tensor]:
         shape = image_pair.moving.shape[2:]
         n = len(shape)
-        spacing = REFERENCE_SPACING if self.spacing is None else self.spacing
-        sizes = list(spacing) if isinstance(spacing, Sequence) else [spacing] * n
-        if len(sizes) != n:
-            raise ValueError(f"spacing of {len(sizes)} axes, {sizes}, for images of {n}")
+        sizes = ensure_tuple_rep(REFERENCE_SPACING if self.spacing is None else self.spacing, n)
         motion = _Motion(self._generators(n), torch.tensor(sizes), torch.tensor(shape))
         parameters = image_pair.moving.new_zeros(len(image_pair.moving), motion.count)
         for strides, images, iterations in image_pair.levels(self._halvings):
@@ -152,14 +150,7 @@ class _Motion:
         return matrix
 
 
-def _rotation_generators(n: int) -> Tensor:
-    generators = torch.zeros(n * (n - 1) // 2, n, n, dtype=torch.float64)
-    for generator, (i, j) in zip(generators, itertools.combinations(range(n), 2), strict=True):
-        generator[i, j], generator[j, i] = -1.0, 1.0
-    return generators
-
-
 _GENERATORS: dict[str, Callable[[int], Tensor]] = {
-    "rigid": _rotation_generators,
+    "rigid": rotation_generators,
     "affine": lambda n: torch.eye(n * n, dtype=torch.float64).view(-1, n, n),
 }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
@@ -98,11 +98,16 @@ def _rotations(n: int) -> Tensor:
 
 
 def rotation_matrix(vectors: Tensor, n: int) -> Tensor:
-    """Rotation matrices ``(..., n, n)`` of rotation vectors ``(..., n (n - 1) / 2)``, radians."""
-    skew = vectors.new_zeros(*vectors.shape[:-1], n, n)
-    rows, columns = torch.triu_indices(n, n, 1)
-    skew[..., rows, columns] = vectors
-    return torch.matrix_exp(skew - skew.mT)
+    """Rotation matrices ``(..., n, n)`` of coordinates ``(..., n (n - 1) / 2)`` in ``rotation_generators``, radians."""
+    return torch.matrix_exp(torch.tensordot(vectors, rotation_generators(n).to(vectors), dims=1))
+
+
+def rotation_generators(n: int) -> Tensor:
+    """Basis ``(n (n - 1) / 2, n, n)`` float64 of the skew-symmetric matrices, a plane of two axes each."""
+    generators = torch.zeros(n * (n - 1) // 2, n, n, dtype=torch.float64)
+    for generator, (i, j) in zip(generators, combinations(range(n), 2), strict=True):
+        generator[i, j], generator[j, i] = -1.0, 1.0
+    return generators
 
 
 def _translation(shift: Tensor) -> AffineTransform:

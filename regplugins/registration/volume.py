@@ -7,11 +7,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from regplugins.spatial import Grid
+from regplugins.spatial import Grid, block_mean
 
 # A head at 2 mm. Finer resolutions cost time and memory without a gain in accuracy.
 _MAX_VOXELS = {2: 512**2, 3: 128**3}
@@ -44,8 +42,8 @@ class Volume:
             if tensor is not None and tuple(tensor.shape) != (1, *grid.shape):
                 raise ValueError(f"the {what} has shape {tuple(tensor.shape)}, expected {(1, *grid.shape)}")
         blocks = _blocks(grid, _MAX_VOXELS[grid.ndim])
-        values = _average(image.as_subclass(Tensor)[0], blocks)
-        inside = None if mask is None else _average(mask.as_subclass(Tensor)[0].bool(), blocks) > 0
+        values = block_mean(image.as_subclass(Tensor), blocks)[0].cpu().float()
+        inside = None if mask is None else block_mean(mask.as_subclass(Tensor).bool(), blocks)[0].cpu() > 0
         volume = cls(name, values, grid.coarsened(blocks), inside)
         if not values.isfinite().all():
             raise ValueError(f"the {name} image has values that are not finite")
@@ -75,8 +73,8 @@ class Volume:
         blocks = _blocks(self.grid, size)
         if max(blocks) == 1:
             return self
-        mask = None if self.mask is None else _average(self.mask, blocks) > 0
-        return Volume(self.name, _average(self.values, blocks), self.grid.coarsened(blocks), mask)
+        mask = None if self.mask is None else block_mean(self.mask[None], blocks)[0] > 0
+        return Volume(self.name, block_mean(self.values[None], blocks)[0], self.grid.coarsened(blocks), mask)
 
 
 def _blocks(grid: Grid, size: int) -> list[int]:
@@ -87,11 +85,3 @@ def _blocks(grid: Grid, size: int) -> list[int]:
         axes = [k for k in range(grid.ndim) if grid.shape[k] >= 2 * blocks[k]]
         blocks[min(axes, key=lambda k: blocks[k] * spacing[k])] += 1
     return blocks
-
-
-def _average(values: Tensor, blocks: list[int]) -> Tensor:
-    """Mean of each block of ``(*shape)``, float32 on the CPU; incomplete blocks at the far ends are dropped."""
-    pool = F.avg_pool3d if values.ndim == 3 else F.avg_pool2d
-    # In parts, to save the memory of a whole volume in float32.
-    rows = values[: values.shape[0] // blocks[0] * blocks[0]].split(8 * blocks[0])
-    return torch.cat([pool(part[None].cpu().float(), blocks)[0] for part in rows])

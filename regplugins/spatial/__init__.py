@@ -20,6 +20,7 @@ from regplugins.spatial.grid import Grid
 from regplugins.spatial.images import center_crop_or_pad, crop, gradient_magnitude, pad_to_multiple
 from regplugins.spatial.inversion import invert_ddf
 from regplugins.spatial.resample import (
+    antialiased,
     block_mean,
     downsample,
     downsample_field,

@@ -78,7 +78,7 @@ def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransfor
 
     It is averaged first where the grid is much coarser, and continues from its border outside.
     """
-    values, source = block_mean(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
+    values, source = antialiased(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
     return resample(values, source, target, transform, fill=None)
 
 
@@ -86,7 +86,7 @@ def _real(image: Tensor) -> Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
+def antialiased(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
     """Average an image ``(1, *grid.shape)`` over blocks of voxels of at most ``spacing`` mm, against aliasing.
 
     Returns the averages and their grid.
@@ -96,8 +96,15 @@ def block_mean(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]
     blocks = [min(block, size) for block, size in zip(blocks, grid.shape, strict=True)]
     if math.prod(blocks) == 1:
         return image, grid
-    pool = F.avg_pool3d if grid.ndim == 3 else F.avg_pool2d
-    return pool(image[None], kernel_size=blocks, stride=blocks)[0], grid.coarsened(blocks)
+    return block_mean(image, blocks), grid.coarsened(blocks)
+
+
+def block_mean(image: Tensor, blocks: Sequence[int]) -> Tensor:
+    """Mean of each block of ``(1, *spatial)``, float32 or float64; incomplete blocks at the far ends are dropped."""
+    pool = F.avg_pool3d if image.ndim == 4 else F.avg_pool2d
+    # In parts, to save the memory of a whole volume in float32.
+    parts = image[:, : image.shape[1] // blocks[0] * blocks[0]].split(8 * blocks[0], dim=1)
+    return torch.cat([pool(_real(part)[None], list(blocks))[0] for part in parts], dim=1)
 
 
 def downsample(image: Tensor, strides: int | Sequence[int] = 2) -> Tensor:

@@ -89,7 +89,7 @@ class OrderModalitiesd(Transform):
         pair = swap_pair(pair) | {"swapped": True}
         warn(
             pair,
-            f"{said}: fixed and moving were exchanged (order 'auto'). The fixed image of the result is "
+            f"{said}: fixed and moving were swapped (order 'auto'). The fixed image of the result is "
             f"{pair['paths']['fixed']}; warped image, label and transform lie on its grid",
         )
         return pair

@@ -13,7 +13,7 @@ from monai.transforms import Transform
 
 from regplugins.registration.image_pair import min_spacing
 from regplugins.registration.network_grid import network_grid
-from regplugins.spatial import Grid, block_mean, resample, resample_labels, resample_to_grid
+from regplugins.spatial import Grid, antialiased, resample, resample_labels, resample_to_grid
 
 
 class ResampleToGridd(Transform):
@@ -66,7 +66,7 @@ class AverageVolumed(Transform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image = data["image"]
-        values, grid = block_mean(image.as_tensor(), Grid.from_image(image), self.spacing)
+        values, grid = antialiased(image.as_tensor(), Grid.from_image(image), self.spacing)
         return {**data, "image": MetaTensor(values, affine=grid.affine)}
 
 

@@ -51,6 +51,7 @@ class TestTraining:
         assert last["optimizer"]["next_group"] == 1  # four steps of three groups
         steps = {int(state["step"]) for state in last["optimizer"]["optimizer"]["state"].values()}
         assert steps == {1, 2}
+        assert "transform_ab.affine.parameters_of.weight" in last["network"]  # the paper's affine part
 
     def test_a_curve_of_every_term_and_of_the_determinants(self, train, tmp_path):
         train(tmp_path, max_epochs=1)

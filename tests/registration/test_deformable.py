@@ -100,7 +100,7 @@ def test_a_step_of_greedy_composition():
     np.testing.assert_allclose(optimizer.ddf[0].numpy()[inside], expected[inside], atol=0.01)
 
 
-def test_symmetric_of_the_images_exchanged_is_the_inverse():
+def test_symmetric_of_the_images_swapped_is_the_inverse():
     pair, truth = warped_pair(33, 36)
     optimizer = DeformableRegistration(OBJECTIVE, [(2, 30), (1, 30)], symmetric=True)
     there, back = optimizer(pair), optimizer(pair.flip(1))

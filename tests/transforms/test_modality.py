@@ -64,7 +64,7 @@ class TestOrder:
         assert ordered["paths"] == given["paths"]
         assert "warnings" not in ordered
 
-    def test_exchanged_with_all_that_belongs_to_it(self):
+    def test_swapped_with_all_that_belongs_to_it(self):
         given = pair(0.9, 0.1)
         ordered = OrderModalitiesd("auto", identifier())(given)
         assert ordered["fixed"] is given["moving"]
@@ -75,7 +75,7 @@ class TestOrder:
         assert ordered["name"] == "x"
         assert ordered["seconds"]["order"] > 0
         (warning,) = ordered["warnings"]
-        assert "fixed and moving were exchanged" in warning and "fixed image of the result is b.nii.gz" in warning
+        assert "fixed and moving were swapped" in warning and "fixed image of the result is b.nii.gz" in warning
 
     def test_left_alone(self):
         given = pair(0.9, 0.1)

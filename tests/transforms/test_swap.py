@@ -55,7 +55,7 @@ def pair() -> dict[str, object]:
     }
 
 
-def test_the_exchanged_pair_through_the_field_of_its_direction(pair):
+def test_the_swapped_pair_through_the_field_of_its_direction(pair):
     """A point of the moving image goes back through the start, then through the network's field."""
     backward = SwapPaird()(pair)["backward"]
     back = DisplacementField.from_ddf(pair["pred"][0, 3:], pair["grid"])
@@ -72,7 +72,7 @@ def test_the_exchanged_pair_through_the_field_of_its_direction(pair):
     assert backward["paths"]["init"] == "start.mat"
 
 
-def test_the_same_as_the_forward_way_of_exchanged_images(pair):
+def test_the_same_as_the_forward_way_of_swapped_images(pair):
     """With one field for both directions and no initial transform, backward equals forward of the swapped images."""
     pair["pred"] = torch.cat([pair["pred"][:, :3]] * 2, dim=1)
     pair["initial"] = AffineTransform.identity(3)
