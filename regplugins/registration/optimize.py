@@ -21,7 +21,7 @@ def optimize_pair(
     affine: AffineRegistration | None = None,
     deformable: DeformableRegistration | PresetRegistration | None = None,
     device: str | torch.device | None = None,
-) -> SpatialTransform:
+) -> tuple[SpatialTransform, dict[str, Any]]:
     """Optimize a rigid or affine transform and a displacement field from the initial transform of a pair.
 
     Args:
@@ -32,10 +32,15 @@ def optimize_pair(
         device: where to optimize; default: that of the fixed image.
 
     Returns:
-        From the fixed to the moving world, RAS+ mm; ``ValueError`` if a mask is zero on the whole grid.
+        The transform from the fixed to the moving world, RAS+ mm, and what was chosen of a ``PresetRegistration``:
+        ``preset``, the figures that decided, and ``initializer``.
+
+    Raises:
+        ValueError: if a mask is zero on the whole grid.
     """
     grid, transform = pair["grid"], pair["initial"]
     device = device or pair["fixed"].device
+    chosen: dict[str, Any] = {}
 
     def inputs() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         images = resample_pair(pair["fixed"], pair["moving"], grid, transform)
@@ -50,7 +55,8 @@ def optimize_pair(
         images, masks = inputs()
         options: dict[str, Any] = dict(masks)
         if isinstance(deformable, PresetRegistration):
-            preset, _ = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
-            options["chosen"] = {"preset": preset}
+            preset, figures = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
+            chosen = {"preset": preset, **figures}
+            options["chosen"] = chosen
         transform = transform @ DisplacementField.from_ddf(deformable(images, **options)[0].cpu(), grid)
-    return transform
+    return transform, chosen

@@ -120,10 +120,11 @@ class Registerd(_Warping):
         paths = {name: f"'{self.inputs[name]}'" for name in pair}
         _check_masks(pair, paths)
         resampled = ResamplePaird(self.spacing, self.init)({**pair, "paths": paths, "seconds": {}})
-        transform = optimize_pair(resampled, self.affine, self.deformable, self.device)
+        transform, chosen = optimize_pair(resampled, self.affine, self.deformable, self.device)
         result["transform"] = transform
         if self.warped is not None:
             settings = {"init": resampled.get("chosen", {}).get("init", self.init), "spacing": self.spacing}
+            settings |= {name: str(chosen.get(name)) for name in ("preset", "initializer")}
             settings |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
             settings |= {name: str(key) for name, key in self.inputs.items()}
             self._warp(

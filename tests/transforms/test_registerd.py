@@ -11,7 +11,7 @@ from monai.transforms import Compose, CropForegroundd, EnsureTyped, Invertd
 from scipy.ndimage import gaussian_filter
 
 from regplugins.losses import LocalNCCLoss, MultiResolutionLoss, NCCLoss, PairLoss, SquaredGradientLoss
-from regplugins.registration import AffineRegistration, ConvexInitializer, DeformableRegistration
+from regplugins.registration import AffineRegistration, ConvexInitializer, DeformableRegistration, PresetRegistration
 from regplugins.spatial import AffineTransform, DisplacementField, Grid, SpatialTransform, resample, resample_labels
 from regplugins.transforms import ApplyRegistrationd, Registerd
 
@@ -97,6 +97,15 @@ def test_settings_are_recorded():
     assert (info["init"], info["spacing"], info["fixed_mask"], info["moving_mask"]) == ("none", 2.0, "seen", "None")
     for part in ("_Unlike", "regularization_weight=0.25", "levels=[(8.0, 3)]", "reach=8.0, image_spacing=4.0"):
         assert part in info["deformable_registration"]
+
+
+def test_choices_are_recorded_and_naming_them_gives_the_same():
+    data = image_pair(2, bend(2))
+    done = Registerd("ct", "mr", PresetRegistration(spacing=2.0), warped="mr_on_ct")(data)["mr_on_ct"]
+    info = done.applied_operations[-1]["extra_info"]
+    assert (info["preset"], info["initializer"]) == ("multimodal", "None")  # contrasts that no line relates
+    named = Registerd("ct", "mr", PresetRegistration(info["preset"], 2.0), init=info["init"], warped="mr_on_ct")(data)
+    assert torch.equal(named["mr_on_ct"].as_tensor(), done.as_tensor())
 
 
 def test_linear_before_the_deformation():
