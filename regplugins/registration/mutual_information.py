@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regplugins.registration.bfgs import minimize_bfgs
 from regplugins.registration.mattes_metric import MutualInformation
-from regplugins.registration.poses import center_of_mass, rotated_poses, rotation_matrix
+from regplugins.registration.poses import center_of_mass, rotated_poses, rotation_generators
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -28,13 +28,15 @@ _BINS = 32
 # and 1.8 mm with 32, with any number of samples. The global search needs 32.
 _REFINEMENT_BINS = 12
 _ITERATIONS = 60
-# Fraction of the gain of the first step, which is a voxel long.
-_TOLERANCE = 1e-4
+# Fraction of the gain of the first step, which is a voxel long: of the search and coarser resolutions, and of the last.
+_COARSE_TOLERANCE, _TOLERANCE = 1e-3, 1e-4
 # Fraction of the start's overlap that must remain: images that overlap at a corner may agree there by chance.
 _MIN_OVERLAP_RATIO = 0.5
-# Rotated starts: samples that rank them, number that are optimized, smallest angle between them in degrees. Their score
-# is divided by the penalty, since most patients lie in similar positions.
-_SCREENING_SAMPLES, _ROTATED_STARTS, _MIN_ANGLE, _ROTATION_PENALTY = 4_000, 5, 25.0, 1.1
+# Samples that rank rotated starts, and how many of the best stay.
+_SCREENING = ((1_000, 150), (4_000, 150))
+# Number of rotated starts that are optimized, and smallest angle between them in degrees. Their score is divided by the
+# penalty, since most patients lie in similar positions.
+_ROTATED_STARTS, _MIN_ANGLE, _ROTATION_PENALTY = 5, 25.0, 1.1
 _PARAMETERS: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
@@ -44,7 +46,7 @@ def maximize_mutual_information(
     """Maximize the mutual information of two images over rigid or affine transforms.
 
     At the coarsest resolution a rigid transform is optimized from every start and from the best of many rotated poses.
-    The result with the largest product of mutual information and overlap is refined at the finer resolutions.
+    The result with the largest product of mutual information and overlap is refined at all resolutions.
 
     Args:
         kind: "rigid" or "affine".
@@ -64,13 +66,14 @@ def maximize_mutual_information(
     logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
     coarse = MutualInformation(*levels[0], _COARSE_SAMPLES, _BINS, seed)
     given = _distinct(starts, levels[0][0].grid)
-    scores, transforms = _optimize("rigid", coarse, [*given, *_best_rotated_poses(*levels[0], seed)], center)
+    starts = [*given, *_best_rotated_poses(*levels[0], seed)]
+    scores, transforms = _optimize("rigid", coarse, starts, center, _COARSE_TOLERANCE)
     if not scores[: len(given)].any():
         what = "what they share (where their masks are set) is too little or constant"
         raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
     scores[len(given) :] /= _ROTATION_PENALTY
     transform = transforms[int(scores.argmax())]
-    return _refined(kind, levels[1:] if kind == "rigid" else levels, transform, center, seed)
+    return _refined(kind, levels, transform, center, seed)
 
 
 def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform], seed: int = 0) -> AffineTransform:
@@ -85,7 +88,7 @@ def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform
     levels = _levels(fixed, moving)
     center = center_of_mass(levels[0][0])
     coarse = MutualInformation(*levels[0], _SAMPLES, _REFINEMENT_BINS, seed)
-    scores, transforms = _optimize("rigid", coarse, starts, center)
+    scores, transforms = _optimize("rigid", coarse, starts, center, _TOLERANCE)
     return _refined("rigid", levels[1:], transforms[int(scores.argmax())], center, seed, _REFINEMENT_BINS)
 
 
@@ -104,7 +107,9 @@ def _refined(
 ) -> AffineTransform:
     for level in levels:
         logger.info("aligning: refining at %.1f mm", level[0].grid.spacing.max())
-        _, (transform,) = _optimize(kind, MutualInformation(*level, _SAMPLES, bins, seed), [transform], center)
+        similarity = MutualInformation(*level, _SAMPLES, bins, seed)
+        tolerance = _TOLERANCE if level is levels[-1] else _COARSE_TOLERANCE
+        _, (transform,) = _optimize(kind, similarity, [transform], center, tolerance)
     return transform
 
 
@@ -121,12 +126,13 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
 
 def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
     """Rotated poses of largest mutual information times overlap, no two within ``_MIN_ANGLE``."""
-    similarity = MutualInformation(fixed, moving, _SCREENING_SAMPLES, _BINS, seed)
     poses = rotated_poses(fixed, moving)
-    information, overlap = similarity.value(poses)
+    for samples, count in _SCREENING:
+        information, overlap = MutualInformation(fixed, moving, samples, _BINS, seed).value(poses)
+        poses = poses[(information * overlap).argsort(descending=True)[:count]]
     kept: list[AffineTransform] = []
-    for number in (information * overlap).argsort(descending=True).tolist():
-        pose = AffineTransform(poses[number])
+    for matrix in poses:
+        pose = AffineTransform(matrix)
         if all(_angle(pose, other) > _MIN_ANGLE for other in kept):
             kept.append(pose)
             if len(kept) == _ROTATED_STARTS:
@@ -142,7 +148,7 @@ def _angle(a: AffineTransform, b: AffineTransform) -> float:
 
 
 def _optimize(
-    kind: str, similarity: MutualInformation, starts: Sequence[AffineTransform], center: Tensor
+    kind: str, similarity: MutualInformation, starts: Sequence[AffineTransform], center: Tensor, tolerance: float
 ) -> tuple[Tensor, list[AffineTransform]]:
     """Register at one resolution from several starts, which are evaluated together.
 
@@ -154,36 +160,44 @@ def _optimize(
     first = torch.stack([start.matrix for start in starts])
     overlaps = similarity.value(first)[1]
 
-    def matrices(parameters: Tensor, rows: Tensor) -> Tensor:
-        return first[rows] @ _change(kind, parameters * similarity.voxel, center, radius)
-
     def cost(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            parameters = values.detach().requires_grad_()
-            result = matrices(parameters, rows)
-        information, overlap, gradient = similarity.gradient(result.detach())
-        (derivative,) = torch.autograd.grad(result, parameters, gradient)
+        change, derivative = _change(kind, values * similarity.voxel, center, radius)
+        information, overlap, gradient = similarity.gradient(first[rows] @ change)
         # Images that overlap at a corner may agree there by chance.
         lost = overlap <= _MIN_OVERLAP_RATIO * overlaps[rows]
-        return torch.where(lost, torch.inf, -information), -derivative
+        slopes = derivative(first[rows].mT @ gradient) * similarity.voxel
+        return torch.where(lost, torch.inf, -information), -slopes
 
-    rows = torch.arange(len(starts))
-    origin = first.new_zeros(len(starts), _PARAMETERS[kind](first.shape[1] - 1))
-    parameters = minimize_bfgs(cost, origin, _ITERATIONS, _TOLERANCE)
-    last = matrices(parameters, rows)
+    origin = first.new_zeros(len(starts), _PARAMETERS[kind](len(center)))
+    parameters = minimize_bfgs(cost, origin, _ITERATIONS, tolerance)
+    last = first @ _change(kind, parameters * similarity.voxel, center, radius)[0]
     information, overlap = similarity.value(last)
     return information * overlap, [AffineTransform(matrix) for matrix in last]
 
 
-def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> Tensor:
+def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Matrices ``(B, n + 1, n + 1)``: linear maps about the center, and translations by the last n parameters.
 
     The linear parameters are divided by the points' mean distance from the center, so that all parameters are in mm of
-    motion.
+    motion. Rotations are Cayley's ``(1 - S)^-1 (1 + S)`` of skew-symmetric matrices, whose derivative is short.
+
+    Returns:
+        The matrices, and a function of gradients by them that gives the gradients ``(B, k)`` by the parameters.
     """
     n = len(center)
-    linear, shift = parameters[:, :-n] / radius, parameters[:, -n:]
-    identity = torch.eye(n, dtype=linear.dtype)
-    linear = rotation_matrix(linear, n) if kind == "rigid" else identity + linear.view(-1, n, n)
-    last = torch.eye(n + 1, dtype=linear.dtype)[-1:].expand(len(linear), 1, n + 1)
-    return torch.cat([torch.cat([linear, (center + shift - linear @ center)[..., None]], dim=2), last], dim=1)
+    basis = (rotation_generators(n) if kind == "rigid" else torch.eye(n * n).view(-1, n, n)).to(parameters) / radius
+    steps, shift = torch.tensordot(parameters[:, :-n], basis, dims=1), parameters[:, -n:]
+    identity = torch.eye(n).to(parameters)
+    linear = torch.linalg.solve(identity - steps / 2, identity + steps / 2) if kind == "rigid" else identity + steps
+    matrices = torch.eye(n + 1).to(parameters).repeat(len(parameters), 1, 1)
+    matrices[:, :n, :n] = linear
+    matrices[:, :n, n] = center + shift - linear @ center
+
+    def derivative(gradients: Tensor) -> Tensor:
+        by_shift = gradients[:, :n, n]
+        by_steps = gradients[:, :n, :n] - by_shift[:, :, None] * center
+        if kind == "rigid":
+            by_steps = torch.linalg.solve((identity - steps / 2).mT, by_steps @ (identity + linear).mT) / 2
+        return torch.cat([torch.tensordot(by_steps, basis, dims=([1, 2], [1, 2])), by_shift], dim=1)
+
+    return matrices, derivative
