@@ -87,7 +87,7 @@ def bundle_of(page: Path, configs: list[str]) -> Path:
     return ROOT / "bundles" / (named[1] if named and page not in GUIDE else EXAMPLE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
 class TestPage:
     def test_lines_end_at_120_characters(self, page):
         long = [line for line in prose(page).splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
