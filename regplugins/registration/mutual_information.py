@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regplugins.registration.bfgs import minimize_bfgs
 from regplugins.registration.mattes_metric import MutualInformation
-from regplugins.registration.poses import center_of_mass, rotated_poses, rotation_generators
+from regplugins.registration.poses import center_of_mass, motions_about, rotated_poses
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -161,7 +161,7 @@ def _optimize(
     overlaps = similarity.value(first)[1]
 
     def cost(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        change, derivative = _change(kind, values * similarity.voxel, center, radius)
+        change, derivative = motions_about(kind, values * similarity.voxel, center, radius)
         information, overlap, gradient = similarity.gradient(first[rows] @ change)
         # Images that overlap at a corner may agree there by chance.
         lost = overlap <= _MIN_OVERLAP_RATIO * overlaps[rows]
@@ -170,34 +170,6 @@ def _optimize(
 
     origin = first.new_zeros(len(starts), _PARAMETERS[kind](len(center)))
     parameters = minimize_bfgs(cost, origin, _ITERATIONS, tolerance)
-    last = first @ _change(kind, parameters * similarity.voxel, center, radius)[0]
+    last = first @ motions_about(kind, parameters * similarity.voxel, center, radius)[0]
     information, overlap = similarity.value(last)
     return information * overlap, [AffineTransform(matrix) for matrix in last]
-
-
-def _change(kind: str, parameters: Tensor, center: Tensor, radius: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Matrices ``(B, n + 1, n + 1)``: linear maps about the center, and translations by the last n parameters.
-
-    The linear parameters are divided by the points' mean distance from the center, so that all parameters are in mm of
-    motion. Rotations are Cayley's ``(1 - S)^-1 (1 + S)`` of skew-symmetric matrices, whose derivative is short.
-
-    Returns:
-        The matrices, and a function of gradients by them that gives the gradients ``(B, k)`` by the parameters.
-    """
-    n = len(center)
-    basis = (rotation_generators(n) if kind == "rigid" else torch.eye(n * n).view(-1, n, n)).to(parameters) / radius
-    steps, shift = torch.tensordot(parameters[:, :-n], basis, dims=1), parameters[:, -n:]
-    identity = torch.eye(n).to(parameters)
-    linear = torch.linalg.solve(identity - steps / 2, identity + steps / 2) if kind == "rigid" else identity + steps
-    matrices = torch.eye(n + 1).to(parameters).repeat(len(parameters), 1, 1)
-    matrices[:, :n, :n] = linear
-    matrices[:, :n, n] = center + shift - linear @ center
-
-    def derivative(gradients: Tensor) -> Tensor:
-        by_shift = gradients[:, :n, n]
-        by_steps = gradients[:, :n, :n] - by_shift[:, :, None] * center
-        if kind == "rigid":
-            by_steps = torch.linalg.solve((identity - steps / 2).mT, by_steps @ (identity + linear).mT) / 2
-        return torch.cat([torch.tensordot(by_steps, basis, dims=([1, 2], [1, 2])), by_shift], dim=1)
-
-    return matrices, derivative

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import combinations, product
 
 import torch
@@ -95,6 +96,39 @@ def _rotations(n: int) -> Tensor:
     parameters = n * (n - 1) // 2
     vectors = torch.cartesian_prod(*[ticks] * parameters).view(-1, parameters)
     return rotation_matrix(torch.deg2rad(vectors[vectors.norm(dim=1) <= 180]), n)
+
+
+def motions_about(
+    kind: str, parameters: Tensor, center: Tensor, radius: float
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Rigid or affine motions about a center, and their derivative in closed form.
+
+    Args:
+        kind: "rigid": rotations are Cayley's ``(1 - S/2)^-1 (1 + S/2)`` of skew-symmetric matrices S; or "affine".
+        parameters: ``(B, k)`` float64, mm: of the linear part, then of the translation.
+        center: ``(n,)``, mm.
+        radius: distance from the center, mm, at which a linear parameter moves points by as much as a translation.
+
+    Returns:
+        Matrices ``(B, n + 1, n + 1)``, and the function from gradients by them to those by the parameters, ``(B, k)``.
+    """
+    n = len(center)
+    basis = (rotation_generators(n) if kind == "rigid" else torch.eye(n * n).view(-1, n, n)).to(parameters) / radius
+    steps, shift = torch.tensordot(parameters[:, :-n], basis, dims=1), parameters[:, -n:]
+    identity = torch.eye(n).to(parameters)
+    linear = torch.linalg.solve(identity - steps / 2, identity + steps / 2) if kind == "rigid" else identity + steps
+    matrices = torch.eye(n + 1).to(parameters).repeat(len(parameters), 1, 1)
+    matrices[:, :n, :n] = linear
+    matrices[:, :n, n] = center + shift - linear @ center
+
+    def derivative(gradients: Tensor) -> Tensor:
+        by_shift = gradients[:, :n, n]
+        by_steps = gradients[:, :n, :n] - by_shift[:, :, None] * center
+        if kind == "rigid":
+            by_steps = torch.linalg.solve((identity - steps / 2).mT, by_steps @ (identity + linear).mT) / 2
+        return torch.cat([torch.tensordot(by_steps, basis, dims=([1, 2], [1, 2])), by_shift], dim=1)
+
+    return matrices, derivative
 
 
 def rotation_matrix(vectors: Tensor, n: int) -> Tensor:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from regplugins.registration.poses import center_of_mass, principal_axes, rotated_poses
+from regplugins.registration.poses import center_of_mass, motions_about, principal_axes, rotated_poses
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 from tests.itk_truth import make_grid, rotation
@@ -43,3 +43,22 @@ def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
     here, there = center_of_mass(fixed), center_of_mass(moving)
     for pose in poses:
         torch.testing.assert_close(AffineTransform(pose)(here), there)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ndim", "linear"), [("rigid", 2, 1), ("rigid", 3, 3), ("affine", 2, 4), ("affine", 3, 9)]
+)
+def test_derivatives_of_motions(kind: str, ndim: int, linear: int) -> None:
+    torch.manual_seed(0)
+    parameters = 20 * torch.randn(3, linear + ndim, dtype=torch.float64, requires_grad=True)
+    center = torch.tensor([20.0, -5.0, 8.0], dtype=torch.float64)[:ndim]
+    weights = torch.randn(3, ndim + 1, ndim + 1, dtype=torch.float64)
+    matrices, derivative = motions_about(kind, parameters, center, radius=60.0)
+    (truth,) = torch.autograd.grad((weights * matrices).sum(), parameters)
+    torch.testing.assert_close(derivative(weights), truth)
+    if kind == "rigid":
+        block = matrices[:, :ndim, :ndim]
+        torch.testing.assert_close(block @ block.mT, torch.eye(ndim, dtype=torch.float64).expand_as(block))
+        assert (torch.linalg.det(block) > 0).all()
+    moved = matrices[:, :ndim, :ndim] @ center + matrices[:, :ndim, ndim]
+    torch.testing.assert_close(moved - center, parameters[:, -ndim:])
