@@ -82,7 +82,10 @@ class AffineRegistration(ReprMixin):
     def _optimized(self, image_pair: ImagePair) -> tuple[_Motion, Tensor]:
         shape = image_pair.moving.shape[2:]
         n = len(shape)
-        sizes = ensure_tuple_rep(REFERENCE_SPACING if self.spacing is None else self.spacing, n)
+        try:
+            sizes = ensure_tuple_rep(REFERENCE_SPACING if self.spacing is None else self.spacing, n)
+        except ValueError as error:
+            raise ValueError(f"spacing {self.spacing} for images of {n} axes: {error}") from None
         motion = _Motion(self._generators(n), torch.tensor(sizes), torch.tensor(shape))
         parameters = image_pair.moving.new_zeros(len(image_pair.moving), motion.count)
         for strides, images, iterations in image_pair.levels(self._halvings):

@@ -28,12 +28,13 @@ _BINS = 32
 # and 1.8 mm with 32, with any number of samples. The global search needs 32.
 _REFINEMENT_BINS = 12
 _ITERATIONS = 60
-# Fraction of the gain of the first step, which is a voxel long: of the search and coarser resolutions, and of the last.
+# A start is done when a step gains less than this fraction of the first, which is a voxel long. Coarse results are
+# refined anyway, except for those that ``refine_rigid`` compares.
 _COARSE_TOLERANCE, _TOLERANCE = 1e-3, 1e-4
 # Fraction of the start's overlap that must remain: images that overlap at a corner may agree there by chance.
 _MIN_OVERLAP_RATIO = 0.5
-# Samples that rank rotated starts, and how many of the best stay.
-_SCREENING = ((1_000, 150), (4_000, 150))
+# Samples that rank rotated starts, at first and then, and number of the best that are ranked again.
+_SCREENING_SAMPLES, _SCREENED = (1_000, 4_000), 150
 # Number of rotated starts that are optimized, and smallest angle between them in degrees. Their score is divided by the
 # penalty, since most patients lie in similar positions.
 _ROTATED_STARTS, _MIN_ANGLE, _ROTATION_PENALTY = 5, 25.0, 1.1
@@ -127,9 +128,9 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
 def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
     """Rotated poses of largest mutual information times overlap, no two within ``_MIN_ANGLE``."""
     poses = rotated_poses(fixed, moving)
-    for samples, count in _SCREENING:
+    for samples in _SCREENING_SAMPLES:
         information, overlap = MutualInformation(fixed, moving, samples, _BINS, seed).value(poses)
-        poses = poses[(information * overlap).argsort(descending=True)[:count]]
+        poses = poses[(information * overlap).argsort(descending=True)[:_SCREENED]]
     kept: list[AffineTransform] = []
     for matrix in poses:
         pose = AffineTransform(matrix)

@@ -33,7 +33,7 @@ def optimize_pair(
 
     Returns:
         The transform from the fixed to the moving world, RAS+ mm, and what was chosen of a ``PresetRegistration``:
-        ``preset``, the figures that decided, and ``initializer``.
+        ``preset``, the figures that decided, and ``initializer``; else empty.
 
     Raises:
         ValueError: if a mask is zero on the whole grid.

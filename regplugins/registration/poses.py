@@ -113,6 +113,7 @@ def motions_about(
         Matrices ``(B, n + 1, n + 1)``, and the function from gradients by them to those by the parameters, ``(B, k)``.
     """
     n = len(center)
+    # Cayley's map, since its derivative is shorter than that of the exponential.
     basis = (rotation_generators(n) if kind == "rigid" else torch.eye(n * n).view(-1, n, n)).to(parameters) / radius
     steps, shift = torch.tensordot(parameters[:, :-n], basis, dims=1), parameters[:, -n:]
     identity = torch.eye(n).to(parameters)

@@ -78,7 +78,7 @@ def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransfor
 
     It is averaged first where the grid is much coarser, and continues from its border outside.
     """
-    values, source = antialiased(_real(image.as_tensor()), Grid.from_image(image), float(target.spacing.min()))
+    values, source = antialiased(image.as_tensor(), Grid.from_image(image), float(target.spacing.min()))
     return resample(values, source, target, transform, fill=None)
 
 

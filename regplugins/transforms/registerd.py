@@ -124,7 +124,7 @@ class Registerd(_Warping):
         result["transform"] = transform
         if self.warped is not None:
             settings = {"init": resampled.get("chosen", {}).get("init", self.init), "spacing": self.spacing}
-            settings |= {name: str(chosen.get(name)) for name in ("preset", "initializer")}
+            settings |= {name: str(chosen[name]) for name in ("preset", "initializer") if chosen}
             settings |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
             settings |= {name: str(key) for name, key in self.inputs.items()}
             self._warp(

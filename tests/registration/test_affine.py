@@ -94,7 +94,7 @@ def test_no_level_has_fewer_than_8_voxels_an_axis(size, same):
     [
         ({"kind": "similar"}, r"kind must be one of \['affine', 'rigid'\], got 'similar'"),
         ({"step": 0}, "step must be positive, got 0"),
-        ({"levels": [(1.0, 1)], "spacing": [1.0, 2.0]}, "must have length 3, got 2"),
+        ({"levels": [(1.0, 1)], "spacing": [1.0, 2.0]}, r"spacing \[1.0, 2.0\] for images of 3 axes"),
     ],
 )
 def test_bad_options(options, message):

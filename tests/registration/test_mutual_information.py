@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regplugins.registration import Volume, initial_transform, refine_rigid
+from regplugins.registration import Volume, initial_transform, mutual_information, refine_rigid
 from regplugins.spatial import AffineTransform, Grid
 from tests.itk_truth import GRIDS, make_grid, rotation
 from tests.registration.heads import Contrast, ct, head, head_points, motion, mr, t2
@@ -148,6 +148,18 @@ def test_heads_turned_aside(fixed: Grid, moving: Grid, moving_contrast: Contrast
     images = head(mr, fixed), head(moving_contrast, moving, truth)
     found = initial_transform("rigid", images[0], fixed, images[1], moving)
     assert largest_error(found, truth) < 1.5
+
+
+@pytest.mark.parametrize("degrees", [-85.0, 40.0, 150.0])
+def test_two_steps_rank_rotated_poses_as_one_does(degrees: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = (("fixed", mr, FIXED, None), ("moving", ct, OBLIQUE, motion(degrees, (9.0, -7.0, 6.0))))
+    volumes = [Volume.prepare(name, head(contrast, grid, moved), grid) for name, contrast, grid, moved in images]
+    coarse = [volume.downsampled(32**3) for volume in volumes]
+    found = mutual_information._best_rotated_poses(*coarse, seed=0)
+    monkeypatch.setattr(mutual_information, "_SCREENING_SAMPLES", mutual_information._SCREENING_SAMPLES[-1:])
+    monkeypatch.setattr(mutual_information, "_SCREENED", None)
+    truth = mutual_information._best_rotated_poses(*coarse, seed=0)
+    assert [pose.matrix.tolist() for pose in found] == [pose.matrix.tolist() for pose in truth]
 
 
 @pytest.mark.parametrize("lost_at", [None, 0, 1])

@@ -106,6 +106,10 @@ def test_choices_are_recorded_and_naming_them_gives_the_same():
     assert (info["preset"], info["initializer"]) == ("multimodal", "None")  # contrasts that no line relates
     named = Registerd("ct", "mr", PresetRegistration(info["preset"], 2.0), init=info["init"], warped="mr_on_ct")(data)
     assert torch.equal(named["mr_on_ct"].as_tensor(), done.as_tensor())
+    one = Registerd("ct", "mr", PresetRegistration("same_modality", 2.0), warped="mr_on_ct")(data)["mr_on_ct"]
+    assert one.applied_operations[-1]["extra_info"]["initializer"].startswith(
+        ("AffineInitializer", "ConvexInitializer")
+    )
 
 
 def test_linear_before_the_deformation():
