@@ -95,7 +95,8 @@ def _rotations(n: int) -> Tensor:
     ticks = torch.arange(-180.0, 180.1, _STEP, dtype=torch.float64)
     parameters = n * (n - 1) // 2
     vectors = torch.cartesian_prod(*[ticks] * parameters).view(-1, parameters)
-    return rotation_matrix(torch.deg2rad(vectors[vectors.norm(dim=1) <= 180]), n)
+    angles = torch.deg2rad(vectors[vectors.norm(dim=1) <= 180])
+    return torch.matrix_exp(torch.tensordot(angles, rotation_generators(n), dims=1))
 
 
 def motions_about(
@@ -130,11 +131,6 @@ def motions_about(
         return torch.cat([torch.tensordot(by_steps, basis, dims=([1, 2], [1, 2])), by_shift], dim=1)
 
     return matrices, derivative
-
-
-def rotation_matrix(vectors: Tensor, n: int) -> Tensor:
-    """Rotation matrices ``(..., n, n)`` of coordinates ``(..., n (n - 1) / 2)`` in ``rotation_generators``, radians."""
-    return torch.matrix_exp(torch.tensordot(vectors, rotation_generators(n).to(vectors), dims=1))
 
 
 def rotation_generators(n: int) -> Tensor:
