@@ -17,6 +17,7 @@ SOURCE = "bundle.json"
 _SHARED = Path(__file__).with_name("configs")
 _LOGGING = "configs/logging.conf"
 _REMOVED = "-"
+_BASE = "base"
 _LINE = 120
 _INDENT = "    "
 
@@ -39,7 +40,8 @@ def configurations(bundle: PathLike) -> dict[str, str]:
 
     ``bundle.json`` maps the name of a configuration, such as ``train``, to what differs from the shared one. A key is
     set, ``+key`` extends a list or a mapping, ``a#b`` is a key of ``a``, as in MONAI's overlays. ``"-"`` lists keys
-    that are left out. A new key follows the one before it.
+    that are left out. A new key follows the one before it. ``"base"`` names differences that several bundles share,
+    such as ``contrasts`` in the folder ``train``, which are laid over the shared one first.
 
     Raises:
         FileNotFoundError: if the folder has no ``bundle.json``.
@@ -48,16 +50,26 @@ def configurations(bundle: PathLike) -> dict[str, str]:
     source = Path(bundle) / SOURCE
     texts = {_LOGGING: (_SHARED / "logging.conf").read_text(encoding="utf-8")}
     for kind, changes in read_json(source).items():
-        shared = _SHARED / f"{kind}.json"
-        if not shared.is_file():
-            known = sorted(path.stem for path in _SHARED.glob("*.json"))
-            raise ValueError(f"{source}: no shared configuration {kind!r}; expected {known}")
+        shared = _shared(kind, source)
         try:
-            merged = merge(read_json(shared), changes)
+            differences = dict(changes)
+            if _BASE in differences:
+                shared = merge(shared, _shared(f"{kind}/{differences.pop(_BASE)}", source))
+            merged = merge(shared, differences)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{source}: {kind} cannot be laid over the shared configuration ({error!r})") from error
         texts[f"configs/{kind}.json"] = json_text(merged) + "\n"
     return texts
+
+
+def _shared(name: str, source: Path) -> dict[str, Any]:
+    """The shared configuration of a name, which is in ``source``."""
+    path = _SHARED / f"{name}.json"
+    if not path.is_file():
+        known = sorted(path.stem for path in path.parent.glob("*.json"))
+        raise ValueError(f"{source}: no shared configuration {name!r}; expected {known}")
+    shared: dict[str, Any] = read_json(path)
+    return shared
 
 
 def merge(shared: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
