@@ -94,8 +94,7 @@ class DualBranchLoss(nn.Module):
     """``sim(moving∘φ, fixed) + α sim(gmoving∘φg, gfixed) + β smooth(φ) + γ smooth(φg)``, ``g`` the gradient magnitudes.
 
     Eq. 2 of Xu et al., ICASSP 2021, and ``δ (sim(moving∘φi, fixed) + β smooth(φi))`` of the image branch, which the
-    paper lacks. With a single field, of a network with one branch or of an optimized pair, the terms of ``φg`` and
-    ``φi`` are left out.
+    paper lacks. With a single field, of a network with one branch, the terms of ``φg`` and ``φi`` are left out.
 
     Args:
         similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``; the paper's is that of MIND.

@@ -31,16 +31,17 @@ _ITERATIONS = 60
 # A start is done when a step gains less than this fraction of the first, which is a voxel long. Coarse results are
 # refined anyway, except for those that ``refine_rigid`` compares.
 _COARSE_TOLERANCE, _TOLERANCE = 1e-3, 1e-4
-# Points and tolerance with which all starts are optimized, and number of the best that are optimized further.
+# All starts are optimized just far enough to be compared, and this many of the best further.
 _START_SAMPLES, _START_TOLERANCE, _KEPT_STARTS = 4_000, 1e-2, 3
 # Fraction of the start's overlap that must remain: images that overlap at a corner may agree there by chance.
 _MIN_OVERLAP_RATIO = 0.5
 # Samples that rank rotated starts, at first and then, and number of the best that are ranked again.
 _SCREENING_SAMPLES, _SCREENED = (1_000, 4_000), 150
-# Number of rotated starts that are optimized, and smallest angle between them in degrees. With five the right one is
-# missed in one of 20 pairs of mice in any pose. Their score is divided by the penalty, since most patients lie in
-# similar positions.
-_ROTATED_STARTS, _MIN_ANGLE, _ROTATION_PENALTY = 16, 25.0, 1.1
+# Number of rotated starts that are optimized, and smallest angle between them in degrees. Before they are, the right
+# one is rarely the first: among five it is missing for half of noisy heads of which a third is out of view.
+_ROTATED_STARTS, _MIN_ANGLE = 16, 25.0
+# Divides the score of rotated starts, since most patients lie in similar positions.
+_ROTATION_PENALTY = 1.1
 _PARAMETERS: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
@@ -50,8 +51,8 @@ def maximize_mutual_information(
     """Maximize the mutual information of two images over rigid or affine transforms.
 
     At the coarsest resolution a rigid transform is optimized from every start and from the best of many rotated poses,
-    roughly at first, then further from the best. The result with the largest product of mutual information and overlap
-    is refined at all resolutions.
+    roughly. The best are optimized further, and so are given starts at which too few points overlapped. The result with
+    the largest product of mutual information and overlap is refined at all resolutions.
 
     Args:
         kind: "rigid" or "affine".
@@ -73,15 +74,16 @@ def maximize_mutual_information(
     transforms = [*given, *_best_rotated_poses(*levels[0], seed)]
     penalties = torch.ones(len(transforms), dtype=torch.float64)
     penalties[len(given) :] = _ROTATION_PENALTY
-    for samples, tolerance in ((_START_SAMPLES, _START_TOLERANCE), (_COARSE_SAMPLES, _COARSE_TOLERANCE)):
-        similarity = MutualInformation(*levels[0], samples, _BINS, seed)
-        scores, transforms = _optimize("rigid", similarity, transforms, center, tolerance)
-        if not scores.any():
-            what = "what they share (where their masks are set) is too little or constant"
-            raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
-        best = (scores / penalties).argsort(descending=True, stable=True)[:_KEPT_STARTS]
-        transforms, penalties = [transforms[index] for index in best], penalties[best]
-    transform = transforms[0]
+    rough = MutualInformation(*levels[0], _START_SAMPLES, _BINS, seed)
+    scores, transforms = _optimize("rigid", rough, transforms, center, _START_TOLERANCE)
+    best = (scores / penalties).argsort(descending=True, stable=True)[:_KEPT_STARTS].tolist()
+    kept = list(dict.fromkeys([*best, *(index for index in range(len(given)) if not scores[index])]))
+    coarse = MutualInformation(*levels[0], _COARSE_SAMPLES, _BINS, seed)
+    scores, transforms = _optimize("rigid", coarse, [transforms[index] for index in kept], center, _COARSE_TOLERANCE)
+    if not scores.any():
+        what = "what they share (where their masks are set) is too little or constant"
+        raise ValueError(f"the fixed and the moving image cannot be registered: {what}")
+    transform = transforms[int((scores / penalties[kept]).argmax())]
     return _refined(kind, levels, transform, center, seed)
 
 
@@ -138,7 +140,7 @@ def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[Affine
     poses = rotated_poses(fixed, moving)
     for samples in _SCREENING_SAMPLES:
         information, overlap = MutualInformation(fixed, moving, samples, _BINS, seed).value(poses)
-        poses = poses[(information * overlap).argsort(descending=True)[:_SCREENED]]
+        poses = poses[(information * overlap).argsort(descending=True, stable=True)[:_SCREENED]]
     kept: list[AffineTransform] = []
     for matrix in poses:
         pose = AffineTransform(matrix)

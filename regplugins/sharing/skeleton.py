@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,25 +51,24 @@ def configurations(bundle: PathLike) -> dict[str, str]:
     source = Path(bundle) / SOURCE
     texts = {_LOGGING: (_SHARED / "logging.conf").read_text(encoding="utf-8")}
     for kind, changes in read_json(source).items():
-        shared = _shared(kind, source)
+        layers = [_shared(_SHARED, kind, f"{source}: no shared configuration")]
+        differences = dict(changes)
+        if _BASE in differences:
+            layers.append(_shared(_SHARED / kind, differences.pop(_BASE), f"{source}: {kind}: no base"))
         try:
-            differences = dict(changes)
-            if _BASE in differences:
-                shared = merge(shared, _shared(f"{kind}/{differences.pop(_BASE)}", source))
-            merged = merge(shared, differences)
+            merged = functools.reduce(merge, [*layers, differences])
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{source}: {kind} cannot be laid over the shared configuration ({error!r})") from error
         texts[f"configs/{kind}.json"] = json_text(merged) + "\n"
     return texts
 
 
-def _shared(name: str, source: Path) -> dict[str, Any]:
-    """The shared configuration of a name, which is in ``source``."""
-    path = _SHARED / f"{name}.json"
-    if not path.is_file():
-        known = sorted(path.stem for path in path.parent.glob("*.json"))
-        raise ValueError(f"{source}: no shared configuration {name!r}; expected {known}")
-    shared: dict[str, Any] = read_json(path)
+def _shared(folder: Path, name: str, refusal: str) -> dict[str, Any]:
+    """The content of a file in a folder of shared configurations; ``ValueError`` with the refusal if there is none."""
+    known = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in known:
+        raise ValueError(f"{refusal} {name!r}; expected {known}")
+    shared: dict[str, Any] = read_json(folder / f"{name}.json")
     return shared
 
 
@@ -113,7 +113,7 @@ def _place(config: dict[str, Any], key: str, path: dict[int, str]) -> tuple[dict
 
 
 def json_text(value: Any, indent: str = "", used: int = 0) -> str:
-    """JSON with each list and mapping on one line where it fits, else with an entry a line.
+    """JSON with each list and mapping on one line where it fits, else with an entry a line; words of a list are filled.
 
     Args:
         value: content.
@@ -126,6 +126,8 @@ def json_text(value: Any, indent: str = "", used: int = 0) -> str:
     inner = indent + _INDENT
     if isinstance(value, list):
         entries = [json_text(entry, inner, len(inner) + 1) for entry in value]
+        if all(isinstance(entry, str) for entry in value):
+            entries = _filled(entries, _LINE - len(inner) - 1)
     else:
         starts = {key: f"{json.dumps(key, ensure_ascii=False)}: " for key in value}
         entries = [
@@ -133,3 +135,14 @@ def json_text(value: Any, indent: str = "", used: int = 0) -> str:
         ]
     begin, end = "[]" if isinstance(value, list) else "{}"
     return f"{begin}\n{inner}" + f",\n{inner}".join(entries) + f"\n{indent}{end}"
+
+
+def _filled(words: list[str], width: int) -> list[str]:
+    """Words joined to lines of at most ``width`` characters, longer words alone."""
+    lines = words[:1]
+    for word in words[1:]:
+        if len(lines[-1]) + 2 + len(word) <= width:
+            lines[-1] += f", {word}"
+        else:
+            lines.append(word)
+    return lines

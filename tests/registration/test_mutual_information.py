@@ -116,6 +116,17 @@ def test_fields_of_view_that_overlap_by_half() -> None:
     assert largest_error(found, truth) < 1.5
 
 
+def test_a_small_piece_stays_where_its_header_puts_it() -> None:
+    """It holds so few of the points on which starts are compared that nothing can be told from them."""
+    grid = make_grid((192, 192, 192), np.eye(3), (1.0, 1.0, 1.0), (2.1, -4.2, 7.3))
+    start = torch.eye(4, dtype=torch.float64)
+    start[:3, 3] = torch.tensor([18.0, 8.0, 9.0])
+    piece = Grid((27, 27, 27), start)
+    found = initial_transform("rigid", head(mr, grid), grid, head(t2, piece), piece)
+    corners = piece.index_to_world(torch.cartesian_prod(*[torch.tensor([0.0, 27.0])] * 3).double())
+    assert (found(corners) - corners).norm(dim=-1).max() < 4
+
+
 def test_masks_hide_what_does_not_move_along() -> None:
     truth = motion(12.0, (16.0, 5.0))
     fixed, moving = head(mr, FLAT), head(ct, FLAT, truth)
@@ -148,6 +159,20 @@ def test_heads_turned_aside(fixed: Grid, moving: Grid, moving_contrast: Contrast
     images = head(mr, fixed), head(moving_contrast, moving, truth)
     found = initial_transform("rigid", images[0], fixed, images[1], moving)
     assert largest_error(found, truth) < 1.5
+
+
+@pytest.mark.parametrize(("degrees", "seed"), [(-170.0, 1), (-92.0, 2)])
+def test_noisy_heads_turned_far_of_which_one_lacks_a_third(degrees: float, seed: int) -> None:
+    """Before any is optimized, wrong poses score higher than the right one."""
+    truth = motion(degrees, (6.0, -8.0, 3.0))
+    noise = torch.Generator().manual_seed(seed)
+    images = head(mr, FIXED), head(t2, OBLIQUE, truth)
+    fixed, moving = (image + 0.15 * image.max() * torch.randn(image.shape, generator=noise) for image in images)
+    start = torch.eye(4, dtype=torch.float64)
+    start[2, 3] = 22
+    upper = fixed[..., 22:]
+    found = initial_transform("rigid", upper, Grid(tuple(upper.shape[1:]), FIXED.affine @ start), moving, OBLIQUE)
+    assert largest_error(found, truth) < 5
 
 
 @pytest.mark.parametrize("degrees", [-85.0, 40.0, 150.0])
