@@ -38,7 +38,7 @@ _MIN_OVERLAP_RATIO = 0.5
 # Samples that rank rotated starts, at first and then, and number of the best that are ranked again.
 _SCREENING_SAMPLES, _SCREENED = (1_000, 4_000), 150
 # Number of rotated starts that are optimized, and smallest angle between them in degrees. Before they are, the right
-# one is rarely the first: among five it is missing for half of noisy heads of which a third is out of view.
+# one is rarely the first: among five it is missing for half of noisy MR heads of which a third is out of view.
 _ROTATED_STARTS, _MIN_ANGLE = 16, 25.0
 # Divides the score of rotated starts, since most patients lie in similar positions.
 _ROTATION_PENALTY = 1.1
