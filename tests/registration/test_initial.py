@@ -135,13 +135,13 @@ def test_auto_leaves_a_wall_where_it_is_along_which_an_organ_slides(caplog: pyte
     with caplog.at_level("INFO", "regplugins.registration.initial"):
         name, found = choose_initial_transform(*images)
         masked = choose_initial_transform(*images, fixed_mask=torch.ones_like(images[0]))
+    # Another test may have raised the level of all our loggers.
+    messages = [record.message for record in caplog.records if record.name == initial.__name__]
     assert name == "none"
     assert torch.equal(found.matrix, torch.eye(3, dtype=torch.float64))
     assert torch.equal(found.matrix, initial_transform("auto", *images).matrix)
     assert masked[0] == "affine"
     assert masked[1].matrix[0, 2] > 15
-    # Another test may have raised the level of all our loggers.
-    messages = [record.message for record in caplog.records if record.name == initial.__name__]
     assert [message.split(":")[0] for message in messages] == ["init none", "init affine"]
 
 
