@@ -15,7 +15,7 @@ from regplugins.io import read_transform
 from regplugins.registration.deformable import clearly_lowest
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.mutual_information import maximize_mutual_information
-from regplugins.registration.network_grid import automatic_spacing, resample_pair
+from regplugins.registration.network_grid import COARSE_VOXELS, automatic_spacing, resample_pair
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view
 from regplugins.registration.presets import PresetRegistration
 from regplugins.registration.volume import Volume
@@ -114,8 +114,8 @@ def _best_start(fixed: MetaTensor, moving: MetaTensor, candidates: Mapping[str, 
     The costs are those of ``multimodal`` at its coarsest level, above those of equal images.
     """
     grid, moving_grid = Grid.from_image(fixed).canonical(), Grid.from_image(moving)
-    # Twice the spacing suffices for that level.
-    grid = grid.resized([2 * size for size in automatic_spacing(grid)])
+    # Twice the coarsest spacing suffices for that level.
+    grid = grid.resized([2 * size for size in automatic_spacing(grid, COARSE_VOXELS)])
     names = [name for name, start in candidates.items() if overlap(grid, moving_grid, start)]
     if len(names) < 2:
         name = next(iter(names or candidates))

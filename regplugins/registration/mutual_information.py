@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regplugins.registration.bfgs import minimize_bfgs
 from regplugins.registration.mattes_metric import MutualInformation
-from regplugins.registration.poses import center_of_mass, motions_about, rotated_poses
+from regplugins.registration.poses import center_of_mass, motions_about, rotated_poses, shifted_poses
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 
@@ -40,6 +40,8 @@ _SCREENING_SAMPLES, _SCREENED = (1_000, 4_000), 150
 # Number of rotated starts that are optimized, and smallest angle between them in degrees. Before they are, the right
 # one is rarely the first: among five it is missing for half of noisy MR heads of which a third is out of view.
 _ROTATED_STARTS, _MIN_ANGLE = 16, 25.0
+# Number of shifted starts that are optimized.
+_SHIFTED_STARTS = 8
 # Divides the score of rotated starts, since most patients lie in similar positions.
 _ROTATION_PENALTY = 1.1
 _PARAMETERS: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
@@ -50,9 +52,10 @@ def maximize_mutual_information(
 ) -> AffineTransform:
     """Maximize the mutual information of two images over rigid or affine transforms.
 
-    At the coarsest resolution a rigid transform is optimized from every start and from the best of many rotated poses,
-    roughly. The best are optimized further, and so are given starts at which too few points overlapped. The result with
-    the largest product of mutual information and overlap is refined at all resolutions.
+    At the coarsest resolution a rigid transform is optimized from every start, from the best of many rotated poses, and
+    of poses that lay a partial field of view everywhere into the other, roughly. The best are optimized further, and so
+    are given starts at which too few points overlapped. The result with the largest product of mutual information and
+    overlap is refined at all resolutions.
 
     Args:
         kind: "rigid" or "affine".
@@ -71,9 +74,10 @@ def maximize_mutual_information(
     center = center_of_mass(levels[0][0])
     logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
     given = _distinct(starts, levels[0][0].grid)
-    transforms = [*given, *_best_rotated_poses(*levels[0], seed)]
+    rotated = _best_rotated_poses(*levels[0], seed)
+    transforms = [*given, *_best_shifted_poses(*levels[0], seed), *rotated]
     penalties = torch.ones(len(transforms), dtype=torch.float64)
-    penalties[len(given) :] = _ROTATION_PENALTY
+    penalties[-len(rotated) :] = _ROTATION_PENALTY
     rough = MutualInformation(*levels[0], _START_SAMPLES, _BINS, seed)
     scores, transforms = _optimize("rigid", rough, transforms, center, _START_TOLERANCE)
     best = (scores / penalties).argsort(descending=True, stable=True)[:_KEPT_STARTS].tolist()
@@ -135,12 +139,19 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
     return kept
 
 
+def _best_shifted_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
+    """Shifted poses of largest mutual information times overlap, none if neither field of view is partial."""
+    poses = shifted_poses(fixed, moving)
+    if len(poses):
+        poses = _ranked(poses, MutualInformation(fixed, moving, _SCREENING_SAMPLES[-1], _BINS, seed))
+    return [AffineTransform(matrix) for matrix in poses[:_SHIFTED_STARTS]]
+
+
 def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
     """Rotated poses of largest mutual information times overlap, no two within ``_MIN_ANGLE``."""
     poses = rotated_poses(fixed, moving)
     for samples in _SCREENING_SAMPLES:
-        information, overlap = MutualInformation(fixed, moving, samples, _BINS, seed).value(poses)
-        poses = poses[(information * overlap).argsort(descending=True, stable=True)[:_SCREENED]]
+        poses = _ranked(poses, MutualInformation(fixed, moving, samples, _BINS, seed))[:_SCREENED]
     kept: list[AffineTransform] = []
     for matrix in poses:
         pose = AffineTransform(matrix)
@@ -149,6 +160,12 @@ def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[Affine
             if len(kept) == _ROTATED_STARTS:
                 break
     return kept
+
+
+def _ranked(poses: Tensor, similarity: MutualInformation) -> Tensor:
+    """Poses ``(number, n + 1, n + 1)``, that of the largest mutual information times overlap first."""
+    information, overlap = similarity.value(poses)
+    return poses[(information * overlap).argsort(descending=True, stable=True)]
 
 
 def _angle(a: AffineTransform, b: AffineTransform) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid starts of a registration: centers, rotations about the centers of mass, and principal axes."""
+"""Rigid starts of a registration: centers, rotations by principal axes or of a regular grid, and shifts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from regplugins.spatial import AffineTransform, Grid
 
 # Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
+# Of shifted starts: fractions of the smaller field of view by which the larger one must exceed it and by which they are
+# at most apart, and their largest number about one center.
+_MIN_SLACK, _SHIFT, _MAX_SHIFTS = 1 / 2, 1 / 3, 1_000
 
 
 def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:
@@ -79,6 +82,36 @@ def rotated_poses(fixed: Volume, moving: Volume) -> Tensor:
     signs = torch.tensor([s for s in product((1.0, -1.0), repeat=len(a)) if math.prod(s) > 0], dtype=torch.float64)
     rotations = torch.cat([_rotations(len(a)), b @ torch.diag_embed(signs) @ a.T])
     return rotations_about(rotations, center_of_mass(fixed), center_of_mass(moving))
+
+
+def shifted_poses(fixed: Volume, moving: Volume) -> Tensor:
+    """Translations that lay the smaller field of view everywhere into the larger one, where that is much larger.
+
+    Along each axis that one has half as much again of, positions are at most a third of the smaller one apart, farther
+    if there are a thousand. Along the others the fields of view or the centers of mass are aligned. ``(number, n + 1,
+    n + 1)``, from the fixed to the moving world, RAS+ mm; empty if there is no such axis.
+    """
+    (extent, center), (moving_extent, moving_center) = _box(fixed.grid), _box(moving.grid)
+    small, slack = torch.minimum(extent, moving_extent), (extent - moving_extent).abs()
+    is_partial = slack > _MIN_SLACK * small
+    counts = torch.where(is_partial, (slack / (_SHIFT * small)).ceil() + 1, 1.0)
+    crowding = max(1.0, counts.prod().item() / _MAX_SHIFTS) ** (1 / max(1, int(is_partial.sum())))
+    ticks = [
+        (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * length / max(1, count - 1)
+        for count, length in zip((counts / crowding).ceil().long().tolist(), slack, strict=True)
+    ]
+    offsets = torch.cartesian_prod(*ticks)
+    by_view = moving_center - center
+    by_mass = torch.where(is_partial, by_view, center_of_mass(moving) - center_of_mass(fixed))
+    shifts = torch.cat([by_view + offsets, by_mass + offsets]) if is_partial.any() else offsets[:0]
+    return rotations_about(torch.eye(len(small), dtype=torch.float64).expand(len(shifts), -1, -1), 0 * center, shifts)
+
+
+def _box(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Extents in mm and center of the smallest box around a grid along the world's axes, ``(n,)`` each."""
+    corners = torch.cartesian_prod(*[torch.tensor([-0.5, size - 0.5], dtype=torch.float64) for size in grid.shape])
+    low, high = grid.index_to_world(corners).aminmax(dim=0)
+    return high - low, (low + high) / 2
 
 
 def rotations_about(rotations: Tensor, origin: Tensor, target: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.networks.layers import GaussianFilter
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -55,6 +56,31 @@ def slab(lowest: int) -> tuple[Tensor, Grid]:
 def test_a_slab_finds_its_place(lowest, is_fixed):
     pair = (slab(lowest), head()) if is_fixed else (head(), slab(lowest))
     assert error(*pair, motion(15.0, (20.0, 10.0, -30.0))) < 1
+
+
+def trunk() -> tuple[Tensor, Grid]:
+    """An elliptic cylinder of 480 mm with smooth random contents."""
+    affine = torch.diag(torch.tensor([5.0, 5.0, 5.0, 1.0], dtype=torch.float64))
+    shape = (72, 56, 96)
+    noise = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(1))
+    contents = GaussianFilter(3, 3.0)(noise)[0]
+    x, y = (torch.linspace(-1, 1, size) for size in shape[:2])
+    inside = (x[:, None] ** 2 + y**2 < 0.8)[None, ..., None]
+    return (100 + 60 * contents / contents.std()).clamp(min=20) * inside, Grid(shape, affine)
+
+
+@pytest.mark.parametrize("lowest", [2, 80])
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_a_slab_of_a_trunk_finds_its_place_in_another_contrast(lowest, is_fixed):
+    """It lies 200 mm from the middle, where no center or axis leads."""
+    image, grid = trunk()
+    other = torch.where(image > 0, 30 + (image - 110).abs(), 0.0)
+    lowered = grid.affine.clone()
+    lowered[:3, 3] += lowest * lowered[:3, 2]
+    part = other[..., lowest : lowest + 12]
+    slab = part, Grid(part.shape[1:], lowered)
+    pair = (slab, (image, grid)) if is_fixed else ((image, grid), slab)
+    assert error(*pair, motion(4.0, (250.0, -90.0, 300.0))) < 3
 
 
 @pytest.mark.parametrize("init", ["rigid", "auto"])

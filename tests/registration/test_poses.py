@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from regplugins.registration.poses import center_of_mass, motions_about, principal_axes, rotated_poses
+from regplugins.registration.poses import (
+    center_of_mass,
+    motions_about,
+    principal_axes,
+    rotated_poses,
+    shifted_poses,
+)
 from regplugins.registration.volume import Volume
 from regplugins.spatial import AffineTransform, Grid
 from tests.itk_truth import make_grid, rotation
@@ -43,6 +49,34 @@ def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
     here, there = center_of_mass(fixed), center_of_mass(moving)
     for pose in poses:
         torch.testing.assert_close(AffineTransform(pose)(here), there)
+
+
+@pytest.mark.parametrize("is_fixed", [True, False])
+@pytest.mark.parametrize("sizes", [(60, 50, 12), (60, 14, 12), (60, 8)])
+def test_a_shift_is_near_wherever_a_smaller_field_of_view_belongs(sizes: tuple[int, ...], is_fixed: bool) -> None:
+    ndim = len(sizes)
+    whole = make_grid((60, 50, 70)[:ndim] if ndim == 3 else (60, 50), np.eye(ndim), (4.0,) * ndim, (5.0,) * ndim)
+    part = make_grid(sizes, np.eye(ndim), (4.0,) * ndim, (300.0,) * ndim)
+    images = [box(grid, torch.eye(ndim).double(), (30.0,) * ndim, grid.center) for grid in (whole, part)]
+    poses = shifted_poses(*images[::-1] if is_fixed else images)
+    low = whole.index_to_world(torch.zeros(ndim).double()) - part.index_to_world(torch.zeros(ndim).double())
+    slack = 4.0 * (torch.tensor(whole.shape) - torch.tensor(part.shape))
+    places = low + torch.rand(100, ndim, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * slack
+    shifts = poses[:, :ndim, ndim] * (1 if not is_fixed else -1)
+    misses = (-shifts - places[:, None]).abs().amin(dim=1)  # a third of the part apart: at most a sixth away
+    assert (misses <= 4.0 * torch.tensor(sizes) / 6 + 1e-9).all()
+
+
+def test_no_shifts_of_fields_of_view_that_are_alike() -> None:
+    grids = (make_grid((40, 40, size), np.eye(3), (2.0,) * 3, (0.0,) * 3) for size in (40, 58))
+    images = [box(grid, torch.eye(3).double(), (20.0,) * 3, grid.center) for grid in grids]
+    assert shifted_poses(*images).shape == (0, 4, 4)
+
+
+def test_few_shifts_of_a_crop_in_a_body() -> None:
+    grids = (make_grid((size,) * 3, np.eye(3), (5.0,) * 3, (0.0,) * 3) for size in (100, 8))
+    images = [box(grid, torch.eye(3).double(), (15.0,) * 3, grid.center) for grid in grids]
+    assert len(shifted_poses(*images)) < 3_000
 
 
 @pytest.mark.parametrize(
