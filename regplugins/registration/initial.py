@@ -15,7 +15,7 @@ from regplugins.io import read_transform
 from regplugins.registration.deformable import clearly_lowest
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.mutual_information import maximize_mutual_information
-from regplugins.registration.network_grid import COARSE_VOXELS, automatic_spacing, resample_pair
+from regplugins.registration.network_grid import automatic_spacing, resample_pair
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view
 from regplugins.registration.presets import PresetRegistration
 from regplugins.registration.volume import Volume
@@ -44,8 +44,8 @@ def initial_transform(
 
     Args:
         init: "none" (identity), "fov" (centers of the fields of view), "center" (centers of mass of the foreground),
-            "rigid" or "affine" (mutual information, from the best of these three and of rotated starts), "auto"
-            (``choose_initial_transform``), or a file that holds an affine transform.
+            "rigid" or "affine" (mutual information, from the best of these three, of rotated and of shifted starts),
+            "auto" (``choose_initial_transform``), or a file that holds an affine transform.
         fixed: ``(1, *fixed_grid.shape)``.
         fixed_grid: grid of the fixed image.
         moving: ``(1, *moving_grid.shape)``.
@@ -111,11 +111,11 @@ def choose_initial_transform(
 def _best_start(fixed: MetaTensor, moving: MetaTensor, candidates: Mapping[str, AffineTransform]) -> str:
     """Name of the first transform that lets the images overlap, unless another ends at a clearly lower cost.
 
-    The costs are those of ``multimodal`` at its coarsest level, above those of equal images.
+    The costs are those of ``multimodal`` at 8 mm, or 24 voxels, above those of equal images.
     """
     grid, moving_grid = Grid.from_image(fixed).canonical(), Grid.from_image(moving)
-    # Twice the coarsest spacing suffices for that level.
-    grid = grid.resized([2 * size for size in automatic_spacing(grid, COARSE_VOXELS)])
+    # By that level the threshold was chosen; finer ones cost much more.
+    grid = grid.resized([2 * size for size in automatic_spacing(grid, voxels=96)])
     names = [name for name, start in candidates.items() if overlap(grid, moving_grid, start)]
     if len(names) < 2:
         name = next(iter(names or candidates))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,8 +40,8 @@ _SCREENING_SAMPLES, _SCREENED = (1_000, 4_000), 150
 # Number of rotated starts that are optimized, and smallest angle between them in degrees. Before they are, the right
 # one is rarely the first: among five it is missing for half of noisy MR heads of which a third is out of view.
 _ROTATED_STARTS, _MIN_ANGLE = 16, 25.0
-# Number of shifted starts that are optimized.
-_SHIFTED_STARTS = 8
+# Number of shifted starts that are optimized, and smallest distance between them in voxels.
+_SHIFTED_STARTS, _MIN_SHIFT = 8, 3.0
 # Divides the score of rotated starts, since most patients lie in similar positions.
 _ROTATION_PENALTY = 1.1
 _PARAMETERS: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
@@ -52,10 +52,10 @@ def maximize_mutual_information(
 ) -> AffineTransform:
     """Maximize the mutual information of two images over rigid or affine transforms.
 
-    At the coarsest resolution a rigid transform is optimized from every start, from the best of many rotated poses, and
-    of poses that lay a partial field of view everywhere into the other, roughly. The best are optimized further, and so
-    are given starts at which too few points overlapped. The result with the largest product of mutual information and
-    overlap is refined at all resolutions.
+    At the coarsest resolution a rigid transform is optimized roughly from every start, from the best of many rotated
+    poses, and from the best that lay a partial field of view somewhere into the other. The best results are optimized
+    further, and so are given starts at which too few points overlapped. The result with the largest product of mutual
+    information and overlap is refined at all resolutions.
 
     Args:
         kind: "rigid" or "affine".
@@ -77,7 +77,7 @@ def maximize_mutual_information(
     rotated = _best_rotated_poses(*levels[0], seed)
     transforms = [*given, *_best_shifted_poses(*levels[0], seed), *rotated]
     penalties = torch.ones(len(transforms), dtype=torch.float64)
-    penalties[-len(rotated) :] = _ROTATION_PENALTY
+    penalties[len(transforms) - len(rotated) :] = _ROTATION_PENALTY
     rough = MutualInformation(*levels[0], _START_SAMPLES, _BINS, seed)
     scores, transforms = _optimize("rigid", rough, transforms, center, _START_TOLERANCE)
     best = (scores / penalties).argsort(descending=True, stable=True)[:_KEPT_STARTS].tolist()
@@ -128,13 +128,13 @@ def _refined(
     return transform
 
 
-def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTransform]:
-    """Remove starts that differ from an earlier one by less than a voxel at all corners of the grid."""
+def _distinct(starts: Iterable[AffineTransform], grid: Grid, voxels: float = 1.0) -> list[AffineTransform]:
+    """Remove starts that differ from an earlier one by less than some voxels at all corners of the grid."""
     corners = torch.cartesian_prod(*[torch.tensor([0.0, size], dtype=torch.float64) for size in grid.shape])
     corners = grid.index_to_world(corners)
     kept: list[AffineTransform] = []
     for start in starts:
-        if all((start(corners) - other(corners)).norm(dim=-1).max() > grid.spacing.min() for other in kept):
+        if all((start(corners) - other(corners)).norm(dim=-1).max() > voxels * grid.spacing.min() for other in kept):
             kept.append(start)
     return kept
 
@@ -142,9 +142,10 @@ def _distinct(starts: Sequence[AffineTransform], grid: Grid) -> list[AffineTrans
 def _best_shifted_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:
     """Shifted poses of largest mutual information times overlap, none if neither field of view is partial."""
     poses = shifted_poses(fixed, moving)
-    if len(poses):
-        poses = _ranked(poses, MutualInformation(fixed, moving, _SCREENING_SAMPLES[-1], _BINS, seed))
-    return [AffineTransform(matrix) for matrix in poses[:_SHIFTED_STARTS]]
+    if not len(poses):
+        return []
+    poses = _ranked(poses, MutualInformation(fixed, moving, _SCREENING_SAMPLES[-1], _BINS, seed))
+    return _distinct(map(AffineTransform, poses), fixed.grid, _MIN_SHIFT)[:_SHIFTED_STARTS]
 
 
 def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[AffineTransform]:

@@ -14,13 +14,12 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor
 
 from regplugins.checks import positive
+from regplugins.registration.image_pair import REFERENCE_SPACING
 from regplugins.spatial import Grid, SpatialTransform, resample, resample_to_grid
 
-# Length of a head in mm, to which larger images count, and voxels along it; the fewer for a grid that would have more
-# than _MANY_VOXELS, so that a trunk still takes a minute.
-_HEAD_LENGTH, _FINE_VOXELS, COARSE_VOXELS, _MANY_VOXELS = 192.0, 128, 96, 1e7
-# In 2-D, where pixels cost little and a photograph's size is rarely known, whatever they measure.
-_AUTOMATIC_PIXELS = 1024
+# Voxels of an automatic grid along its longest axis; in 2-D, where pixels cost little and a photograph's size is
+# rarely known, whatever they measure.
+_AUTOMATIC_VOXELS, _AUTOMATIC_PIXELS = 128, 1024
 # An image of fewer slices, thinner by this factor than it is long, is a stack of thick slices whatever its header says:
 # they are taken to be as thick as some pixels.
 _FEW_SLICES, _THIN, _THICKNESS = 24, 8, 5
@@ -28,29 +27,22 @@ _FEW_SLICES, _THIN, _THICKNESS = 24, 8, 5
 _MIN_VOXELS = 4
 
 
-def automatic_spacing(grid: Grid, voxels: int | None = None) -> list[float]:
-    """Voxel size in mm, along each axis, of the network grid for an image: 1.5 mm, or less if the image is small.
+def automatic_spacing(grid: Grid, voxels: int = _AUTOMATIC_VOXELS) -> list[float]:
+    """Voxel size in mm, along each axis, of the network grid for an image: 2 mm, or less below 256 mm.
 
-    With 128 voxels along the longest axis a mouse shows as much anatomy as a human head at 1.5 mm. If that would be
-    more than ten million voxels, the spacing is up to 2 mm, or 96 voxels. A 2-D image has up to 1024. The spacing is
-    never finer than the image's own finest one, except across the slices of ``thin_axis``.
+    With 128 voxels along the longest axis a mouse shows as much anatomy as a human brain at 1.5 mm. A 2-D image has up
+    to 1024. The spacing is never finer than the image's own finest one, except across the slices of ``thin_axis``.
 
     Args:
         grid: of the image.
-        voxels: along the longest axis of a head or of what is smaller, in place of 128 to 96; not for 2-D.
+        voxels: along the longest axis of a 3-D image, unless they would have more than 2 mm.
     """
     own = grid.spacing.tolist()
     extents = [size * step for size, step in zip(grid.shape, own, strict=True)]
     thin = thin_axis(grid)
     pixel = min(step for axis, step in enumerate(own) if axis != thin)
-    if grid.ndim == 2:
-        isotropic = max(extents) / _AUTOMATIC_PIXELS
-    else:
-        length = min(max(extents), _HEAD_LENGTH)
-        affordable = (math.prod(extents) / _MANY_VOXELS) ** (1 / 3)
-        finest, coarsest = (length / count for count in (voxels or _FINE_VOXELS, voxels or COARSE_VOXELS))
-        isotropic = min(max(affordable, finest), coarsest)
-    spacing = [max(isotropic, pixel)] * grid.ndim
+    coarse = min(REFERENCE_SPACING, max(extents) / voxels)
+    spacing = [max(max(extents) / _AUTOMATIC_PIXELS if grid.ndim == 2 else coarse, pixel)] * grid.ndim
     if thin is not None:
         spacing[thin] *= own[thin] / (_THICKNESS * pixel)
     return spacing

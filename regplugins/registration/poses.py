@@ -17,7 +17,7 @@ from regplugins.spatial import AffineTransform, Grid
 # Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
 # Of shifted starts: fractions of the smaller field of view by which the larger one must exceed it and by which they are
-# at most apart, and their largest number about one center.
+# apart, and about how many there are at most about one center.
 _MIN_SLACK, _SHIFT, _MAX_SHIFTS = 1 / 2, 1 / 3, 1_000
 
 
@@ -87,35 +87,51 @@ def rotated_poses(fixed: Volume, moving: Volume) -> Tensor:
 def shifted_poses(fixed: Volume, moving: Volume) -> Tensor:
     """Translations that lay the smaller field of view everywhere into the larger one, where that is much larger.
 
-    Along each axis that one has half as much again of, positions are at most a third of the smaller one apart, farther
-    if there are a thousand. Along the others the fields of view or the centers of mass are aligned. ``(number, n + 1,
-    n + 1)``, from the fixed to the moving world, RAS+ mm; empty if there is no such axis.
+    Along each axis that one has half as much again of, positions are a third of the smaller one apart; farther, if it
+    is thin or there would be more than a thousand. Along the others the fields of view or the centers of mass are
+    aligned. Masks limit the fields of view. ``(number, n + 1, n + 1)``, from the fixed to the moving world, RAS+ mm;
+    empty if there is no such axis.
     """
-    (extent, center), (moving_extent, moving_center) = _box(fixed.grid), _box(moving.grid)
-    small, slack = torch.minimum(extent, moving_extent), (extent - moving_extent).abs()
-    is_partial = slack > _MIN_SLACK * small
-    counts = torch.where(is_partial, (slack / (_SHIFT * small)).ceil() + 1, 1.0)
-    crowding = max(1.0, counts.prod().item() / _MAX_SHIFTS) ** (1 / max(1, int(is_partial.sum())))
+    views = [_field_of_view(volume) for volume in (fixed, moving)]
+    extents = torch.stack([torch.tensor(view.shape) * view.spacing for view in views])
+    small, slack = extents.amin(dim=0), extents[0] - extents[1]
+    is_partial = slack.abs() > _MIN_SLACK * small
+    if not is_partial.any():
+        return torch.empty(0, len(small) + 1, len(small) + 1, dtype=torch.float64)
+    steps = (_SHIFT * small).clamp(min=max(view.spacing.max().item() for view in views))
+    counts = torch.where(is_partial, (slack.abs() / steps).ceil() + 1, 1.0)
+    crowding = max(1.0, counts.prod().item() / _MAX_SHIFTS) ** (1 / int(is_partial.sum()))
     ticks = [
         (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * length / max(1, count - 1)
-        for count, length in zip((counts / crowding).ceil().long().tolist(), slack, strict=True)
+        for count, length in zip((counts / crowding).ceil().long().tolist(), slack.abs(), strict=True)
     ]
-    offsets = torch.cartesian_prod(*ticks)
-    by_view = moving_center - center
-    by_mass = torch.where(is_partial, by_view, center_of_mass(moving) - center_of_mass(fixed))
-    shifts = torch.cat([by_view + offsets, by_mass + offsets]) if is_partial.any() else offsets[:0]
-    return rotations_about(torch.eye(len(small), dtype=torch.float64).expand(len(shifts), -1, -1), 0 * center, shifts)
+    # Along the axes of whichever image is longer.
+    directions = [view.affine[:-1, :-1] / view.spacing for view in views]
+    axes = torch.where(slack > 0, directions[0], directions[1])
+    by_view = views[1].center - views[0].center
+    between = torch.linalg.solve(axes, center_of_mass(moving) - center_of_mass(fixed) - by_view)
+    by_mass = by_view + axes @ between.masked_fill(is_partial, 0.0)
+    offsets = torch.cartesian_prod(*ticks) @ axes.mT
+    shifts = torch.cat([by_view + offsets, by_mass + offsets]).unique(dim=0)
+    identities = torch.eye(len(small), dtype=torch.float64).expand(len(shifts), -1, -1)
+    return rotations_about(identities, torch.zeros_like(by_view), shifts)
 
 
-def _box(grid: Grid) -> tuple[Tensor, Tensor]:
-    """Extents in mm and center of the smallest box around a grid along the world's axes, ``(n,)`` each."""
-    corners = torch.cartesian_prod(*[torch.tensor([-0.5, size - 0.5], dtype=torch.float64) for size in grid.shape])
-    low, high = grid.index_to_world(corners).aminmax(dim=0)
-    return high - low, (low + high) / 2
+def _field_of_view(volume: Volume) -> Grid:
+    """Grid of the voxels that count, its axes reordered and flipped to the nearest RAS+."""
+    if volume.mask is None:
+        return volume.grid.canonical()
+    low, high = volume.mask.nonzero().aminmax(dim=0)
+    affine = volume.grid.affine.clone()
+    affine[:-1, -1] = volume.grid.index_to_world(low.to(affine))
+    return Grid(tuple((high - low + 1).tolist()), affine).canonical()
 
 
 def rotations_about(rotations: Tensor, origin: Tensor, target: Tensor) -> Tensor:
-    """Rigid transforms ``(B, n + 1, n + 1)`` with rotations ``(B, n, n)`` that map ``origin`` to ``target``, mm."""
+    """Rigid transforms ``(B, n + 1, n + 1)`` with rotations ``(B, n, n)`` that map ``origin`` to ``target``, mm.
+
+    ``origin`` is ``(n,)``, ``target`` ``(n,)`` or ``(B, n)``.
+    """
     n = rotations.shape[1]
     matrices = torch.eye(n + 1, dtype=torch.float64).repeat(len(rotations), 1, 1)
     matrices[:, :n, :n] = rotations

@@ -139,7 +139,7 @@ def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[s
     finest = min_spacing(spacing)
     affine = AffineRegistration(LocalNCCLoss(kernel_size=9), "affine", [(4 * finest, 40), (2 * finest, 20)], spacing)
     multimodal = {
-        "levels": [(4 * finest, 40), (2 * finest, 40), (finest, 20)],
+        "levels": [(8.0, 40), (4.0, 40), (2.0, 20)],
         "similarity": MINDLoss("ssc", radius=1, dilation=1),
         "regularization": SquaredLaplacianLoss(),
         "regularization_weight": 2.0,
@@ -155,15 +155,11 @@ def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[s
             "initializer": [AffineInitializer(affine), ConvexInitializer(16 * finest, 4 * finest, spacing)],
         },
         "multimodal": multimodal,
-        "ct_mr": {
-            **multimodal,
-            "levels": [(4 * finest, 40), (2 * finest, 40)],
-            "parametrization": CompositiveField(3.0, 0.3),
-        },
+        "ct_mr": {**multimodal, "levels": [(8.0, 40), (4.0, 40)], "parametrization": CompositiveField(3.0, 0.3)},
         "large_deformation": {
             **multimodal,
-            "levels": [(4 * finest, 60), (2 * finest, 60), (finest, 20)],
-            "initializer": ConvexInitializer(20 * finest, 4 * finest, spacing),
+            "levels": [(8.0, 60), (4.0, 60), (2.0, 20)],
+            "initializer": ConvexInitializer(40.0, 8.0, spacing),
         },
     }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Initial alignment of a head's CT with what is left of it: a slab, without data in places, far away, turned round."""
+"""Initial alignment of a head or trunk with what is left of it: a slab, gaps, far away, turned round."""
 
 from functools import cache
 from pathlib import Path
@@ -72,7 +72,7 @@ def trunk() -> tuple[Tensor, Grid]:
 @pytest.mark.parametrize("lowest", [2, 80])
 @pytest.mark.parametrize("is_fixed", [True, False])
 def test_a_slab_of_a_trunk_finds_its_place_in_another_contrast(lowest, is_fixed):
-    """It lies 200 mm from the middle, where no center or axis leads."""
+    """It lies some 200 mm from the middle, where no center or axis leads."""
     image, grid = trunk()
     other = torch.where(image > 0, 30 + (image - 110).abs(), 0.0)
     lowered = grid.affine.clone()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotated poses and principal axes against closed forms."""
+"""Rotated and shifted poses and principal axes against closed forms."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,32 +53,56 @@ def test_poses_hold_the_turn_between_two_boxes(ndim: int) -> None:
         torch.testing.assert_close(AffineTransform(pose)(here), there)
 
 
+def pair_of_views(whole: tuple[int, ...], part: tuple[int, ...], degrees: float) -> tuple[Grid, Grid]:
+    """A straight field of view with voxels of 4 mm, and a turned one far away."""
+    ndim = len(whole)
+    straight = make_grid(whole, np.eye(ndim), (4.0,) * ndim, (5.0,) * ndim)
+    return straight, make_grid(part, rotation(ndim, degrees), (4.0,) * ndim, (300.0,) * ndim)
+
+
+def full(grid: Grid) -> Volume:
+    return box(grid, torch.eye(grid.ndim, dtype=torch.float64), (30.0,) * grid.ndim, grid.center)
+
+
 @pytest.mark.parametrize("is_fixed", [True, False])
-@pytest.mark.parametrize("sizes", [(60, 50, 12), (60, 14, 12), (60, 8)])
-def test_a_shift_is_near_wherever_a_smaller_field_of_view_belongs(sizes: tuple[int, ...], is_fixed: bool) -> None:
-    ndim = len(sizes)
-    whole = make_grid((60, 50, 70)[:ndim] if ndim == 3 else (60, 50), np.eye(ndim), (4.0,) * ndim, (5.0,) * ndim)
-    part = make_grid(sizes, np.eye(ndim), (4.0,) * ndim, (300.0,) * ndim)
-    images = [box(grid, torch.eye(ndim).double(), (30.0,) * ndim, grid.center) for grid in (whole, part)]
-    poses = shifted_poses(*images[::-1] if is_fixed else images)
-    low = whole.index_to_world(torch.zeros(ndim).double()) - part.index_to_world(torch.zeros(ndim).double())
-    slack = 4.0 * (torch.tensor(whole.shape) - torch.tensor(part.shape))
-    places = low + torch.rand(100, ndim, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * slack
-    shifts = poses[:, :ndim, ndim] * (1 if not is_fixed else -1)
-    misses = (-shifts - places[:, None]).abs().amin(dim=1)  # a third of the part apart: at most a sixth away
-    assert (misses <= 4.0 * torch.tensor(sizes) / 6 + 1e-9).all()
+@pytest.mark.parametrize("degrees", [0, 25])
+@pytest.mark.parametrize(
+    ("whole", "part"), [((60, 50, 70), (60, 50, 12)), ((60, 50, 70), (60, 14, 12)), ((60, 50), (60, 8))]
+)
+def test_a_shift_is_near_wherever_a_smaller_field_of_view_belongs(whole, part, degrees, is_fixed):
+    straight, turned = pair_of_views(whole, part, degrees)
+    pair = (turned, straight) if is_fixed else (straight, turned)
+    poses = shifted_poses(*map(full, pair))
+    ndim, sign = len(whole), 1 if is_fixed else -1
+    # Where the smaller center lies in the larger field of view, from its center.
+    places = sign * (poses[:, :ndim, ndim] - (pair[1].center - pair[0].center))
+    lengths = 4.0 * torch.tensor(part)
+    free = 4.0 * torch.tensor(whole) - lengths
+    wanted = (torch.rand(200, ndim, generator=torch.Generator().manual_seed(0)).double() - 0.5) * free
+    near = ((wanted[:, None] - places).abs() <= lengths / 6 + 1e-6).all(dim=-1)  # they are a third apart
+    assert near.any(dim=1).all()
 
 
-def test_no_shifts_of_fields_of_view_that_are_alike() -> None:
-    grids = (make_grid((40, 40, size), np.eye(3), (2.0,) * 3, (0.0,) * 3) for size in (40, 58))
-    images = [box(grid, torch.eye(3).double(), (20.0,) * 3, grid.center) for grid in grids]
-    assert shifted_poses(*images).shape == (0, 4, 4)
+@pytest.mark.parametrize("degrees", [0, 25, 80])
+def test_no_shifts_of_fields_of_view_that_are_alike(degrees):
+    assert shifted_poses(*map(full, pair_of_views((40, 40, 40), (40, 40, 58), degrees))).shape == (0, 4, 4)
 
 
-def test_few_shifts_of_a_crop_in_a_body() -> None:
-    grids = (make_grid((size,) * 3, np.eye(3), (5.0,) * 3, (0.0,) * 3) for size in (100, 8))
-    images = [box(grid, torch.eye(3).double(), (15.0,) * 3, grid.center) for grid in grids]
-    assert len(shifted_poses(*images)) < 3_000
+@pytest.mark.parametrize("part", [(8, 8, 8), (100, 100, 1), (30, 30, 1)])
+def test_shifts_are_few_and_distinct(part):
+    poses = shifted_poses(*map(full, pair_of_views((100, 100, 100), part, 0)))
+    assert 2 <= len(poses) == len(poses.unique(dim=0)) <= 2_000
+    assert torch.isfinite(poses).all()
+
+
+def test_masks_limit_fields_of_view():
+    grid = make_grid((40, 40, 120), np.eye(3), (4.0,) * 3, (5.0,) * 3)
+    mask = torch.zeros(grid.shape, dtype=torch.bool)
+    mask[..., 50:65] = True
+    whole = full(grid)
+    shifts = shifted_poses(replace(whole, mask=mask), whole)[:, :3, 3]
+    assert shifts[:, 2].min().item() == pytest.approx(-4.0 * 50)
+    assert shifts[:, 2].max().item() == pytest.approx(4.0 * 55)
 
 
 @pytest.mark.parametrize(

@@ -211,14 +211,14 @@ def test_a_pair_unlike_the_trained_ones_gets_a_warning(caplog):
 @pytest.mark.parametrize(
     ("shape", "own", "expected"),
     [
-        ((180, 220, 180), (1.0, 1.0, 1.0), [1.5] * 3),  # a head
-        ((256, 256, 250), (1.5, 1.5, 1.5), [5.529600 ** (1 / 3)] * 3),  # 384 x 384 x 375 mm: ten million voxels
+        ((180, 220, 180), (1.0, 1.0, 1.0), [220 / 128] * 3),  # a head
+        ((200, 256, 200), (1.0, 1.0, 1.0), [2.0] * 3),
         ((512, 512, 500), (0.8, 0.8, 1.0), [2.0] * 3),  # a trunk
         ((165, 160, 145), (0.141, 0.141, 0.141), [165 * 0.141 / 128] * 3),  # a mouse's head
         ((36, 50, 36), (1.0, 1.0, 1.0), [1.0] * 3),  # a crop: no finer than its own voxels
         ((96, 128, 60), (3.9, 3.9, 3.9), [3.9] * 3),  # a chest with large voxels: no finer either
-        ((256, 216, 10), (1.4, 1.4, 10.0), [1.5] * 3),  # thick slices
-        ((256, 216, 10), (1.4, 1.4, 1.4), [1.5, 1.5, 1.5 / 5]),  # thick slices, whose header says else
+        ((256, 216, 10), (1.4, 1.4, 10.0), [2.0] * 3),  # thick slices
+        ((256, 216, 10), (1.4, 1.4, 1.4), [2.0, 2.0, 2.0 / 5]),  # thick slices, whose header says else
         ((256, 216), (1.0, 1.0), [1.0] * 2),  # in 2-D pixels cost little
         ((4096, 2000), (5.0, 5.0), [20.0] * 2),  # a photograph, of some unit
     ],
