@@ -40,10 +40,11 @@ _SCREENING_SAMPLES, _SCREENED = (1_000, 4_000), 150
 # Number of rotated starts that are optimized, and smallest angle between them in degrees. Before they are, the right
 # one is rarely the first: among five it is missing for half of noisy MR heads of which a third is out of view.
 _ROTATED_STARTS, _MIN_ANGLE = 16, 25.0
-# Number of shifted starts that are optimized, and smallest distance between them in voxels.
-_SHIFTED_STARTS, _MIN_SHIFT = 8, 3.0
-# Divides the score of rotated starts, since most patients lie in similar positions.
-_ROTATION_PENALTY = 1.1
+# Number of shifted starts that are optimized, smallest distance between them in voxels, and smallest fraction of the
+# points that must overlap: fewer agree by chance.
+_SHIFTED_STARTS, _MIN_SHIFT, _MIN_SHIFTED_OVERLAP = 8, 3.0, 0.05
+# Divides the score of rotated and shifted starts, since most patients lie in similar positions.
+_SEARCH_PENALTY = 1.1
 _PARAMETERS: dict[str, Callable[[int], int]] = {"rigid": lambda n: n * (n + 1) // 2, "affine": lambda n: n * (n + 1)}
 
 
@@ -74,10 +75,9 @@ def maximize_mutual_information(
     center = center_of_mass(levels[0][0])
     logger.info("aligning: searching at %.1f mm", levels[0][0].grid.spacing.max())
     given = _distinct(starts, levels[0][0].grid)
-    rotated = _best_rotated_poses(*levels[0], seed)
-    transforms = [*given, *_best_shifted_poses(*levels[0], seed), *rotated]
+    transforms = [*given, *_best_rotated_poses(*levels[0], seed), *_best_shifted_poses(*levels[0], seed)]
     penalties = torch.ones(len(transforms), dtype=torch.float64)
-    penalties[len(transforms) - len(rotated) :] = _ROTATION_PENALTY
+    penalties[len(given) :] = _SEARCH_PENALTY
     rough = MutualInformation(*levels[0], _START_SAMPLES, _BINS, seed)
     scores, transforms = _optimize("rigid", rough, transforms, center, _START_TOLERANCE)
     best = (scores / penalties).argsort(descending=True, stable=True)[:_KEPT_STARTS].tolist()
@@ -144,7 +144,8 @@ def _best_shifted_poses(fixed: Volume, moving: Volume, seed: int) -> list[Affine
     poses = shifted_poses(fixed, moving)
     if not len(poses):
         return []
-    poses = _ranked(poses, MutualInformation(fixed, moving, _SCREENING_SAMPLES[-1], _BINS, seed))
+    similarity = MutualInformation(fixed, moving, _SCREENING_SAMPLES[-1], _BINS, seed)
+    poses = _ranked(poses, similarity, _MIN_SHIFTED_OVERLAP * len(similarity.points))
     return _distinct(map(AffineTransform, poses), fixed.grid, _MIN_SHIFT)[:_SHIFTED_STARTS]
 
 
@@ -163,10 +164,14 @@ def _best_rotated_poses(fixed: Volume, moving: Volume, seed: int) -> list[Affine
     return kept
 
 
-def _ranked(poses: Tensor, similarity: MutualInformation) -> Tensor:
-    """Poses ``(number, n + 1, n + 1)``, that of the largest mutual information times overlap first."""
+def _ranked(poses: Tensor, similarity: MutualInformation, min_overlap: float = 0.0) -> Tensor:
+    """Poses ``(number, n + 1, n + 1)`` with that many points in both images, that of the largest score first.
+
+    The score is mutual information times overlap.
+    """
     information, overlap = similarity.value(poses)
-    return poses[(information * overlap).argsort(descending=True, stable=True)]
+    order = (information * overlap).argsort(descending=True, stable=True)
+    return poses[order[overlap[order] >= min_overlap]]
 
 
 def _angle(a: AffineTransform, b: AffineTransform) -> float:
