@@ -21,11 +21,6 @@ USES = ("free", "copyleft", "restricted")
 _LABEL = {"label": "_label.nii.gz"}
 _LANDMARKS = {"landmarks": "_landmarks.csv"}
 _HEARTS = [f"s{number:02d}" for number in range(12)]
-_LIMBS = {
-    "training": (6, 10, 15, 18, 23, 25, 29, 31, 34, 36, 41, 42, 50, 51),
-    "validation_images": (12, 26, 38),
-    "test_images": (22, 33, 47),
-}
 _LIVER_PHASES = (("s18", "1_10"), ("s18", "3_10"), ("s19", "1_6"), ("s19", "1_9"))
 
 
@@ -94,15 +89,6 @@ GIVEN_FOLDERS = (
             "validation": _cycles(_HEARTS[8:9]),
             "test": _cycles(_HEARTS[9:]),
         },
-    ),
-    # The CT was registered to the MR and resampled; the registration is described, but not to the last setting.
-    _given(
-        "ct_mr_limbs",
-        title="CT and T1 MR of one limb or pelvis, 20 patients, on one grid a patient",
-        license="CC BY 3.0 as far as known, not verified (TCIA Soft-tissue-Sarcoma; Vallieres et al. 2015)",
-        origin="github.com/cerr/CERR, history from 37d237e to f76e9c5, "
-        "Unit_Testing/data_for_cerr_tests/IBSI2_multimodal_data/STS_*",
-        files={part: _images([f"STS_{case:03d}" for case in cases], ("ct", "mr")) for part, cases in _LIMBS.items()},
     ),
     # A pig cadaver. CT resampled to 1 mm, MR binned by 2 x 2 x 1, with an interpolation that is not described.
     _given(

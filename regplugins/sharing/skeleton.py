@@ -42,7 +42,7 @@ def configurations(bundle: PathLike) -> dict[str, str]:
     ``bundle.json`` maps the name of a configuration, such as ``train``, to what differs from the shared one. A key is
     set, ``+key`` extends a list or a mapping, ``a#b`` is a key of ``a``, as in MONAI's overlays. ``"-"`` lists keys
     that are left out. A new key follows the one before it. ``"base"`` names differences that several bundles share,
-    such as ``contrasts`` in the folder ``train``, which are laid over the shared one first.
+    such as ``contrasts`` in the folder ``train``, which are laid over the shared one first; it may name a base itself.
 
     Raises:
         FileNotFoundError: if the folder has no ``bundle.json``.
@@ -51,16 +51,24 @@ def configurations(bundle: PathLike) -> dict[str, str]:
     source = Path(bundle) / SOURCE
     texts = {_LOGGING: (_SHARED / "logging.conf").read_text(encoding="utf-8")}
     for kind, changes in read_json(source).items():
-        layers = [_shared(_SHARED, kind, f"{source}: no shared configuration")]
-        differences = dict(changes)
-        if _BASE in differences:
-            layers.append(_shared(_SHARED / kind, differences.pop(_BASE), f"{source}: {kind}: no base"))
+        root = _shared(_SHARED, kind, f"{source}: no shared configuration")
+        layers = _layers(source, kind, changes)
         try:
-            merged = functools.reduce(merge, [*layers, differences])
+            merged = functools.reduce(merge, layers, root)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{source}: {kind} cannot be laid over the shared configuration ({error!r})") from error
         texts[f"configs/{kind}.json"] = json_text(merged) + "\n"
     return texts
+
+
+def _layers(source: Path, kind: str, changes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Differences without their base, behind those of the base and of the bases below it."""
+    differences = dict(changes)
+    base = differences.pop(_BASE, None)
+    if base is None:
+        return [differences]
+    below = _shared(_SHARED / kind, base, f"{source}: {kind}: no base")
+    return [*_layers(source, kind, below), differences]
 
 
 def _shared(folder: Path, name: str, refusal: str) -> dict[str, Any]:

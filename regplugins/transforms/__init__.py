@@ -14,7 +14,7 @@ from regplugins.transforms.augment import (
     RandWarpPaird,
 )
 from regplugins.transforms.evaluate import EvaluatePaird
-from regplugins.transforms.intensity import ScalePercentilesd
+from regplugins.transforms.intensity import ClipCTd, ScalePercentilesd
 from regplugins.transforms.load import LoadPaird, LoadVolumesd
 from regplugins.transforms.modality import MODALITIES, ModalityClassifier, OrderModalitiesd
 from regplugins.transforms.preset import ChoosePresetd

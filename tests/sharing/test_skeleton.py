@@ -26,11 +26,19 @@ def test_a_base_lies_between_what_all_bundles_share_and_what_one_changes(tmp_pat
     assert config["train"]["trainer"] == plain["train"]["trainer"]
 
 
+def test_a_base_lies_over_its_own_base(tmp_path: Path) -> None:
+    contrasts = laid_over(tmp_path, {"base": "contrasts"})
+    config = laid_over(tmp_path, {"base": "dual_supervision", "patience": 3})
+    assert config["patience"] == 3 and "patience" not in contrasts
+    assert config["train"]["remap"] == contrasts["train"]["remap"]
+    assert config["objective"]["_target_"] == "regplugins.losses.DualModalityLoss"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"train": {"base": "contrast"}}, r"train: no base 'contrast'; expected \['contrasts'\]"),
-        ({"evaluate": {"base": "contrasts"}}, r"evaluate: no base 'contrasts'; expected \[\]"),
+        ({"train": {"base": "contrast"}}, r"train: no base 'contrast'; expected \['contrasts', "),
+        ({"refine": {"base": "contrasts"}}, r"refine: no base 'contrasts'; expected \[\]"),
         ({"trian": {}}, r"no shared configuration 'trian'; expected \['evaluate', 'inference'"),
         ({"train": {"-": ["absent"]}}, "train cannot be laid over"),
         ({"train": {"seed#a": 1}}, "train cannot be laid over"),

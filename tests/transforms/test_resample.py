@@ -19,6 +19,7 @@ from regplugins.spatial import Grid, resample_to_grid
 from regplugins.transforms import (
     ApplyDDFPaird,
     ApplyTransformPaird,
+    ClipCTd,
     LoadPaird,
     ResamplePaird,
     ResampleToGridd,
@@ -85,6 +86,15 @@ def test_nearly_empty_images_are_normalized_too():
     image[0, 3, 4, 5:9] = torch.tensor([1000.0, 2000, 3000, 4000])
     torch.testing.assert_close(scale_percentiles(image), image / 4000)
     assert not scale_percentiles(torch.full((1, 4, 4, 4), 7.0)).any()
+
+
+def test_a_ct_is_clipped_to_a_window_and_an_mr_is_not() -> None:
+    ct, mr = torch.linspace(-1024, 2000, 64).reshape(4, 4, 4), torch.linspace(0, 2000, 64).reshape(4, 4, 4)
+    clipped = ClipCTd(["pair"], [-200, 300])({"pair": torch.stack([mr, ct])})["pair"]
+    assert torch.equal(clipped[0], mr)
+    np.testing.assert_array_equal(clipped[1], np.clip(ct.numpy(), -200, 300))
+    with pytest.raises(ValueError, match="window must be two ascending numbers"):
+        ClipCTd(["pair"], [300, -200])
 
 
 def test_images_that_do_not_overlap_are_refused():
