@@ -161,3 +161,8 @@ def transform_points(transform: sitk.Transform, points: Tensor) -> Tensor:
     signs = torch.tensor([-1.0, -1, 1][: points.shape[1]], dtype=torch.float64)
     mapped = [transform.TransformPoint(point) for point in (points * signs).tolist()]
     return torch.tensor(mapped, dtype=torch.float64) * signs
+
+
+def outside_value(values: np.ndarray) -> float:
+    """Hounsfield units of air around a CT, 0 around other images."""
+    return -1024.0 if values.min() < -900 else 0.0

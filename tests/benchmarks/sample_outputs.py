@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
         "refine_field": (("refine",), {}),
     },
     "brain_mr_dual_supervision": {"default": ((), {}), "refine_field": (("refine",), {})},
+    "limb_ct_mr_dual_supervision": {"default": ((), {}), "refine_field": (("refine",), {})},
     "brain_mr_fire": {"default": ((), {}), "refine_field": (("refine",), {})},
     "head_ct_mr_rigid": {
         "default": ((), {}),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regplugins.datasets.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
 from regplugins.networks import Fire, GatedDualBranch, IdentityNetwork, MultiResolutionFCN, RigidCNN, ValidUNet
-from tests.bundles.datasets import brain_sequences, labeled_warps, moved_heads
+from tests.bundles.datasets import aligned_limb, brain_sequences, labeled_warps, moved_heads
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,6 +55,7 @@ class TrainedCase(BundleCase):
         dissimilarity: of a warped and a fixed image ``(B, 1, *spatial)``: what refinement lowers; none: there is no
             ``refine.json``.
         lowered: by how much, at least.
+        coarse: factor of a level at which refinement still helps on that data, fast.
         margin: how much larger the network's input is than its field, at either end of an axis.
         variants: weights beside ``model.pt``, ``model_<name>.pt``, by name: their network's part of ``network_def``.
         refined_as_trained: whether refinement lowers the training objective, of which a pair to register has all.
@@ -66,6 +67,7 @@ class TrainedCase(BundleCase):
     better: Callable[[float, float], bool]
     dissimilarity: Callable[[Tensor, Tensor], Tensor] | None = None
     lowered: float = 0.0
+    coarse: float = 8.0
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -99,7 +101,7 @@ HIPPOCAMPUS = TrainedCase(
     variants={"weak": {}},
 )
 
-# What the bundles for brains of several sequences have in common.
+# What the bundles for brains of several sequences, and of limbs, have in common.
 _BRAINS: dict[str, Any] = {
     "write_data": brain_sequences,
     # The warps of the data are to be undone by the network alone.
@@ -129,6 +131,23 @@ DUAL_SUPERVISION = TrainedCase(
     training={"spacing": 6.0, "network_shape": [32, 32, 32], "patch_shape": [52, 56, 52], "val_pairs": 2},
     refined_as_trained=False,
     **_BRAINS,
+)
+
+LIMBS = TrainedCase(
+    name="limb_ct_mr_dual_supervision",
+    network=partial(ValidUNet, channels=(16, 32, 64), edges=True),
+    stride=4,
+    margin=24,
+    training={
+        "spacing": 6.0,
+        "network_shape": [28, 28, 28],
+        "patch_shape": [16, 20, 16],
+        "context": 4,
+        "val_pairs": 2,
+    },
+    coarse=4.0,
+    refined_as_trained=False,
+    **(_BRAINS | {"write_data": aligned_limb}),
 )
 
 FIRE = TrainedCase(
@@ -179,6 +198,6 @@ ANY_MODALITY = BundleCase(
     quick={"levels": [[8.0, 10], [4.0, 5]]},
 )
 
-TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE, HEADS)
+TRAINED = (HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, LIMBS, FIRE, HEADS)
 REFINED = tuple(case for case in TRAINED if case.dissimilarity is not None)
 CASES = (*TRAINED, ANY_MODALITY)

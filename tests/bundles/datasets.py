@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from regplugins.data import RandomWarp
@@ -69,6 +70,31 @@ def brain_sequences(bundle: Path, folder: Path, warp: RandomWarp | None = None) 
     sections["validation_images"] = sections["training"]
     shown = {"label_map": str(labels["moving_label"]), "subject": "moving", "sequence": "structures"}
     sections["contrasts"] = [*sections["training"], shown]
+    (folder / "datalist.json").write_text(json.dumps(sections))
+
+
+def aligned_limb(bundle: Path, folder: Path) -> None:
+    """The sample's CT and an MR of its tissues at 3 mm; pairs in both orders, the fixed one under a known warp."""
+    ct, label = load_image(bundle / "sample/moving.nii.gz"), load_label(bundle / "sample/moving_label.nii.gz")
+    grid = Grid.from_image(ct).canonical().resized([3.0] * 3)
+    tissues = MetaTensor(torch.tensor([0.0, 900, 330, 40, 780])[label.as_tensor().long()], affine=label.affine)
+    limb = {"ct": resample_to_grid(ct, grid), "mr": resample_to_grid(tissues, grid)}
+    body = resample_labels((label.as_tensor() > 0).int(), Grid.from_image(label), grid)
+    paths = {key: folder / f"{key}.nii.gz" for key in limb}
+    for key, path in paths.items():
+        write_image(limb[key], grid, path)
+    images = [{"image": str(path), "subject": "sample", "sequence": key} for key, path in paths.items()]
+    sections: dict[str, list[dict[str, str]]] = {"training": images, "validation_images": images}
+    for section, first in (("validation", 1), ("test", 3)):
+        sections[section] = []
+        for seed, (fixed, moving) in enumerate((("ct", "mr"), ("mr", "ct")), start=first):
+            truth = RandomWarp().set_random_state(seed)(grid).sample(grid)
+            target = {key: folder / f"{section}_{seed}_{key}.nii.gz" for key in ("fixed", "fixed_mask", "truth")}
+            write_image(resample(limb[fixed], grid, grid, truth, fill=None), grid, target["fixed"])
+            write_image(resample_labels(body, grid, grid, truth), grid, target["fixed_mask"], np.uint8)
+            write_displacement(truth, target["truth"])
+            files = {key: str(path) for key, path in (target | {"moving": paths[moving]}).items()}
+            sections[section].append({"name": f"{fixed}_{moving}", **files})
     (folder / "datalist.json").write_text(json.dumps(sections))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from regplugins.__main__ import main
 from tests.bundles.cases import CASES, BundleCase
+from tests.itk_truth import outside_value
 
 ants = pytest.importorskip("ants", reason="antspyx (extra 'benchmark') is not installed")
 
@@ -24,7 +25,8 @@ def images(bundle):
 
 def test_ants_warps_the_moving_image_and_its_label_as_we_do(bundle, registered, images):
     files = [str(registered / name) for name in ("transform_1Warp.nii.gz", "transform_0GenericAffine.mat")]
-    found = ants.apply_transforms(images["fixed"], images["moving"], files, interpolator="linear").numpy()
+    options = {"interpolator": "linear", "defaultvalue": outside_value(images["moving"].numpy())}
+    found = ants.apply_transforms(images["fixed"], images["moving"], files, **options).numpy()
     ours = ants.image_read(str(registered / "warped.nii.gz")).numpy()
     assert np.abs(found - ours).max() < 1e-4 * np.ptp(ours)
     label = ants.image_read(str(bundle / "sample/moving_label.nii.gz"))

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from tests.bundles.cases import CASES, HEADS, HIPPOCAMPUS, BundleCase
 from tests.bundles.conftest import unset_properties
-from tests.itk_truth import read_results
+from tests.itk_truth import outside_value, read_results
 
 pytestmark = pytest.mark.slow
 
@@ -36,8 +36,8 @@ class TestInference:
         )
         transform = read_results(registered)
         floating = sitk.Cast(moving, sitk.sitkFloat32)
-        air = -1024.0 if sitk.GetArrayFromImage(moving).min() == -1000 else 0.0  # of a CT in Hounsfield units
-        itk = sitk.GetArrayFromImage(sitk.Resample(floating, fixed, transform, sitk.sitkLinear, air))
+        outside = outside_value(sitk.GetArrayFromImage(moving))
+        itk = sitk.GetArrayFromImage(sitk.Resample(floating, fixed, transform, sitk.sitkLinear, outside))
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(registered / "warped.nii.gz")))
         # At the very border of the moving image rounding decides what is outside.
         assert (np.abs(itk - ours) < 0.05).mean() > 0.999
@@ -92,7 +92,10 @@ class TestInference:
         grid.SetSpacing(spacing.tolist())
         grid.SetDirection(matrix.ravel().tolist())
         grid.SetOrigin((center - matrix @ (spacing * (size - 1) / 2)).tolist())
-        sitk.WriteImage(sitk.Resample(sitk.Cast(moving, sitk.sitkFloat32), grid), str(tmp_path / "moving.mha"))
+        outside = outside_value(sitk.GetArrayFromImage(moving))
+        floating = sitk.Cast(moving, sitk.sitkFloat32)
+        resliced = sitk.Resample(floating, grid, sitk.Transform(), sitk.sitkLinear, outside)
+        sitk.WriteImage(resliced, str(tmp_path / "moving.mha"))
         sitk.WriteImage(fixed, str(tmp_path / "fixed.nrrd"))
         options = {"fixed": str(tmp_path / "fixed.nrrd"), "moving": str(tmp_path / "moving.mha"), "init": aligned}
         run("inference", output_dir=str(tmp_path / "out"), **options, **case.careful)

@@ -100,7 +100,7 @@ class TestRefinement:
         return request.param
 
     def test_evaluation(self, case, run, data, tmp_path):
-        evaluated(case, run, data, tmp_path, "refine", levels=[[8.0, 20]])
+        evaluated(case, run, data, tmp_path, "refine", levels=[[case.coarse, 20]])
 
     def test_refined_scores_better_on_what_was_optimized_and_does_not_fold(
         self, case, bundle, registered, aligned, run, tmp_path
