@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from regplugins.datasets.brain_pairs import SPACING
 from regplugins.datasets.brain_t1_labels import remap
+from regplugins.datasets.warped_pairs import SPACING
 from regplugins.io import load_image, load_label, write_image
 from regplugins.spatial import Grid, resample_labels, resample_to_grid
 

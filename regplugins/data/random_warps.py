@@ -87,7 +87,6 @@ class RandomWarp(Randomizable):
         length = self.R.uniform(0.5, 1) * self.displacement
         directions = grid.affine[:n, :n] / grid.spacing
         largest_along_axes = torch.tensordot(torch.linalg.inv(directions), coefficients, dims=1).abs().max()
-        scale = min(
-            length / float(vectors.square().sum(dim=0).max().sqrt()), step / _INJECTIVE[n] / float(largest_along_axes)
-        )
+        largest = vectors.square().sum(dim=0).max().sqrt()
+        scale = min(length / float(largest), step / _INJECTIVE[n] / float(largest_along_axes))
         return DisplacementField(scale * vectors, grid)

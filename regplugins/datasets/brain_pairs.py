@@ -6,21 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import cycle, islice, permutations
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from scipy.cluster.vq import kmeans2
-from torch import Tensor
 
 from regplugins.data.random_warps import RandomWarp
 from regplugins.datasets.datalist import PairWriter
-from regplugins.io import read_landmarks, write_displacement, write_landmarks
+from regplugins.datasets.warped_pairs import SPACING, isotropic_grid, resample_label, write_warped
+from regplugins.io import read_landmarks, write_landmarks
 from regplugins.registration import initial_transform
-from regplugins.spatial import Grid, SpatialTransform, resample_labels, resample_to_grid
-
-SPACING = 2.0
+from regplugins.spatial import Grid, SpatialTransform, resample_to_grid
 
 # Fixed and moving sequence of the pairs with a known warp, and their number for each brain.
 KNOWN_ORDERS = (
@@ -107,30 +104,6 @@ def _roomy_grid(images: Mapping[str, MetaTensor]) -> Grid:
     return box.resized([SPACING] * 3, (extent / SPACING).round().int().tolist())
 
 
-def write_warped(
-    writer: PairWriter,
-    fixed: MetaTensor,
-    moving: MetaTensor,
-    mask: MetaTensor,
-    grid: Grid,
-    warp: RandomWarp,
-    classes: MetaTensor | None = None,
-) -> None:
-    """Write a pair on a grid, the fixed image warped at random; the seed is the CRC of the pair's name.
-
-    The record gets ``fixed``, ``moving``, ``fixed_mask``, ``truth`` and, with classes, labels. Images, the fixed
-    image's mask and the classes of both images are ``(1, *spatial)`` in one world, before the warp.
-    """
-    truth = warp.set_random_state(seed=crc32(writer.folder.name.encode()))(grid).sample(grid)
-    writer.image("fixed", resample_to_grid(fixed, grid, truth), grid)
-    writer.image("moving", resample_to_grid(moving, grid), grid)
-    writer.label("fixed_mask", resample_label(mask, grid, truth), grid)
-    if classes is not None:
-        writer.label("fixed_label", resample_label(classes, grid, truth), grid)
-        writer.label("moving_label", resample_label(classes, grid), grid)
-    write_displacement(truth, writer.path("truth"))
-
-
 def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path) -> list[dict[str, str]]:
     """Pairs of different sequences of two patients, the moving one aligned by an affine transform.
 
@@ -189,16 +162,6 @@ def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
     centers = np.sort(centers)
     classes = torch.bucketize(image.as_tensor().double(), torch.from_numpy((centers[1:] + centers[:-1]) / 2)) + 1
     return MetaTensor(classes.to(torch.int32) * inside.as_tensor(), affine=image.affine)
-
-
-def isotropic_grid(image: MetaTensor) -> Grid:
-    """The grid of an image with voxels of ``SPACING``."""
-    return Grid.from_image(image).resized([SPACING] * 3)
-
-
-def resample_label(label: MetaTensor, grid: Grid, transform: SpatialTransform | None = None) -> Tensor:
-    """Resample labels to a grid by nearest neighbor."""
-    return resample_labels(label.as_tensor(), Grid.from_image(label), grid, transform)
 
 
 def affine_between(fixed: MetaTensor, moving: MetaTensor) -> SpatialTransform:

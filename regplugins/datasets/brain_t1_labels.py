@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from regplugins.datasets.base import DataSet, checksums
-from regplugins.datasets.brain_pairs import affine_between, isotropic_grid, resample_label
+from regplugins.datasets.brain_pairs import affine_between
 from regplugins.datasets.datalist import PairWriter, prepare_files
+from regplugins.datasets.warped_pairs import isotropic_grid, resample_label
 from regplugins.io.images import load_image, load_label
 from regplugins.spatial import resample_to_grid
 

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.brain_contrasts import contrast_records
 from regplugins.datasets.brain_pairs import (
-    SPACING,
     affine_between,
     known_pairs,
     pairs_between,
@@ -27,6 +26,7 @@ from regplugins.datasets.brain_pairs import (
 )
 from regplugins.datasets.brain_t1_labels import labeled_pairs, remapped_pairs
 from regplugins.datasets.datalist import write_datalist
+from regplugins.datasets.warped_pairs import SPACING
 from regplugins.io import write_image
 from regplugins.io.images import load_image, load_label
 from regplugins.spatial import Grid, resample_to_grid

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from regplugins.data.random_warps import RandomWarp
 from regplugins.datasets.base import DataSet, checksums
-from regplugins.datasets.brain_pairs import isotropic_grid, write_warped
 from regplugins.datasets.datalist import PairWriter, write_datalist
+from regplugins.datasets.warped_pairs import isotropic_grid, write_warped
 from regplugins.io.files import existing
 from regplugins.io.images import load_image, load_label
 

@@ -47,10 +47,8 @@ class ClipCTd(MapTransform):
         ValueError: if ``window`` is not two ascending numbers.
     """
 
-    def __init__(
-        self, keys: KeysCollection, window: Sequence[float] = (-200.0, 300.0), allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, window: Sequence[float]) -> None:
+        super().__init__(keys)
         low, high = window
         if not low < high:
             raise ValueError(f"window must be two ascending numbers, got {window}")

@@ -14,8 +14,8 @@ from pathlib import Path
 import fire
 
 from regplugins.data import RandomWarp, read_datalist
-from regplugins.datasets.brain_pairs import write_warped
 from regplugins.datasets.datalist import PairWriter
+from regplugins.datasets.warped_pairs import write_warped
 from regplugins.io import load_image, load_label, write_image
 from regplugins.spatial import Grid, resample_to_grid
 
