@@ -162,6 +162,14 @@ class TestTraining:
         for name, value in whole["network"].items():
             torch.testing.assert_close(resumed["network"][name], value, rtol=1e-4, atol=1e-6)
 
+    def test_training_starts_from_given_weights(self, bundle, train, tmp_path):
+        """A training that learns nothing ends with the weights that it was given."""
+        shipped = bundle / "models/model.pt"
+        trained = train(tmp_path, max_epochs=1, initial_weights=str(shipped), learning_rate=0.0)["network"]
+        for name, value in torch.load(shipped, weights_only=True).items():
+            if name.endswith(("weight", "bias")):  # statistics of batches change without learning
+                torch.testing.assert_close(trained[name], value, rtol=0, atol=0)
+
     def test_two_processes_learn_what_one_with_their_batch_does(self, case, bundle, train, torchrun, tmp_path):
         """With batch normalization frozen, which would see half a batch; by plain steps, since Adam's first ones make
         as much of a rounding error as of a derivative. What one process writes is written once."""
