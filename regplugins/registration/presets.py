@@ -32,7 +32,7 @@ class PresetRegistration(ReprMixin):
         preset: "same_modality", "multimodal", "ct_mr", "large_deformation", or "auto": ``choose`` names one of the
             first two for each pair.
         spacing: of the pair's grid, mm, one number or one per axis. None: automatic; lengths in mm then refer to a grid
-            of 2 mm and scale with it.
+            of 2 mm and scale with it. Below 1 mm the lengths of all presets scale with it.
         changes: settings that replace those of whichever preset is used, unless they are None: ``levels``,
             ``initializer``, ``parametrization``, ``symmetric`` and ``tolerance`` of ``DeformableRegistration``,
             ``similarity``, ``similarity_weights``, ``regularization`` and ``regularization_weight`` of ``PairLoss``,
@@ -137,9 +137,11 @@ class PresetRegistration(ReprMixin):
 def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[str, dict[str, Any]]:
     """Settings of each preset for a grid; ``penalized``: smoothness is not left to ``GreedyField``."""
     finest = min_spacing(spacing)
+    # Lengths are those of human anatomy; a finer grid is of something smaller, or is wanted for its detail.
+    unit = min(1.0, finest)
     affine = AffineRegistration(LocalNCCLoss(kernel_size=9), "affine", [(4 * finest, 40), (2 * finest, 20)], spacing)
     multimodal = {
-        "levels": [(8.0, 40), (4.0, 40), (2.0, 20)],
+        "levels": [(8 * unit, 40), (4 * unit, 40), (2 * unit, 20)],
         "similarity": MINDLoss("ssc", radius=1, dilation=1),
         "regularization": SquaredLaplacianLoss(),
         "regularization_weight": 2.0,
@@ -155,11 +157,11 @@ def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[s
             "initializer": [AffineInitializer(affine), ConvexInitializer(16 * finest, 4 * finest, spacing)],
         },
         "multimodal": multimodal,
-        "ct_mr": {**multimodal, "levels": [(8.0, 40), (4.0, 40)], "parametrization": CompositiveField(3.0, 0.3)},
+        "ct_mr": {**multimodal, "levels": [(8 * unit, 40), (4 * unit, 40)], "parametrization": CompositiveField(3.0, 0.3)},
         "large_deformation": {
             **multimodal,
-            "levels": [(8.0, 60), (4.0, 60), (2.0, 20)],
-            "initializer": ConvexInitializer(40.0, 8.0, spacing),
+            "levels": [(8 * unit, 60), (4 * unit, 60), (2 * unit, 20)],
+            "initializer": ConvexInitializer(40 * unit, 8 * unit, spacing),
         },
     }
 

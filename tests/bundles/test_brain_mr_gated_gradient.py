@@ -28,7 +28,7 @@ class TestTraining:
         last = train(tmp_path, "paper", max_epochs=1, pairs_per_epoch=2, batch_size=1, **other)
         assert last["iteration"] == 2
         assert {group["lr"] for group in last["optimizer"]["param_groups"]} == {1e-5}
-        load_weights(GatedDualBranch(fusion="concat", norm="batch"), tmp_path / "checkpoints")
+        load_weights(GatedDualBranch(fusion="concat"), tmp_path / "checkpoints")
 
     def test_schedule_and_the_choice_of_epochs_by_the_known_warps(self, data, run, train, tmp_path):
         last = train(tmp_path, max_epochs=1)

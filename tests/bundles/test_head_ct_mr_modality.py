@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from regplugins.networks import ModalityCNN, load_weights
+from regplugins.networks.rigid_cnn import Trunk
 from tests.bundles.conftest import ROOT, cause_of, run_bundle, unset_properties
 
 pytestmark = pytest.mark.slow
@@ -138,10 +139,10 @@ class TestTraining:
         trained("broken_off", max_epochs=1)
         torch.testing.assert_close(trained("broken_off", resume=True), straight)
 
-    def test_the_papers_schedule(self, bundle, data, tmp_path):
-        run_bundle(
-            bundle, "train", "paper", dataset_dir=str(data), output_dir=str(tmp_path), **(FEW | {"max_epochs": 1})
-        )
+    def test_the_papers_recipe(self, bundle, data, tmp_path):
+        few = FEW | {"max_epochs": 1, "spacing": [8.0, 8.0, 16.0], "network_shape": [32, 32, 16]}
+        run_bundle(bundle, "train", "paper", dataset_dir=str(data), output_dir=str(tmp_path), **few)
+        load_weights(ModalityCNN(trunk=Trunk()), tmp_path / "checkpoints")
         last = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
         (group,) = last["optimizer"]["param_groups"]
         assert (group["lr"], group["momentum"]) == (0.001, 0.9)

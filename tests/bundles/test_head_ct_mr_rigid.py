@@ -138,7 +138,7 @@ class TestRegressor:
         """Slices farther apart than their voxels are."""
         grid = {"spacing": [8.0, 8.0, 16.0], "network_shape": [32, 32, 16], "fixed_sequences": ["t1"]}
         few = {"max_epochs": 1, "pairs_per_epoch": 2, "batch_size": 2}
-        run("train", dataset_dir=str(data), output_dir=str(tmp_path), **grid, **few)
+        run("train", "paper", dataset_dir=str(data), output_dir=str(tmp_path), **grid, **few)
         assert (tmp_path / "checkpoints/model.pt").exists()
 
     def test_shipped_regressors_agree_with_the_truth(self, bundle, data, run, tmp_path):

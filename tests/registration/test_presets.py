@@ -121,6 +121,15 @@ def test_levels_of_one_modality_follow_the_spacing(spacing, sizes):
     assert [size for size, _ in levels] == sizes
 
 
+@pytest.mark.parametrize("preset", ["same_modality", "multimodal", "large_deformation"])
+def test_small_anatomy_is_registered_as_large_one(preset):
+    """A tenth of the size, with a tenth of the spacing, has the same displacements in voxels."""
+    pair = scaled_pair()
+    large, small = (PresetRegistration(preset, spacing)(pair) for spacing in (1.0, 0.1))
+    torch.testing.assert_close(small, large)
+    assert large.abs().max() > 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
