@@ -30,7 +30,7 @@ def index(bundles: Path) -> str:
             "# Models",
             "",
             "Made by `python docs/model_index.py` from each bundle's `configs/metadata.json`.",
-            "The sha256 is its beginning; `python -m regplugins bundles` checks the whole.",
+            "The sha256 is its beginning; `regplugins bundles` checks the whole.",
             "",
             *rows,
             "",

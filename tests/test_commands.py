@@ -271,7 +271,7 @@ def test_labels_that_are_not_everywhere(run, tmp_path, caplog):
     for name, label in (("f", fixed), ("w", warped), ("m", moving)):
         write_image(label, grid, tmp_path / f"{name}.nii.gz")
     figures = run("evaluate --warped_label w.nii.gz --fixed_label f.nii.gz")
-    assert figures["labels"] == {"judged": 3, "missing": [2, 3], "only_warped": [4]}
+    assert figures["labels"] == {"evaluated": 3, "missing": [2, 3], "only_warped": [4]}
     assert figures["overlap"]["mean"]["dice"] == pytest.approx(0.5 / 3)
     assert figures["overlap"]["mean"]["hd95"] == figures["overlap"]["1"]["hd95"] > 0
     assert "w.nii.gz: without label 2, 3 of f.nii.gz, which count as Dice 0; give --moving_label" in caplog.text
@@ -347,7 +347,7 @@ def test_bundles_and_the_state_of_their_weights(run, tmp_path):
             "folder does not exist",
         ),
         ("convert affine.mat --output o.xyz", "a transform file ends in"),
-        ("evaluate", "nothing to judge"),
+        ("evaluate", "nothing to evaluate"),
         ("prepare livers dst --source src", "dataset must be one of"),
         ("report .", "neither summary.csv nor metrics.csv"),
         ("report out warp.nii.gz --fixed fixed.nii.gz", "no moving image"),

@@ -52,7 +52,7 @@ def evaluate(
         for name in ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg"):
             result[name] = float(getattr(regplugins.metrics, name)(determinant))
     if not result:
-        raise ValueError("nothing to judge: give two label maps, two landmark files or a transform")
+        raise ValueError("nothing to evaluate: give two label maps, two landmark files or a transform")
     return result
 
 
@@ -64,10 +64,10 @@ def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> d
         raise ValueError(f"{warped_label}: does not lie on the grid of {fixed_label}")
     after, missing, additional = regplugins.metrics.compare_label_sets(fixed, warped)
     if not after and not missing:
-        raise ValueError(f"{fixed_label}: only background, no structure to judge by")
+        raise ValueError(f"{fixed_label}: only background, no structure to evaluate")
     if moving_label is None:
-        judged = sorted(after + missing)
-        labels = {"judged": len(judged), "missing": missing, "only_warped": additional}
+        evaluated = sorted(after + missing)
+        labels = {"evaluated": len(evaluated), "missing": missing, "only_warped": additional}
         if missing:
             logger.warning(
                 "%s: without label %s of %s, which count as Dice 0; give --moving_label to leave out what it never had",
@@ -77,12 +77,12 @@ def _overlap(warped_label: str, fixed_label: str, moving_label: str | None) -> d
             )
     else:
         moving = regplugins.io.load_label(moving_label)
-        judged, only_fixed, only_moving = regplugins.metrics.compare_label_sets(fixed, moving)
-        if not judged:
+        evaluated, only_fixed, only_moving = regplugins.metrics.compare_label_sets(fixed, moving)
+        if not evaluated:
             raise ValueError(f"{moving_label}: no label in common with {fixed_label}")
-        lost = sorted(set(judged) & set(missing))
-        labels = {"both": len(judged), "only_fixed": only_fixed, "only_moving": only_moving, "lost": lost}
-    scores = regplugins.metrics.label_overlap(warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist(), judged)
+        lost = sorted(set(evaluated) & set(missing))
+        labels = {"both": len(evaluated), "only_fixed": only_fixed, "only_moving": only_moving, "lost": lost}
+    scores = regplugins.metrics.label_overlap(warped.as_tensor(), fixed.as_tensor(), grid.spacing.tolist(), evaluated)
     return {"overlap": {**scores, "mean": regplugins.metrics.mean_overlap(scores)}, "labels": labels}
 
 

@@ -51,7 +51,7 @@ class DataSet:
     """A public data set.
 
     Args:
-        name: what ``python -m regplugins prepare`` calls it.
+        name: what ``regplugins prepare`` calls it.
         title: what it shows, in a line.
         license: terms of the images.
         origin: who publishes it, and where.

@@ -57,7 +57,7 @@ class RigidInferer(NetworkInferer):
         Args:
             inputs: ``(1, 2, *spatial)``, moving and fixed image on the network grid.
             network: to ``(1, 6)`` rigid parameters about the grid's center, degrees and mm.
-            pair: after ``ResamplePaird``. Gets ``predicted``, the network's transform before the refinement, and the
+            pair: after ``ResamplePaird``. Gets ``network_transform``, that before the refinement, and the
                 seconds of network and refinement.
 
         Returns:
@@ -69,7 +69,7 @@ class RigidInferer(NetworkInferer):
         with stage(pair, "network"):
             motion = self._predict(inputs.as_subclass(Tensor), network, pair["grid"])
         predicted = AffineTransform(pair["initial"].matrix @ motion.matrix)
-        pair["predicted"] = predicted
+        pair["network_transform"] = predicted
         if not self.refine_rigid:
             return predicted
         with stage(pair, "refine_rigid"):

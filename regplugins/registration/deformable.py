@@ -21,8 +21,8 @@ from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf
 logger = logging.getLogger(__name__)
 
 Initializer = Callable[[ImagePair], Tensor]
-# By which the cost of another start must be nearer to that of equal images. Chosen by tuning pairs: livers gain 9 % and
-# lose a quarter of their error; chests gain up to 5 % and get worse.
+# Relative gain in cost, above that of equal images, that another start needs. Chosen by tuning pairs: livers gain 9 %
+# and lose a quarter of their error; chests gain up to 5 % and get worse.
 _CLEAR_GAIN = 0.06
 
 

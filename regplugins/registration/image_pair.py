@@ -140,7 +140,7 @@ def resample_ddf(ddf: Tensor, source: Strides, target: Strides, shape: Sequence[
 def level_halvings(
     levels: Sequence[tuple[float, int]], spacing: float | Sequence[float] | None
 ) -> list[tuple[int, int]]:
-    """Numbers of halvings, after which the grid's spacing is nearest to that of each level, and of its iterations.
+    """Number of halvings, after which the grid's spacing is nearest to that of the level, and of iterations, by level.
 
     ``levels`` are spacings in mm and numbers of iterations, coarsest first. Raises ``ValueError`` if it is empty, not
     ordered coarse to fine, or has an iteration count below 1, or if a spacing is not positive.

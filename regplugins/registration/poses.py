@@ -87,8 +87,8 @@ def rotated_poses(fixed: Volume, moving: Volume) -> Tensor:
 def shifted_poses(fixed: Volume, moving: Volume) -> Tensor:
     """Translations that lay the smaller field of view everywhere into the larger one, where that is much larger.
 
-    Along each axis that one has half as much again of, positions are a third of the smaller one apart; farther, if it
-    is thin or there would be more than a thousand. Along the others the fields of view or the centers of mass are
+    Along each axis where one is 1.5 times the other, positions are a third of the smaller one apart; farther, if it is
+    thin or there would be more than a thousand. Along the others the fields of view or the centers of mass are
     aligned. Masks limit the fields of view. ``(number, n + 1, n + 1)``, from the fixed to the moving world, RAS+ mm;
     empty if there is no such axis.
     """

@@ -15,7 +15,7 @@ from regplugins.losses import LocalNCCLoss, MINDLoss, PairLoss, SquaredGradientL
 from regplugins.registration.affine import AffineInitializer, AffineRegistration
 from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
-from regplugins.registration.image_pair import min_spacing
+from regplugins.registration.image_pair import REFERENCE_SPACING, min_spacing
 from regplugins.registration.modality import is_one_modality, is_photograph, modality_figures
 from regplugins.registration.parametrization import CompositiveField, GreedyField, ReprMixin, one_line
 from regplugins.spatial import is_ct
@@ -31,13 +31,13 @@ class PresetRegistration(ReprMixin):
     Args:
         preset: "same_modality", "multimodal", "ct_mr", "large_deformation", or "auto": ``choose`` names one of the
             first two for each pair.
-        spacing: of the pair's grid, mm, one number or one per axis. None: automatic; lengths in mm then refer to a grid
-            of 2 mm and scale with it. Below 1 mm the lengths of all presets scale with it.
+        spacing: of the pair's grid, mm, one number or one per axis; lengths of the presets are multiples of it. None:
+            automatic; lengths in mm are given for a 2 mm grid and scaled by the actual spacing.
         changes: settings that replace those of whichever preset is used, unless they are None: ``levels``,
             ``initializer``, ``parametrization``, ``symmetric`` and ``tolerance`` of ``DeformableRegistration``,
             ``similarity``, ``similarity_weights``, ``regularization`` and ``regularization_weight`` of ``PairLoss``,
-            ``smoothing`` and ``step`` of the preset's parametrization. ``initializer`` "none": without the preset's,
-            which of "same_modality" are two, affine and convex, of which the better is kept.
+            ``smoothing`` and ``step`` of the preset's parametrization. ``initializer`` "none" removes the preset's.
+            "same_modality" has two, affine and convex; the better is kept.
             With another ``parametrization`` or ``regularization`` the weight of "same_modality" is 0.15, otherwise 0.
 
     Raises:
@@ -93,12 +93,17 @@ class PresetRegistration(ReprMixin):
         """Registration with a preset's settings and the changes; ``ValueError`` if the preset is unknown or "auto"."""
         return choice("preset", preset, self._registrations)
 
-    def settings(self, preset: str) -> dict[str, Any]:
-        """Settings of a preset with the changes, for a report."""
+    def settings(self, preset: str, spacing: Sequence[float] | None = None) -> dict[str, Any]:
+        """Settings of a preset with the changes, for a report.
+
+        ``spacing`` is that of the pair's grid, mm, one per axis, if it is automatic: levels are given for it. Default:
+        for a grid of 2 mm.
+        """
         registration = self.registration(preset)
         objective: Any = registration.objective
+        scale = min(spacing) / REFERENCE_SPACING if spacing is not None and self.spacing is None else 1.0
         return {
-            "levels": [list(level) for level in registration.levels],
+            "levels": [[size * scale, count] for size, count in registration.levels],
             "similarity": ", ".join(one_line(similarity) for similarity in objective.similarities),
             "similarity_weights": objective.weights,
             "regularization": str(objective.regularization),
@@ -137,11 +142,9 @@ class PresetRegistration(ReprMixin):
 def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[str, dict[str, Any]]:
     """Settings of each preset for a grid; ``penalized``: smoothness is not left to ``GreedyField``."""
     finest = min_spacing(spacing)
-    # Lengths are those of human anatomy; a finer grid is of something smaller, or is wanted for its detail.
-    unit = min(1.0, finest)
     affine = AffineRegistration(LocalNCCLoss(kernel_size=9), "affine", [(4 * finest, 40), (2 * finest, 20)], spacing)
     multimodal = {
-        "levels": [(8 * unit, 40), (4 * unit, 40), (2 * unit, 20)],
+        "levels": [(4 * finest, 40), (2 * finest, 40), (finest, 20)],
         "similarity": MINDLoss("ssc", radius=1, dilation=1),
         "regularization": SquaredLaplacianLoss(),
         "regularization_weight": 2.0,
@@ -157,11 +160,15 @@ def _presets(spacing: float | Sequence[float] | None, penalized: bool) -> dict[s
             "initializer": [AffineInitializer(affine), ConvexInitializer(16 * finest, 4 * finest, spacing)],
         },
         "multimodal": multimodal,
-        "ct_mr": {**multimodal, "levels": [(8 * unit, 40), (4 * unit, 40)], "parametrization": CompositiveField(3.0, 0.3)},
+        "ct_mr": {
+            **multimodal,
+            "levels": [(4 * finest, 40), (2 * finest, 40)],
+            "parametrization": CompositiveField(3.0, 0.3),
+        },
         "large_deformation": {
             **multimodal,
-            "levels": [(8 * unit, 60), (4 * unit, 60), (2 * unit, 20)],
-            "initializer": ConvexInitializer(40 * unit, 8 * unit, spacing),
+            "levels": [(4 * finest, 60), (2 * finest, 60), (finest, 20)],
+            "initializer": ConvexInitializer(20 * finest, 4 * finest, spacing),
         },
     }
 

@@ -146,7 +146,7 @@ def _write_texts(root: Path) -> None:
     (root / "docs/README.md").write_text(
         f"""# {root.name}
 
-Laid out by `python -m regplugins new`. The weights were not trained; the images in `sample/` and `data/` are made up.
+Laid out by `regplugins new`. The weights were not trained; the images in `sample/` and `data/` are made up.
 `docs/adding_a_bundle.md` of the regplugins repository says what to change, and in which order.
 
 ```bash

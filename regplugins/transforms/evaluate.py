@@ -7,11 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.transforms import Transform
-from scipy.linalg import polar
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from regplugins import metrics
@@ -76,22 +73,29 @@ class EvaluatePaird(Transform):
             pair |= {"before_covered": covered["before"], "warped_covered": covered["after"]}
             result: dict[str, Any] = {"similarity": _similarity(pair, covered)}
             result["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
-            if "predicted" in pair:
-                result["refine_rigid_mm"] = _separation(pair, pair["predicted"], transforms["after"])
+            if "network_transform" in pair:
+                points = _evaluation_points(pair)
+                result["refine_rigid_mm"] = metrics.endpoint_error(
+                    pair["network_transform"], transforms["after"], points
+                )
             if "fixed_label" in pair and "moving_label" in pair:
                 result |= _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
                 errors = metrics.landmark_errors(pair)
                 result["tre_mm"] = {when: metrics.landmark_statistics(error) for when, error in errors.items()}
             if "truth" in pair:
-                found = {when: _separation(pair, transform, pair["truth"]) for when, transform in transforms.items()}
+                points = _evaluation_points(pair)
+                found = {
+                    when: metrics.endpoint_error(transform, pair["truth"], points)
+                    for when, transform in transforms.items()
+                }
                 result["endpoint_error_mm"] = found
                 if self.motion:
                     result["motion"] = _motion_errors(pair, found)
             result |= _affine_motion(pair) | _regularity(pair)
             result["inverse_consistency_mm"] = _inverse_consistency(pair)
             if "backward" in pair:
-                result["cycle_consistency_mm"] = _distances(pair["cycle_error"])
+                result["cycle_consistency_mm"] = metrics.distance_statistics(pair["cycle_error"])
                 result["backward"] = pair["backward"]["metrics"]
             for message in signs_of_failure(pair, result) if self.warnings else ():
                 warn(pair, message)
@@ -108,9 +112,9 @@ def _covered(pair: Mapping[str, Any], transform: SpatialTransform) -> Tensor:
 def _similarity(pair: Mapping[str, Any], covered: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
     fixed, moving = pair["fixed"].as_tensor(), pair["moving"]
     images = {"before": pair["before"], "after": pair["warped"]}
-    if "predicted" in pair:
+    if "network_transform" in pair:
         grids = Grid.from_image(moving), Grid.from_image(pair["fixed"])
-        images["network"] = resample(moving.as_tensor(), *grids, pair["predicted"])
+        images["network"] = resample(moving.as_tensor(), *grids, pair["network_transform"])
     compared = {"ncc": metrics.normalized_correlation, "mutual_information": metrics.mutual_information}
     return {
         name: {when: metric(fixed, image, covered[when]) for when, image in images.items()}
@@ -123,7 +127,7 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
     spacing = Grid.from_image(pair["fixed"]).spacing.tolist()
     common, only_fixed, only_moving = metrics.compare_label_sets(reference, moving)
     if not common and not only_fixed:
-        raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to judge by")
+        raise ValueError(f"{pair['paths']['fixed_label']}: only background, no structure to evaluate")
     found: dict[str, Any] = {"labels": {"both": len(common), "only_fixed": only_fixed, "only_moving": only_moving}}
     if common:
         labels = {"before": pair["before_label"], "after": pair["warped_label"]}
@@ -140,19 +144,11 @@ def _overlap(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _affine_motion(pair: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """``affine``: angle and shift of the affine part, the shift at the center of the fixed image's field of view.
-
-    The rotation is the orthogonal factor of the polar decomposition, without reflection. An identity has no entry.
-    """
-    transform, center = pair["initial"], Grid.from_image(pair["fixed"]).center
-    if torch.equal(transform.matrix, torch.eye(transform.ndim + 1, dtype=torch.float64)):
+    """``affine``: motion of the affine part at the center of the fixed image's field of view; none of an identity."""
+    transform, identity = pair["initial"], AffineTransform.identity(pair["initial"].ndim)
+    if torch.equal(transform.matrix, identity.matrix):
         return {}
-    linear = np.eye(3)
-    linear[: transform.ndim, : transform.ndim] = transform.matrix[:-1, :-1].numpy()
-    rotation, _ = polar(linear)
-    turn = Rotation.from_matrix(rotation * np.linalg.det(rotation))
-    shift = float((transform(center) - center).norm())
-    return {"affine": {"rotation_degrees": math.degrees(turn.magnitude()), "translation_mm": shift}}
+    return {"affine": metrics.motion_error(transform, identity, Grid.from_image(pair["fixed"]).center)}
 
 
 def _regularity(pair: Mapping[str, Any]) -> dict[str, float]:
@@ -173,28 +169,18 @@ def _evaluation_points(pair: Mapping[str, Any]) -> Tensor:
 def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
     """Transforms before and after registration, and the network's rigid transform before refinement."""
     transforms = {"before": pair["start"], "after": pair["initial"] @ pair["displacement"]}
-    return transforms | ({"network": pair["predicted"]} if "predicted" in pair else {})
-
-
-def _separation(pair: Mapping[str, Any], one: SpatialTransform, other: SpatialTransform) -> dict[str, float]:
-    """Distances between the evaluated points under two transforms, mm."""
-    points = _evaluation_points(pair)
-    return _distances((one(points) - other(points)).norm(dim=1))
+    return transforms | ({"network": pair["network_transform"]} if "network_transform" in pair else {})
 
 
 def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    center = _evaluation_points(pair).mean(dim=0, keepdim=True)
+    center = _evaluation_points(pair).mean(dim=0)
     true = AffineTransform.fitted(pair["truth"], grid)
-    result = {}
-    for when, transform in _transforms(pair).items():
-        found = AffineTransform.fitted(transform, grid)
-        turn = Rotation.from_matrix((found.matrix[:3, :3] @ torch.linalg.inv(true.matrix[:3, :3])).numpy())
-        result[when] = {
-            "rotation_degrees": math.degrees(turn.magnitude()),
-            "translation_mm": float((found(center) - true(center)).norm()),
-            "success": float(errors[when]["mean"] < _SUCCESS_MM),
-        }
+    result = {
+        when: metrics.motion_error(AffineTransform.fitted(transform, grid), true, center)
+        | {"success": float(errors[when]["mean"] < _SUCCESS_MM)}
+        for when, transform in _transforms(pair).items()
+    }
     expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
     result["after"] |= metrics.warped_agreement(
         pair["warped"], expected, otsu_threshold(expected), grid.spacing.tolist()
@@ -205,7 +191,7 @@ def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, fl
 def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, Any]:
     field, inverse, domain = pair["field"], pair["inverse"], pair["displacement"].grid
     error = metrics.inverse_consistency_error(pair["displacement"], inverse, metrics.sample_points(domain), domain)
-    result: dict[str, Any] = {**_distances(error), "max": float("nan"), "max_at": None}
+    result: dict[str, Any] = {**metrics.distance_statistics(error), "max": float("nan"), "max_at": None}
     for rows in row_chunks(field.grid.shape):
         points = field.grid.coordinates(rows)
         points = points[domain.contains(points) & domain.contains(field.map_grid(field.grid, rows))]
@@ -213,10 +199,3 @@ def _inverse_consistency(pair: Mapping[str, Any]) -> dict[str, Any]:
         if len(error) and not float(error.max()) <= result["max"]:
             result |= {"max": float(error.max()), "max_at": points[error.argmax()].tolist()}
     return result
-
-
-def _distances(error: Tensor) -> dict[str, float]:
-    """Mean and 95th percentile."""
-    # PyTorch's quantile is limited to 16 million values.
-    percentile = float(np.quantile(error.numpy(), 0.95)) if error.numel() else float("nan")
-    return {"mean": float(error.mean()), "p95": percentile}

@@ -46,15 +46,15 @@ class Pair(TypedDict, total=False):
     pair: Tensor  # (2, *grid.shape), moving and fixed; ScalePercentilesd maps it to [0, 1]
     masks: dict[str, Tensor]  # fixed_mask and moving_mask on the grid, (1, 1, *grid.shape) in [0, 1]
 
-    # ChoosePresetd
-    chosen: dict[str, Any]  # init, and preset of an optimization, its settings and why, for report.json
+    # ResamplePaird (init), ChoosePresetd (preset, its settings and why)
+    chosen: dict[str, Any]  # for report.json
 
     # prepare_pair
     started: float  # `time.perf_counter` at the start of the network
 
     # the inferer
     pred: Tensor | AffineTransform  # (1, n, *grid.shape) DDF in voxels of the grid (2 n of a bidirectional network)
-    predicted: AffineTransform  # RigidInferer: the network's transform before the refinement
+    network_transform: AffineTransform  # RigidInferer: the network's transform before the refinement
 
     # ApplyDDFPaird, ApplyRigidPaird, ApplyTransformPaird
     start: AffineTransform  # transform before registration

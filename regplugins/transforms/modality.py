@@ -55,14 +55,14 @@ class OrderModalitiesd(Transform):
 
     Args:
         order: "given": keep the order; "auto": classify both images.
-        identify: gives modality and probability of an image.
+        classifier: gives modality and probability of an image.
         min_probability: smallest accepted probability.
     """
 
-    def __init__(self, order: str, identify: ModalityClassifier, min_probability: float = 0.75) -> None:
+    def __init__(self, order: str, classifier: ModalityClassifier, min_probability: float = 0.75) -> None:
         choice("order", order, dict.fromkeys(ORDERS))
         self.order = order
-        self.identify = identify
+        self.classifier = classifier
         self.min_probability = number("min_probability", min_probability)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class OrderModalitiesd(Transform):
         if self.order == "given":
             return pair
         with stage(pair, "order"):
-            found = {key: self.identify(pair[key]) for key in ("fixed", "moving")}
+            found = {key: self.classifier(pair[key]) for key in ("fixed", "moving")}
         said = " and ".join(
             f"{pair['paths'][key]} is {name} (probability {probability:.2f})"
             for key, (name, probability) in found.items()

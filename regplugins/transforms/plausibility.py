@@ -71,7 +71,7 @@ def _coverage(pair: Mapping[str, Any], coverage: Mapping[str, float], volume_rat
 
 
 def _samples(pair: Mapping[str, Any], *names: str) -> list[Tensor]:
-    """Every so many voxels of the fixed image, of what its mask shows, and of volumes on its grid."""
+    """Subsampled fixed image, its mask, and volumes on its grid."""
     fixed = pair["fixed"].as_tensor()
     shown = pair["fixed_mask"].as_tensor() != 0 if "fixed_mask" in pair else torch.ones_like(fixed, dtype=torch.bool)
     volumes = (fixed, shown, *(pair[name] for name in names))

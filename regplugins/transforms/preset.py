@@ -14,7 +14,7 @@ from regplugins.registration import PresetRegistration
 class ChoosePresetd(Transform):
     """Choose the preset of a resampled and scaled pair, as ``PresetRegistration.choose`` does.
 
-    Adds to ``chosen``: ``preset``, its settings, and the figures that decided.
+    Adds to ``chosen``: ``preset``, the spacing of the grid, the preset's settings, and the figures that decided.
 
     Args:
         optimizer: registers the pair.
@@ -26,5 +26,7 @@ class ChoosePresetd(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
         preset, figures = self.optimizer.choose(pair["pair"], (pair["moving"], pair["fixed"]), pair["masks"])
-        pair["chosen"] = pair.get("chosen", {}) | {"preset": preset, **figures, **self.optimizer.settings(preset)}
+        spacing = pair["grid"].spacing.tolist()
+        settings = {"spacing": spacing, **self.optimizer.settings(preset, spacing)}
+        pair["chosen"] = pair.get("chosen", {}) | {"preset": preset, **figures, **settings}
         return pair

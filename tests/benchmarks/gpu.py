@@ -122,7 +122,8 @@ def networks(device: str, repeats: int) -> list[str]:
 
 def optimization(shape: Sequence[int], device: str, on_cpu: bool) -> str:
     fixed, moving = pair_of(shape, device)
-    optimizer = parsed(OPTIMIZATION, spacing=1.0, preset="multimodal").get_parsed_content("optimizer")
+    options = {"spacing": 1.0, "preset": "multimodal", "levels": [[8, 40], [4, 40], [2, 20]]}
+    optimizer = parsed(OPTIMIZATION, **options).get_parsed_content("optimizer")
     pair = torch.cat([moving, fixed], dim=1)
     own, memory = milliseconds(lambda: optimizer(pair), 1, device)
     cpu = milliseconds(lambda: optimizer(pair.cpu()), 1, "cpu")[0] if on_cpu and device != "cpu" else own

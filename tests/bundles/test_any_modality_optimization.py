@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "parametrization": "GreedyField(smoothing=1.7, step=0.5, field_smoothing=0.5)",
     },
     "multimodal": {
-        "levels": [[8, 40], [4, 40], [2, 20]],
+        "levels": [[16, 40], [8, 40], [4, 20]],
         "similarity": MIND,
         "regularization": "SquaredLaplacianLoss()",
         "regularization_weight": 2.0,
@@ -34,12 +34,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "initializer": None,
     },
     "ct_mr": {
-        "levels": [[8, 40], [4, 40]],
+        "levels": [[16, 40], [8, 40]],
         "similarity": MIND,
         "parametrization": "CompositiveField(smoothing=3.0, step=0.3)",
         "initializer": None,
     },
-    "large_deformation": {"levels": [[8, 60], [4, 60], [2, 20]], "similarity": MIND},
+    "large_deformation": {"levels": [[16, 60], [8, 60], [4, 20]], "similarity": MIND},
 }
 # "same_modality" has two, of which the report names the one that was kept.
 INITIALIZERS = {
@@ -82,7 +82,7 @@ def test_every_preset_registers(bundle, aligned, tmp_path, preset, capsys):
 
 def test_the_choice_is_reported_and_the_same_as_its_name(bundle, run, aligned, tmp_path, caplog):
     """The sample is a T1 MR and a made contrast of it."""
-    options = {"init": aligned, "spacing": 4.0, "regularization_weight": 1.0, "levels": [[8.0, 10], [4.0, 5]]}
+    options = {"init": aligned, "regularization_weight": 1.0, "levels": [[8.0, 10], [4.0, 5]]}
     with caplog.at_level("INFO", logger="regplugins"):
         run("inference", output_dir=str(tmp_path / "auto"), verbose=True, **options)
     settings = json.loads((tmp_path / "auto/report.json").read_text())["settings"]
@@ -90,7 +90,8 @@ def test_the_choice_is_reported_and_the_same_as_its_name(bundle, run, aligned, t
     assert settings["chosen"]["regularization"] == SETTINGS["multimodal"]["regularization"]
     assert settings["regularization_weight"] == settings["chosen"]["regularization_weight"] == 1.0
     assert settings["chosen"]["linearity"] < 0.8
-    run("inference", output_dir=str(tmp_path / "named"), preset="multimodal", **options)
+    named = {key: settings["chosen"][key] for key in ("preset", "spacing", "levels")}
+    run("inference", output_dir=str(tmp_path / "named"), **(options | named))
     for name in ("warped.nii.gz", "transform_1Warp.nii.gz"):
         one, other = (nib.load(tmp_path / folder / name).get_fdata() for folder in ("auto", "named"))
         assert np.array_equal(one, other)

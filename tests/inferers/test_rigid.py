@@ -63,7 +63,7 @@ def test_motion_about_the_center_of_an_oblique_grid(spacing):
     transform = RigidInferer()(torch.rand(1, 2, *SHAPE), Constant(), pair)
     points, expected = moved(spacing)
     np.testing.assert_allclose(transform(torch.from_numpy(points)), expected + np.array([5, -7, 9]), atol=1e-4)
-    assert pair["predicted"] is transform
+    assert pair["network_transform"] is transform
     assert pair["seconds"].keys() == {"network"}
 
 
