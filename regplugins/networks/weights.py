@@ -72,7 +72,7 @@ def load_weights(network: nn.Module, folder: str | Path, name: str | None = None
     if listed is not None and sha256(path) != listed:
         raise ValueError(
             f"{path}: its sha256 is not the one that the bundle's configs/metadata.json lists: damaged or replaced; "
-            "keep weights of your own in another folder and name their FILE.pt"
+            "keep weights of your own in another folder and give their path"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

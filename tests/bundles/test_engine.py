@@ -204,21 +204,6 @@ class TestTraining:
         )
 
 
-class TestWeights:
-    def test_truncated_weights_exit_with_their_name(self, bundle, tmp_path):
-        broken = tmp_path / "broken"
-        shutil.copytree(bundle, broken)
-        content = (broken / "models/model.pt").read_bytes()
-        (broken / "models/model.pt").write_bytes(content[:-5000])
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(broken / "configs/inference.json")]
-        result = subprocess.run([*command, "--bundle_root", str(broken)], capture_output=True, text=True, timeout=300)
-        assert result.returncode != 0
-        last = result.stderr.strip().splitlines()[-1]
-        assert last.startswith("error:")
-        assert "model.pt" in last
-        assert not (broken / "output").exists()
-
-
 class TestRefinement:
     def test_unknown_way_to_refine(self, run, tmp_path):
         message = cause_of(run, "inference", "refine", output_dir=str(tmp_path), refine="velocity")

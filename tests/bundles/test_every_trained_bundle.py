@@ -176,19 +176,20 @@ def export(bundle_of, tmp_path_factory):
 
 class TestWeights:
     def test_exports_compute_the_same(self, case, bundle, export):
-        """Every weights file, exported with the options of its network, computes the same."""
+        """Every weights file, exported with the options of its network, computes the same; to ONNX the first alone."""
         names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
         assert names - SHARED == set(case.variants)
         for name, part in {None: {}, **case.variants}.items():
             definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
             network = case.network() if name is None else ConfigParser(definition | part).get_parsed_content()
             pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
-            script, onnx = export(case, ".ts", None, name), export(case, ".onnx", tuple(pair.shape), name)
+            script = export(case, ".ts", None, name)
             expected = load_weights(network, bundle / "models", name).eval()(pair).detach()
             torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
-            session = onnxruntime.InferenceSession(onnx)
-            (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
-            np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
+            if name is None:
+                session = onnxruntime.InferenceSession(export(case, ".onnx", tuple(pair.shape), name))
+                (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
+                np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
 
     def test_tensorrt_overlay(self, case, run, bundle, export, tmp_path, monkeypatch):
         """Its file in the place of the weights. What TensorRT makes of the network is for a machine with a GPU."""
