@@ -110,11 +110,13 @@ class TestRefinement:
         def dissimilarity(folder: Path) -> float:
             return float(case.dissimilarity(load_image(folder / "warped.nii.gz").as_tensor()[None], fixed))
 
-        run("inference", "refine", output_dir=str(tmp_path), init=aligned, levels=[[2.0, 10]])
+        changes = {"levels": [[2.0, 10]], "parametrization#step": 0.26}
+        run("inference", "refine", output_dir=str(tmp_path), init=aligned, **changes)
         assert dissimilarity(tmp_path) < dissimilarity(registered) - case.lowered
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["folding_percent"] < 0.5
         assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == [[2.0, 10]]
+        assert "step=0.26" in report["settings"]["parametrization"]
 
     def test_refinement_uses_the_training_objective(self, case, bundle):
         """Both give one number for one field, but for how much they ask of its smoothness."""
