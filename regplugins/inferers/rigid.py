@@ -57,8 +57,8 @@ class RigidInferer(NetworkInferer):
         Args:
             inputs: ``(1, 2, *spatial)``, moving and fixed image on the network grid.
             network: to ``(1, 6)`` rigid parameters about the grid's center, degrees and mm.
-            pair: after ``ResamplePaird``. Gets ``network_transform``, that before the refinement, and the
-                seconds of network and refinement.
+            pair: after ``ResamplePaird``. Gets ``network_transform``, the transform before the
+                refinement, and the seconds of network and refinement.
 
         Returns:
             From the fixed to the moving world, RAS+ mm.

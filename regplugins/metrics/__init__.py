@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a registration: regularity, landmark error, inverse consistency, similarity, label overlap,
-transform error.
-"""
+"""Metrics of a registration: regularity, landmark and transform error, consistency, similarity, label overlap."""
 
 from regplugins.metrics.classification import classification_scores
 from regplugins.metrics.consistency import inverse_consistency_error, sample_points

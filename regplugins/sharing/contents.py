@@ -12,7 +12,7 @@ LARGE_FILES = "large_files.yml"
 # Bytes of an unpacked file and of all of them: weights have 25 MB at most by convention, and bundles a few such files.
 _LARGEST_FILE = 50_000_000
 _LARGEST_BUNDLE = 200_000_000
-# Text may become a tenth; a higher ratio is an archive made to fill a disk.
+# Text may shrink to a tenth; an archive with a higher ratio was made to fill a disk.
 _LARGEST_RATIO = 100
 # What a bundle is made of; anything else in its folder, results and data sets above all, is left out.
 _PARTS = {
