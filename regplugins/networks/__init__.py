@@ -5,7 +5,8 @@ from regplugins.networks.base import IdentityNetwork, RegistrationNetwork
 from regplugins.networks.blocks import MLP
 from regplugins.networks.fire import Fire, affine_part, bidirectional
 from regplugins.networks.gated_dual_branch import GatedDualBranch
+from regplugins.networks.modality_cnn import ModalityCNN
 from regplugins.networks.multires_fcn import MultiResolutionFCN
-from regplugins.networks.rigid_cnn import ModalityCNN, RigidCNN
+from regplugins.networks.rigid_cnn import RigidCNN
 from regplugins.networks.valid_unet import ValidUNet
 from regplugins.networks.weights import listed_sha256, load_weights, weights_file

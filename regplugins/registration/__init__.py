@@ -11,7 +11,6 @@ from regplugins.registration.label_demons import align_labels
 from regplugins.registration.modality import is_one_modality, modality_figures
 from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
 from regplugins.registration.network_grid import automatic_spacing, network_grid
-from regplugins.registration.network_weights import WeightsOptimizer
 from regplugins.registration.optimize import optimize_pair
 from regplugins.registration.parametrization import (
     BSplineField,
@@ -24,3 +23,4 @@ from regplugins.registration.parametrization import (
 from regplugins.registration.poses import align_centers_of_mass, align_fields_of_view, center_of_mass
 from regplugins.registration.presets import PresetRegistration
 from regplugins.registration.volume import Volume
+from regplugins.registration.weights_optimizer import WeightsOptimizer

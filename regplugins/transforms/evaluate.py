@@ -73,25 +73,13 @@ class EvaluatePaird(Transform):
             pair |= {"before_covered": covered["before"], "warped_covered": covered["after"]}
             result: dict[str, Any] = {"similarity": _similarity(pair, covered)}
             result["coverage_percent"] = {when: 100 * float(part.double().mean()) for when, part in covered.items()}
-            if "network_transform" in pair:
-                points = _evaluation_points(pair)
-                result["refine_rigid_mm"] = metrics.endpoint_error(
-                    pair["network_transform"], transforms["after"], points
-                )
             if "fixed_label" in pair and "moving_label" in pair:
                 result |= _overlap(pair)
             if "fixed_landmarks" in pair and "moving_landmarks" in pair:
                 errors = metrics.landmark_errors(pair)
                 result["tre_mm"] = {when: metrics.landmark_statistics(error) for when, error in errors.items()}
-            if "truth" in pair:
-                points = _evaluation_points(pair)
-                found = {
-                    when: metrics.endpoint_error(transform, pair["truth"], points)
-                    for when, transform in transforms.items()
-                }
-                result["endpoint_error_mm"] = found
-                if self.motion:
-                    result["motion"] = _motion_errors(pair, found)
+            if {"network_transform", "truth"} & pair.keys():
+                result |= self._endpoint_errors(pair, transforms)
             result |= _affine_motion(pair) | _regularity(pair)
             result["inverse_consistency_mm"] = _inverse_consistency(pair)
             if "backward" in pair:
@@ -100,6 +88,24 @@ class EvaluatePaird(Transform):
             for message in signs_of_failure(pair, result) if self.warnings else ():
                 warn(pair, message)
         return {**pair, "metrics": result}
+
+    def _endpoint_errors(self, pair: Mapping[str, Any], transforms: Mapping[str, SpatialTransform]) -> dict[str, Any]:
+        """``refine_rigid_mm``, ``endpoint_error_mm`` and ``motion``, as far as the pair has what they need."""
+        points = _evaluation_points(pair)
+        result: dict[str, Any] = {}
+        if "network_transform" in pair:
+            network = pair["network_transform"]
+            result["refine_rigid_mm"] = metrics.endpoint_error(network, transforms["after"], points)
+        if "truth" in pair:
+            found = {
+                when: metrics.endpoint_error(transform, pair["truth"], points) for when, transform in transforms.items()
+            }
+            result["endpoint_error_mm"] = found
+            if self.motion:
+                result["motion"] = _motion_errors(pair, transforms, points.mean(dim=0))
+                for when, error in found.items():
+                    result["motion"][when]["success"] = float(error["mean"] < _SUCCESS_MM)
+        return result
 
 
 def _covered(pair: Mapping[str, Any], transform: SpatialTransform) -> Tensor:
@@ -172,14 +178,14 @@ def _transforms(pair: Mapping[str, Any]) -> dict[str, SpatialTransform]:
     return transforms | ({"network": pair["network_transform"]} if "network_transform" in pair else {})
 
 
-def _motion_errors(pair: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def _motion_errors(
+    pair: Mapping[str, Any], transforms: Mapping[str, SpatialTransform], center: Tensor
+) -> dict[str, dict[str, float]]:
     grid, moving_grid = Grid.from_image(pair["fixed"]), Grid.from_image(pair["moving"])
-    center = _evaluation_points(pair).mean(dim=0)
     true = AffineTransform.fitted(pair["truth"], grid)
     result = {
         when: metrics.motion_error(AffineTransform.fitted(transform, grid), true, center)
-        | {"success": float(errors[when]["mean"] < _SUCCESS_MM)}
-        for when, transform in _transforms(pair).items()
+        for when, transform in transforms.items()
     }
     expected = resample(pair["moving"].as_tensor(), moving_grid, grid, pair["truth"])
     result["after"] |= metrics.warped_agreement(

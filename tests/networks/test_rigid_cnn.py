@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid network and modality classifier of Islam et al."""
+"""Rigid network of Islam et al."""
 
 import pytest
 import torch
 from monai.networks.nets import DenseNet121
 from torch import nn
 
-from regplugins.networks import ModalityCNN, RigidCNN
+from regplugins.networks import RigidCNN
 from regplugins.networks.rigid_cnn import Trunk
 
 
@@ -50,25 +50,10 @@ def test_another_trunk():
     assert network(torch.rand(1, 2, 32, 32, 32)).shape == (1, 6)
 
 
-def test_modality():
-    network = ModalityCNN(trunk=Trunk((4, 8)), features=8)
-    assert network(torch.rand(3, 1, 16, 16, 8)).shape == (3, 2)
-
-
-def test_a_negative_is_of_the_same_modality():
-    network = ModalityCNN(trunk=Trunk((4, 8)), features=8).eval()
-    images = torch.rand(3, 1, 16, 16, 8)
-    torch.testing.assert_close(network(1 - images), network(images))
-    assert not torch.allclose(network(images**2), network(images))
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: RigidCNN(Trunk((4, 8)), features=8), lambda: ModalityCNN(trunk=Trunk((4, 8)), features=8)]
-)
-def test_scripts(make):
-    network = make().eval()
-    images = torch.rand(1, 2 if isinstance(network, RigidCNN) else 1, 16, 16, 8)
-    torch.testing.assert_close(torch.jit.script(network)(images), network(images))
+def test_scripts():
+    network = RigidCNN(Trunk((4, 8)), features=8).eval()
+    pair = torch.rand(1, 2, 16, 16, 8)
+    torch.testing.assert_close(torch.jit.script(network)(pair), network(pair))
 
 
 def test_one_image_is_no_pair():
