@@ -42,17 +42,17 @@ class RelativeGradient(nn.Module):
             around it.
         eps: added to the mean, intensity per voxel. Much smaller differences, such as noise in images from 0 to 1, are
             suppressed. It is part of the weights, so that they do not fit a network on intensities.
-        cut: voxels to crop at each face. If fewer than ``radius + 1``, the image continues from its border.
+        crop: voxels to crop at each face. If fewer than ``radius + 1``, the image continues from its border.
     """
 
-    def __init__(self, radius: int = 2, eps: float = 0.01, cut: int = 0) -> None:
+    def __init__(self, radius: int = 2, eps: float = 0.01, crop: int = 0) -> None:
         super().__init__()
         self.radius = radius
-        self.cut = cut
+        self.crop = crop
         self.register_buffer("eps", torch.tensor(eps))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return ``(B, C, *spatial - 2 cut)`` of an image ``(B, C, *spatial)``: each channel separately, at least 0."""
+        """Return ``(B, C, *spatial - 2 crop)`` of an image ``(B, C, *spatial)``: each channel alone, at least 0."""
         n = image.dim() - 2
         magnitude = gradient_magnitude(image)
         padded = F.pad(magnitude, [self.radius, self.radius] * n, mode="replicate")
@@ -60,7 +60,7 @@ class RelativeGradient(nn.Module):
         mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
         # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
         relative = magnitude / (mean + self.eps)  # type: ignore[operator]
-        return center_crop_or_pad(relative, [size - 2 * self.cut for size in image.shape[2:]])
+        return center_crop_or_pad(relative, [size - 2 * self.crop for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):

@@ -73,9 +73,9 @@ class ValidUNet(RegistrationNetwork):
         self.margin = 0 if boolean("padded", padded) else 20
         self.edges: nn.Module = nn.Identity()
         if boolean("edges", edges):
-            cut = 0 if padded else self.stride  # edges need 3 voxels, the stride 4
-            self.edges = RelativeGradient(cut=cut)
-            self.margin += cut
+            crop = 0 if padded else self.stride  # edges need 3 voxels, the stride 4
+            self.edges = RelativeGradient(crop=crop)
+            self.margin += crop
         # Peak memory per input voxel, usually at full resolution on the way up: 3.3 to 3.8 numbers for each of ``full``
         # channels were measured on large volumes, and 240 bytes for the edges. If half and quarter resolution, with an
         # eighth and a 64th of the voxels, have many channels, the peak is there.

@@ -8,7 +8,7 @@ from regplugins.registration.image_pair import ImagePair, min_spacing
 from regplugins.registration.initial import AUTO_INIT, INIT_CHOICES, choose_initial_transform, initial_transform
 from regplugins.registration.intensity import otsu_threshold, scale_percentiles
 from regplugins.registration.label_demons import align_labels
-from regplugins.registration.modality import is_one_modality, modality_figures
+from regplugins.registration.modality import is_one_modality, modality_statistics
 from regplugins.registration.mutual_information import maximize_mutual_information, refine_rigid
 from regplugins.registration.network_grid import automatic_spacing, network_grid
 from regplugins.registration.optimize import optimize_pair

@@ -23,7 +23,7 @@ _MIN_LINEARITY, _MIN_DISTRIBUTION = 0.87, 0.99
 _MIN_PHOTOGRAPH_LINEARITY = 0.5
 
 
-def modality_figures(pair: Tensor, mask: Tensor | None = None) -> dict[str, float]:
+def modality_statistics(pair: Tensor, mask: Tensor | None = None) -> dict[str, float]:
     """Measure how well a linear map of intensities explains a pair after its initial alignment.
 
     Args:
@@ -52,14 +52,14 @@ def modality_figures(pair: Tensor, mask: Tensor | None = None) -> dict[str, floa
     }
 
 
-def is_one_modality(figures: Mapping[str, float], photographs: bool = False) -> bool:
-    """Judge ``modality_figures``; of photographs the first alone, against a lower limit.
+def is_one_modality(statistics: Mapping[str, float], photographs: bool = False) -> bool:
+    """Judge ``modality_statistics``; of photographs the first alone, against a lower limit.
 
     In doubt two: a method for two modalities is nearly as good for one.
     """
     if photographs:
-        return figures["linearity"] >= _MIN_PHOTOGRAPH_LINEARITY
-    return figures["linearity"] >= _MIN_LINEARITY and figures["distribution"] >= _MIN_DISTRIBUTION
+        return statistics["linearity"] >= _MIN_PHOTOGRAPH_LINEARITY
+    return statistics["linearity"] >= _MIN_LINEARITY and statistics["distribution"] >= _MIN_DISTRIBUTION
 
 
 def is_photograph(image: Tensor) -> bool:

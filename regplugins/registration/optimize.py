@@ -33,7 +33,7 @@ def optimize_pair(
 
     Returns:
         The transform from the fixed to the moving world, RAS+ mm, and what was chosen of a ``PresetRegistration``:
-        ``preset``, the figures that decided, and ``initializer``; else empty.
+        ``preset``, the statistics that decided, and ``initializer``; else empty.
 
     Raises:
         ValueError: if a mask is zero on the whole grid.
@@ -55,8 +55,8 @@ def optimize_pair(
         images, masks = inputs()
         options: dict[str, Any] = dict(masks)
         if isinstance(deformable, PresetRegistration):
-            preset, figures = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
-            chosen = {"preset": preset, **figures}
+            preset, statistics = deformable.choose(images[0], (pair["moving"], pair["fixed"]), masks)
+            chosen = {"preset": preset, **statistics}
             options["chosen"] = chosen
         transform = transform @ DisplacementField.from_ddf(deformable(images, **options)[0].cpu(), grid)
     return transform, chosen

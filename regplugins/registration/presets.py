@@ -16,7 +16,7 @@ from regplugins.registration.affine import AffineInitializer, AffineRegistration
 from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.image_pair import REFERENCE_SPACING, min_spacing
-from regplugins.registration.modality import is_one_modality, is_photograph, modality_figures
+from regplugins.registration.modality import is_one_modality, is_photograph, modality_statistics
 from regplugins.registration.parametrization import CompositiveField, GreedyField, ReprMixin, one_line
 from regplugins.spatial import is_ct
 
@@ -75,19 +75,19 @@ class PresetRegistration(ReprMixin):
             masks: ``(1, 1, *spatial)``, not zero where voxels count; default: all.
 
         Returns:
-            The name, and the figures that decided; none if the preset is not "auto".
+            The name, and the statistics that decided; none if the preset is not "auto".
         """
         if self.preset != AUTO:
             return self.preset, {}
-        figures = {"ct_images": float(sum(map(is_ct, scans))), "photographs": float(sum(map(is_photograph, scans)))}
-        is_one = figures["ct_images"] == 2
+        statistics = {"ct_images": float(sum(map(is_ct, scans))), "photographs": float(sum(map(is_photograph, scans)))}
+        is_one = statistics["ct_images"] == 2
         if not is_one:
             mask = torch.stack(list(masks.values())).amin(dim=0)[0, 0] if masks else None
-            figures |= modality_figures(pair, mask)
-            is_one = is_one_modality(figures, photographs=figures["photographs"] == 2)
+            statistics |= modality_statistics(pair, mask)
+            is_one = is_one_modality(statistics, photographs=statistics["photographs"] == 2)
         name = "same_modality" if is_one else "multimodal"
-        logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
-        return name, figures
+        logger.info("preset %s: %s", name, ", ".join(f"{key} {value:.3g}" for key, value in statistics.items()))
+        return name, statistics
 
     def registration(self, preset: str) -> DeformableRegistration:
         """Registration with a preset's settings and the changes; ``ValueError`` if the preset is unknown or "auto"."""

@@ -182,8 +182,8 @@ def _draw_landmarks(layout: Layout, pair: Mapping[str, Any], grid: Grid) -> _Key
     near = _NEAR_A_PLANE * max(max(plane.width, plane.height) for plane in layout.planes)
     for panels in layout.panels:
         plane, chosen = panels[0].plane, slice(None)
-        if plane.cut is not None:
-            axis, number = plane.cut
+        if plane.position is not None:
+            axis, number = plane.position
             spacing = float(grid.spacing[axis])
             chosen = np.abs(index["fixed"][:, axis] - number) * spacing <= max(near, spacing / 2)
         fixed = plane.project(index["fixed"][chosen])

@@ -79,15 +79,15 @@ class Deformation:
 def deformation(displacement: Tensor, grid: Grid, plane: Plane) -> Deformation:
     """Slice of a displacement field ``(n, *spatial)``, RAS+ mm on ``grid``."""
     slab = displacement.detach()
-    if plane.cut is not None:
+    if plane.position is not None:
         # Central differences need the neighboring slices only.
-        axis, index = plane.cut
+        axis, index = plane.position
         start = max(index - 1, 0)
         slab = slab.narrow(1 + axis, start, min(index + 2, grid.shape[axis]) - start)
     slab = slab.cpu()
     ddf = DisplacementField(slab, Grid(tuple(slab.shape[1:]), grid.affine)).to_ddf()
     determinant = jacobian_determinant(ddf[None])
-    if plane.cut is not None:
+    if plane.position is not None:
         slab, ddf, determinant = (part.select(1 + axis, index - start) for part in (slab, ddf, determinant))
     down, across = (
         plane.turn(ddf[axis, None].numpy())[0] * (-edge if flipped else edge)

@@ -26,7 +26,7 @@ class Plane:
 
     Args:
         name: "axial", "coronal" or "sagittal".
-        cut: array axis that is cut and index of the slice; None for a 2-D image.
+        position: array axis across the slice and index of the slice; None for a 2-D image.
         axes: array axes that run down and across the picture.
         flipped: True for axes that are shown with the highest index first.
         spacing: mm between the rows, and between the columns, of the picture.
@@ -35,7 +35,7 @@ class Plane:
     """
 
     name: str
-    cut: tuple[int, int] | None
+    position: tuple[int, int] | None
     axes: tuple[int, int]
     flipped: tuple[bool, bool]
     spacing: tuple[float, float]
@@ -60,8 +60,8 @@ class Plane:
 
     def take(self, array: Tensor) -> np.ndarray:
         """Slice ``(C, rows, columns)``, float64, of a tensor ``(C, *spatial)``; copies the slice only."""
-        if self.cut is not None:
-            array = array.select(1 + self.cut[0], self.cut[1])
+        if self.position is not None:
+            array = array.select(1 + self.position[0], self.position[1])
         return self.turn(array.detach().cpu().double().numpy())
 
     def project(self, index: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def display_planes(grid: Grid, center: tuple[int, ...]) -> list[Plane]:
         planes.append(
             Plane(
                 name=name if grid.ndim == 3 else "",
-                cut=(array_axis[world_cut], center[array_axis[world_cut]]) if grid.ndim == 3 else None,
+                position=(array_axis[world_cut], center[array_axis[world_cut]]) if grid.ndim == 3 else None,
                 axes=(down, across),
                 flipped=(bool(orientation[down, 1] > 0), bool(orientation[across, 1] > 0)),
                 spacing=(spacing[down], spacing[across]),

@@ -14,7 +14,7 @@ from regplugins.registration import PresetRegistration
 class ChoosePresetd(Transform):
     """Choose the preset of a resampled and scaled pair, as ``PresetRegistration.choose`` does.
 
-    Adds to ``chosen``: ``preset``, the spacing of the grid, the preset's settings, and the figures that decided.
+    Adds to ``chosen``: ``preset``, the spacing of the grid, the preset's settings, and the statistics that decided.
 
     Args:
         optimizer: registers the pair.
@@ -25,8 +25,8 @@ class ChoosePresetd(Transform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
-        preset, figures = self.optimizer.choose(pair["pair"], (pair["moving"], pair["fixed"]), pair["masks"])
+        preset, statistics = self.optimizer.choose(pair["pair"], (pair["moving"], pair["fixed"]), pair["masks"])
         spacing = pair["grid"].spacing.tolist()
         settings = {"spacing": spacing, **self.optimizer.settings(preset, spacing)}
-        pair["chosen"] = pair.get("chosen", {}) | {"preset": preset, **figures, **settings}
+        pair["chosen"] = pair.get("chosen", {}) | {"preset": preset, **statistics, **settings}
         return pair

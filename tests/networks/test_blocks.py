@@ -62,8 +62,8 @@ class TestRelativeGradient:
     def test_what_is_left_after_the_cut_does_not_depend_on_what_lies_beyond(self, spatial_dims):
         large = torch.rand(1, 2, *[20] * spatial_dims)
         part = large[(..., *[slice(4, 16)] * spatial_dims)]
-        cut, whole = RelativeGradient(cut=3)(part), RelativeGradient()(large)
-        torch.testing.assert_close(cut, whole[(..., *[slice(7, 13)] * spatial_dims)])
+        inner, whole = RelativeGradient(crop=3)(part), RelativeGradient()(large)
+        torch.testing.assert_close(inner, whole[(..., *[slice(7, 13)] * spatial_dims)])
 
 
 class TestGatedFusion:

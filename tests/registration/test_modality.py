@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from regplugins.registration import is_one_modality, modality_figures, scale_percentiles
+from regplugins.registration import is_one_modality, modality_statistics, scale_percentiles
 from regplugins.spatial import warp
 
 SHAPE = (40, 44, 36)
@@ -40,8 +40,8 @@ def shading(image: Tensor) -> Tensor:
     return image * torch.linspace(-0.2, 0.2, SHAPE[0]).exp().view(-1, 1, 1)
 
 
-def figures(moving: Tensor, fixed: Tensor) -> dict[str, float]:
-    return modality_figures(torch.stack([scale_percentiles(image[0, 0]) for image in (moving, fixed)]))
+def statistics(moving: Tensor, fixed: Tensor) -> dict[str, float]:
+    return modality_statistics(torch.stack([scale_percentiles(image[0, 0]) for image in (moving, fixed)]))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def figures(moving: Tensor, fixed: Tensor) -> dict[str, float]:
 )
 def test_one_modality_whatever_its_scale_noise_shading_and_motion(other):
     image = anatomy()
-    assert is_one_modality(figures(other(noise(image, 1)), noise(image, 2)))
+    assert is_one_modality(statistics(other(noise(image, 1)), noise(image, 2)))
 
 
 @pytest.mark.parametrize(
@@ -71,29 +71,29 @@ def test_one_modality_whatever_its_scale_noise_shading_and_motion(other):
 @pytest.mark.parametrize("voxels", [0.0, 3.0])
 def test_other_contrasts_are_two(contrast, voxels):
     image = anatomy()
-    assert not is_one_modality(figures(contrast(moved(noise(image, 1), voxels)), noise(image, 2)))
+    assert not is_one_modality(statistics(contrast(moved(noise(image, 1), voxels)), noise(image, 2)))
 
 
 def test_images_that_do_not_match_are_two():
     image = anatomy()
-    assert not is_one_modality(figures(image.flip(2).transpose(2, 3).reshape(image.shape), image))
+    assert not is_one_modality(statistics(image.flip(2).transpose(2, 3).reshape(image.shape), image))
 
 
 def test_the_figures_of_a_linear_and_of_a_symmetric_relation():
     x = torch.linspace(0.1, 0.9, 10_000).view(100, 100)
-    assert modality_figures(torch.stack([x, 0.1 + 0.8 * x])) == pytest.approx(
+    assert modality_statistics(torch.stack([x, 0.1 + 0.8 * x])) == pytest.approx(
         {"linearity": 1.0, "distribution": 1.0}, abs=1e-2
     )
-    assert modality_figures(torch.stack([1 - x, x]))["linearity"] == pytest.approx(-1, abs=1e-2)
-    assert modality_figures(torch.stack([0.1 + (x - 0.5).square(), x]))["linearity"] == pytest.approx(0, abs=1e-2)
+    assert modality_statistics(torch.stack([1 - x, x]))["linearity"] == pytest.approx(-1, abs=1e-2)
+    assert modality_statistics(torch.stack([0.1 + (x - 0.5).square(), x]))["linearity"] == pytest.approx(0, abs=1e-2)
 
 
 def test_little_is_not_judged():
     pair = torch.zeros(2, 20, 20)
     pair[:, :10, :10] = torch.rand(10, 10)
-    assert modality_figures(pair) == {"linearity": 0.0, "distribution": 0.0}
+    assert modality_statistics(pair) == {"linearity": 0.0, "distribution": 0.0}
     constant = torch.stack([torch.full((20, 20), 0.5), torch.rand(20, 20)])
-    assert modality_figures(constant) == {"linearity": 0.0, "distribution": 0.0}
+    assert modality_statistics(constant) == {"linearity": 0.0, "distribution": 0.0}
 
 
 def test_a_mask_counts():
@@ -103,5 +103,5 @@ def test_a_mask_counts():
     pair = torch.stack([scale_percentiles(one[0, 0]) for one in (spoilt, image)])
     mask = torch.ones(SHAPE)
     mask[:, :22] = 0
-    assert not is_one_modality(modality_figures(pair))
-    assert modality_figures(pair, mask)["linearity"] > 0.95
+    assert not is_one_modality(modality_statistics(pair))
+    assert modality_statistics(pair, mask)["linearity"] > 0.95

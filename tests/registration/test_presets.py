@@ -27,8 +27,8 @@ def scaled_pair() -> torch.Tensor:
 def test_a_ct_is_known_by_its_air(scans, preset):
     pair = scaled_pair()[0]
     turned = torch.stack([1 - pair[0], pair[1]])
-    name, figures = PresetRegistration().choose(turned, scans)
-    assert (name, figures["ct_images"]) == (preset, sum(scan is CT for scan in scans))
+    name, statistics = PresetRegistration().choose(turned, scans)
+    assert (name, statistics["ct_images"]) == (preset, sum(scan is CT for scan in scans))
 
 
 def test_a_ct_without_air_is_compared():
@@ -41,9 +41,9 @@ def test_other_scans_by_their_intensities(caplog):
     turned = torch.stack([1 - pair[0, 0], pair[0, 1]])
     with caplog.at_level("INFO", logger="regplugins"):
         assert PresetRegistration().choose(pair[0], (MR, MR))[0] == "same_modality"
-        preset, figures = PresetRegistration().choose(turned, (MR, MR))
+        preset, statistics = PresetRegistration().choose(turned, (MR, MR))
     assert preset == "multimodal"
-    assert figures["linearity"] < 0
+    assert statistics["linearity"] < 0
     assert [line.split(":")[0] for line in caplog.messages] == ["preset same_modality", "preset multimodal"]
     assert PresetRegistration("ct_mr").choose(pair[0], (MR, MR)) == ("ct_mr", {})
 
@@ -56,9 +56,9 @@ def test_photographs_of_two_stains_are_of_one_modality(tmp_path):
         PIL.Image.fromarray((255 * values).byte().numpy()).save(tmp_path / f"{name}.png")
     scans = [load_image(tmp_path / f"{name}.png") for name in ("moving", "fixed")]
     choose = PresetRegistration().choose
-    name, figures = choose(stained, scans)
-    assert 0.5 < figures["linearity"] < 0.87
-    assert (name, figures["photographs"]) == ("same_modality", 2)
+    name, statistics = choose(stained, scans)
+    assert 0.5 < statistics["linearity"] < 0.87
+    assert (name, statistics["photographs"]) == ("same_modality", 2)
     assert choose(stained, (scans[0], MR))[0] == "multimodal"
     assert choose(torch.stack([1 - fixed, fixed]), scans)[0] == "multimodal"
 

@@ -92,7 +92,7 @@ def test_plane_image_is_its_own_plane() -> None:
     (plane,) = display_planes(grid, (0, 0))
     image = torch.arange(24.0).reshape(1, 4, 6)
     np.testing.assert_array_equal(plane.take(image)[0], image[0].numpy()[:, ::-1].T)
-    assert (plane.cut, plane.ends, plane.width, plane.height) == (None, tuple("RLAP"), 4, 12)
+    assert (plane.position, plane.ends, plane.width, plane.height) == (None, tuple("RLAP"), 4, 12)
 
 
 @pytest.mark.parametrize(

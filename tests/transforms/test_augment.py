@@ -340,7 +340,7 @@ class TestFieldOfView:
         image = MetaTensor(1 + grid.coordinates().float().sum(dim=-1)[None], affine=grid.affine)
         kinds = set()
         for seed in range(20):
-            found = RandFieldOfViewd(cut=0.2, room=3).set_random_state(seed)({"image": image})["image"]
+            found = RandFieldOfViewd(max_crop=0.2, padding=3).set_random_state(seed)({"image": image})["image"]
             assert found.shape == (1, 26, 30, 24)
             place = Grid.from_image(found)
             torch.testing.assert_close(place.coordinates()[3:-3, 3:-3, 3:-3], grid.coordinates())
@@ -355,9 +355,9 @@ class TestFieldOfView:
             assert same.float().mean() > 0.6**3
         assert kinds >= {(True, False), (False, True)}
 
-    @pytest.mark.parametrize("options", [{"cut": 0.5}, {"cut": -0.1}, {"room": -1}])
+    @pytest.mark.parametrize("options", [{"max_crop": 0.5}, {"max_crop": -0.1}, {"padding": -1}])
     def test_no_such_field_of_view(self, options):
-        with pytest.raises(ValueError, match="cut must be"):
+        with pytest.raises(ValueError, match="max_crop must be"):
             RandFieldOfViewd(**options)
 
 

@@ -116,7 +116,7 @@ class TestIntensities:
 
     def test_cuts_no_more_than_it_says(self):
         for seed in range(20):
-            result = self.changed(seed, cut=0.2, inversion=0.0)
+            result = self.changed(seed, max_clip=0.2, inversion=0.0)
             assert result.min() >= 0 and result.max() <= 1
             assert (result <= 0).float().mean() < 0.21
             assert (result >= 1).float().mean() < 0.21
@@ -127,9 +127,9 @@ class TestIntensities:
         assert torch.equal(first, again)
         assert not torch.equal(first, self.changed(3))
 
-    @pytest.mark.parametrize("wrong", [{"cut": 0.5}, {"gamma": (2.0, 1.0)}, {"inversion": 2}, {"noise": -1}])
+    @pytest.mark.parametrize("wrong", [{"max_clip": 0.5}, {"gamma": (2.0, 1.0)}, {"inversion": 2}, {"noise": -1}])
     def test_no_such_intensities(self, wrong):
-        with pytest.raises(ValueError, match=r"cut must be in \[0, 0.5\)"):
+        with pytest.raises(ValueError, match=r"max_clip must be in \[0, 0.5\)"):
             RandIntensitiesd(**wrong)
 
 

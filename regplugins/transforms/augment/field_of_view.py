@@ -20,19 +20,19 @@ class RandFieldOfViewd(Randomizable, Transform):
 
     Args:
         keys: images ``(1, *spatial)`` with their affines.
-        cut: largest fraction of the slices to crop at a face.
-        room: voxels to pad beyond the original faces.
+        max_crop: largest fraction of the slices to crop at a face.
+        padding: voxels to pad beyond the original faces.
 
     Raises:
-        ValueError: if ``cut`` is not in [0, 0.5), or ``room`` is negative.
+        ValueError: if ``max_crop`` is not in [0, 0.5), or ``padding`` is negative.
     """
 
-    def __init__(self, keys: Sequence[str] = ("image",), cut: float = 0.1, room: int = 4) -> None:
-        if not 0 <= cut < 0.5 or room < 0:
-            raise ValueError(f"cut must be at least 0 and below 0.5 and room at least 0, got {cut} and {room}")
+    def __init__(self, keys: Sequence[str] = ("image",), max_crop: float = 0.1, padding: int = 4) -> None:
+        if not 0 <= max_crop < 0.5 or padding < 0:
+            raise ValueError(f"max_crop must be in [0, 0.5) and padding at least 0, got {max_crop} and {padding}")
         self.keys = tuple(keys)
-        self.cut = cut
-        self.room = room
+        self.max_crop = max_crop
+        self.padding = padding
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         return {**data, **{key: self._crop_and_pad(data[key]) for key in self.keys}}
@@ -41,14 +41,14 @@ class RandFieldOfViewd(Randomizable, Transform):
         values, affine = image.as_tensor(), image.affine.clone()
         minimum = values.min()
         for axis, size in enumerate(image.shape[1:], start=1):
-            first, last = (int(self.R.uniform(0, self.cut) * size) for _ in range(2))
+            first, last = (int(self.R.uniform(0, self.max_crop) * size) for _ in range(2))
             last = size - 1 - last
-            index = torch.arange(-self.room, size + self.room)
+            index = torch.arange(-self.padding, size + self.padding)
             values = values.index_select(axis, index.clamp(first, last))
             for outside in (index < first, index > last):
                 if self.R.uniform() < 0.5:
                     values = values.index_fill(axis, outside.nonzero().flatten(), float(minimum))
-        affine[:-1, -1] -= affine[:-1, :-1].sum(dim=1) * self.room
+        affine[:-1, -1] -= affine[:-1, :-1].sum(dim=1) * self.padding
         return MetaTensor(values, affine=affine)
 
 
@@ -94,9 +94,9 @@ class RandPatchPaird(Randomizable, Transform):
         # MONAI never draws the last position along an axis, so append one.
         weight = F.pad(weight, [0, 1] * weight.ndim)
         (center,) = weighted_patch_samples(self.shape, weight, r_state=self.R)
-        cut = SpatialCrop(roi_center=center, roi_size=self.shape)
+        crop = SpatialCrop(roi_center=center, roi_size=self.shape)
         return {
-            key: cut(F.pad(image[None], padding, mode="replicate")[0]) if image.ndim > 1 else image
+            key: crop(F.pad(image[None], padding, mode="replicate")[0]) if image.ndim > 1 else image
             for key, image in data.items()
         }
 

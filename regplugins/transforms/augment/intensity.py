@@ -55,31 +55,31 @@ class RandIntensitiesd(Randomizable, Transform):
 
     Args:
         keys: images ``(1, *spatial)``.
-        cut: largest fraction of voxels to clip at either end.
+        max_clip: largest fraction of voxels to clip at either end.
         gamma: smallest and largest exponent.
         inversion: probability of inverting the image.
         noise: largest standard deviation, relative to the image's range.
 
     Raises:
-        ValueError: if ``cut`` is not in [0, 0.5), ``gamma`` is not two positive numbers in ascending order,
+        ValueError: if ``max_clip`` is not in [0, 0.5), ``gamma`` is not two positive numbers in ascending order,
             ``inversion`` is not between 0 and 1, or ``noise`` is negative.
     """
 
     def __init__(
         self,
         keys: Sequence[str] = ("image",),
-        cut: float = 0.2,
+        max_clip: float = 0.2,
         gamma: Sequence[float] = (0.5, 2.0),
         inversion: float = 0.5,
         noise: float = 0.05,
     ) -> None:
-        if not 0 <= cut < 0.5 or not 0 < gamma[0] <= gamma[1] or not 0 <= inversion <= 1 or noise < 0:
+        if not 0 <= max_clip < 0.5 or not 0 < gamma[0] <= gamma[1] or not 0 <= inversion <= 1 or noise < 0:
             raise ValueError(
-                "cut must be in [0, 0.5), gamma two ascending positive numbers, inversion between 0 and 1 and noise at "
-                f"least 0, got {cut}, {gamma}, {inversion} and {noise}"
+                "max_clip must be in [0, 0.5), gamma two ascending positive numbers, inversion between 0 and 1 and "
+                f"noise at least 0, got {max_clip}, {gamma}, {inversion} and {noise}"
             )
         self.keys = tuple(keys)
-        self.cut = cut
+        self.max_clip = max_clip
         self.gamma = (float(gamma[0]), float(gamma[1]))
         self.inversion = inversion
         self.noise = noise
@@ -88,7 +88,7 @@ class RandIntensitiesd(Randomizable, Transform):
         return {**data, **{key: self._augment(data[key]) for key in self.keys}}
 
     def _augment(self, image: Tensor) -> Tensor:
-        low, high = self.R.uniform(0, self.cut), 1 - self.R.uniform(0, self.cut)
+        low, high = self.R.uniform(0, self.max_clip), 1 - self.R.uniform(0, self.max_clip)
         image = scale_percentiles(image, 100 * low, 100 * high)
         image = image ** float(np.exp(self.R.uniform(*np.log(self.gamma))))
         if self.R.uniform() < self.inversion:
