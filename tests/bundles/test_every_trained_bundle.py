@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser
 from regplugins.io import load_image, read_chain
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
-from tests.bundles.cases import DUAL_SUPERVISION, HEADS, HIPPOCAMPUS, REFINED, TRAINED, TrainedCase
+from tests.bundles.cases import DUAL_SUPERVISION, FIRE, HEADS, HIPPOCAMPUS, REFINED, TRAINED, TrainedCase
 from tests.bundles.conftest import cause_of, unset_properties
 
 pytestmark = pytest.mark.slow
@@ -54,16 +54,14 @@ class TestTraining:
 
 
 class TestPasses:
-    @pytest.fixture(autouse=True)
-    def deformable(self, case):
-        if case not in REFINED:
-            pytest.skip("its network gives no field")
+    """Of whole volumes, of tiles, and of a network with passes of its own."""
+
+    @pytest.fixture(scope="module", params=[HIPPOCAMPUS, DUAL_SUPERVISION, FIRE], ids=lambda case: case.name)
+    def case(self, request: pytest.FixtureRequest) -> TrainedCase:
+        return request.param
 
     def test_training_through_two_passes(self, train, tmp_path):
         assert train(tmp_path, max_epochs=1, train_passes=2)["iteration"] == 2
-
-    def test_evaluation(self, case, run, data, tmp_path):
-        evaluated(case, run, data, tmp_path, passes=2)
 
     def test_a_second_pass_changes_the_transform_and_is_reported(self, aligned, run, tmp_path):
         fields = []
@@ -99,8 +97,8 @@ class TestRefinement:
     def case(self, request: pytest.FixtureRequest) -> TrainedCase:
         return request.param
 
-    def test_evaluation(self, case, run, data, tmp_path):
-        evaluated(case, run, data, tmp_path, "refine", levels=[[case.coarse, 20]])
+    def test_evaluation_after_two_passes(self, case, run, data, tmp_path):
+        evaluated(case, run, data, tmp_path, "refine", levels=[[case.coarse, 20]], passes=2)
 
     def test_refined_scores_better_on_what_was_optimized_and_does_not_fold(
         self, case, bundle, registered, aligned, run, tmp_path
