@@ -24,6 +24,7 @@ from tests.itk_truth import array_of, read_results, transform_points
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "bundles/hippocampus_mr_multires_fcn/sample"
 FIXED, MOVING, LABEL = (SAMPLE / f"{name}.nii.gz" for name in ("fixed", "moving", "moving_label"))
+LEVELS = [[4.0, 5], [2.0, 2]]
 POINTS = np.array([[-26.3, -21.4, -14.2], [-24.1, -17.7, -16.9]])
 
 
@@ -31,7 +32,7 @@ POINTS = np.array([[-26.3, -21.4, -14.2], [-24.1, -17.7, -16.9]])
 def result() -> RegistrationResult:
     fixed, moving = sitk.ReadImage(FIXED), nib.load(MOVING)
     return regplugins.register(
-        fixed, moving, moving_label=LABEL, fixed_landmarks=POINTS, init="fov", preset="same_modality"
+        fixed, moving, moving_label=LABEL, fixed_landmarks=POINTS, init="fov", preset="same_modality", levels=LEVELS
     )
 
 
@@ -41,7 +42,7 @@ def saved(result, tmp_path_factory) -> Path:
 
 
 def test_images_in_memory_and_files_give_the_same(result, tmp_path):
-    files = regplugins.register(FIXED, str(MOVING), tmp_path, init="fov", preset="same_modality")
+    files = regplugins.register(FIXED, str(MOVING), tmp_path, init="fov", preset="same_modality", levels=LEVELS)
     assert torch.equal(files.warped, result.warped)
     assert files.folder == tmp_path and (tmp_path / "report.json").is_file()
 

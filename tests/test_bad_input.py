@@ -81,8 +81,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return call
 
 
-@pytest.mark.parametrize("command", ON_IMAGES)
-@pytest.mark.parametrize("fault", IMAGES)
+# All commands read by the same loaders: one meets every fault, the others one.
+@pytest.mark.parametrize(
+    ("command", "fault"), [*(("align", fault) for fault in IMAGES), *((command, "truncated") for command in ON_IMAGES)]
+)
 def test_images(refused: Callable[[str], str], tmp_path: Path, command: str, fault: str) -> None:
     make, reason = IMAGES[fault]
     make(tmp_path / "bad.nii.gz")
@@ -91,19 +93,25 @@ def test_images(refused: Callable[[str], str], tmp_path: Path, command: str, fau
     assert reason in answer
 
 
-@pytest.mark.parametrize("command", ON_TRANSFORMS)
-@pytest.mark.parametrize("name", ["bad.mat", "bad.txt", "bad.h5", "bad.nii.gz"])
-@pytest.mark.parametrize("fault", TRANSFORMS)
+@pytest.mark.parametrize(
+    ("command", "name", "fault"),
+    [
+        *(("invert", name, fault) for name in ("bad.mat", "bad.txt", "bad.h5", "bad.nii.gz") for fault in TRANSFORMS),
+        *((command, "bad.mat", "text") for command in ON_TRANSFORMS),
+    ],
+)
 def test_transforms(refused: Callable[[str], str], tmp_path: Path, command: str, name: str, fault: str) -> None:
     TRANSFORMS[fault](tmp_path / name)
     assert name in refused(ON_TRANSFORMS[command].format(bad=name))
 
 
-@pytest.mark.parametrize("line", ["apply field.nii.gz --landmarks bad.csv --output out.csv", "evaluate {both}"])
 @pytest.mark.parametrize(
-    "text", ["", "x,y,z\n", "x,y,z\n1,2\n", "x,y,z\n1,2,three\n", "x,y,z\n1,2,nan\n"], ids=range(5)
+    "line",
+    [
+        "apply field.nii.gz --landmarks bad.csv --output out.csv",
+        "evaluate --warped_landmarks bad.csv --moving_landmarks good.csv",
+    ],
 )
-def test_landmarks(refused: Callable[[str], str], tmp_path: Path, line: str, text: str) -> None:
-    (tmp_path / "bad.csv").write_text(text)
-    both = "--warped_landmarks bad.csv --moving_landmarks good.csv"
-    assert "bad.csv" in refused(line.format(both=both))
+def test_landmarks(refused: Callable[[str], str], tmp_path: Path, line: str) -> None:
+    (tmp_path / "bad.csv").write_text("x,y,z\n1,2,three\n")
+    assert "bad.csv" in refused(line)

@@ -46,6 +46,13 @@ def test_signs_of_numbers() -> None:
             check("size", value)
 
 
+def test_whole_numbers() -> None:
+    assert whole("passes", 3) == 3 and whole("passes", 0, 0) == 0
+    for value in (0, 1.5, "x"):
+        with pytest.raises(ValueError, match=f"passes must be a whole number of at least 1, got '?{value}"):
+            whole("passes", value)
+
+
 @pytest.mark.parametrize("check", [number, positive, not_negative, whole])
 @pytest.mark.parametrize("value", [True, False])
 def test_booleans_are_no_numbers(check: Callable[[str, object], object], value: bool) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from regplugins.__main__ import main
 from regplugins.commands import COMMANDS
+from tests.bundles.conftest import run_monai_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = sorted(ROOT.glob("bundles/*/docs/README.md"))
@@ -164,11 +165,14 @@ def test_the_first_page_runs_what_the_guide_runs():
 
 
 def run_line(words: list[str], folder: Path) -> None:
-    """Run a command line in a folder: those of regplugins without the price of a new process."""
-    if words[:3] == ["python", "-m", "regplugins"]:
+    """Run a command line in a folder: those of regplugins and MONAI without the price of a new process."""
+    if words[:2] == ["python", "-m"] and words[2] in ("regplugins", "monai.bundle"):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            main(words[3:])
+            if words[2] == "regplugins":
+                main(words[3:])
+            else:
+                run_monai_bundle(patch, words[3:])
         return
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable if words[0] == "python" else words[0], *words[1:]]

@@ -18,7 +18,7 @@ from regplugins.spatial import AffineTransform, Grid
 
 # Of the paper, except for the growth factor, which it gives as 1.05 x 1000.
 _GROWTH, _EPSILON, _RADIUS, _ITERATIONS, _BINS = 1.05, 1.5e-6, 6.25e-3, 100, 50
-# That rank the alignments of the axes.
+# Points on which the alignments of the axes are compared.
 _SAMPLES = 10_000
 
 

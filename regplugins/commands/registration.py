@@ -97,7 +97,7 @@ def align(
     (record,) = regplugins.data.pair_records(given, None, "")
     pair = regplugins.transforms.LoadPaird()(record)
     begin = time.perf_counter()
-    initial = regplugins.transforms.pair_initial_transform(pair, kind, seed)
+    _, initial = regplugins.transforms.pair_initial_transform(pair, kind, seed)
     seconds = time.perf_counter() - begin
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "transform_0GenericAffine.mat"

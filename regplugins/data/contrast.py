@@ -47,13 +47,13 @@ _MEANS = {
     "t2": _MR_MEANS | {SCALP: (0.5, 0.9), FLUID: (0.85, 1.0), GRAY: (0.5, 0.7), WHITE: (0.3, 0.45)},
     "flair": _MR_MEANS | {SCALP: (0.5, 0.9), FLUID: (0.0, 0.25), GRAY: (0.65, 1.0), WHITE: (0.45, 0.7)},
 }
-# Values that are within every window of a CT, and least and largest distance of its ends from them. Distances are
+# Values that are within every window of a CT, and smallest and largest distance of its ends from them. Distances are
 # drawn on a logarithmic scale, since the tissues of a brain differ little.
 _WINDOWED = (0.47, 0.53)
 _WINDOW_ROOM = (0.005, 0.47)
 # Full width at half maximum of a Gaussian, in standard deviations.
 _FULL_WIDTH = 2.355
-# Where a Gaussian ends, in standard deviations, and one that changes nothing, in voxels.
+# Standard deviations at which a Gaussian ends, and width in voxels below which it changes nothing.
 _TRUNCATED = 4.0
 _NARROW = 1e-3
 # Entries of the table of a remapping.

@@ -11,5 +11,5 @@ from regplugins.datasets.hippocampus import prepare_hippocampus
 
 _MODULES = (brain_t1_labels, brains, heads, hippocampus, histology_2d, limbs, mouse_ct)
 
-# By the name that ``regplugins prepare`` takes.
+# Keys are the names that ``regplugins prepare`` takes.
 DATASETS = {one.name: one for one in (*GIVEN_FOLDERS, *(module.DATASET for module in _MODULES))}

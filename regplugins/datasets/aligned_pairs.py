@@ -116,11 +116,10 @@ def _aligned(
 ) -> list[dict[str, str]]:
     """Align one subject and write its images and transforms; its records."""
     fixed, moving = load_image(record["fixed"]), load_image(record["moving"])
-    grids = [Grid.from_image(image) for image in (reference, fixed, moving)]
     to_fixed = AffineTransform.identity(common.ndim)
     if record["fixed"] != first:
-        to_fixed = initial_transform("affine", reference.as_tensor(), grids[0], fixed.as_tensor(), grids[1], seed=seed)
-    affine = initial_transform("affine", fixed.as_tensor(), grids[1], moving.as_tensor(), grids[2], seed=seed)
+        _, to_fixed = initial_transform("affine", reference, fixed, seed)
+    _, affine = initial_transform("affine", fixed, moving, seed)
     folder.mkdir(parents=True, exist_ok=True)
     # Maps from the common world to the fixed and to the moving image's, by the folder of the images.
     transforms: dict[str, tuple[SpatialTransform, SpatialTransform]] = {".": (to_fixed, affine @ to_fixed)}

@@ -166,5 +166,4 @@ def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
 
 def affine_between(fixed: MetaTensor, moving: MetaTensor) -> SpatialTransform:
     """Affine transform by mutual information, from the fixed to the moving image's world."""
-    grids = [Grid.from_image(image) for image in (fixed, moving)]
-    return initial_transform("affine", fixed.as_tensor(), grids[0], moving.as_tensor(), grids[1])
+    return initial_transform("affine", fixed, moving)[1]

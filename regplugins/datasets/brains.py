@@ -39,7 +39,7 @@ TRAINING_SHAPE = (80, 96, 80)
 TEST_CASES = ("BraTSReg_002_00", "BraTSReg_002_01", "brats_2013_pat0005_1")
 VALIDATION_CASES = ("brats_2013_pat0004_1",)
 
-# By their name here: the name of their file. The data set spells it in British.
+# Names of masks here, and in the data set's files.
 MASKS = {"brainmask": "brainmask", "tumor": "tumour"}
 SEQUENCES = ("t1", "t1c", "t2", "flair")
 TEMPLATES = {"t1": "t1", "t2": "t2", "pd": "pd", "flair": "flair", "ct": "ct_stripped"}

@@ -38,7 +38,7 @@ def tissue_map(ct: MetaTensor, head: Tensor, bone: float, brain: Mapping[int, Te
     """Tissue of each voxel of a CT ``(1, *spatial)``, int32 of the same shape.
 
     ``head`` and ``brain``, that is ``FLUID``, ``GRAY`` and ``WHITE``, are masks of the same shape. ``bone`` is the
-    least value of bone.
+    smallest value of bone.
     """
     inside = head.numpy()[0] > 0
     deep = binary_erosion(inside, iterations=_SCALP_DEPTH)

@@ -13,7 +13,7 @@ from regplugins.datasets.datalist import PairWriter
 from regplugins.io import write_displacement
 from regplugins.spatial import Grid, SpatialTransform, resample_labels, resample_to_grid
 
-# Of the pairs' grids, mm.
+# Voxel size of the pairs' grids, mm.
 SPACING = 2.0
 
 

@@ -16,19 +16,17 @@ logger = logging.getLogger(__name__)
 class EarlyStopping:
     """Trainer handler that stops the training after some validations without an improvement of the best metric.
 
-    It has a state for checkpoints, and needs no reference to its trainer, unlike the handlers of MONAI and ignite.
+    Unlike the handlers of MONAI and ignite it needs no reference to its trainer. Its state goes into checkpoints.
     Attach it after the validation handler and before ``TrainingCheckpoints``.
 
     Args:
         patience: number of validations without improvement.
         validator: evaluator whose key metric is maximized.
-        min_delta: smallest gain that counts as an improvement.
     """
 
-    def __init__(self, patience: int, validator: Engine, min_delta: float = 0.0) -> None:
+    def __init__(self, patience: int, validator: Engine) -> None:
         self.patience = whole("patience", patience)
         self.validator = validator
-        self.min_delta = min_delta
         self.best = float("-inf")
         self.waited = 0
 
@@ -41,7 +39,7 @@ class EarlyStopping:
         if state.epoch != engine.state.epoch:  # not validated in this epoch
             return
         score = state.metrics[state.key_metric_name]
-        if score > self.best + self.min_delta:
+        if score > self.best:
             self.best, self.waited = float(score), 0
             return
         self.waited += 1

@@ -78,7 +78,7 @@ def load_image(path: str | Path) -> MetaTensor:
 
     Raises:
         ValueError: if a voxel has several values, or the image is constant or has infinite values. NaN, the background
-            of SPM, becomes 0, or the least value of the image if that is below 0.
+            of SPM, becomes 0, or the minimum of the image if that is below 0.
     """
     return read_image(path).as_meta_tensor()
 

@@ -73,12 +73,11 @@ def most_similar(image: str, cases: Sequence[Case], count: int) -> list[Case]:
     and needs no registration.
     """
     fixed = _coarse_image(image)
-    grid = Grid.from_image(fixed)
 
     def similarity(case: Case) -> float:
         moving = _coarse_image(case.image)
-        initial = initial_transform("center", fixed.as_tensor(), grid, moving.as_tensor(), Grid.from_image(moving))
-        return mutual_information(fixed.as_tensor(), resample_to_grid(moving, grid, initial))
+        _, initial = initial_transform("center", fixed, moving)
+        return mutual_information(fixed.as_tensor(), resample_to_grid(moving, Grid.from_image(fixed), initial))
 
     return sorted(cases, key=similarity, reverse=True)[:count]
 

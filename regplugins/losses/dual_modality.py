@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import choice
 from regplugins.losses.regularization import MagnitudeLoss, SquaredLaplacianLoss
-from regplugins.spatial import center_crop_or_pad, warp_center
+from regplugins.spatial import center_crop, warp_center
 
 # Compared images by supervision, the first of each pair warped.
 _FIXED, _MOVING = ("moving_paired", "fixed"), ("moving", "fixed_paired")
@@ -81,6 +81,6 @@ class DualModalityLoss(nn.Module):
             field = F.pad(ddf, [margin for margin in reversed(margins) for _ in range(2)])
         moved = warp_center(torch.cat([target[moving] for moving, _ in self.terms], dim=1), field)
         for warped, (_, fixed) in zip(moved.split(1, dim=1), self.terms, strict=True):
-            reference = center_crop_or_pad(target[fixed], list(field.shape[2:]))
+            reference = center_crop(target[fixed], list(field.shape[2:]))
             total = total + self.similarity(warped, reference) / len(self.terms)
         return total

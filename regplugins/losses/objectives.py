@@ -93,8 +93,8 @@ def masked_similarity(similarity: nn.Module, warped: Tensor, fixed: Tensor, mask
 class DualBranchLoss(nn.Module):
     """``sim(moving∘φ, fixed) + α sim(gmoving∘φg, gfixed) + β smooth(φ) + γ smooth(φg)``, ``g`` the gradient magnitudes.
 
-    Eq. 2 of Xu et al., ICASSP 2021, and ``δ (sim(moving∘φi, fixed) + β smooth(φi))`` of the image branch, which the
-    paper lacks. With a single field, of a network with one branch, the terms of ``φg`` and ``φi`` are left out.
+    Eq. 2 of Xu et al., ICASSP 2021. With a single field, of a network with one branch, the terms of ``φg`` are left
+    out.
 
     Args:
         similarity: loss ``(warped, fixed, mask) -> scalar``, each ``(B, C, *spatial)``; the paper's is that of MIND.
@@ -102,7 +102,6 @@ class DualBranchLoss(nn.Module):
         gradient_weight: α; in the paper 0.5 for abdomens and 0.4 for kidneys.
         regularization_weight: β; 1 and 0.8.
         gradient_regularization_weight: γ; 0.5 and 0.3.
-        image_weight: δ; the paper's is 0: the image branch learns from the fused field alone.
     """
 
     def __init__(
@@ -112,7 +111,6 @@ class DualBranchLoss(nn.Module):
         gradient_weight: float = 0.5,
         regularization_weight: float = 1.0,
         gradient_regularization_weight: float = 0.5,
-        image_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.similarity = similarity
@@ -120,19 +118,12 @@ class DualBranchLoss(nn.Module):
         self.gradient_weight = gradient_weight
         self.regularization_weight = regularization_weight
         self.gradient_regularization_weight = gradient_regularization_weight
-        self.image_weight = image_weight
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of the final DDF and, with two branches, those of gradients and images; see ``PairLoss``."""
+        """Return the loss of the final DDF and, with two branches, that of the gradients; see ``PairLoss``."""
         moving, fixed, mask = target["moving"], target["fixed"], target.get("mask")
-
-        def image_loss(ddf: Tensor) -> Tensor:
-            similarity: Tensor = self.similarity(warp(moving, ddf), fixed, mask)
-            return similarity + self.regularization_weight * self.regularization(ddf)
-
-        total = image_loss(fields[0])
-        if self.image_weight and len(fields) > 2:
-            total = total + self.image_weight * image_loss(fields[2])
+        total: Tensor = self.similarity(warp(moving, fields[0]), fixed, mask)
+        total = total + self.regularization_weight * self.regularization(fields[0])
         for ddf in fields[1:2]:
             edges = warp(gradient_magnitude(moving), ddf)
             total = total + self.gradient_weight * self.similarity(edges, gradient_magnitude(fixed), mask)

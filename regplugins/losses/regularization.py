@@ -11,52 +11,27 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from regplugins.spatial import per_axis
-
 
 class _DisplacementLoss(nn.Module, ABC):
-    """Penalty of a displacement field.
-
-    Args:
-        spacing: voxel size in mm along each axis. With it displacements and derivatives are in mm, else in voxels.
-
-    Raises:
-        ValueError: if a spacing is not positive and finite.
-    """
-
-    def __init__(self, spacing: Sequence[float] | None = None) -> None:
-        super().__init__()
-        if spacing is not None and not all(0 < step < float("inf") for step in spacing):
-            raise ValueError(f"spacing must be positive and finite along each axis, got {tuple(spacing)}")
-        self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
-
-    def extra_repr(self) -> str:
-        return "" if self.spacing is None else f"spacing={self.spacing}"
+    """Penalty of a displacement field."""
 
     def forward(self, ddf: Tensor) -> Tensor:
         """Return the penalty, a scalar, in float32 whatever the autocast state (in float64 for a float64 DDF).
 
-        The DDF is ``(B, n, *spatial)`` in voxels, 2-D or 3-D (else ``ValueError``, as for a spacing of another
-        dimension), of a floating-point type (else ``TypeError``).
+        The DDF is ``(B, n, *spatial)`` in voxels, 2-D or 3-D (else ``ValueError``), of a floating-point type (else
+        ``TypeError``).
         """
         ndim = ddf.ndim - 2
         if ndim not in (2, 3) or ddf.shape[1] != ndim:
             raise ValueError(f"ddf must be (B, 2, H, W) or (B, 3, H, W, D), got the shape {tuple(ddf.shape)}")
         if not ddf.is_floating_point():
             raise TypeError(f"ddf must be a floating-point tensor, got {ddf.dtype}")
-        spacing = self.spacing or (1.0,) * ndim
-        if len(spacing) != ndim:
-            raise ValueError(f"a spacing of {len(spacing)} axes, {spacing}, for a ddf of {ndim} axes")
         with torch.autocast(ddf.device.type, enabled=False):
-            if ddf.dtype != torch.float64:
-                ddf = ddf.float()
-            if self.spacing is not None:
-                ddf = ddf * per_axis(spacing, ddf)
-            return self._penalty(ddf, spacing)
+            return self._penalty(ddf if ddf.dtype == torch.float64 else ddf.float())
 
     @abstractmethod
-    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        """Compute the penalty of a displacement in the unit of the spacing."""
+    def _penalty(self, displacement: Tensor) -> Tensor:
+        """Compute the penalty of a displacement."""
 
 
 class TotalVariationLoss(_DisplacementLoss):
@@ -68,12 +43,12 @@ class TotalVariationLoss(_DisplacementLoss):
     one voxel adds nothing.
     """
 
-    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+    def _penalty(self, displacement: Tensor) -> Tensor:
         penalty = displacement.new_zeros(())
-        for axis, step in enumerate(spacing):
-            if displacement.shape[axis + 2] > 1:
-                penalty = penalty + displacement.diff(dim=axis + 2).abs().mean() * (len(spacing) / step)
-        return penalty
+        for axis in range(2, displacement.ndim):
+            if displacement.shape[axis] > 1:
+                penalty = penalty + displacement.diff(dim=axis).abs().mean()
+        return penalty * displacement.shape[1]
 
 
 class SquaredGradientLoss(_DisplacementLoss):
@@ -83,37 +58,36 @@ class SquaredGradientLoss(_DisplacementLoss):
     neighbors; the averages are summed over the axes. An axis of one voxel adds nothing. There is no second derivative.
     """
 
-    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
+    def _penalty(self, displacement: Tensor) -> Tensor:
         penalty = displacement.new_zeros(())
-        for axis, step in enumerate(spacing):
-            if displacement.shape[axis + 2] > 1:
-                penalty = penalty + _MeanSquare.apply(displacement, [({}, -1 / step), ({axis + 2: 1}, 1 / step)])
-        return penalty * len(spacing)
+        for axis in range(2, displacement.ndim):
+            if displacement.shape[axis] > 1:
+                penalty = penalty + _MeanSquare.apply(displacement, [({}, -1.0), ({axis: 1}, 1.0)])
+        return penalty * displacement.shape[1]
 
 
 class SquaredLaplacianLoss(_DisplacementLoss):
-    """Squared Laplacian by second differences, in 1/mm² (1/voxel² without ``spacing``, the voxel size in mm).
+    """Squared Laplacian by second differences, in 1/voxel².
 
     The Laplacian of each component is taken one voxel off the border, where all its second differences exist. Its
     square is summed over the components and averaged over batch and voxels. An axis of fewer than three voxels adds
     nothing and is not cropped. There is no second derivative.
     """
 
-    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        weights = {axis + 2: step**-2 for axis, step in enumerate(spacing) if displacement.shape[axis + 2] > 2}
-        middle = dict.fromkeys(weights, 1)
-        stencil = [(middle, -2 * sum(weights.values()))]
-        for axis, weight in weights.items():
-            stencil += [({**middle, axis: 0}, weight), ({**middle, axis: 2}, weight)]
-        penalty: Tensor = _MeanSquare.apply(displacement, stencil) * len(spacing)
+    def _penalty(self, displacement: Tensor) -> Tensor:
+        middle = {axis: 1 for axis in range(2, displacement.ndim) if displacement.shape[axis] > 2}
+        stencil = [(middle, -2.0 * len(middle))]
+        for axis in middle:
+            stencil += [({**middle, axis: 0}, 1.0), ({**middle, axis: 2}, 1.0)]
+        penalty: Tensor = _MeanSquare.apply(displacement, stencil) * displacement.shape[1]
         return penalty
 
 
 class MagnitudeLoss(_DisplacementLoss):
-    """Squared length of the displacement, averaged over batch and voxels, in mm² (voxel² without ``spacing``)."""
+    """Squared length of the displacement, averaged over batch and voxels, in voxel²."""
 
-    def _penalty(self, displacement: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        return displacement.square().mean() * len(spacing)
+    def _penalty(self, displacement: Tensor) -> Tensor:
+        return displacement.square().mean() * displacement.shape[1]
 
 
 # Terms of a stencil: offsets along some axes, each at least 0, and weights.

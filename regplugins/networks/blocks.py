@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from regplugins.spatial import center_crop_or_pad, gradient_magnitude
+from regplugins.spatial import center_crop, gradient_magnitude
 
 
 class Regression(nn.Module):
@@ -60,7 +60,7 @@ class RelativeGradient(nn.Module):
         mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
         # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
         relative = magnitude / (mean + self.eps)  # type: ignore[operator]
-        return center_crop_or_pad(relative, [size - 2 * self.crop for size in image.shape[2:]])
+        return center_crop(relative, [size - 2 * self.crop for size in image.shape[2:]])
 
 
 class AverageFusion(nn.Module):

@@ -208,6 +208,7 @@ class _Bidirectional(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
+        self.stride = self.network.stride
         self.affine_part: nn.Module | None = None
         if not self.network.affine_alone:
             self.affine_part = _Bidirectional(_affine_alone(self.network))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regplugins.checks import boolean
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.blocks import Regression, RelativeGradient
-from regplugins.spatial import center_crop_or_pad
+from regplugins.spatial import center_crop
 
 
 class ValidBlock(nn.Sequential):
@@ -127,5 +127,5 @@ class ValidUNet(RegistrationNetwork):
         for upsampling, block in zip(self.upsamplings, self.decoder):  # noqa: B905 (a script knows no strict)
             features, skip = upsampling(features), skips.pop()
             shape = [min(features.size(k), skip.size(k)) for k in range(2, features.dim())]
-            features = block(torch.cat([center_crop_or_pad(skip, shape), center_crop_or_pad(features, shape)], dim=1))
+            features = block(torch.cat([center_crop(skip, shape), center_crop(features, shape)], dim=1))
         return self.regression(features)

@@ -5,7 +5,7 @@ from regplugins.registration.affine import AffineInitializer, AffineRegistration
 from regplugins.registration.convex import ConvexInitializer
 from regplugins.registration.deformable import DeformableRegistration
 from regplugins.registration.image_pair import ImagePair, min_spacing
-from regplugins.registration.initial import AUTO_INIT, INIT_CHOICES, choose_initial_transform, initial_transform
+from regplugins.registration.initial import INIT_CHOICES, initial_transform
 from regplugins.registration.intensity import otsu_threshold, scale_percentiles
 from regplugins.registration.label_demons import align_labels
 from regplugins.registration.modality import is_one_modality, modality_statistics

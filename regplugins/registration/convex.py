@@ -30,10 +30,10 @@ _CHUNK_COSTS = 2**24
 class ConvexInitializer(ReprMixin):
     """Initial field that minimizes the difference of descriptors over all displacements up to a reach.
 
-    The costs of all displacements are computed once at every node of a coarse grid. Then the displacement of least
-    cost plus squared distance from the smoothed field, and the smoothed field, are updated in turn, with growing weight
-    of the distance. (Heinrich et al., *Non-parametric discrete registration with convex optimisation*, WBIR 2014; the
-    first step of ConvexAdam, Siebert et al., IEEE TMI 2024.)
+    The costs of all displacements are computed once at every node of a coarse grid. Then two steps alternate: each node
+    takes the displacement that minimizes cost plus squared distance from the smoothed field, and the field is smoothed
+    again. The weight of the distance grows. (Heinrich et al., *Non-parametric discrete registration with convex
+    optimisation*, WBIR 2014; the first step of ConvexAdam, Siebert et al., IEEE TMI 2024.)
 
     Args:
         reach: largest displacement along an axis, mm; at most half of the image.
@@ -150,7 +150,7 @@ def _mask(costs: Tensor, moving_mask: Tensor, fixed_mask: Tensor, displacements:
 
 
 def _least_cost(costs: Tensor, candidates: Tensor, field: Tensor, weight: float | Tensor) -> Tensor:
-    """Index ``(nodes,)`` of the least cost plus weighted squared distance from the field ``(n, nodes)``."""
+    """Index ``(nodes,)`` of the smallest cost plus weighted squared distance from the field ``(n, nodes)``."""
     squares = candidates.square().sum(dim=1, keepdim=True)
     size = max(1, _CHUNK_COSTS // len(candidates))
     # |d - s|² without |s|², which is the same for all displacements d.

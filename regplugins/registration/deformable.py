@@ -49,9 +49,9 @@ class DeformableRegistration(ReprMixin):
             lengths in mm are then given for a 2 mm grid and scaled by the actual spacing.
         parametrization: of the field; default: ``CompositiveField()``.
         initializer: computes the initial field: ``AffineInitializer`` (rigid or affine) or ``ConvexInitializer`` (large
-            displacements). With a list of several the coarsest level is optimized from each, and each pair keeps the
-            first unless another's cost is then nearer to that of two equal images by more than 6 %. With masks the
-            first is used alone, since costs under unlike masks do not compare.
+            displacements). Of a list, the coarsest level is optimized from each. A pair keeps the first unless another
+            ends more than 6 % nearer to the cost of equal images. With masks the first is used alone, since costs under
+            unlike masks do not compare.
         symmetric: warp both images to a midpoint, each by its own field, and return one field composed with the inverse
             of the other (Avants et al., Medical Image Analysis 2008). Swapped images give the inverse, except with an
             initial field, which warps the moving image only.
@@ -129,7 +129,7 @@ class DeformableRegistration(ReprMixin):
         kept: list[Initializer | None] = [self.initializers[0] if self.initializers else None] * len(pair)
         one = last = (1,) * len(shape)
         apart = self.parametrization.stride
-        # Of nodes, not of voxels, an axis has at least the smallest size.
+        # The smallest size of an axis is a number of nodes, not of voxels.
         for strides, images, iterations in image_pair.levels(self._halvings, apart * MIN_SIZE):
             nodes = tuple(apart * stride for stride in strides)
             cost = self._cost(images)
@@ -188,9 +188,9 @@ class DeformableRegistration(ReprMixin):
     @torch.no_grad()
     def _excess(self, image_pair: ImagePair, fields: Sequence[Tensor]) -> list[float]:
         """Costs of fields of one pair's nodes above that of its fixed image with itself, inf if not finite."""
-        least = float(self._cost(replace(image_pair, moving=image_pair.fixed))(torch.zeros_like(fields[0])))
+        minimum = float(self._cost(replace(image_pair, moving=image_pair.fixed))(torch.zeros_like(fields[0])))
         values = (float(self._cost(image_pair)(ddf)) for ddf in fields)
-        return [value - least if math.isfinite(value) else math.inf for value in values]
+        return [value - minimum if math.isfinite(value) else math.inf for value in values]
 
     def _cost(self, image_pair: ImagePair) -> Cost:
         shape = list(image_pair.moving.shape[2:])

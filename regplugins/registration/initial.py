@@ -32,80 +32,60 @@ _CLEAR_GAIN = 0.035
 
 def initial_transform(
     init: str,
-    fixed: Tensor,
-    fixed_grid: Grid,
-    moving: Tensor,
-    moving_grid: Grid,
-    seed: int = 0,
-    fixed_mask: Tensor | None = None,
-    moving_mask: Tensor | None = None,
-) -> AffineTransform:
-    """Initial affine transform of a pair.
-
-    Args:
-        init: "none" (identity), "fov" (centers of the fields of view), "center" (centers of mass of the foreground),
-            "rigid" or "affine" (mutual information, from the best of these three, of rotated and of shifted starts),
-            "auto" (``choose_initial_transform``), or a file that holds an affine transform.
-        fixed: ``(1, *fixed_grid.shape)``.
-        fixed_grid: grid of the fixed image.
-        moving: ``(1, *moving_grid.shape)``.
-        moving_grid: grid of the moving image.
-        seed: of the samples of the mutual information.
-        fixed_mask: ``(1, *fixed_grid.shape)``, zero where voxels are ignored; default: all voxels count.
-        moving_mask: ``(1, *moving_grid.shape)``, likewise.
-
-    Returns:
-        From the fixed to the moving world, RAS+ mm.
-
-    Raises:
-        ValueError: if ``init`` is unknown, the file holds no affine transform of this dimension, an image is constant,
-            not finite or does not match its grid or mask, or the images do not overlap from any start.
-    """
-    n = fixed_grid.ndim
-    if moving_grid.ndim != n:
-        raise ValueError(f"a {n}-D fixed image and a {moving_grid.ndim}-D moving one cannot be aligned")
-    if init not in INIT_CHOICES:
-        return _from_file(init, n)
-    if init == AUTO_INIT:
-        return choose_initial_transform(fixed, fixed_grid, moving, moving_grid, seed, fixed_mask, moving_mask)[1]
-    if init == "none":
-        return AffineTransform.identity(n)
-    if init == "fov":
-        return align_fields_of_view(fixed_grid, moving_grid)
-    fixed_volume = Volume.prepare("fixed", fixed, fixed_grid, fixed_mask)
-    moving_volume = Volume.prepare("moving", moving, moving_grid, moving_mask)
-    center = align_centers_of_mass(fixed_volume, moving_volume)
-    if init == "center":
-        return center
-    starts = [center, align_fields_of_view(fixed_grid, moving_grid), AffineTransform.identity(n)]
-    return maximize_mutual_information(init, fixed_volume, moving_volume, starts, seed)
-
-
-def choose_initial_transform(
-    fixed: Tensor,
-    fixed_grid: Grid,
-    moving: Tensor,
-    moving_grid: Grid,
+    fixed: MetaTensor,
+    moving: MetaTensor,
     seed: int = 0,
     fixed_mask: Tensor | None = None,
     moving_mask: Tensor | None = None,
 ) -> tuple[str, AffineTransform]:
-    """Choose "affine", or "none" if a coarse registration of the images as they are ends at a clearly lower cost.
+    """Initial affine transform of a pair.
 
-    An affine transform may fit what slides along the wall of a body and move the wall. With masks it is kept, since
-    costs under unlike masks do not compare. Arguments and errors are those of ``initial_transform``.
+    "auto" is "affine", or "none" if a coarse registration of the images as they are ends at a clearly lower cost: an
+    affine transform may fit what slides along the wall of a body and move the wall. With masks it is "affine", since
+    costs under unlike masks do not compare.
+
+    Args:
+        init: "none" (identity), "fov" (centers of the fields of view), "center" (centers of mass of the foreground),
+            "rigid" or "affine" (mutual information, from the best of these three, of rotated and of shifted starts),
+            "auto", or a file that holds an affine transform.
+        fixed: image ``(1, *spatial)``.
+        moving: image ``(1, *spatial)``.
+        seed: of the samples of the mutual information.
+        fixed_mask: on the fixed image's grid, zero where voxels are ignored; default: all voxels count.
+        moving_mask: on the moving image's grid, likewise.
 
     Returns:
-        The name, and the transform from the fixed to the moving world, RAS+ mm.
+        ``init``, or what was chosen for "auto", and the transform from the fixed to the moving world, RAS+ mm.
+
+    Raises:
+        ValueError: if ``init`` is unknown, the file holds no affine transform of this dimension, an image is constant,
+            not finite or does not match its mask, or the images do not overlap from any start.
     """
-    affine = initial_transform("affine", fixed, fixed_grid, moving, moving_grid, seed, fixed_mask, moving_mask)
-    if fixed_mask is not None or moving_mask is not None:
-        logger.info("init affine: the only choice with masks")
-        return "affine", affine
-    candidates = {"affine": affine, "none": AffineTransform.identity(fixed_grid.ndim)}
-    images = MetaTensor(fixed, affine=fixed_grid.affine), MetaTensor(moving, affine=moving_grid.affine)
-    name = _best_start(*images, candidates)
-    return name, candidates[name]
+    fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
+    n = fixed_grid.ndim
+    if moving_grid.ndim != n:
+        raise ValueError(f"a {n}-D fixed image and a {moving_grid.ndim}-D moving one cannot be aligned")
+    if init not in INIT_CHOICES:
+        return init, _from_file(init, n)
+    if init == AUTO_INIT:
+        _, affine = initial_transform("affine", fixed, moving, seed, fixed_mask, moving_mask)
+        candidates = {"affine": affine, "none": AffineTransform.identity(n)}
+        has_masks = fixed_mask is not None or moving_mask is not None
+        if has_masks:
+            logger.info("init affine: the only choice with masks")
+        name = "affine" if has_masks else _best_start(fixed, moving, candidates)
+        return name, candidates[name]
+    if init == "none":
+        return init, AffineTransform.identity(n)
+    if init == "fov":
+        return init, align_fields_of_view(fixed_grid, moving_grid)
+    fixed_volume = Volume.prepare("fixed", fixed.as_tensor(), fixed_grid, fixed_mask)
+    moving_volume = Volume.prepare("moving", moving.as_tensor(), moving_grid, moving_mask)
+    center = align_centers_of_mass(fixed_volume, moving_volume)
+    if init == "center":
+        return init, center
+    starts = [center, align_fields_of_view(fixed_grid, moving_grid), AffineTransform.identity(n)]
+    return init, maximize_mutual_information(init, fixed_volume, moving_volume, starts, seed)
 
 
 def _best_start(fixed: MetaTensor, moving: MetaTensor, candidates: Mapping[str, AffineTransform]) -> str:

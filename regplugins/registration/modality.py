@@ -31,10 +31,10 @@ def modality_statistics(pair: Tensor, mask: Tensor | None = None) -> dict[str, f
         mask: ``(*spatial)``, not zero where voxels count; default: all.
 
     Returns:
-        Where both images show tissue: ``linearity``, the squared correlation with its sign over the correlation ratio,
-        which is 1 if no other map explains more than a linear one; and ``distribution``, the correlation of the
-        quantiles, which is 1 if the intensities are distributed alike but for scale and offset. Neither depends on
-        noise, nor much on what the alignment has left. Both are 0 if there is too little to compare.
+        Over the voxels where both images show tissue: ``linearity``, the signed squared correlation over the
+        correlation ratio, 1 if no other map explains more than a linear one; and ``distribution``, the correlation of
+        the quantiles, 1 if the distributions differ in scale and offset alone. Neither depends on noise, nor much on
+        remaining misalignment. Both are 0 if there are too few voxels.
     """
     inside = (pair > _BACKGROUND).all(dim=0)
     if mask is not None:
@@ -55,7 +55,7 @@ def modality_statistics(pair: Tensor, mask: Tensor | None = None) -> dict[str, f
 def is_one_modality(statistics: Mapping[str, float], photographs: bool = False) -> bool:
     """Judge ``modality_statistics``; of photographs the first alone, against a lower limit.
 
-    In doubt two: a method for two modalities is nearly as good for one.
+    The limits are strict, since a method for two modalities is nearly as good for one.
     """
     if photographs:
         return statistics["linearity"] >= _MIN_PHOTOGRAPH_LINEARITY

@@ -54,9 +54,9 @@ def maximize_mutual_information(
     """Maximize the mutual information of two images over rigid or affine transforms.
 
     At the coarsest resolution a rigid transform is optimized roughly from every start, from the best of many rotated
-    poses, and from the best that lay a partial field of view somewhere into the other. The best results are optimized
-    further, and so are given starts at which too few points overlapped. The result with the largest product of mutual
-    information and overlap is refined at all resolutions.
+    poses, and from the best places of a partial field of view. The best results are optimized further, as are given
+    starts with too little overlap. The result with the largest product of mutual information and overlap is refined at
+    all resolutions.
 
     Args:
         kind: "rigid" or "affine".

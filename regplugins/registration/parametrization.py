@@ -29,10 +29,10 @@ _ADAM_EPS = 1e-12
 # Share of a large gradient below which GreedyField's updates become smaller.
 _SATURATION = 0.5
 _SAMPLE_VOXELS = 200_000
-# Of MONAI's Gaussian filter, in standard deviations.
+# MONAI's Gaussian filter ends at this many standard deviations.
 _TRUNCATED = 4.0
-# Per voxel, of costs like local NCC, whose largest gradients are 0.1 to 1.
-_LEAST_GRADIENT = 1e-3
+# Smaller gradients per voxel are rounding. Those of costs like local NCC are up to 0.1 to 1.
+_MIN_GRADIENT = 1e-3
 
 
 def one_line(value: object) -> str:
@@ -208,8 +208,8 @@ class _GreedyOptimizer(FieldOptimizer):
         self._steps = iter(torch.linspace(model.step, _FINAL_GREEDY_STEP_RATIO * model.step, iterations).tolist())
         self._smooth, self._smooth_field = gaussian(model.smoothing, start), gaussian(model.field_smoothing, start)
         self._reach = math.ceil(_TRUNCATED * model.field_smoothing)
-        # Of a mean over all voxels. Less is rounding, which would move images that are equal.
-        self._least = _LEAST_GRADIENT / start[0, 0].numel()
+        # The cost is a mean over all voxels. Rounding would move images that are equal.
+        self._min_gradient = _MIN_GRADIENT / start[0, 0].numel()
 
     @property
     def ddf(self) -> Tensor:
@@ -220,7 +220,7 @@ class _GreedyOptimizer(FieldOptimizer):
         with torch.no_grad():
             gradient = self._smooth(gradient)
             size = gradient.square().sum(dim=1, keepdim=True).sqrt_()  # `norm` takes sixty times as long
-            large = _large(size).clamp_(min=self._least)
+            large = _large(size).clamp_(min=self._min_gradient)
             update = -next(self._steps) * gradient / size.add_(large, alpha=_SATURATION)
             smoothed = self._smooth_field(_continued(compose_ddf(self._ddf, update), self._reach))
             inside = [slice(self._reach, self._reach + length) for length in update.shape[2:]]

@@ -16,8 +16,8 @@ from regplugins.spatial import AffineTransform, Grid
 
 # Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
-# Of shifted starts: fractions of the smaller field of view by which the larger one must exceed it and by which they are
-# apart, and about how many there are at most about one center.
+# Shifted starts are tried if the larger field of view exceeds the smaller one by the first fraction of it. They are the
+# second fraction of it apart, and about this many at most about one center.
 _MIN_SLACK, _SHIFT, _MAX_SHIFTS = 1 / 2, 1 / 3, 1_000
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle as one zip file, as MONAI downloads them: written the same to the byte each time, read with suspicion."""
+"""A bundle as one zip file, as MONAI downloads them: written reproducibly, checked before it is unpacked."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def belongs(name: str) -> bool:
 
 
 def archive_fault(infos: Sequence[zipfile.ZipInfo]) -> str:
-    """Why the entries of an archive are not those of one bundle: the end of a sentence, empty if they are."""
+    """Reason to refuse an archive, the end of a sentence; empty if its entries are those of one bundle."""
     entries = [entry for entry in infos if not entry.is_dir()]
     if not entries:
         return "is empty"

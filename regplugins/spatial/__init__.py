@@ -17,7 +17,7 @@ from regplugins.spatial.ddf import (
     upsample_ddf_by_axis,
 )
 from regplugins.spatial.grid import Grid
-from regplugins.spatial.images import center_crop_or_pad, crop, gradient_magnitude, pad_to_multiple
+from regplugins.spatial.images import center_crop, crop, gradient_magnitude, pad_to_multiple
 from regplugins.spatial.inversion import invert_ddf
 from regplugins.spatial.resample import (
     antialiased,

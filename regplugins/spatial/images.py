@@ -21,7 +21,7 @@ def crop(image: Tensor, shape: list[int]) -> Tensor:
     return image
 
 
-def center_crop_or_pad(image: Tensor, shape: list[int]) -> Tensor:
+def center_crop(image: Tensor, shape: list[int]) -> Tensor:
     """Crop an image to a spatial shape about its center."""
     for axis, size in enumerate(shape):
         image = image.narrow(axis + 2, (image.shape[axis + 2] - size) // 2, size)

@@ -19,10 +19,11 @@ from regplugins.spatial.transforms import AffineTransform, DisplacementField, Sp
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
-# Hounsfield units of air as scanners and other programs write it, and the least value of images taken for a CT: lower
-# ones have padding of -2000 or -3024, phase images of MR begin at -4096.
+# Hounsfield units of air as scanners and other programs write it.
 _AIR = -1024.0
-_LEAST_OF_CT = (-3100.0, -900.0)
+# An image whose minimum lies between these is taken for a CT. Scanners pad a CT with -2000 or -3024; phase images of MR
+# begin at -4096.
+_CT_MINIMUM = (-3100.0, -900.0)
 # PyTorch stores these types but does not compute with them.
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -68,9 +69,9 @@ def outside_value(image: Tensor, fill: float | None = None) -> float:
 
 
 def is_ct(image: Tensor) -> bool:
-    """Tell whether the least value of an image is that of air in Hounsfield units, or of padding around it."""
-    least, greatest = _LEAST_OF_CT
-    return least < float(image.min()) <= greatest
+    """Tell whether the minimum of an image is that of air in Hounsfield units, or of padding around it."""
+    low, high = _CT_MINIMUM
+    return low < float(image.min()) <= high
 
 
 def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from monai.transforms import Transform
 
 from regplugins.checks import boolean
-from regplugins.registration import AUTO_INIT, INIT_CHOICES, choose_initial_transform, initial_transform
+from regplugins.registration import INIT_CHOICES, initial_transform
 from regplugins.registration.network_grid import network_grid, resample_masks, resample_pair, thin_axis
 from regplugins.spatial import AffineTransform, Grid, overlap
 from regplugins.transforms.timing import stage
@@ -21,20 +21,11 @@ _STRIPPED_BACKGROUND = 0.2
 _FEW_VOXELS = 48
 
 
-def pair_initial_transform(pair: Mapping[str, Any], init: str, seed: int = 0) -> AffineTransform:
-    """Initial transform of a loaded pair within its masks; arguments and errors as of ``initial_transform``."""
-    return _chosen_initial_transform(pair, init, seed)[1]
-
-
-def _chosen_initial_transform(pair: Mapping[str, Any], init: str, seed: int) -> tuple[str, AffineTransform]:
-    """``init``, or what was chosen for "auto", and the transform of ``pair_initial_transform``."""
-    fixed, moving = pair["fixed"], pair["moving"]
-    images = fixed.as_tensor(), Grid.from_image(fixed), moving.as_tensor(), Grid.from_image(moving)
+def pair_initial_transform(pair: Mapping[str, Any], init: str, seed: int = 0) -> tuple[str, AffineTransform]:
+    """``initial_transform`` of a loaded pair within its masks."""
     masks = pair.get("fixed_mask"), pair.get("moving_mask")
     try:
-        if init == AUTO_INIT:
-            return choose_initial_transform(*images, seed, *masks)
-        return init, initial_transform(init, *images, seed, *masks)
+        return initial_transform(init, pair["fixed"], pair["moving"], seed, *masks)
     except ValueError as error:
         if init not in INIT_CHOICES:  # the message names the transform file
             raise
@@ -88,7 +79,7 @@ class ResamplePaird(Transform):
         fixed, moving = pair["fixed"], pair["moving"]
         fixed_grid, moving_grid = Grid.from_image(fixed), Grid.from_image(moving)
         with stage(pair, "init"):
-            name, initial = _chosen_initial_transform(pair, self.init, self.seed)
+            name, initial = pair_initial_transform(pair, self.init, self.seed)
             if name != self.init:
                 pair["chosen"] = {"init": name}
             if self.init not in INIT_CHOICES:

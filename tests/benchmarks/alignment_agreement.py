@@ -72,8 +72,7 @@ def _half_turn(fixed: str, moving: str, axis: int) -> AffineTransform:
 
 
 def _with_seed(fixed: str, moving: str, seed: int) -> AffineTransform:
-    f, m = load_image(fixed), load_image(moving)
-    return initial_transform("rigid", f.as_tensor(), Grid.from_image(f), m.as_tensor(), Grid.from_image(m), seed)
+    return initial_transform("rigid", load_image(fixed), load_image(moving), seed)[1]
 
 
 if __name__ == "__main__":

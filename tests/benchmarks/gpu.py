@@ -21,13 +21,14 @@ import fire
 import side_by_side
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.utils import optional_import
 from torch import Tensor, nn
 
 import regplugins
 from regplugins.losses import LocalNCCLoss, MINDLoss
 from regplugins.registration import initial_transform
-from regplugins.spatial import Grid, invert_ddf, warp
+from regplugins.spatial import invert_ddf, warp
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIMIZATION = "any_modality_optimization"
@@ -136,8 +137,8 @@ def optimization(shape: Sequence[int], device: str, on_cpu: bool) -> str:
 def alignment(shape: Sequence[int]) -> float:
     """Time of ``init affine``, which is computed on the CPU, ms."""
     fixed, moving = pair_of(shape, "cpu")
-    grid = Grid(tuple(shape), torch.eye(len(shape) + 1, dtype=torch.float64))
-    return milliseconds(lambda: initial_transform("affine", fixed[0], grid, moving[0], grid), 1, "cpu")[0]
+    images = MetaTensor(fixed[0]), MetaTensor(moving[0])
+    return milliseconds(lambda: initial_transform("affine", *images), 1, "cpu")[0]
 
 
 def tensorrt(device: str) -> str:

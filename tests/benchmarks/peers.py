@@ -124,7 +124,7 @@ def judged(
     """Register one pair and measure it as evaluate.json does."""
     pair = LoadPaird()(record)
     with stage(pair, "init"):
-        pair["initial"] = pair_initial_transform(pair, init)
+        _, pair["initial"] = pair_initial_transform(pair, init)
     there = method(pair, run)
     found = ApplyTransformPaird(there, start=pair["initial"])(pair)
     if bidirectional:

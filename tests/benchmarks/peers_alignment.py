@@ -138,8 +138,7 @@ def _errors(found: AffineTransform, truth: AffineTransform, grid: Grid) -> tuple
 
 
 def _regplugins(fixed: str, moving: str) -> AffineTransform:
-    f, m = load_image(fixed), load_image(moving)
-    return initial_transform("rigid", f.as_tensor(), Grid.from_image(f), m.as_tensor(), Grid.from_image(m))
+    return initial_transform("rigid", load_image(fixed), load_image(moving))[1]
 
 
 def _evolution(pose: bool) -> Callable[[str, str], AffineTransform]:

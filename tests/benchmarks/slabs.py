@@ -40,7 +40,7 @@ def _slab(image: MetaTensor, place: float) -> MetaTensor:
 
 
 def _aligned(init: str, fixed: MetaTensor, moving: MetaTensor) -> AffineTransform:
-    return initial_transform(init, fixed, Grid.from_image(fixed), moving, Grid.from_image(moving))
+    return initial_transform(init, fixed, moving)[1]
 
 
 def main(dataset_dir: str, section: str = "tune", init: str = "affine") -> None:

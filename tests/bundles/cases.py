@@ -58,7 +58,6 @@ class TrainedCase(BundleCase):
         coarse: factor of a level at which refinement still helps on that data, fast.
         margin: how much larger the network's input is than its field, at either end of an axis.
         variants: weights beside ``model.pt``, ``model_<name>.pt``, by name: their network's part of ``network_def``.
-        refined_as_trained: whether refinement lowers the training objective, of which a pair to register has all.
     """
 
     write_data: Callable[[Path, Path], None]
@@ -71,7 +70,6 @@ class TrainedCase(BundleCase):
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     margin: int = 0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    refined_as_trained: bool = True
 
     @property
     def few_steps(self) -> dict[str, Any]:
@@ -129,7 +127,6 @@ DUAL_SUPERVISION = TrainedCase(
     stride=4,
     margin=24,
     training={"spacing": 6.0, "network_shape": [32, 32, 32], "patch_shape": [52, 56, 52], "val_pairs": 2},
-    refined_as_trained=False,
     **_BRAINS,
 )
 
@@ -146,7 +143,6 @@ LIMBS = TrainedCase(
         "val_pairs": 2,
     },
     coarse=4.0,
-    refined_as_trained=False,
     **(_BRAINS | {"write_data": aligned_limb}),
 )
 
@@ -163,7 +159,6 @@ FIRE = TrainedCase(
         "validation_section": "validation",
         "test_section": "test",
     },
-    refined_as_trained=False,
     **(
         _BRAINS
         | {

@@ -5,6 +5,7 @@ A module says which bundle it tests by a fixture ``case``.
 """
 
 import logging
+import runpy
 import shutil
 import subprocess
 import sys
@@ -149,6 +150,13 @@ def warnings_of_ours(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], 
 
 def run_bundle(bundle: Path, *configs: str, **overrides: object) -> None:
     monai.bundle.run(config_file=_files(bundle, configs), bundle_root=str(bundle), **overrides)
+
+
+def run_monai_bundle(patch: pytest.MonkeyPatch, words: Sequence[str]) -> None:
+    """``python -m monai.bundle`` without a new process; what it sets of the interpreter is undone."""
+    patch.setattr(sys, "excepthook", sys.excepthook)
+    patch.setattr(sys, "argv", ["monai.bundle", *words])
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
 
 
 def cause_of(call: Callable[..., object], *arguments: object, **options: object) -> str:

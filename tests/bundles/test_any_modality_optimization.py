@@ -104,29 +104,14 @@ def test_the_choice_is_reported_and_the_same_as_its_name(bundle, run, aligned, t
     assert (tmp_path / "auto/report.json").stat().st_mtime_ns == before
 
 
-def test_the_initial_alignment_is_chosen_too_and_reported(bundle, run, tmp_path, capsys):
-    options = {"spacing": 4.0, "levels": [[8.0, 5]]}
-    main(
-        [
-            "register",
-            "--bundle",
-            str(bundle),
-            "--output_dir",
-            str(tmp_path / "auto"),
-            "--spacing",
-            "4",
-            "--levels",
-            "[[8,5]]",
-        ]
-    )
+def test_the_initial_alignment_is_chosen_too_and_reported(bundle, tmp_path, capsys):
+    words = ["--output_dir", str(tmp_path / "auto"), "--spacing", "4", "--levels", "[[8,5]]"]
+    main(["register", "--bundle", str(bundle), *words])
     assert "init: affine" in capsys.readouterr().err.splitlines()
     settings = json.loads((tmp_path / "auto/report.json").read_text())["settings"]
     assert (settings["init"], settings["chosen"]["init"]) == ("auto", "affine")
     with (tmp_path / "auto/summary.csv").open() as table:
         assert next(csv.DictReader(table))["init"] == "affine"
-    run("inference", output_dir=str(tmp_path / "named"), init="affine", **options)
-    one, other = (nib.load(tmp_path / folder / "transform_1Warp.nii.gz").get_fdata() for folder in ("auto", "named"))
-    assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +142,7 @@ def test_the_initial_alignment_is_chosen_too_and_reported(bundle, run, tmp_path,
     ],
 )
 def test_other_models_and_losses(run, aligned, tmp_path, options, said):
-    run("inference", output_dir=str(tmp_path), init=aligned, levels=[[8.0, 10], [4.0, 10]], **options)
+    run("inference", output_dir=str(tmp_path), init=aligned, levels=[[8.0, 3]], **options)
     report = json.loads((tmp_path / "report.json").read_text())
     assert_better(report)
     for key, text in said.items():
@@ -172,7 +157,7 @@ def test_unknown_preset(bundle, tmp_path):
 
 
 def test_both_directions_at_once(run, aligned, tmp_path):
-    levels = [[8.0, 20], [4.0, 20]]
+    levels = [[8.0, 5]]
     run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01, levels=levels)
     assert_better(json.loads((tmp_path / "report.json").read_text()))
 
@@ -189,20 +174,3 @@ def test_slices(bundle, run, tmp_path):
     run("inference", output_dir=str(tmp_path / "out"), init="center", **pair)
     assert_better(json.loads((tmp_path / "out/report.json").read_text()))
     assert nib.load(tmp_path / "out/transform_1Warp.nii.gz").shape[2:] == (1, 1, 2)
-
-
-def test_masks_count(bundle, run, aligned, tmp_path):
-    """Half of the fixed image hidden: there the field is another, as nothing but the other half makes it."""
-    image = nib.load(bundle / "sample/fixed.nii.gz")
-    half = np.zeros(image.shape, np.uint8)
-    half[: image.shape[0] // 2] = 1
-    nib.save(nib.Nifti1Image(half, image.affine), tmp_path / "half.nii.gz")
-    pair = {key: str(bundle / f"sample/{key}.nii.gz") for key in ("fixed", "moving")}
-    for name, options in (("all", {}), ("half", {"fixed_mask": str(tmp_path / "half.nii.gz")})):
-        run("inference", output_dir=str(tmp_path / name), init=aligned, **pair, **options)
-    everything, seen_alone = (
-        nib.load(tmp_path / name / "transform_1Warp.nii.gz").get_fdata() for name in ("all", "half")
-    )
-    change = np.linalg.norm(everything - seen_alone, axis=-1)[..., 0]
-    brain = np.asarray(image.dataobj) > 0
-    assert change[brain & (half == 1)].mean() < 0.5 * change[brain & (half == 0)].mean()

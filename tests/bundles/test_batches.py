@@ -64,7 +64,9 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
         return {row["name"]: row for row in csv.DictReader(file)}
 
 
-def test_pairs_that_fail_are_recorded_and_the_others_registered(register, tmp_path):
+def test_pairs_that_fail_are_recorded_and_the_others_registered(register, registered, tmp_path):
+    """Old results of a pair that fails are removed."""
+    shutil.copytree(registered, tmp_path / "o/damaged", ignore=shutil.ignore_patterns("summary.csv"))
     message = register()
     assert message.startswith("3 of 6 pairs failed")
     table = rows(tmp_path / "o")
@@ -102,6 +104,7 @@ def test_resume_registers_what_is_not_done(register, run, datalist, bundle, tmp_
     # The second one's image is another now, of the third a result is damaged.
     assert kept == {"good_0": True, "good_1": False, "good_2": False}
     assert list((tmp_path / "o").rglob("failed.json")) == []
+    datalist.write_text(json.dumps(json.loads(datalist.read_text())[:1]))
     run("inference", resume=True, interpolation="nearest", **options)
     assert reports["good_0"].stat().st_mtime_ns != before["good_0"]
 
@@ -121,8 +124,8 @@ def test_runs_with_resume_share_the_pairs(bundle, datalist, tmp_path):
     assert {row["status"] for row in rows(tmp_path / "o").values()} == {"done"}
 
 
-def test_runs_with_other_settings_do_not_share(register, run, datalist, tmp_path):
-    register()
+def test_runs_with_other_settings_do_not_share(register, registered, tmp_path):
+    shutil.copytree(registered, tmp_path / "o/good_0")
     reports = {path: path.read_bytes() for path in (tmp_path / "o").rglob("report.json")}
     with folder_lock(tmp_path / "o", shared=True, purpose="other settings"):
         assert "another run writes into this folder" in register(resume=True)
@@ -227,12 +230,6 @@ def test_results_that_are_inputs_are_kept(bundle, registered, register, key, tmp
     options[key] = str(tmp_path / "o" / name)
     assert f"{name}: is an input" in register(datalist=None, **options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
-
-
-def test_old_results_of_a_pair_that_fails_are_removed(register, datalist, registered, tmp_path):
-    shutil.copytree(registered, tmp_path / "o/damaged", ignore=shutil.ignore_patterns("summary.csv"))
-    register()
-    assert [path.name for path in (tmp_path / "o/damaged").iterdir()] == ["failed.json"]
 
 
 def test_what_a_killed_run_left_is_removed(run, tmp_path):

@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from regplugins.data import RandomWarp, read_datalist
@@ -41,7 +40,7 @@ SLICES = {"spacing": 4.0, "network_shape": [32, 32], "volume_spacing": 4.0, "vol
 
 class TestTraining:
     def test_three_groups_step_in_turn_at_the_papers_rates(self, train, tmp_path):
-        last = train(tmp_path, "paper", max_epochs=1, pairs_per_epoch=8)
+        last = train(tmp_path, "paper", max_epochs=1, pairs_per_epoch=4, batch_size=1)
         groups = last["optimizer"]["optimizer"]["param_groups"]
         assert {group["name"]: group["lr"] for group in groups} == {
             "affine": 5e-5,
@@ -59,9 +58,6 @@ class TestTraining:
         for file in tmp_path.glob("events.out.tfevents.*"):
             tags |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
         assert tags >= {*TERMS, "determinant_ab", "determinant_ba", "train_loss", "val_score"}
-
-    def test_without_a_term(self, train, tmp_path):
-        assert train(tmp_path, max_epochs=1, loss_weights={"synthesis_cycle": 0.0})["iteration"] == 2
 
     def test_in_slices(self, slices, run, tmp_path):
         """Train, evaluate and register, the paper's 2-D experiment."""
@@ -169,7 +165,7 @@ class TestInference:
         )
         assert not (tmp_path / "none").exists()
 
-    def test_affine_passes_come_before_the_others(self, bundle, aligned, run, tmp_path):
+    def test_affine_passes_come_before_the_others(self, registered, aligned, run, tmp_path):
         """Affine passes of the affine part alone do not bend, in either direction; the report has their number."""
         options = {"init": aligned, "affine_passes": 2, "network_def#part": "affine"}
         run("inference", output_dir=str(tmp_path), **options)
@@ -177,8 +173,8 @@ class TestInference:
         assert report["settings"]["affine_passes"] == 2
         assert report["backward"]["sd_log_jacobian"] == pytest.approx(report["sd_log_jacobian"], abs=0.02)
         assert report["sd_log_jacobian"] < 0.02  # fields continue from the border, where they do bend
-        run("inference", output_dir=str(tmp_path / "more"), init=aligned, affine_passes=2, resume=True)
-        more = json.loads((tmp_path / "more/report.json").read_text())
+        more = json.loads((registered / "report.json").read_text())
+        assert more["settings"]["affine_passes"] == 2
         assert more["sd_log_jacobian"] > report["sd_log_jacobian"]
 
     def test_synthesized_images(self, bundle, registered, aligned, run, tmp_path):
@@ -193,10 +189,6 @@ class TestInference:
             # Both where the fixed image is: the moving one is shown after the initial transform.
             assert np.linalg.norm(center_of_mass(image) - fixed) < 8
         assert not (registered / "synthesized_moving.nii.gz").exists()
-
-
-def test_shipped_weights_are_of_the_networks_in_the_configs(bundle):
-    FIRE.network().load_state_dict(torch.load(bundle / "models/model.pt", weights_only=True))
 
 
 def center_of_mass(image: nib.Nifti1Image) -> np.ndarray:

@@ -3,6 +3,7 @@
 
 import csv
 import json
+import operator
 import re
 import shutil
 import sys
@@ -21,7 +22,7 @@ from monai.bundle import ConfigParser
 from regplugins.io import load_image, read_chain
 from regplugins.networks import load_weights
 from regplugins.spatial import Grid
-from tests.bundles.cases import DUAL_SUPERVISION, FIRE, HEADS, HIPPOCAMPUS, REFINED, TRAINED, TrainedCase
+from tests.bundles.cases import DUAL_SUPERVISION, FIRE, GATED_GRADIENT, HEADS, HIPPOCAMPUS, LIMBS, TRAINED, TrainedCase
 from tests.bundles.conftest import cause_of, unset_properties
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,10 @@ pytestmark = pytest.mark.slow
 SHARED = {"modality"}
 
 
-@pytest.fixture(scope="module", params=TRAINED, ids=lambda case: case.name)
+NAME = operator.attrgetter("name")
+
+
+@pytest.fixture(scope="module", params=TRAINED, ids=NAME)
 def case(request: pytest.FixtureRequest) -> TrainedCase:
     return request.param
 
@@ -48,30 +52,34 @@ class TestTraining:
         optimizer = last["optimizer"]
         assert set(optimizer["state"]) == {index for group in optimizer["param_groups"] for index in group["params"]}
 
+    @pytest.mark.parametrize("case", [HIPPOCAMPUS, HEADS], ids=NAME, indirect=True)
     def test_all_of_monais_properties(self, case, bundle, data, tmp_path):
         folders = {"dataset_dir": str(data), "output_dir": str(tmp_path)}
         assert unset_properties(bundle, "train", **folders, **case.training) == []
 
 
 class TestPasses:
-    """Of whole volumes, of tiles, and of a network with passes of its own."""
+    """Passes of whole volumes, of tiles, and of a network with passes of its own."""
 
-    @pytest.fixture(scope="module", params=[HIPPOCAMPUS, DUAL_SUPERVISION, FIRE], ids=lambda case: case.name)
+    @pytest.fixture(scope="module", params=[HIPPOCAMPUS, DUAL_SUPERVISION, FIRE], ids=NAME)
     def case(self, request: pytest.FixtureRequest) -> TrainedCase:
         return request.param
 
-    def test_training_through_two_passes(self, train, tmp_path):
-        assert train(tmp_path, max_epochs=1, train_passes=2)["iteration"] == 2
+    def test_of_training(self, bundle):
+        parser = ConfigParser()
+        parser.read_config(bundle / "configs/train.json")
+        parser.update({"bundle_root": str(bundle), "train_passes": 2})
+        assert parser.get_parsed_content("training_network").passes == 2
 
-    def test_a_second_pass_changes_the_transform_and_is_reported(self, aligned, run, tmp_path):
-        fields = []
-        for passes in (1, 2):
-            run("inference", output_dir=str(tmp_path), init=aligned, passes=passes)
-            assert json.loads((tmp_path / "report.json").read_text())["settings"]["passes"] == passes
-            fields.append(nib.load(tmp_path / "transform_1Warp.nii.gz").get_fdata())
-        assert np.abs(fields[1] - fields[0]).max() > 0.1  # mm
+    def test_another_number_changes_the_transform_and_is_reported(self, registered, aligned, run, tmp_path):
+        default, passes = (json.loads((registered / "report.json").read_text())["settings"]["passes"], 3)
+        run("inference", output_dir=str(tmp_path), init=aligned, passes=passes)
+        assert json.loads((tmp_path / "report.json").read_text())["settings"]["passes"] == passes != default
+        one, other = (nib.load(folder / "transform_1Warp.nii.gz").get_fdata() for folder in (registered, tmp_path))
+        assert np.abs(one - other).max() > 0.1  # mm
 
 
+@pytest.mark.parametrize("case", [HIPPOCAMPUS, DUAL_SUPERVISION, LIMBS, FIRE], ids=NAME, indirect=True)
 def test_evaluation_writes_a_row_a_pair(case, run, data, tmp_path):
     evaluated(case, run, data, tmp_path)
 
@@ -93,13 +101,11 @@ def evaluated(case, run, data, tmp_path, *overlays, **overrides):
 
 
 class TestRefinement:
-    @pytest.fixture(scope="module", params=REFINED, ids=lambda case: case.name)
-    def case(self, request: pytest.FixtureRequest) -> TrainedCase:
-        return request.param
-
+    @pytest.mark.parametrize("case", [HIPPOCAMPUS, FIRE], ids=NAME, indirect=True)
     def test_evaluation_after_two_passes(self, case, run, data, tmp_path):
         evaluated(case, run, data, tmp_path, "refine", levels=[[case.coarse, 20]], passes=2)
 
+    @pytest.mark.parametrize("case", [HIPPOCAMPUS, GATED_GRADIENT, DUAL_SUPERVISION, FIRE], ids=NAME, indirect=True)
     def test_refined_scores_better_on_what_was_optimized_and_does_not_fold(
         self, case, bundle, registered, aligned, run, tmp_path
     ):
@@ -116,10 +122,12 @@ class TestRefinement:
         assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == [[2.0, 10]]
         assert "step=0.26" in report["settings"]["parametrization"]
 
+    @pytest.mark.parametrize("case", [HIPPOCAMPUS, GATED_GRADIENT], ids=NAME, indirect=True)
     def test_refinement_uses_the_training_objective(self, case, bundle):
-        """Both give one number for one field, but for how much they ask of its smoothness."""
-        if not case.refined_as_trained:
-            pytest.skip("the training objective wants images that a pair to register lacks")
+        """Both give one number for one field, but for how much they ask of its smoothness.
+
+        The training objective of the other bundles wants images that a pair to register lacks.
+        """
 
         def parsed(*names: str) -> ConfigParser:
             parser = ConfigParser()
@@ -136,38 +144,21 @@ class TestRefinement:
         torch.testing.assert_close(refining([ddf], images), training([ddf], images), rtol=1e-5, atol=0)
 
 
-class TestImages:
-    def test_images_of_another_size_get_a_warning(self, bundle, warnings_of_ours, tmp_path):
-        for key in ("fixed", "moving"):
-            image = nib.load(bundle / f"sample/{key}.nii.gz")
-            affine = np.diag([0.4, 0.4, 0.4, 1.0]) @ image.affine
-            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), tmp_path / f"{key}.nii.gz")
-        pair = {key: str(tmp_path / f"{key}.nii.gz") for key in ("fixed", "moving")}
-        config = ConfigParser(ConfigParser.load_config_file(bundle / "configs/inference.json") | {"init": "fov"})
-        config.get_parsed_content("preprocessing")(pair)
-        assert any(
-            message.startswith(pair["fixed"]) and "mm, but the network was trained on images of about" in message
-            for message in warnings_of_ours()
-        )
-
-
 @pytest.fixture(scope="session")
 def export(bundle_of, tmp_path_factory):
     """The commands ``ckpt_export`` and ``onnx_export``, by the ending of the file; each export is made once."""
 
     @cache
-    def call(case: TrainedCase, ending: str, shape: tuple[int, ...] | None, variant: str | None) -> Path:
+    def call(case: TrainedCase, ending: str, shape: tuple[int, ...] | None) -> Path:
         path = tmp_path_factory.mktemp("exported") / f"model{ending}"
         command = monai.bundle.ckpt_export if ending == ".ts" else monai.bundle.onnx_export
-        options = {f"network_def#{key}": value for key, value in case.variants.get(variant, {}).items()}
         command(
             net_id="network_def",
             meta_file=str(bundle_of(case) / "configs/metadata.json"),
             config_file=str(bundle_of(case) / "configs/inference.json"),
-            ckpt_file=str(bundle_of(case) / "models" / (f"model_{variant}.pt" if variant else "model.pt")),
+            ckpt_file=str(bundle_of(case) / "models/model.pt"),
             filepath=str(path),
             **({"input_shape": list(shape)} if shape else {}),
-            **options,
         )
         return path
 
@@ -175,22 +166,26 @@ def export(bundle_of, tmp_path_factory):
 
 
 class TestWeights:
-    def test_exports_compute_the_same(self, case, bundle, export):
-        """Every weights file, exported with the options of its network, computes the same; to ONNX the first alone."""
+    def test_every_file_is_of_the_network_with_its_options(self, case, bundle):
         names = {path.stem.removeprefix("model_") for path in (bundle / "models").glob("model_*.pt")}
         assert names - SHARED == set(case.variants)
-        for name, part in {None: {}, **case.variants}.items():
-            definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
-            network = case.network() if name is None else ConfigParser(definition | part).get_parsed_content()
-            pair = torch.rand(1, 2, *case.export_shape[: network.spatial_dims])
-            script = export(case, ".ts", None, name)
-            expected = load_weights(network, bundle / "models", name).eval()(pair).detach()
-            torch.testing.assert_close(torch.jit.load(script).eval()(pair), expected, rtol=1e-4, atol=1e-4)
-            if name is None:
-                session = onnxruntime.InferenceSession(export(case, ".onnx", tuple(pair.shape), name))
-                (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
-                np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
+        definition = ConfigParser.load_config_file(bundle / "configs/inference.json")["network_def"]
+        load_weights(case.network(), bundle / "models")
+        for name, part in case.variants.items():
+            load_weights(ConfigParser(definition | part).get_parsed_content(), bundle / "models", name)
 
+    @pytest.mark.parametrize("case", [GATED_GRADIENT, FIRE], ids=NAME, indirect=True)
+    def test_exports_compute_the_same(self, case, bundle, export):
+        """Exports of the other networks register the sample, below."""
+        pair = torch.rand(1, 2, *case.export_shape)
+        expected = load_weights(case.network(), bundle / "models").eval()(pair).detach()
+        script = torch.jit.load(export(case, ".ts", None)).eval()
+        torch.testing.assert_close(script(pair), expected, rtol=1e-4, atol=1e-4)
+        session = onnxruntime.InferenceSession(export(case, ".onnx", tuple(pair.shape)))
+        (result,) = session.run(None, {session.get_inputs()[0].name: pair.numpy()})
+        np.testing.assert_allclose(result, expected.numpy(), rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("case", [HIPPOCAMPUS, FIRE], ids=NAME, indirect=True)
     def test_tensorrt_overlay(self, case, run, bundle, export, tmp_path, monkeypatch):
         """Its file in the place of the weights. What TensorRT makes of the network is for a machine with a GPU."""
         with pytest.raises(Exception, match="torch_tensorrt"):
@@ -198,7 +193,7 @@ class TestWeights:
         present = types.ModuleType("torch_tensorrt")
         present.__version__ = "stands for it"
         monkeypatch.setitem(sys.modules, "torch_tensorrt", present)
-        shutil.copy(export(case, ".ts", None, None), tmp_path / "model_trt.ts")
+        shutil.copy(export(case, ".ts", None), tmp_path / "model_trt.ts")
         configs = [bundle / f"configs/{name}.json" for name in ("inference", "inference_trt")]
         parser = ConfigParser(ConfigParser.load_config_files(configs) | {"models_dir": str(tmp_path), "device": "cpu"})
         assert isinstance(parser.get_parsed_content("network"), torch.jit.ScriptModule)
@@ -216,12 +211,12 @@ class TestWeights:
             return whole.sample(Grid.from_image(load_image(folder / "warped.nii.gz"))).vectors.numpy()
 
         expected = displacement("own")
-        script = displacement("script", weights=str(export(case, ".ts", None, None)))
+        script = displacement("script", weights=str(export(case, ".ts", None)))
         np.testing.assert_allclose(script, expected, atol=0.01)  # mm
         wanted = re.search(
             r"--input_shape '(.*)'",
-            cause_of(displacement, "small", weights=str(export(case, ".onnx", (1, 2, *case.export_shape), None))),
+            cause_of(displacement, "small", weights=str(export(case, ".onnx", (1, 2, *case.export_shape)))),
         )
-        onnx = displacement("onnx", weights=str(export(case, ".onnx", tuple(json.loads(wanted[1])), None)))
+        onnx = displacement("onnx", weights=str(export(case, ".onnx", tuple(json.loads(wanted[1])))))
         np.testing.assert_allclose(onnx, expected, atol=0.01)
         assert (tmp_path / "onnx/report.json").read_text().count("model.onnx") == 1

@@ -5,8 +5,6 @@ import json
 
 import pytest
 
-from regplugins.io import load_image
-from regplugins.losses import LocalNCCLoss
 from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 from tests.bundles.conftest import cause_of
 
@@ -19,9 +17,8 @@ def case() -> TrainedCase:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("variant", ["no_pooling", "coarse"])
-    def test_ablations(self, train, tmp_path, variant):
-        overrides = {"network_def#variant": variant, "pairs_per_epoch": 2, "batch_size": 1}
+    def test_ablation(self, train, tmp_path):
+        overrides = {"network_def#variant": "coarse", "pairs_per_epoch": 2, "batch_size": 1}
         assert train(tmp_path, max_epochs=1, **overrides)["iteration"] == 2
 
     def test_papers_objective(self, train, tmp_path):
@@ -44,21 +41,10 @@ class TestTraining:
 
 
 class TestRefinement:
-    def test_of_the_weights_scores_better_on_what_was_optimized_and_does_not_fold(
-        self, bundle, registered, run, tmp_path
-    ):
-        run("inference", "refine", output_dir=str(tmp_path), refine="weights", iterations=10)
-        fixed, one_pass, refined = (
-            load_image(path).as_tensor()[None]
-            for path in (bundle / "sample/fixed.nii.gz", registered / "warped.nii.gz", tmp_path / "warped.nii.gz")
-        )
-        loss = LocalNCCLoss(7)
-        assert loss(refined, fixed) < loss(one_pass, fixed) - 0.01
-        assert json.loads((tmp_path / "report.json").read_text())["folding_percent"] < 0.5
-
     def test_registering_is_training_from_random_weights(self, run, tmp_path):
         options = {"weights": "random", "refine": "weights", "iterations": 10, "seed": 1}
         run("inference", "refine", output_dir=str(tmp_path), **options)
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["similarity"]["ncc"]["after"] > report["similarity"]["ncc"]["before"]
+        assert report["folding_percent"] < 0.5
         assert report["weights"] is None

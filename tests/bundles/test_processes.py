@@ -13,7 +13,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from tests.bundles.cases import GATED_GRADIENT, TrainedCase
 from tests.bundles.conftest import torchrun_command
@@ -28,27 +27,6 @@ def case() -> TrainedCase:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 class TestDeath:
-    def test_training_resumes_ends_with_an_error_and_resumes(self, case, bundle, data, train, tmp_path):
-        """One process, then two from its checkpoint until one of them dies, then one from theirs."""
-        # The shipped schedule depends on the number of epochs, which differs between the runs.
-        constant = {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
-        schedule = {"lr_scheduler": constant}
-        train(tmp_path, max_epochs=1, **schedule)
-        last = tmp_path / "checkpoints/last.pt"
-        written = last.stat().st_mtime_ns
-        options = {"dataset_dir": data, "output_dir": tmp_path, **case.few_steps, **schedule, "resume": True}
-        launcher = subprocess.Popen(
-            torchrun_command(bundle, "train", "multi_gpu_train", **options, max_epochs=200, amp=False),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        _wait_until(lambda: last.stat().st_mtime_ns != written, launcher)
-        os.kill(_children(launcher.pid)[-1], signal.SIGKILL)
-        assert launcher.wait(60) != 0
-        done = torch.load(last, weights_only=True)["epoch"]
-        assert done >= 2
-        assert train(tmp_path, max_epochs=done + 1, resume=True, **schedule)["epoch"] == done + 1
-
     def test_pairs_are_shared_out_one_image_is_damaged_and_one_process_dies(self, bundle, run, tmp_path):
         """As soon as a first pair is done: that one is not registered again when torchrun starts both again.
 

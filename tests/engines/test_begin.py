@@ -2,7 +2,6 @@
 """Options and errors of ``python -m monai.bundle run``."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,16 +9,17 @@ import monai.bundle
 import pytest
 
 from regplugins.engines.begin import guard_bundle_run
+from tests.bundles.conftest import run_monai_bundle
 
 
 @pytest.mark.slow
-def test_a_run_with_a_misspelled_option_ends_with_one_line(tmp_path):
+def test_a_run_with_a_misspelled_option_ends_with_one_line(tmp_path, monkeypatch, capsys):
     bundle = Path(__file__).resolve().parents[2] / "bundles/hippocampus_mr_multires_fcn"
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(bundle / "configs/inference.json")]
-    command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "output"), "--fixd", "a.nii.gz"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1] == "error: unknown option --fixd; did you mean --fixed?"
+    words = ["run", "--config_file", str(bundle / "configs/inference.json"), "--bundle_root", str(bundle)]
+    with pytest.raises(Exception) as error:
+        run_monai_bundle(monkeypatch, [*words, "--output_dir", str(tmp_path / "output"), "--fixd", "a.nii.gz"])
+    sys.excepthook(error.type, error.value, error.tb)
+    assert capsys.readouterr().err.splitlines()[-1] == "error: unknown option --fixd; did you mean --fixed?"
     assert not (tmp_path / "output").exists()
 
 

@@ -37,7 +37,6 @@ def epochs_run(scores: list[float], stopping: dict, every: int = 1, first: int =
         ([1, 2, 3, 4, 5], {"patience": 1}, 1, 5),
         ([1, 2, 2, 2, 5], {"patience": 2}, 1, 4),  # equal is not better
         ([3, 2, 2, 4, 1, 1, 1, 9], {"patience": 3}, 1, 7),  # what is better begins anew
-        ([1, 1.05, 1.1, 1.15], {"patience": 2, "min_delta": 0.1}, 1, 3),
         ([0, 5, 0, 4, 9, 3, 9, 9], {"patience": 2}, 2, 6),  # epochs that are not validated do not count
         ([-3, -2, -1], {"patience": 1}, 1, 3),
     ],
@@ -51,9 +50,3 @@ def test_resumed_it_stops_where_it_would_have():
     whole, _ = epochs_run(scores, stopping)
     _, state = epochs_run(scores[:2], stopping)
     assert epochs_run(scores, stopping, first=2, state=state)[0] == whole == 4
-
-
-@pytest.mark.parametrize("patience", [0, "x", 1.5])
-def test_patience_is_positive(patience):
-    with pytest.raises(ValueError, match=f"patience must be a whole number of at least 1, got {patience!r}"):
-        epochs_run([1], {"patience": patience})

@@ -132,7 +132,7 @@ def test_affine_passes_of_fire_come_first(scripted):
         torch.jit.save(torch.jit.script(network), file)
         file.seek(0)
         given = torch.jit.load(file)
-    inferer = WholeVolumeInferer(divisor=4, passes=2, affine_passes=2)
+    inferer = WholeVolumeInferer(passes=2, affine_passes=2)
     field = inferer(pair, bidirectional(given))
     torch.testing.assert_close(field, torch.cat([there, back], dim=1), atol=5e-3, rtol=0)
     # The network itself is left as it was.
@@ -159,22 +159,9 @@ def test_values_that_are_not_finite_in_a_later_pass():
         WholeVolumeInferer(passes=2)(torch.rand(1, 2, 8, 8), Recorded(*fields))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"passes": 0}, "passes must be a whole number of at least 1, got 0"),
-        ({"passes": 1.5}, "passes must be a whole number of at least 1, got 1.5"),
-        ({"affine_passes": -1}, "affine_passes must be a whole number of at least 0, got -1"),
-    ],
-)
-def test_bad_numbers_of_passes(options, message):
-    with pytest.raises(ValueError, match=message):
-        WholeVolumeInferer(**options)
-
-
 def test_affine_passes_of_one_direction_are_those_of_both():
     """As in MONAI Label, whose app calls the network itself."""
     network = lively(Fire(2, channels=4, blocks=1))
     pair = torch.rand(1, 2, 16, 24)
-    inferer = WholeVolumeInferer(divisor=4, affine_passes=2)
+    inferer = WholeVolumeInferer(affine_passes=2)
     torch.testing.assert_close(inferer(pair, network), inferer(pair, bidirectional(network))[:, :2], atol=1e-4, rtol=0)

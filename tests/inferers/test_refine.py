@@ -18,7 +18,7 @@ def test_refine_inferer_starts_from_the_networks_field():
         starts.append(start)
         return start + 1
 
-    result = RefineInferer(WholeVolumeInferer(divisor=4), optimizer)(torch.rand(1, 2, 9, 10), Shift())
+    result = RefineInferer(WholeVolumeInferer(), optimizer)(torch.rand(1, 2, 9, 10), Shift())
     assert torch.equal(result, torch.full((1, 2, 9, 10), 1.5))
     assert torch.equal(starts[0], torch.full((1, 2, 9, 10), 0.5))
 

@@ -14,7 +14,7 @@ import torch
 
 from regplugins.io import read_transform, write_transform
 from regplugins.io.itk_bridge import itk_class
-from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid, SpatialTransform
+from regplugins.spatial import AffineTransform, CompositeTransform, DisplacementField, Grid
 from tests.itk_truth import GRIDS, points_in, random_affine, random_field, sitk_image, transform_points
 
 grids = pytest.mark.parametrize("grid", [GRIDS["oblique"], GRIDS["las"], GRIDS["2-D oblique"]])
@@ -68,33 +68,6 @@ def test_itk_reads_composites_in_the_same_order(grid: Grid, tmp_path: Path) -> N
 
 
 @grids
-def test_round_trip(grid: Grid, tmp_path: Path) -> None:
-    transform = chain(grid)
-    write_transform(transform, tmp_path / "composite.h5")
-    read = read_transform(tmp_path / "composite.h5")
-    assert isinstance(read, CompositeTransform)
-    for ours, theirs in zip(transform.transforms, read.transforms, strict=True):
-        assert type(ours) is type(theirs)
-        if isinstance(ours, DisplacementField) and isinstance(theirs, DisplacementField):
-            assert torch.equal(ours.vectors, theirs.vectors)
-            assert ours.grid.matches(theirs.grid, tolerance=1e-9)
-        elif isinstance(ours, AffineTransform) and isinstance(theirs, AffineTransform):
-            np.testing.assert_allclose(ours.matrix, theirs.matrix, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "transform", [AffineTransform(random_affine(3)), random_field(GRIDS["las"])], ids=["affine", "field"]
-)
-def test_single_transforms_are_written_too(transform: SpatialTransform, tmp_path: Path) -> None:
-    write_transform(transform, tmp_path / "single.h5")
-    points = points_in(GRIDS["las"])
-    read = read_transform(tmp_path / "single.h5")
-    np.testing.assert_allclose(read(points), transform(points), atol=1e-9)
-    theirs = transform_points(sitk.ReadTransform(tmp_path / "single.h5"), points)
-    np.testing.assert_allclose(theirs, transform(points), atol=1e-4)
-
-
-@grids
 def test_composites_by_itk_are_read(grid: Grid, tmp_path: Path) -> None:
     ours = random_field(grid)
     signs = torch.tensor([-1.0, -1, 1][: grid.ndim], dtype=torch.float64).view(-1, *[1] * grid.ndim)
@@ -108,18 +81,6 @@ def test_composites_by_itk_are_read(grid: Grid, tmp_path: Path) -> None:
     assert isinstance(read, CompositeTransform)
     assert [type(part) for part in read.transforms] == [AffineTransform, DisplacementField, AffineTransform]
     points = read.transforms[2].inverse()(points_in(grid))
-    np.testing.assert_allclose(read(points), transform_points(theirs, points), atol=1e-4)
-
-
-def test_a_field_by_itk_alone_is_read(tmp_path: Path) -> None:
-    grid = GRIDS["permuted"]
-    vectors = sitk.Compose([sitk_image(torch.randn(grid.shape).double(), grid) for _ in range(3)])
-    theirs = sitk.DisplacementFieldTransform(vectors)
-    sitk.WriteTransform(theirs, tmp_path / "field.h5")
-    read = read_transform(tmp_path / "field.h5")
-    assert isinstance(read, DisplacementField)
-    assert read.grid.matches(grid, tolerance=1e-9)
-    points = points_in(grid)
     np.testing.assert_allclose(read(points), transform_points(theirs, points), atol=1e-4)
 
 

@@ -38,16 +38,6 @@ def test_both_forms_of_the_header_say_where_it_lies(grid: Grid, tmp_path: Path) 
     assert header.get_data_shape() == grid.shape
 
 
-def test_two_dimensional_images_are_written_in_the_plane(tmp_path: Path) -> None:
-    grid = Grid((5, 6), torch.tensor([[2.0, 0, 3], [0, 1, 4], [0, 0, 1]]))
-    write_image(torch.arange(30.0).view(1, 5, 6), grid, tmp_path / "flat.nii.gz")
-    image = sitk.ReadImage(tmp_path / "flat.nii.gz")
-    assert image.GetSize() == (5, 6)
-    assert image.GetSpacing() == (2.0, 1.0)
-    assert image.GetOrigin() == (-3.0, -4.0)
-    assert image[3, 2] == 3 * 6 + 2
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float64])
 def test_kept_in_the_type_that_is_asked_for(dtype: type, tmp_path: Path) -> None:
     grid = GRIDS["small"]

@@ -3,13 +3,11 @@
 
 import gc
 
-import itk
 import pytest
 import torch
 
-from regplugins.io.itk_bridge import affine_parameters, image_to_itk, itk_class
-from regplugins.spatial import AffineTransform
-from tests.itk_truth import GRIDS, points_in, random_affine
+from regplugins.io.itk_bridge import image_to_itk
+from tests.itk_truth import GRIDS
 
 # LPS
 SIGNS = torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64)
@@ -37,18 +35,3 @@ def test_voxels_outlive_the_tensor() -> None:
     del values
     gc.collect()
     assert image.GetPixel([1, 2, 3]) == 7
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_parameters_move_points_as_the_matrix_does(ndim: int) -> None:
-    transform = AffineTransform(random_affine(ndim))
-    theirs = itk_class("AffineTransform", f"D{ndim}").New()
-    theirs.SetParameters(affine_parameters(transform.matrix))
-    for point in points_in(GRIDS["2-D" if ndim == 2 else "oblique"], 5):
-        mapped = theirs.TransformPoint((point * SIGNS[:ndim]).tolist())
-        mapped = torch.tensor(list(mapped), dtype=torch.float64) * SIGNS[:ndim]
-        torch.testing.assert_close(mapped, transform(point), atol=1e-9, rtol=0)
-
-
-def test_classes_are_those_of_the_public_interface() -> None:
-    assert itk_class("AffineTransform", "D3") is itk.AffineTransform[itk.D, 3]

@@ -55,26 +55,10 @@ def test_monais_masked_loss(pair):
     torch.testing.assert_close(loss([torch.zeros(1, 2, 16, 18)], pair | {"mask": mask}), expected)
 
 
-@pytest.mark.parametrize(
-    ("weight", "problem"),
-    [("a", "be a number, got 'a'"), (-1, "not be negative, got -1"), (float("nan"), "be finite, got nan")],
-)
-def test_weights_that_are_none(weight, problem):
-    with pytest.raises(ValueError, match=f"^weight must {problem}"):
-        PairLoss([nn.MSELoss(), nn.L1Loss()], SquaredGradientLoss(), 1.0, [1.0, weight])
-    with pytest.raises(ValueError, match=f"^regularization_weight must {problem}"):
-        PairLoss(nn.MSELoss(), SquaredGradientLoss(), weight)
-
-
 def test_a_loss_by_its_name_is_none():
     for losses, name in (((MINDLoss(), "TV"), "regularization"), ((["NCC"], SquaredGradientLoss()), "similarity")):
         with pytest.raises(TypeError, match=f"{name} must be a loss, such as regplugins.losses has, got '(TV|NCC)'"):
             PairLoss(*losses, 1.0)
-
-
-def test_it_says_its_weights():
-    loss = PairLoss([MINDLoss(), LocalNCCLoss()], SquaredGradientLoss(), 0.25, [1.0, 0.5])
-    assert "weights=[1.0, 0.5], regularization_weight=0.25" in repr(loss)
 
 
 @pytest.mark.parametrize(("similarities", "weights"), [([], None), ([nn.MSELoss()], [1.0, 2.0])])

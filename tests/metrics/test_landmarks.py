@@ -14,12 +14,6 @@ def test_pythagorean_distances() -> None:
     assert target_registration_error(points, reference).tolist() == [5.0, 3.0, 0.0]
 
 
-def test_every_landmark_of_a_shifted_set_errs_by_the_shift() -> None:
-    points = torch.randn(7, 2, dtype=torch.float64)
-    error = target_registration_error(points + torch.tensor([5.0, 12.0]), points)
-    torch.testing.assert_close(error, torch.full((7,), 13.0, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("reference", [(4, 3), (5, 2), (5,)])
 def test_lists_that_do_not_correspond(reference: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(5, 3\)"):

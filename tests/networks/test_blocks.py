@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression, RelativeGradient
+from regplugins.networks.blocks import GatedFusion, Regression, RelativeGradient
 
 SHAPES = {2: (6, 7), 3: (6, 7, 5)}
 dimensions = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -95,9 +95,3 @@ class TestGatedFusion:
             of_rounded = block(first.bfloat16(), second.bfloat16())
         assert fused.dtype == of_rounded.dtype == torch.float32
         torch.testing.assert_close(fused, block(first, second))
-
-
-@dimensions
-def test_average_fusion_is_the_mean(spatial_dims):
-    first, second = two_fields(spatial_dims)
-    torch.testing.assert_close(AverageFusion()(first, second), torch.stack([first, second]).mean(dim=0))

@@ -7,11 +7,6 @@ from regplugins.networks import ModalityCNN
 from regplugins.networks.rigid_cnn import Trunk
 
 
-def test_one_logit_for_each_modality():
-    network = ModalityCNN(trunk=Trunk((4, 8)), features=8)
-    assert network(torch.rand(3, 1, 16, 16, 8)).shape == (3, 2)
-
-
 def test_a_negative_is_of_the_same_modality():
     network = ModalityCNN(trunk=Trunk((4, 8)), features=8).eval()
     images = torch.rand(3, 1, 16, 16, 8)

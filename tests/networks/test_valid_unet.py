@@ -84,16 +84,6 @@ def test_what_learned_on_edges_is_not_taken_for_what_learned_on_intensities():
         seeing.load_state_dict(blind.state_dict())
 
 
-@pytest.mark.parametrize("option", ["edges", "padded"])
-def test_refuses_options_that_are_no_booleans(option):
-    with pytest.raises(TypeError, match=f"{option} must be True or False"):
-        ValidUNet(**{option: "false"})
-
-
-def test_starts_at_the_identity():
-    assert ValidUNet(channels=(4, 4, 4)).eval()(torch.rand(1, 2, 44, 44, 44)).abs().max() < 1e-2
-
-
 @pytest.mark.parametrize("edges", [False, True])
 def test_a_voxel_sees_the_margin_about_it_and_no_more(edges):
     """The derivative with respect to the input vanishes beyond the margin of a group of four voxels."""

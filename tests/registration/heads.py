@@ -4,12 +4,15 @@
 import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
-from regplugins.spatial import Grid
+from regplugins.registration import initial_transform
+from regplugins.spatial import AffineTransform, Grid
 
 # Intensities at world points (..., n).
 Contrast = Callable[[Tensor], Tensor]
@@ -96,3 +99,13 @@ def head(contrast: Contrast, grid: Grid, moved: Tensor | None = None) -> Tensor:
         back = torch.linalg.inv(moved)
         points = points @ back[:-1, :-1].T + back[:-1, -1]
     return contrast(points)[None]
+
+
+def on_grids(fixed: Tensor, fixed_grid: Grid, moving: Tensor, moving_grid: Grid) -> tuple[MetaTensor, MetaTensor]:
+    """Images with the affines of their grids."""
+    return MetaTensor(fixed, affine=fixed_grid.affine), MetaTensor(moving, affine=moving_grid.affine)
+
+
+def aligned(init: str, *images_and_grids: Any, **options: Any) -> AffineTransform:
+    """Initial transform of images, each followed by its grid."""
+    return initial_transform(init, *on_grids(*images_and_grids), **options)[1]

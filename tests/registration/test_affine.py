@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regplugins.losses import LocalNCCLoss, MINDLoss, NCCLoss, PairLoss, SquaredGradientLoss
+from regplugins.losses import LocalNCCLoss, NCCLoss, PairLoss, SquaredGradientLoss
 from regplugins.registration import AffineInitializer, AffineRegistration, DeformableRegistration, ImagePair
 from regplugins.spatial import AffineTransform, Grid, resample
-from tests.registration.pairs import textured, warped_pair, with_a_hole
+from tests.registration.pairs import textured, with_a_hole
 
 
 def moved(grid: Grid, world: Tensor) -> Tensor:
@@ -35,13 +35,12 @@ def centered(shape: tuple[int, ...], spacing: list[float]) -> Grid:
 
 @pytest.mark.parametrize(("shape", "spacing"), [((40, 44), [1.0, 1.0]), ((33, 30, 20), [1.0, 1.0, 1.6])])
 @pytest.mark.parametrize("kind", ["rigid", "affine"])
-@pytest.mark.parametrize("similarity", [NCCLoss(), MINDLoss()])
-def test_a_known_motion_is_found(shape, spacing, kind, similarity):
+def test_a_known_motion_is_found(shape, spacing, kind):
     grid, n = centered(shape, spacing), len(shape)
     world = turn(n, 6.0)
     if kind == "affine":
         world[:n, :n] @= torch.diag(torch.tensor([1.05, 0.97, 1.02][:n], dtype=torch.float64))
-    found = AffineRegistration(similarity, kind, [(2, 60), (1, 40)], spacing)(moved(grid, world))[0]
+    found = AffineRegistration(NCCLoss(), kind, [(2, 60), (1, 40)], spacing)(moved(grid, world))[0]
     in_world = grid.affine @ found @ torch.linalg.inv(grid.affine)
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * n).double() * grid.affine[:n, n].abs()
     away = (AffineTransform(in_world)(corners) - AffineTransform(world)(corners)).norm(dim=1)
@@ -79,14 +78,6 @@ def test_what_is_masked_out_does_not_count(side):
     found = optimizer(first, **masks)
     assert torch.equal(found, optimizer(second, **masks))
     assert not torch.equal(found, optimizer(second))
-
-
-@pytest.mark.parametrize(("size", "same"), [(15, True), (16, False)])
-def test_no_level_has_fewer_than_8_voxels_an_axis(size, same):
-    pair, _ = warped_pair(size, 15)
-    levels = [(2, 3), (1, 5)], [(1, 5)]
-    both, fine_alone = (AffineRegistration(NCCLoss(), levels=some)(pair) for some in levels)
-    assert torch.equal(both, fine_alone) == same
 
 
 @pytest.mark.parametrize(

@@ -152,12 +152,6 @@ def test_in_parts_as_in_one(masks, monkeypatch):
     assert torch.equal(start(scene_of(pair, **masks)), whole)
 
 
-@pytest.mark.parametrize(("reach", "problem"), [(0, "positive, got 0"), ("far", "a number, got 'far'")])
-def test_bad_reach(reach, problem):
-    with pytest.raises(ValueError, match=f"reach must be {problem}"):
-        ConvexInitializer(reach=reach)
-
-
 def test_where_nothing_is_to_be_seen_nothing_moves():
     pair, _ = warped_pair(33, 36)
     start = ConvexInitializer(reach=4.0, image_spacing=1.0)

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from regplugins.losses import LocalNCCLoss, MINDLoss, PairLoss, SquaredGradientLoss
 from regplugins.registration import (
-    AffineInitializer,
     AffineRegistration,
     BSplineField,
     CompositiveField,
     DeformableRegistration,
     GreedyField,
     ImagePair,
-    Parametrization,
     StationaryVelocityField,
 )
 from regplugins.spatial import compose_ddf, identity_grid, jacobian_determinant, warp
@@ -33,8 +31,15 @@ def error(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm(dim=1)[inside].mean() / truth.norm(dim=1)[inside].mean())
 
 
-@pytest.mark.parametrize("shape", [(33, 36), (25, 26, 24)])
-@pytest.mark.parametrize("levels", [[(1, 60)], [(2, 40), (1, 40)], [(64, 40), (1, 40)]])
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [
+        ((33, 36), [(1, 60)]),
+        ((33, 36), [(2, 40), (1, 40)]),
+        ((33, 36), [(64, 40), (1, 40)]),
+        ((25, 26, 24), [(2, 40), (1, 40)]),
+    ],
+)
 def test_pair_finds_a_known_warp(shape, levels):
     pair, truth = warped_pair(*shape)
     found = DeformableRegistration(OBJECTIVE, levels)(pair)
@@ -121,27 +126,11 @@ def test_what_is_masked_out_does_not_count(side, symmetric):
     assert found.abs().max() > 0.5
 
 
-@pytest.mark.parametrize("side", ["fixed", "moving"])
-@pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
-def test_a_mask_of_all_that_is_there_changes_nothing(side, similarity):
-    """The masked part is empty in both images."""
-    pair, truth = warped_pair(32, 32)
-    pair = nn.functional.pad(pair - pair.mean(), [16] * 4)
-    mask = nn.functional.pad(torch.ones(1, 1, 40, 40), [12] * 4)
-    optimizer = DeformableRegistration(PairLoss(similarity, SquaredGradientLoss(), 0.3), [(1, 30)])
-    plain, masked = optimizer(pair), optimizer(pair, **{f"{side}_mask": mask})
-    there = (slice(None), slice(None), slice(16, 48), slice(16, 48))
-    assert error(plain[there], truth) < 0.5
-    torch.testing.assert_close(masked[there], plain[there], atol=0.05, rtol=0)
-
-
-@pytest.mark.parametrize("model", [CompositiveField(), StationaryVelocityField(), BSplineField()])
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("similarity", [MINDLoss(), LocalNCCLoss(5)])
-def test_masks_of_everything_are_no_masks(model, symmetric, similarity):
+def test_masks_of_everything_are_no_masks(symmetric):
     pair, _ = warped_pair(33, 36)
-    objective = PairLoss(similarity, SquaredGradientLoss(), 0.3)
-    optimizer = DeformableRegistration(objective, [(2, 10), (1, 10)], parametrization=model, symmetric=symmetric)
+    objective = PairLoss(LocalNCCLoss(5), SquaredGradientLoss(), 0.3)
+    optimizer = DeformableRegistration(objective, [(2, 10), (1, 10)], symmetric=symmetric)
     expected, everything = optimizer(pair), torch.ones(1, 1, 33, 36)
     assert expected.abs().max() > 1
     for sides in (["fixed_mask"], ["moving_mask"], ["fixed_mask", "moving_mask"]):
@@ -270,34 +259,6 @@ def test_levels_that_are_none(levels, spacing, message):
         DeformableRegistration(OBJECTIVE, levels, spacing)
 
 
-@pytest.mark.parametrize(
-    ("model", "options", "message"),
-    [
-        (CompositiveField, {"step": "wide"}, "step must be a number, got 'wide'"),
-        (GreedyField, {"field_smoothing": -1.0}, "field_smoothing must not be negative, got -1.0"),
-        (CompositiveField, {"step": 0.0}, "step must be positive, got 0.0"),
-        (StationaryVelocityField, {"smoothing": -1.0}, "smoothing must not be negative, got -1.0"),
-        (CompositiveField, {"step": float("nan")}, "step must be finite, got nan"),
-        (StationaryVelocityField, {"squarings": -1}, "squarings must be a whole number of at least 0, got -1"),
-        (BSplineField, {"distance": 0}, "distance must be a whole number of at least 1, got 0"),
-    ],
-)
-def test_models_name_what_they_got(model: type[Parametrization], options, message):
-    with pytest.raises(ValueError, match=message):
-        model(**options)
-
-
-@pytest.mark.parametrize(
-    ("tolerance", "message"),
-    [("abc", "tolerance must be a number, got 'abc'"), (-0.1, "tolerance must not be negative")],
-)
-def test_tolerances_that_are_none(tolerance, message):
-    with pytest.raises(ValueError, match=message):
-        DeformableRegistration(OBJECTIVE, [(1, 5)], tolerance=tolerance)
-    with pytest.raises(ValueError, match=message):
-        AffineRegistration(MINDLoss(), tolerance=tolerance)
-
-
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_no_field_gains_by_moving_a_mask(side):
     """Two constant images have nothing to align, even if a mask hides part of their difference."""
@@ -338,10 +299,7 @@ def test_an_objective_may_hide_its_arguments_names():
         return OBJECTIVE(*args)
 
     pair, _ = warped_pair(33, 36)
-    losses = OBJECTIVE, wrapped, torch.compile(OBJECTIVE, backend="eager")
-    found = [DeformableRegistration(loss, [(1, 3)])(pair) for loss in losses]
-    assert torch.equal(*found[:2])
-    torch.testing.assert_close(found[2], found[0], atol=1e-2, rtol=0)
+    assert torch.equal(*(DeformableRegistration(loss, [(1, 3)])(pair) for loss in (OBJECTIVE, wrapped)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16])
@@ -352,21 +310,3 @@ def test_images_without_derivatives(dtype):
             optimizer(pair.to(dtype))
         with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad"):
             optimizer(pair)
-
-
-def test_optimizers_say_what_they_are():
-    optimizer = DeformableRegistration(
-        OBJECTIVE,
-        [(4.0, 5)],
-        2.0,
-        StationaryVelocityField(squarings=4),
-        AffineInitializer(AffineRegistration(Masked())),
-    )
-    for part in (
-        "levels=[(4.0, 5)]",
-        "spacing=2.0",
-        "StationaryVelocityField(smoothing=1.5, step=0.15, squarings=4)",
-        "kind='rigid'",
-    ):
-        assert part in repr(optimizer)
-    assert "\n" not in repr(optimizer)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from regplugins.registration import Volume, initial_transform, mutual_information, refine_rigid
+from regplugins.registration import Volume, mutual_information, refine_rigid
 from regplugins.spatial import AffineTransform, Grid
 from tests.itk_truth import GRIDS, make_grid, rotation
-from tests.registration.heads import Contrast, ct, head, head_points, motion, mr, t2
+from tests.registration.heads import Contrast, aligned, ct, head, head_points, motion, mr, t2
 
 FIXED = make_grid((64, 64, 64), np.eye(3), (2.6, 2.9, 2.5), (2.1, -4.2, 7.3))
 THICK = make_grid((90, 96, 40), np.eye(3)[[1, 2, 0]], (1.9, 1.9, 4.2), (20.0, -20.0, 20.0))
@@ -54,7 +54,7 @@ def test_rigid(
 ) -> None:
     truth = motion(degrees, shift)
     images = head(fixed_contrast, fixed), head(moving_contrast, moving, truth)
-    found = initial_transform("rigid", images[0], fixed, images[1], moving)
+    found = aligned("rigid", images[0], fixed, images[1], moving)
     assert largest_error(found, truth) < 1
     assert angle(found, truth) < 1
     linear = found.matrix[:-1, :-1]
@@ -70,15 +70,13 @@ def test_rigid(
 def test_affine(fixed: Grid, moving: Grid, shift: tuple[float, ...]) -> None:
     truth = motion(10.0, shift, stretch=0.1)
     images = head(mr, fixed), head(t2, moving, truth)
-    assert largest_error(initial_transform("center", images[0], fixed, images[1], moving), truth) > 5
-    assert largest_error(initial_transform("affine", images[0], fixed, images[1], moving), truth) < 1
+    assert largest_error(aligned("center", images[0], fixed, images[1], moving), truth) > 5
+    assert largest_error(aligned("affine", images[0], fixed, images[1], moving), truth) < 1
 
 
 def test_same_seed_same_bits() -> None:
     images = head(mr, FLAT), head(ct, FLAT, motion(9.0, (5.0, -7.0)))
-    one, same, other = (
-        initial_transform("rigid", images[0], FLAT, images[1], FLAT, seed=seed).matrix for seed in (4, 4, 5)
-    )
+    one, same, other = (aligned("rigid", images[0], FLAT, images[1], FLAT, seed=seed).matrix for seed in (4, 4, 5))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, atol=0.5, rtol=0)
@@ -86,22 +84,15 @@ def test_same_seed_same_bits() -> None:
 
 def test_images_that_fit_stay_where_they_are() -> None:
     image = torch.rand(1, *GRIDS["oblique"].shape)
-    found = initial_transform("rigid", image, GRIDS["oblique"], image, GRIDS["oblique"])
+    found = aligned("rigid", image, GRIDS["oblique"], image, GRIDS["oblique"])
     torch.testing.assert_close(found.matrix, torch.eye(4, dtype=torch.float64), atol=0.02, rtol=0)
-
-
-def test_runs_where_gradients_are_off() -> None:
-    truth = motion(9.0, (5.0, -7.0))
-    with torch.no_grad():
-        found = initial_transform("affine", head(mr, FLAT), FLAT, head(t2, FLAT, truth), FLAT)
-    assert largest_error(found, truth) < 1
 
 
 def test_two_partial_views_are_not_pushed_apart() -> None:
     # Each image shows another two thirds of the head; what they share in a corner must not win.
     truth = motion(8.0, (4.0, -6.0))
     left, right = FLAT.resized([1.8, 1.7], (64, 110)), FLAT.resized([1.8, 1.7], (96, 74))
-    found = initial_transform("rigid", head(mr, left), left, head(ct, right, truth), right)
+    found = aligned("rigid", head(mr, left), left, head(ct, right, truth), right)
     assert largest_error(found, truth) < 1
 
 
@@ -112,17 +103,17 @@ def test_fields_of_view_that_overlap_by_half() -> None:
     lower = make_grid((64, 64, 40), np.eye(3), (2.6, 2.9, 2.5), (14.1, -13.2, -2.0))
     shared = upper.shape[2] * 2.5 - (upper.center - lower.center)[2] - 15.0
     assert 0.4 < shared / (upper.shape[2] * 2.5) < 0.6
-    found = initial_transform("rigid", head(mr, upper), upper, head(t2, lower, truth), lower)
+    found = aligned("rigid", head(mr, upper), upper, head(t2, lower, truth), lower)
     assert largest_error(found, truth) < 1.5
 
 
 def test_a_small_piece_stays_where_its_header_puts_it() -> None:
     """It holds so few of the points on which starts are compared that nothing can be told from them."""
-    grid = make_grid((192, 192, 192), np.eye(3), (1.0, 1.0, 1.0), (2.1, -4.2, 7.3))
+    grid = make_grid((96, 96, 192), np.eye(3), (2.0, 2.0, 1.0), (2.1, -4.2, 7.3))
     start = torch.eye(4, dtype=torch.float64)
     start[:3, 3] = torch.tensor([18.0, 8.0, 9.0])
     piece = Grid((27, 27, 27), start)
-    found = initial_transform("rigid", head(mr, grid), grid, head(t2, piece), piece)
+    found = aligned("rigid", head(mr, grid), grid, head(t2, piece), piece)
     corners = piece.index_to_world(torch.cartesian_prod(*[torch.tensor([0.0, 27.0])] * 3).double())
     assert (found(corners) - corners).norm(dim=-1).max() < 4
 
@@ -135,7 +126,7 @@ def test_masks_hide_what_does_not_move_along() -> None:
     for image, mask in ((fixed, fixed_mask), (moving, moving_mask)):
         image[..., :12] = image.max() * (1 + torch.rand(1, 96, 12))
         mask[..., :12] = 0
-    found = initial_transform("rigid", fixed, FLAT, moving, FLAT, fixed_mask=fixed_mask, moving_mask=moving_mask)
+    found = aligned("rigid", fixed, FLAT, moving, FLAT, fixed_mask=fixed_mask, moving_mask=moving_mask)
     assert largest_error(found, truth) < 1
 
 
@@ -144,20 +135,18 @@ def test_says_what_cannot_be_registered() -> None:
     mask = torch.zeros_like(image)
     mask[0, 3, 3, 3:5] = 1
     with pytest.raises(ValueError, match=r"share .* is too little or constant"):
-        initial_transform(
-            "rigid", image, GRIDS["ras"], image, GRIDS["ras"], fixed_mask=mask, moving_mask=mask.roll(9, dims=3)
-        )
+        aligned("rigid", image, GRIDS["ras"], image, GRIDS["ras"], fixed_mask=mask, moving_mask=mask.roll(9, dims=3))
 
 
 @pytest.mark.parametrize(
     ("fixed", "moving", "moving_contrast", "degrees"),
-    [(FIXED, FIXED, t2, 70.0), (FIXED, OBLIQUE, ct, -85.0), (FLAT, FLAT_OBLIQUE, ct, 90.0), (FLAT, FLAT, t2, -75.0)],
-    ids=["MR", "CT", "2-D CT", "2-D MR"],
+    [(FIXED, OBLIQUE, ct, -85.0), (FLAT, FLAT_OBLIQUE, ct, 90.0)],
+    ids=["3-D", "2-D"],
 )
 def test_heads_turned_aside(fixed: Grid, moving: Grid, moving_contrast: Contrast, degrees: float) -> None:
     truth = motion(degrees, (9.0, -7.0, 6.0)[: fixed.ndim])
     images = head(mr, fixed), head(moving_contrast, moving, truth)
-    found = initial_transform("rigid", images[0], fixed, images[1], moving)
+    found = aligned("rigid", images[0], fixed, images[1], moving)
     assert largest_error(found, truth) < 1.5
 
 
@@ -171,13 +160,12 @@ def test_noisy_heads_turned_far_of_which_one_lacks_a_third(degrees: float, seed:
     start = torch.eye(4, dtype=torch.float64)
     start[2, 3] = 22
     upper = fixed[..., 22:]
-    found = initial_transform("rigid", upper, Grid(tuple(upper.shape[1:]), FIXED.affine @ start), moving, OBLIQUE)
+    found = aligned("rigid", upper, Grid(tuple(upper.shape[1:]), FIXED.affine @ start), moving, OBLIQUE)
     assert largest_error(found, truth) < 5
 
 
-@pytest.mark.parametrize("degrees", [-85.0, 40.0, 150.0])
-def test_two_steps_rank_rotated_poses_as_one_does(degrees: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = (("fixed", mr, FIXED, None), ("moving", ct, OBLIQUE, motion(degrees, (9.0, -7.0, 6.0))))
+def test_two_steps_rank_rotated_poses_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = (("fixed", mr, FIXED, None), ("moving", ct, OBLIQUE, motion(150.0, (9.0, -7.0, 6.0))))
     volumes = [Volume.prepare(name, head(contrast, grid, moved), grid) for name, contrast, grid, moved in images]
     coarse = [volume.downsampled(32**3) for volume in volumes]
     found = mutual_information._best_rotated_poses(*coarse, seed=0)
@@ -187,8 +175,8 @@ def test_two_steps_rank_rotated_poses_as_one_does(degrees: float, monkeypatch: p
     assert [pose.matrix.tolist() for pose in found] == [pose.matrix.tolist() for pose in truth]
 
 
-@pytest.mark.parametrize("lost_at", [None, 0, 1])
-def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid(lost_at: int | None) -> None:
+def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid() -> None:
+    """A start that is lost is passed over."""
     truth = motion(12.0, (8.0, -6.0, 5.0))
     volumes = [
         Volume.prepare(name, head(contrast, grid, moved), grid)
@@ -196,10 +184,8 @@ def test_polish_ends_at_the_truth_from_nearby_and_stays_rigid(lost_at: int | Non
     ]
     start = AffineTransform(motion(4.0, (3.0, -4.0, 4.0)) @ truth)
     assert largest_error(start, truth) > 5
-    starts = [start]
-    if lost_at is not None:
-        starts.insert(lost_at, AffineTransform(motion(60.0, (40.0, -30.0, 30.0)) @ truth))
-    found = refine_rigid(*volumes, starts)
+    lost = AffineTransform(motion(60.0, (40.0, -30.0, 30.0)) @ truth)
+    found = refine_rigid(*volumes, [lost, start])
     assert largest_error(found, truth) < 1
     rotation_part = found.matrix[:3, :3]
     torch.testing.assert_close(rotation_part @ rotation_part.T, torch.eye(3, dtype=torch.float64), atol=1e-9, rtol=0)

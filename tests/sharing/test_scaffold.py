@@ -71,6 +71,7 @@ class TestRuns:
     def test_learns_from_its_made_up_images(self, bundle, tmp_path):
         """Each epoch sees all 30 pairs of the 6 cases."""
         few = {"max_epochs": 2, "pairs_per_epoch": 30, "val_interval": 2, "val_pairs": 1, "learning_rate": 0.003}
+        few |= {"spacing": 2.0, "network_shape": [20, 28, 20]}
         run_bundle(bundle, "train", output_dir=str(tmp_path), **few)
         (loss,) = [
             [event.value for event in events.Scalars("train_loss")]

@@ -3,7 +3,6 @@
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 from scipy.interpolate import interpn
 from scipy.linalg import expm
@@ -91,16 +90,6 @@ def test_negative_number_of_steps_is_refused():
         integrate_velocity(torch.zeros(1, 2, 4, 4), steps=-1)
 
 
-@pytest.mark.parametrize("shape", [(28, 26), (20, 22, 24)])
-def test_inverse_undoes_the_field_on_both_sides(shape):
-    ddf = smooth_ddf(shape, 2.0)
-    inverse, residual = invert_ddf(ddf)
-    assert residual.shape == (1, *shape)
-    assert residual.max() < 2e-3
-    assert compose_ddf(ddf, inverse).abs().max() < 2e-3
-    assert compose_ddf(inverse, ddf).norm(dim=1).max() < 0.1  # interpolates the inverse between its voxels
-
-
 def test_fields_of_a_batch_and_voxels_are_inverted_one_by_one(monkeypatch):
     ddfs = torch.cat([smooth_ddf((9, 10, 11), 2.0), -smooth_ddf((9, 10, 11), 1.5)])
     together = invert_ddf(ddfs)
@@ -121,15 +110,6 @@ def test_a_field_that_turns_everything_is_inverted(degrees):
     inside = places.norm(dim=0) < 19
     truth = torch.einsum("kl,lij->kij", matrix.T - torch.eye(2, dtype=torch.float64), places)
     torch.testing.assert_close(inverse[:, inside], truth[:, inside], atol=2e-3, rtol=0)
-
-
-def test_inverse_equals_itk():
-    ddf = smooth_ddf((20, 22, 24), 2.0)
-    vectors = ddf[0].flip(0).permute(3, 2, 1, 0).numpy().transpose(2, 1, 0, 3)  # (i, j, k, xyz of a unit grid: k, j, i)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
-    itk = sitk.GetArrayFromImage(sitk.InvertDisplacementField(image, 100, 1e-4, 1e-5))
-    ours = invert_ddf(ddf, tolerance=1e-5)[0][0].flip(0).permute(1, 2, 3, 0).numpy()
-    np.testing.assert_allclose(ours, itk, atol=5e-3)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from regplugins.spatial import identity_grid, warp, warp_center
+from regplugins.spatial import warp, warp_center
 
 
 def random_pair(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,12 +52,6 @@ def test_nearest_takes_values_of_the_image():
         order=0,
     )
     np.testing.assert_array_equal(warp(image, ddf, mode="nearest")[0, 0].numpy(), expected)
-
-
-def test_identity_grid_counts_along_its_axes():
-    grid = identity_grid([2, 3, 4])
-    assert grid.shape == (3, 2, 3, 4)
-    assert grid[:, 1, 2, 3].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_gradients():
@@ -106,9 +100,8 @@ class Warp(nn.Module):
         return warp(image, ddf)
 
 
-@pytest.mark.parametrize("shape", [(6, 7), (5, 6, 4)])
-def test_script_trace_and_onnx_agree(shape, tmp_path):
-    image, ddf = (tensor.float() for tensor in random_pair(*shape))
+def test_script_trace_and_onnx_agree(tmp_path):
+    image, ddf = (tensor.float() for tensor in random_pair(5, 6, 4))
     expected = warp(image, ddf)
     torch.testing.assert_close(torch.jit.script(Warp())(image, ddf), expected)
     torch.testing.assert_close(torch.jit.trace(Warp(), (image, ddf))(image, ddf), expected)

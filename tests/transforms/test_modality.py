@@ -90,10 +90,6 @@ class TestOrder:
         with pytest.raises(ValueError, match="too unsure to tell fixed from moving"):
             OrderModalitiesd("auto", identifier(steepness=1.0))(pair(0.9, 0.1))
 
-    def test_unknown_order(self):
-        with pytest.raises(ValueError, match="order"):
-            OrderModalitiesd("any", identifier())
-
 
 class TestIntensities:
     RAMP = torch.linspace(-1000, 2000, 4096).view(1, 16, 16, 16)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regplugins.report.summary import summary_row
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
-from regplugins.transforms import ApplyDDFPaird, ApplyTransformPaird, EvaluatePaird, SwapPaird
+from regplugins.transforms import ApplyDDFPaird, EvaluatePaird, SwapPaird
 from tests.itk_truth import translation
 
 SHAPE = (20, 18, 16)
@@ -143,13 +143,3 @@ def test_options_reach_the_images(pair):
 def test_what_was_chosen_holds_for_both_directions(pair):
     chosen = {"init": "affine"}
     assert SwapPaird()({**pair, "chosen": chosen})["backward"]["chosen"] == chosen
-
-
-def test_carried_as_a_known_transform_would_be(pair):
-    start = pair["initial"].inverse()
-    back = DisplacementField.from_ddf(pair["pred"][0, 3:], pair["grid"])
-    swapped = {"fixed": pair["moving"], "moving": pair["fixed"], "paths": pair["paths"], "seconds": {}}
-    known = ApplyTransformPaird(back @ start, start=start)(swapped)
-    backward = SwapPaird()(pair)["backward"]
-    assert torch.equal(known["warped"], backward["warped"])
-    assert torch.equal(known["before"], backward["before"])
