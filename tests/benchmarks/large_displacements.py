@@ -4,7 +4,7 @@
     python tests/benchmarks/large_displacements.py D [--section tune]
 
 ``D/datalist.json`` is one of ``regplugins prepare`` with whole bodies. Each fixed image is shifted by 40 mm in a random
-direction and warped smoothly by up to 10 mm more. The moving image is the image itself, or the image in a remade
+direction and warped smoothly by up to 10 mm more. The moving image is the image itself, or the image in a remapped
 contrast. Prints means over the images of the error in the body before and after, mm, as JSON.
 """
 
@@ -47,9 +47,9 @@ def _pairs(image: MetaTensor, truth: SpatialTransform, seed: int) -> Iterator[tu
     fixed = MetaTensor(resample_to_grid(image, grid, truth), affine=image.affine)
     remap = RandRemap(prob=1.0, monotonic=0.0).set_random_state(seed=seed)
     remap.randomize()
-    remade = MetaTensor(remap(image.as_tensor()), affine=image.affine)
+    remapped = MetaTensor(remap(image.as_tensor()), affine=image.affine)
     yield "same contrast", {"fixed": fixed, "moving": image}
-    yield "remade contrast", {"fixed": fixed, "moving": remade}
+    yield "remapped contrast", {"fixed": fixed, "moving": remapped}
 
 
 def _points(fixed: Tensor, grid: Grid) -> Tensor:

@@ -4,7 +4,7 @@
     python tests/benchmarks/slabs.py D [--section tune] [--init affine]
 
 ``D/datalist.json`` is one of ``regplugins prepare`` with trunks. Slabs of 60 mm are cut from the lower end, the middle
-and the upper end of each fixed image. Each is aligned with that image and with the moving image, both in a remade
+and the upper end of each fixed image. Each is aligned with that image and with the moving image, both in a remapped
 contrast and 323 mm away. The truth is the identity, or ``init affine`` of the whole pair in its own contrasts. Prints
 the errors in the slab, mm, as JSON.
 """

@@ -142,7 +142,7 @@ def test_the_initial_alignment_is_chosen_too_and_reported(bundle, tmp_path, caps
     ],
 )
 def test_other_models_and_losses(run, aligned, tmp_path, options, said):
-    run("inference", output_dir=str(tmp_path), init=aligned, levels=[[8.0, 3]], **options)
+    run("inference", output_dir=str(tmp_path), init=aligned, levels=[[8.0, 10], [4.0, 10]], **options)
     report = json.loads((tmp_path / "report.json").read_text())
     assert_better(report)
     for key, text in said.items():
@@ -157,7 +157,7 @@ def test_unknown_preset(bundle, tmp_path):
 
 
 def test_both_directions_at_once(run, aligned, tmp_path):
-    levels = [[8.0, 5]]
+    levels = [[8.0, 20], [4.0, 20]]
     run("inference", output_dir=str(tmp_path), init=aligned, symmetric=True, tolerance=0.01, levels=levels)
     assert_better(json.loads((tmp_path / "report.json").read_text()))
 

@@ -100,10 +100,9 @@ class TestTraining:
 
     def test_stops_early(self, train, tmp_path):
         """Without learning no validation is better than the first."""
-        small = {"network_def#channels": [4, 4, 4], "pairs_per_epoch": 1, "batch_size": 1, "val_pairs": 1}
-        last = train(tmp_path, max_epochs=9, learning_rate=0.0, patience=1, **small)
-        assert last["epoch"] == 2
-        assert last["early_stopping"]["waited"] == 1
+        last = train(tmp_path, max_epochs=9, pairs_per_epoch=2, val_pairs=1, learning_rate=0.0, patience=2)
+        assert last["epoch"] == 3
+        assert last["early_stopping"]["waited"] == 2
 
 
 class TestPreparation:

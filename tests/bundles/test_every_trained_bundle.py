@@ -58,12 +58,9 @@ class TestTraining:
         assert unset_properties(bundle, "train", **folders, **case.training) == []
 
 
+@pytest.mark.parametrize("case", [HIPPOCAMPUS, DUAL_SUPERVISION, FIRE], ids=NAME, indirect=True)
 class TestPasses:
     """Passes of whole volumes, of tiles, and of a network with passes of its own."""
-
-    @pytest.fixture(scope="module", params=[HIPPOCAMPUS, DUAL_SUPERVISION, FIRE], ids=NAME)
-    def case(self, request: pytest.FixtureRequest) -> TrainedCase:
-        return request.param
 
     def test_of_training(self, bundle):
         parser = ConfigParser()
