@@ -28,7 +28,7 @@ from regplugins.data.records import result_files
 from regplugins.engines.workflow import DataWorkflow
 from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
 from regplugins.io.files import PathLike, refuse_overwriting_inputs
-from regplugins.io.images import Volume, read_volume
+from regplugins.io.images import StoredImage, read_volume
 from regplugins.io.in_memory import write_given
 from regplugins.sharing.find import find_bundle, known_bundle
 from regplugins.spatial import Grid, SpatialTransform, outside_value, resample
@@ -137,7 +137,7 @@ class RegistrationResult:
         """Moving image on the grid of the fixed one, ``(1, *spatial)`` float32 with its RAS+ affine."""
         array, grid, warnings = read_volume(self.folder / "warped.nii.gz")
         values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        return Volume(values[None], grid, array.dtype, warnings).as_meta_tensor()
+        return StoredImage(values[None], grid, array.dtype, warnings).as_meta_tensor()
 
     @cached_property
     def transform(self) -> SpatialTransform:

@@ -61,7 +61,7 @@ def strong_volumes(
 ) -> list[dict[str, str]]:
     """Pairs of FLAIR (fixed, warped by ``STRONG``) and contrast-enhanced T1 (moving) of one brain.
 
-    Arguments and records as of ``known_pairs``, with the ``tissue_classes`` as labels.
+    Arguments and records as of ``known_pairs``, with the ``brain_tissues`` as labels.
     """
     grid = _roomy_grid(images)
     volumes = []
@@ -107,10 +107,10 @@ def _roomy_grid(images: Mapping[str, MetaTensor]) -> Grid:
 def pairs_between(patients: Mapping[str, Mapping[str, MetaTensor]], target: Path) -> list[dict[str, str]]:
     """Pairs of different sequences of two patients, the moving one aligned by an affine transform.
 
-    The records have ``fixed``, ``moving`` and the ``tissue_classes`` as labels. ``target`` is as of ``known_pairs``.
+    The records have ``fixed``, ``moving`` and the ``brain_tissues`` as labels. ``target`` is as of ``known_pairs``.
     """
     records = []
-    classes = {name: tissue_classes(images) for name, images in patients.items()}
+    classes = {name: brain_tissues(images) for name, images in patients.items()}
     for (name, fixed_images), (other, moving_images) in permutations(patients.items(), 2):
         if {name, other} == set(FOLLOWUP):
             continue
@@ -147,7 +147,7 @@ def pairs_with_landmarks(
     return records
 
 
-def tissue_classes(images: Mapping[str, MetaTensor]) -> MetaTensor:
+def brain_tissues(images: Mapping[str, MetaTensor]) -> MetaTensor:
     """Segment fluid (1), gray (2) and white matter (3) by k-means of the contrast-enhanced T1; int32 on its grid.
 
     ``images`` has ``t1c``, ``brainmask`` and optionally ``tumor``, ``(1, *spatial)`` on one grid. Classes are 0 outside

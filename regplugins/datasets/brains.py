@@ -17,12 +17,12 @@ from regplugins.datasets.base import DataSet, checksums
 from regplugins.datasets.brain_contrasts import contrast_records
 from regplugins.datasets.brain_pairs import (
     affine_between,
+    brain_tissues,
     known_pairs,
     pairs_between,
     pairs_with_landmarks,
     strong_slices,
     strong_volumes,
-    tissue_classes,
 )
 from regplugins.datasets.brain_t1_labels import labeled_pairs, remapped_pairs
 from regplugins.datasets.datalist import write_datalist
@@ -97,7 +97,7 @@ def prepare_brains(source: str | Path, target: str | Path) -> Path:
         else:
             training += training_images(name, patient, templates, common, target)
             continue
-        classes = tissue_classes(patient)
+        classes = brain_tissues(patient)
         for kind, records in (
             ("strong", strong_volumes(name, patient, classes, target)),
             ("slices", strong_slices(name, patient, classes, target)),

@@ -47,7 +47,7 @@ def prepare_limbs(source: Path, target: Path) -> Path:
         The datalist. ``training``, ``validation_images`` and ``test_images`` have ``image``, ``subject`` and
         ``sequence``. ``validation`` and ``test`` are pairs of CT and MR of a patient, in either order, at 2 mm, the
         fixed one warped by ``RandomWarp``'s defaults: ``fixed``, ``moving``, ``truth``, ``fixed_mask`` (the body) and
-        labels (``tissue_classes``).
+        labels (``limb_tissues``).
 
     Raises:
         FileNotFoundError: if an image is missing.
@@ -69,7 +69,7 @@ def prepare_limbs(source: Path, target: Path) -> Path:
 def _known_pairs(subject: str, paths: dict[str, Path], target: Path) -> list[dict[str, str]]:
     """Pairs of a patient, the fixed image warped."""
     patient = {key: load_image(paths[key]) for key in SEQUENCES}
-    classes = tissue_classes(patient["ct"], load_label(paths["mask"]))
+    classes = limb_tissues(patient["ct"], load_label(paths["mask"]))
     body = (classes > 0).to(torch.int32)
     records = []
     for number, (fixed, moving) in enumerate(islice(cycle(ORDERS), PAIRS)):
@@ -80,7 +80,7 @@ def _known_pairs(subject: str, paths: dict[str, Path], target: Path) -> list[dic
     return records
 
 
-def tissue_classes(ct: MetaTensor, body: MetaTensor) -> MetaTensor:
+def limb_tissues(ct: MetaTensor, body: MetaTensor) -> MetaTensor:
     """Fat, muscle (with all other soft tissue) and bone (with its marrow) in a body; 0 outside it.
 
     Args:

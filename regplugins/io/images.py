@@ -42,7 +42,7 @@ _ALIGNED = 2
 _PLACE = ("Offset", "Position", "Origin", "ElementSpacing", "TransformMatrix", "Rotation", "Orientation")
 
 
-class Volume(NamedTuple):
+class StoredImage(NamedTuple):
     """Voxels of a file and their place; unlike MONAI's ``MetaTensor`` it needs no import of MONAI.
 
     Attributes:
@@ -83,7 +83,7 @@ def load_image(path: str | Path) -> MetaTensor:
     return read_image(path).as_meta_tensor()
 
 
-def read_image(path: str | Path) -> Volume:
+def read_image(path: str | Path) -> StoredImage:
     """Read a scan as ``load_image`` does, without MONAI."""
     array, grid, warnings = read_volume(path, color=True)
     values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
@@ -97,7 +97,7 @@ def read_image(path: str | Path) -> Volume:
     if low == high:
         raise ValueError(f"{path}: constant image, all voxels are {float(low):g}")
     _log(warnings)
-    return Volume(values[None], grid, array.dtype, warnings, grid.ndim == 2 and is_photograph(path))
+    return StoredImage(values[None], grid, array.dtype, warnings, grid.ndim == 2 and is_photograph(path))
 
 
 def load_label(path: str | Path) -> MetaTensor:
@@ -113,7 +113,7 @@ def load_label(path: str | Path) -> MetaTensor:
     return read_label(path).as_meta_tensor()
 
 
-def read_label(path: str | Path) -> Volume:
+def read_label(path: str | Path) -> StoredImage:
     """Read a label map as ``load_label`` does, without MONAI."""
     label = _read_integers(path, "label map")
     if _is_like_an_image(label.values[0].numpy()):
@@ -169,7 +169,7 @@ def _fill_nan(values: Tensor, path: str | Path) -> tuple[Tensor, str]:
     return torch.where(unknown, background, values), warning
 
 
-def _read_integers(path: str | Path, kind: str) -> Volume:
+def _read_integers(path: str | Path, kind: str) -> StoredImage:
     array, grid, warnings = read_volume(path)
     with np.errstate(invalid="ignore"):
         whole = np.ascontiguousarray(array.astype(np.int32))
@@ -189,7 +189,7 @@ def _read_integers(path: str | Path, kind: str) -> Volume:
     if stored.kind not in "iu":
         stored = np.dtype(np.int16 if high <= np.iinfo(np.int16).max else np.int32)
     _log(warnings)
-    return Volume(torch.from_numpy(whole)[None], grid, stored, warnings)
+    return StoredImage(torch.from_numpy(whole)[None], grid, stored, warnings)
 
 
 def _is_like_an_image(labels: np.ndarray) -> bool:

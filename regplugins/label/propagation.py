@@ -25,7 +25,7 @@ from regplugins.registration import initial_transform
 from regplugins.spatial import Grid, resample_to_grid
 
 # True: votes are weighted by the local similarity of the images.
-FUSIONS = {"weighted": True, "majority": False}
+LABEL_FUSIONS = {"weighted": True, "majority": False}
 # Voxels along the longest side of the images that are compared to find similar ones.
 _COARSE = 48
 # Number of cached images at that resolution, 0.4 MB each.
@@ -127,7 +127,7 @@ def propagate(
         ValueError: if there is no case, ``fusion`` is unknown, or the images cannot be registered.
     """
     bundle, output_dir = Path(bundle), Path(output_dir)
-    weighted = choice("fusion", fusion, FUSIONS)
+    weighted = choice("fusion", fusion, LABEL_FUSIONS)
     if not cases:
         raise ValueError("no annotated image to take a label from")
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import torch
 
 from regplugins.checks import boolean, choice, whole
 from regplugins.io import read_chain, write_chain
-from regplugins.label.propagation import FUSIONS, Case, Datastore, annotated_cases, most_similar, propagate
+from regplugins.label.propagation import LABEL_FUSIONS, Case, Datastore, annotated_cases, most_similar, propagate
 from regplugins.registration import INIT_CHOICES
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "return_transform": False,
     "return_warped": False,
 }
-CONFIG: dict[str, Any] = DEFAULTS | {"fusion": list(FUSIONS), "init": ["default", *INIT_CHOICES]}
+CONFIG: dict[str, Any] = DEFAULTS | {"fusion": list(LABEL_FUSIONS), "init": ["default", *INIT_CHOICES]}
 
 
 def answer(
@@ -66,7 +66,7 @@ def answer(
     for key in ("fusion", "init"):
         if given[key] == CONFIG[key]:  # a client may send back the list of choices
             given[key] = DEFAULTS[key]
-    choice("fusion", given["fusion"], FUSIONS)
+    choice("fusion", given["fusion"], LABEL_FUSIONS)
     options: dict[str, Any] = {"device": device(request.get("device", "cuda"))}
     if given["init"] != "default":
         options["init"] = choice("init", given["init"], {name: name for name in INIT_CHOICES})

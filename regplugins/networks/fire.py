@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import boolean, choice
+from regplugins.checks import choice
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
@@ -31,12 +31,11 @@ class Fire(RegistrationNetwork):
     Args:
         channels: kernels of encoder and decoders at full resolution; features have four times as many.
         blocks: residual blocks of encoder and decoders.
-        backward: ``forward`` gives ``φ_BA``, which warps the fixed image to the moving grid.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
         keypoints: the affine parts are ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
 
     Raises:
-        TypeError: if ``backward`` or ``keypoints`` is not a boolean.
+        TypeError: if ``keypoints`` is not a boolean.
         ValueError: if the part is unknown.
     """
 
@@ -45,12 +44,10 @@ class Fire(RegistrationNetwork):
         spatial_dims: int = 3,
         channels: int = 16,
         blocks: int = 4,
-        backward: bool = False,
         part: str = "both",
         keypoints: bool = True,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
-        self.is_backward = boolean("backward", backward)
         self.affine_alone = choice("part", part, {"both": False, "affine": True})
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
@@ -59,10 +56,8 @@ class Fire(RegistrationNetwork):
         self.transform_ba = TransformationNetwork(spatial_dims, 4 * channels, keypoints)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Return the displacement of the affine and non-rigid part together."""
+        """Return ``φ_AB``, the displacement of the affine and non-rigid part together."""
         a, b = self._encoded(pair)
-        if self.is_backward:
-            return self.transform_ba.ddf(b, a, self.affine_alone)
         return self.transform_ab.ddf(a, b, self.affine_alone)
 
     @torch.jit.export

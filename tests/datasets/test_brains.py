@@ -24,7 +24,7 @@ from regplugins.data import read_datalist
 from regplugins.data.contrast import AIR, BONE, SCALP, STRUCTURE, UNKNOWN
 from regplugins.data.records import RECORD_KEYS
 from regplugins.datasets import brain_contrasts, brain_pairs, brain_t1_labels, brains, prepare_brains
-from regplugins.datasets.brain_pairs import known_pairs, tissue_classes
+from regplugins.datasets.brain_pairs import brain_tissues, known_pairs
 from regplugins.datasets.brain_t1_labels import STRUCTURES, remap
 from regplugins.io import load_image, load_label, read_displacement
 from regplugins.spatial import AffineTransform, Grid, SpatialTransform
@@ -540,7 +540,7 @@ class TestTissueClasses:
     def test_fluid_gray_and_white_by_rising_intensity(self):
         patient = Patient(motion(5, (2, 3, 4)), LPS)
         images = patient.images("t1c", "flair")
-        classes = tissue_classes(images)
+        classes = brain_tissues(images)
         assert classes.shape == images["t1c"].shape
         np.testing.assert_array_equal(classes.affine, images["t1c"].affine)
         brain = images["brainmask"][0] > 0
@@ -557,12 +557,12 @@ class TestTissueClasses:
     def test_a_tumor_is_no_tissue(self):
         patient = Patient(motion(0, (0, 0, 0)), LPS, tumor=True)
         images = patient.images("t1c")
-        classes = tissue_classes(images)
+        classes = brain_tissues(images)
         assert not classes[images["tumor"] > 0].any()
         # Nor do its intensities, twice those of white matter, make a class of their own.
         healthy = Patient(motion(0, (0, 0, 0)), LPS)
         outside = (images["brainmask"] > 0) & (images["tumor"] == 0)
-        assert (classes == tissue_classes(healthy.images("t1c")))[outside].float().mean() > 0.9
+        assert (classes == brain_tissues(healthy.images("t1c")))[outside].float().mean() > 0.9
 
 
 class TestFollowup:

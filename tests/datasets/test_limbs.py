@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regplugins.data import read_datalist
 from regplugins.datasets import limbs
-from regplugins.datasets.limbs import BONE, FAT, MUSCLE, prepare_limbs, tissue_classes
+from regplugins.datasets.limbs import BONE, FAT, MUSCLE, limb_tissues, prepare_limbs
 from regplugins.io import load_label, read_displacement, write_image
 from regplugins.spatial import Grid
 
@@ -61,7 +61,7 @@ def test_tissues_of_a_noisy_ct() -> None:
     ct = layers(points, (-50.0, 900.0, 60.0, -100.0, -1000.0)) + noise
     ct[0, 3:5, 3:5, 3:5] = 500  # a clip on the skin, smaller than any bone
     body = layers(points, (1, 0, 1, 1, 0))
-    found = tissue_classes(MetaTensor(ct, affine=GRID.affine), MetaTensor(body, affine=GRID.affine))
+    found = limb_tissues(MetaTensor(ct, affine=GRID.affine), MetaTensor(body, affine=GRID.affine))
     assert (found == truth(points)).float().mean() > 0.98
     assert not found[0, 3:5, 3:5, 3:5].any()
 
