@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command refuses every file that is no good, names it, and writes nothing."""
+"""Commands refuse files that are no good, name them, and write nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +33,7 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
     "no voxels": (nifti(np.zeros((8, 8, 0))), "empty image"),
     "truncated": (cut, "cannot be read"),
+    "NaN": (nifti(np.full((8, 8, 8), np.nan)), "all voxels are NaN"),
     "text": (lambda path: path.write_text("a scan"), "cannot be read"),
     "4-D": (nifti(np.stack([NOISE, NOISE], axis=3)), "4-D"),
     "infinity": (nifti(np.where(NOISE > 0.99, np.inf, NOISE)), "infinite"),

@@ -12,9 +12,11 @@ from regplugins.spatial import crop, pad_to_multiple
 class WholeVolumeInferer(FieldInferer):
     """Pad a pair at its far ends to a multiple of the network's ``stride``, run the network, and crop the field.
 
-    Arguments and errors are those of ``FieldInferer``. A network without a ``stride`` takes any size.
+    Arguments and errors are those of ``FieldInferer``. A module without a whole number as its ``stride`` takes any
+    size.
     """
 
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
-        stride = int(getattr(network, "stride", 1))
-        return crop(network(pad_to_multiple(pair, stride)), list(pair.shape[2:]))
+        stride = getattr(network, "stride", 1)
+        padded = pad_to_multiple(pair, stride) if isinstance(stride, int) else pair
+        return crop(network(padded), list(pair.shape[2:]))

@@ -54,7 +54,7 @@ class ImagePair:
 
     def strides(self, halvings: int, min_size: int) -> Strides:
         """Strides after some halvings of each axis, while it keeps ``min_size`` voxels."""
-        # Half of 2 m - 1 voxels are m.
+        # Halving rounds up: 2 m - 1 voxels become m.
         possible = [math.ceil(math.log2(size / (2 * min_size - 1))) for size in self.fixed.shape[2:]]
         return tuple(2 ** max(0, min(halvings, most)) for most in possible)
 

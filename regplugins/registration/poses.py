@@ -16,9 +16,10 @@ from regplugins.spatial import AffineTransform, Grid
 
 # Degrees; rigid registration by mutual information does not converge from farther away.
 _STEP = 30.0
-# Shifted starts are tried if the larger field of view exceeds the smaller one by the first fraction of it. They are the
-# second fraction of it apart, and about this many at most about one center.
-_MIN_SLACK, _SHIFT, _MAX_SHIFTS = 1 / 2, 1 / 3, 1_000
+# Fraction of the smaller field of view by which the larger one must exceed it for shifted starts.
+_MIN_SLACK = 1 / 2
+# Distance of shifted starts, as a fraction of the smaller field of view, and about their largest number.
+_SHIFT, _MAX_SHIFTS = 1 / 3, 1_000
 
 
 def align_fields_of_view(fixed: Grid, moving: Grid) -> AffineTransform:

@@ -26,7 +26,7 @@ class Plane:
 
     Args:
         name: "axial", "coronal" or "sagittal".
-        position: array axis across the slice and index of the slice; None for a 2-D image.
+        position: array axis normal to the slice, and index of the slice; None for a 2-D image.
         axes: array axes that run down and across the picture.
         flipped: True for axes that are shown with the highest index first.
         spacing: mm between the rows, and between the columns, of the picture.

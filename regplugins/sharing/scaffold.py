@@ -19,7 +19,7 @@ from torch import Tensor
 from regplugins.data import RandomWarp
 from regplugins.io import atomic_folder, output_folder, sha256, write_image
 from regplugins.io.files import PathLike
-from regplugins.sharing.skeleton import SOURCE, build, layout_text
+from regplugins.sharing.skeleton import SOURCE, build, format_json
 from regplugins.spatial import Grid, resample, resample_labels
 
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+){2,}")
@@ -84,7 +84,7 @@ def _differences(name: str) -> dict[str, Any]:
 
 
 def _write_configurations(root: Path, differences: Mapping[str, Any]) -> None:
-    (root / SOURCE).write_text(layout_text(differences) + "\n", encoding="utf-8")
+    (root / SOURCE).write_text(format_json(differences) + "\n", encoding="utf-8")
     build(root)
 
 

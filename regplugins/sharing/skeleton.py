@@ -57,7 +57,7 @@ def configurations(bundle: PathLike) -> dict[str, str]:
             merged = functools.reduce(merge, layers, root)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"{source}: {kind} cannot be laid over the shared configuration ({error!r})") from error
-        texts[f"configs/{kind}.json"] = layout_text(merged) + "\n"
+        texts[f"configs/{kind}.json"] = format_json(merged) + "\n"
     return texts
 
 
@@ -120,7 +120,7 @@ def _place(config: dict[str, Any], key: str, path: dict[int, str]) -> tuple[dict
     return config, key
 
 
-def layout_text(value: Any, indent: str = "", used: int = 0) -> str:
+def format_json(value: Any, indent: str = "", used: int = 0) -> str:
     """JSON with each list and mapping on one line where it fits, else with an entry a line; words of a list are filled.
 
     Args:
@@ -133,13 +133,13 @@ def layout_text(value: Any, indent: str = "", used: int = 0) -> str:
         return line
     inner = indent + _INDENT
     if isinstance(value, list):
-        entries = [layout_text(entry, inner, len(inner) + 1) for entry in value]
+        entries = [format_json(entry, inner, len(inner) + 1) for entry in value]
         if all(isinstance(entry, str) for entry in value):
             entries = _filled(entries, _LINE - len(inner) - 1)
     else:
         starts = {key: f"{json.dumps(key, ensure_ascii=False)}: " for key in value}
         entries = [
-            starts[key] + layout_text(entry, inner, len(inner) + len(starts[key]) + 1) for key, entry in value.items()
+            starts[key] + format_json(entry, inner, len(inner) + len(starts[key]) + 1) for key, entry in value.items()
         ]
     begin, end = "[]" if isinstance(value, list) else "{}"
     return f"{begin}\n{inner}" + f",\n{inner}".join(entries) + f"\n{indent}{end}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Behavior of every bundle with a network: training, evaluation, refinement, export."""
+"""Behavior of bundles with a network: training, evaluation, refinement, export."""
 
 import csv
 import json

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+from monai.bundle import ConfigParser
 
 from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 from tests.bundles.conftest import cause_of
@@ -38,6 +39,15 @@ class TestTraining:
         score = "$regplugins.handlers.correlation"
         best = train(tmp_path / "output", dataset_dir=str(tmp_path), max_epochs=1, validation_score=score)["best"]
         assert -1 < best < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"), [({}, 2), ({"weights": "weak"}, 3), ({"weights": "weak", "passes": 1}, 1)], ids=str
+)
+@pytest.mark.parametrize("kind", ["inference", "evaluate"])
+def test_passes_of_the_weights(bundle, kind, options, passes):
+    config = ConfigParser(ConfigParser.load_config_file(bundle / f"configs/{kind}.json") | options)
+    assert config.get_parsed_content("passes") == passes
 
 
 class TestRefinement:

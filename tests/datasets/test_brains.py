@@ -536,7 +536,7 @@ class TestBetween:
             assert correlation(values, contrast(moving, places), usual) > 0.85, record["name"]
 
 
-class TestTissueClasses:
+class TestBrainTissues:
     def test_fluid_gray_and_white_by_rising_intensity(self):
         patient = Patient(motion(5, (2, 3, 4)), LPS)
         images = patient.images("t1c", "flair")

@@ -41,7 +41,7 @@ def test_padding_continues_the_border():
 
 
 def test_amp_gives_float32_without_a_graph():
-    network = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1))
+    network = nn.Conv2d(2, 2, 3, padding=1)
     pair = torch.rand(1, 2, 8, 8)
     field = WholeVolumeInferer(amp=True)(pair, network)
     assert field.dtype == torch.float32

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regplugins.losses import DualBranchLoss
+from regplugins.losses import DualBranchLoss, MINDLoss, SquaredGradientLoss
 from regplugins.spatial import identity_grid
 from tests.numpy_truth import gradient_length
 
@@ -86,3 +86,12 @@ def test_mask_is_handed_on_to_both_similarities():
     fields = [torch.zeros(2, 2, 6, 7)] * 2
     DualBranchLoss(similarity, Told(0, 0))(fields, a_target(6, 7) | {"mask": mask})
     assert [call[2] is mask for call in similarity.calls] == [True, True]
+
+
+def test_gradient_reaches_both_fields():
+    torch.manual_seed(2)
+    fields = [(0.3 * torch.randn(2, 3, 8, 8, 8)).requires_grad_() for _ in range(2)]
+    DualBranchLoss(MINDLoss(), SquaredGradientLoss())(fields, a_target(8, 8, 8)).backward()
+    for field in fields:
+        assert field.grad.isfinite().all()
+        assert field.grad.flatten(2).abs().amax(dim=2).min() > 0  # of every image, along every axis

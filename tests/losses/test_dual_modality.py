@@ -103,3 +103,10 @@ def test_or_only_where_there_is_a_field():
     moved = warp(target["moving_paired"], padded(ddf, 4))[inner]
     torch.testing.assert_close(value, F.mse_loss(moved, target["fixed"][inner]))
     assert not torch.allclose(moved, warp(target["moving_paired"][inner], ddf))
+
+
+def test_gradient():
+    torch.manual_seed(0)
+    target = {key: value.double() for key, value in a_target(12, 11).items()}
+    ddf = torch.randn(2, 2, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda field: DualModalityLoss(NCCLoss())(field, target), ddf, atol=1e-5)

@@ -5,11 +5,13 @@ import math
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regplugins.metrics import folding_percent, sd_log_jacobian, sd_log_jacobian_learn2reg
-from regplugins.spatial import identity_grid, jacobian_determinant
+from regplugins.spatial import DisplacementField, Grid, identity_grid, jacobian_determinant
 
 
 def linear_ddf(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -67,3 +69,19 @@ def test_learn2reg_adds_three_and_leaves_the_border_out() -> None:
     expected = np.log(np.clip(inner + 3, 1e-9, 1e9)).std()
     assert sd_log_jacobian_learn2reg(jacobian_determinant(ddf)).item() == pytest.approx(expected)
     assert math.isnan(sd_log_jacobian_learn2reg(torch.ones(1, 9, 9, 4)).item())
+
+
+def test_agrees_with_itk_in_millimeters() -> None:
+    rng = np.random.default_rng(0)
+    shape, spacing = (14, 12, 10), (1.0, 2.0, 1.5)
+    vectors = np.stack([gaussian_filter(rng.standard_normal(shape), 1.5) for _ in range(3)]) * 16
+    field = sitk.GetImageFromArray(np.moveaxis(vectors, 0, -1).transpose(2, 1, 0, 3).astype(np.float64), isVector=True)
+    field.SetSpacing(spacing)
+    theirs = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(field, True)).transpose(2, 1, 0)
+    grid = Grid(shape, torch.diag(torch.tensor([*spacing, 1.0])))
+    ours = jacobian_determinant(DisplacementField(torch.from_numpy(vectors), grid).to_ddf()[None])
+    inner = (slice(1, -1),) * 3  # ITK takes other differences at the border
+    folded = 100 * np.mean(theirs[inner] <= 0)
+    assert 1 < folded < 50
+    np.testing.assert_allclose(ours[0][inner].numpy(), theirs[inner], atol=1e-4)
+    assert folding_percent(ours[(slice(None), *inner)]).item() == pytest.approx(folded)

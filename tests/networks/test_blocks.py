@@ -59,7 +59,7 @@ class TestRelativeGradient:
             np.testing.assert_allclose(edges.numpy(), expected, rtol=1e-5)
 
     @dimensions
-    def test_what_is_left_after_the_cut_does_not_depend_on_what_lies_beyond(self, spatial_dims):
+    def test_what_is_left_after_the_crop_does_not_depend_on_what_lies_beyond(self, spatial_dims):
         large = torch.rand(1, 2, *[20] * spatial_dims)
         part = large[(..., *[slice(4, 16)] * spatial_dims)]
         inner, whole = RelativeGradient(crop=3)(part), RelativeGradient()(large)

@@ -209,3 +209,9 @@ def test_the_final_field_alone_trains_both_branches(fusion):
     network = small(2, fusion).train()
     network(a_pair()).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_gate_kernel_is_that_of_the_gates(kernel):
+    (gated,) = GatedDualBranch(2, channels=SMALL, gate_kernel=kernel).fuse
+    assert convolutions(gated) == [(4, 4, (kernel, kernel), (1, 1)), (4, 2, (1, 1), (1, 1))]

@@ -102,3 +102,10 @@ def test_zeros_outside_a_reslice():
     places = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, size) for size in grid.shape], indexing="ij"))
     outside = (places[0] + places[1]).abs() > 1.3
     assert error((image, grid), (image.masked_fill(outside, 0.0), grid), motion(12.0, (10.0, -8.0, 9.0))) < 1
+
+
+@pytest.mark.parametrize(
+    "truth", [motion(0.0, (35.0, 0.0, 0.0)), motion(180.0, (5.0, 3.0, 4.0), (0.0, 0.0, 1.0))], ids=["35 mm", "turned"]
+)
+def test_far_apart(truth):
+    assert error(head(), head(), truth) < 1

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from scipy.interpolate import interpn
 from scipy.linalg import expm
@@ -186,3 +187,12 @@ def test_inverse_and_jacobian_are_differentiable():
     ddf = (smooth_ddf((5, 6), 0.4) + 0.137).requires_grad_()
     assert torch.autograd.gradcheck(jacobian_determinant, (ddf,))
     assert torch.autograd.gradcheck(lambda u: invert_ddf(u)[0], (ddf,), atol=1e-3, rtol=1e-2)
+
+
+def test_inverse_equals_itk():
+    ddf = smooth_ddf((20, 22, 24), 2.0)
+    vectors = ddf[0].flip(0).permute(3, 2, 1, 0).numpy().transpose(2, 1, 0, 3)  # (i, j, k, xyz of a unit grid: k, j, i)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
+    itk = sitk.GetArrayFromImage(sitk.InvertDisplacementField(image, 100, 1e-4, 1e-5))
+    ours = invert_ddf(ddf, tolerance=1e-5)[0][0].flip(0).permute(1, 2, 3, 0).numpy()
+    np.testing.assert_allclose(ours, itk, atol=5e-3)

@@ -197,3 +197,10 @@ def test_labels_that_overlap_less_than_before(pair: dict[str, Any]) -> None:
     pair["paths"] |= {"fixed_label": "a.nii.gz", "moving_label": "b.nii.gz"}
     messages = warnings_of(pair, RIGHT)
     assert "b.nii.gz: overlaps less after registration than before (mean Dice 1.000 → 0.800)" in messages
+
+
+def test_a_network_in_training_is_not_warned_of(pair: dict[str, Any]) -> None:
+    applied = ApplyTransformPaird(about_the_middle(shift=40.0))(pair)
+    assert "warnings" not in EvaluatePaird(warnings=False)(applied)
+    with pytest.raises(TypeError, match="warnings must be True or False"):
+        EvaluatePaird(warnings="no")  # type: ignore[arg-type]

@@ -339,3 +339,19 @@ class TestLoad:
         (tmp_path / "shift.tfm").unlink()
         with pytest.raises(FileNotFoundError, match=r"shift\.tfm: no such file"):
             LoadPaird()(record)
+
+    def test_truth_is_a_transform_of_the_world(self, files, tmp_path):
+        """ITK maps LPS points; the signs of x and y differ from RAS."""
+        turn = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
+        matrix = sitk.AffineTransform(np.ravel(turn).tolist(), (2.0, -3.0, 5.0))
+        sitk.WriteTransform(matrix, str(tmp_path / "truth.tfm"))
+        vectors = np.tile([2.0, -3.0, 5.0], (7, 9, 8, 1))
+        sitk.WriteImage(sitk.GetImageFromArray(vectors, isVector=True), str(tmp_path / "truth.nii.gz"))
+        points = torch.tensor([[-1.0, -2.0, 3.0], [-4.0, -5.0, 2.0]], dtype=torch.float64)
+        signs = torch.tensor([-1.0, -1, 1], dtype=torch.float64)
+        for name, linear in (("truth.tfm", np.array(turn)), ("truth.nii.gz", np.eye(3))):
+            paths = files | {"truth": str(tmp_path / name)}
+            loaded = LoadPaird()(paths)
+            expected = ((points * signs).numpy() @ linear.T + [2, -3, 5]) * signs.numpy()
+            np.testing.assert_allclose(loaded["truth"](points), expected, atol=1e-5)
+            assert loaded["paths"] == paths
