@@ -57,10 +57,7 @@ OBJECTIVE = PairLoss(NCCLoss(), SquaredGradientLoss(), 0.1)
         (lambda **given: SavePaird("o", **given), {"field_spacing": 0}),
         (EvaluatePaird, {"warnings": "no"}),
         (EvaluatePaird, {"motion": "no"}),
-        (
-            lambda **given: OrderModalitiesd(classifier=ModalityClassifier(None, 4.0, [8, 8, 8]), **given),
-            {"order": "mr"},
-        ),
+        (lambda **given: OrderModalitiesd(classifier=CLASSIFIER, **given), {"order": "mr"}),
         (lambda **given: ApplyRegistrationd("image", "fixed", **given), {"mode": "cubic"}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
