@@ -44,9 +44,11 @@ class TestTraining:
 @pytest.mark.parametrize(
     ("options", "passes"), [({}, 2), ({"weights": "weak"}, 3), ({"weights": "weak", "passes": 1}, 1)], ids=str
 )
-@pytest.mark.parametrize("kind", ["inference", "evaluate"])
-def test_passes_of_the_weights(bundle, kind, options, passes):
-    config = ConfigParser(ConfigParser.load_config_file(bundle / f"configs/{kind}.json") | options)
+@pytest.mark.parametrize("kinds", [["inference"], ["train", "evaluate"]], ids="-".join)
+def test_passes_of_the_weights(bundle, kinds, options, passes):
+    config = ConfigParser()
+    config.read_config([bundle / f"configs/{kind}.json" for kind in kinds])
+    config.update({"bundle_root": str(bundle), **options})
     assert config.get_parsed_content("passes") == passes
 
 
