@@ -10,8 +10,8 @@ from ignite.engine import Engine
 from regplugins.engines import FieldsModule
 from regplugins.handlers import EarlyStopping
 from regplugins.inferers import RigidInferer, ValidTileInferer, WholeVolumeInferer
-from regplugins.losses import DualModalityLoss, LocalNCCLoss, MINDLoss, NCCLoss, PairLoss, SquaredGradientLoss
-from regplugins.networks import GatedDualBranch, MultiResolutionFCN, ValidUNet
+from regplugins.losses import DualModalityLoss, LocalNCCLoss, NCCLoss, PairLoss, SquaredGradientLoss
+from regplugins.networks import MultiResolutionFCN, ValidUNet
 from regplugins.registration import (
     BSplineField,
     CompositiveField,
@@ -46,14 +46,11 @@ OBJECTIVE = PairLoss(NCCLoss(), SquaredGradientLoss(), 0.1)
         (lambda **given: DeformableRegistration(OBJECTIVE, [(1, 5)], **given), {"tolerance": -0.1}),
         (lambda **given: PairLoss(NCCLoss(), SquaredGradientLoss(), **given), {"regularization_weight": -1}),
         (LocalNCCLoss, {"kernel": "triangular"}),
-        (MINDLoss, {"neighborhood": "six"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"supervision": "both"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"similarity_region": "whole"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"penalty_norm": "l1"}),
         (ValidUNet, {"edges": "true"}),
         (ValidUNet, {"padded": 1}),
-        (MultiResolutionFCN, {"variant": "fine"}),
-        (GatedDualBranch, {"fusion": "sum"}),
         (lambda **given: SavePaird("o", **given), {"field_spacing": 0}),
         (EvaluatePaird, {"warnings": "no"}),
         (EvaluatePaird, {"motion": "no"}),
