@@ -159,14 +159,20 @@ def test_amplitudes_are_drawn_from_none_to_all():
         part, full = (each.set_random_state(seed=seed)(item)["truth"] for each in (random, whole))
         factors.append(float((part * full).sum() / full.square().sum()))
         torch.testing.assert_close(part, factors[-1] * full, rtol=1e-4, atol=1e-5)
+    assert_uniform(factors)
+
+
+def assert_uniform(factors: list[float]) -> None:
     assert min(factors) < 0.05 and max(factors) > 0.95
-    assert abs(np.mean(factors) - 0.5) < 3.3 * (1 / 12 / 200) ** 0.5
+    assert abs(np.mean(factors) - 0.5) < 3.3 * (1 / 12 / len(factors)) ** 0.5
 
 
 @pytest.mark.parametrize("amplitude", [-0.1, 1.1])
 def test_no_such_amplitude(amplitude):
     with pytest.raises(ValueError, match="min_amplitude must be between 0 and 1"):
         RandWarpPaird(2.0, RandomWarp(), RandomWarp(), min_amplitude=amplitude)
+    with pytest.raises(ValueError, match="min_amplitude must be between 0 and 1"):
+        RandMotionPaird(2.0, (8, 8, 8), RandomWarp(), min_amplitude=amplitude)
 
 
 class TestPatches:
@@ -346,6 +352,19 @@ class TestMotion:
         assert motions[:, :3].norm(dim=1).max() < 9.3  # three small angles are nearly a vector
         assert motions[:, :3].norm(dim=1).max() > 6
         assert 3 < motions[:, 3:].abs().max() <= 4
+
+    def test_amplitudes_are_drawn_from_none_to_all(self):
+        """Angles and shifts are those of the whole motion, multiplied by one uniform factor."""
+        affine = grid_of((6, 6, 6), 2.0).affine
+        pair = {key: MetaTensor(torch.zeros(1, 6, 6, 6), affine=affine) for key in ("moving", "fixed")}
+        none = RandomWarp(0.0, **dict.fromkeys(MODEST, 0.0))
+        part, full = (RandMotionPaird(2.0, (6, 6, 6), none, min_amplitude=smallest) for smallest in (0.0, 1.0))
+        factors = []
+        for seed in range(200):
+            some, whole = (each.set_random_state(seed)(pair)["motion"] for each in (part, full))
+            factors.append(float(some @ whole / whole.square().sum()))
+            torch.testing.assert_close(some, factors[-1] * whole, rtol=1e-4, atol=1e-5)
+        assert_uniform(factors)
 
     def test_same_seed_same_motion(self):
         first, again, other = (self.moved(RandomWarp(2.0, **MODEST), seed) for seed in (5, 5, 6))

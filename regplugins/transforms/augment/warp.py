@@ -20,6 +20,7 @@ from regplugins.spatial import (
     compose_ddf,
     resample_to_grid,
     rigid_parameters,
+    rigid_transform,
     warp,
 )
 
@@ -43,12 +44,10 @@ class RandWarpPaird(Randomizable, Transform):
     def __init__(
         self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp, min_amplitude: float = 1.0
     ) -> None:
-        if not 0 <= min_amplitude <= 1:
-            raise ValueError(f"min_amplitude must be between 0 and 1, got {min_amplitude}")
+        self.min_amplitude = _amplitude(min_amplitude)
         self.spacing = spacing
         self.common = common
         self.between = between
-        self.min_amplitude = min_amplitude
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandWarpPaird:
         super().set_random_state(seed, state)
@@ -89,6 +88,11 @@ class RandMotionPaird(Randomizable, Transform):
         common: warp of both images, for variety.
         rotation: largest angle about a random axis, degrees.
         translation: largest shift along each axis, mm.
+        min_amplitude: smallest factor of a drawn motion's angles and shifts; the factor is drawn up to 1. With 0 small
+            motions, which later passes see, are frequent.
+
+    Raises:
+        ValueError: if ``min_amplitude`` is not between 0 and 1.
     """
 
     def __init__(
@@ -98,7 +102,9 @@ class RandMotionPaird(Randomizable, Transform):
         common: RandomWarp,
         rotation: float = 15.0,
         translation: float = 5.0,
+        min_amplitude: float = 1.0,
     ) -> None:
+        self.min_amplitude = _amplitude(min_amplitude)
         self.spacing = spacing
         self.shape = tuple(shape)
         self.common = common
@@ -116,10 +122,17 @@ class RandMotionPaird(Randomizable, Transform):
             data: ``moving`` and ``fixed`` ``(1, *spatial)`` with their affines, of one head in one world.
         """
         grid = network_grid(Grid.from_image(data["fixed"]), self.spacing, self.shape)
-        common, motion = self.common(grid), self.motion.affine(grid)
-        transforms = {"fixed": common, "moving": common @ motion.inverse()}
+        common = self.common(grid)
+        motion = self.R.uniform(self.min_amplitude, 1) * rigid_parameters(self.motion.affine(grid), grid.center)
+        transforms = {"fixed": common, "moving": common @ rigid_transform(motion, grid.center).inverse()}
         resampled = {key: resample_to_grid(data[key], grid, transform) for key, transform in transforms.items()}
-        return {**data, **resampled, "motion": rigid_parameters(motion, grid.center).float()}
+        return {**data, **resampled, "motion": motion.float()}
+
+
+def _amplitude(min_amplitude: float) -> float:
+    if not 0 <= min_amplitude <= 1:
+        raise ValueError(f"min_amplitude must be between 0 and 1, got {min_amplitude}")
+    return min_amplitude
 
 
 def _grid_of(image: torch.Tensor, spacing: Sequence[float] | float) -> Grid:
