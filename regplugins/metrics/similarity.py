@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,10 +79,8 @@ def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
         values = values[subsample_volume(mask)[0].bool()]
     if values.numel() == 0:
         return 0.0, 0.0
-    low, high = torch.quantile(
-        values.flatten().double(), torch.tensor([0.001, 0.999], dtype=torch.float64, device=values.device)
-    )
-    return float(low), float(high)
+    low, high = np.percentile(values.flatten().cpu().numpy(), (0.1, 99.9)).tolist()  # torch's sorts all values
+    return low, high
 
 
 def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None, bins: int = 64) -> float:
@@ -101,10 +100,15 @@ def mutual_information(fixed: Tensor, image: Tensor, mask: Tensor | None = None,
         row = ((a - low_a) * (bins / ((high_a - low_a) or 1))).clamp(0, bins - 1).long()
         column = ((b - low_b) * (bins / ((high_b - low_b) or 1))).clamp(0, bins - 1).long()
         counts += torch.bincount(row * bins + column, minlength=bins * bins)
+    return histogram_information(counts.view(bins, bins))
+
+
+def histogram_information(counts: Tensor) -> float:
+    """Mutual information of a joint histogram ``(rows, columns)`` float64, nats: at least zero; NaN if it is empty."""
     total = float(counts.sum())
     if total == 0:
         return float("nan")
-    joint = (counts / total).view(bins, bins)
+    joint = counts / total
     independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     occupied = joint > 0
     return max(0.0, float((joint[occupied] * (joint[occupied] / independent[occupied]).log()).sum()))

@@ -6,9 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from nibabel.orientations import inv_ornt_aff, io_orientation
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
     """
     n = matrix.shape[0] - 1
     matrix = matrix.to(points.device)
-    mapped = points.to(torch.float64) @ matrix[:n, :n].T + matrix[:n, n]
+    mapped = F.linear(points.to(torch.float64), matrix[:n, :n], matrix[:n, n])
     return mapped.to(points.dtype) if points.is_floating_point() else mapped
 
 
@@ -115,7 +117,8 @@ class Grid:
     def contains(self, points: Tensor) -> Tensor:
         """Tell which points ``(..., n)``, RAS+ mm, lie in the field of view; as in ITK, its upper faces do not."""
         index = self.world_to_index(points.to(torch.float64))
-        return ((index >= -0.5) & (index < index.new_tensor(self.shape) - 0.5)).all(dim=-1)
+        parts = zip(index.unbind(-1), self.shape, strict=True)
+        return reduce(torch.logical_and, ((part >= -0.5) & (part < size - 0.5) for part, size in parts))
 
     def coordinates(self, rows: slice | None = None, device: torch.device | str | None = None) -> Tensor:
         """World points of the voxel centers: ``(*shape, n)`` float64 RAS+ mm; see ``voxel_positions``."""

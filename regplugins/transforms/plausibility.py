@@ -17,7 +17,7 @@ from scipy.ndimage import binary_erosion, binary_fill_holes, uniform_filter
 from scipy.stats import wilcoxon
 from torch import Tensor
 
-from regplugins.metrics import landmark_errors, mutual_information, normalized_correlation, subsample_volume
+from regplugins.metrics import histogram_information, landmark_errors, normalized_correlation, subsample_volume
 from regplugins.registration.intensity import otsu_threshold
 from regplugins.spatial import Grid
 
@@ -118,14 +118,15 @@ def _ranks(image: Tensor, mask: Tensor) -> Tensor:
 
     Bins of equal width would put all soft tissue of a CT into one or two, and the value would hang on their border.
     """
-    edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)[1:-1]
-    return torch.bucketize(image.double(), torch.quantile(image[mask].double(), edges))
+    edges = np.quantile(image[mask].numpy(), np.linspace(0, 1, _BINS + 1)[1:-1])
+    return torch.bucketize(image, torch.from_numpy(edges).to(image))
 
 
 def _information(first: Tensor, second: Tensor, mask: Tensor) -> float:
     """Mutual information of two images' ranks within a mask, nats, less what independent images have by chance."""
+    joint = torch.bincount(first[mask] * _BINS + second[mask], minlength=_BINS**2)
     chance = (_BINS - 1) ** 2 / (2 * int(mask.sum()))
-    return max(0.0, mutual_information(first, second, mask, _BINS) - chance)
+    return max(0.0, histogram_information(joint.double().view(_BINS, _BINS)) - chance)
 
 
 def _orientation(pair: Mapping[str, Any]) -> Iterator[str]:
