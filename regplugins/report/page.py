@@ -17,11 +17,11 @@ from urllib.parse import quote
 from PIL import Image
 
 from regplugins.io import atomic
+from regplugins.report.summary import column_unit
 from regplugins.report.table import read_table, summarize
 
 _TABLES = ("summary.csv", "metrics.csv")
 _THUMBNAIL = (840, 840)
-_UNITS = {"hd95": "mm", "asd": "mm", "tre": "mm", "inverse_consistency": "mm", "seconds": "s", "mutual": "nat"}
 
 
 def write_page(folder: str | os.PathLike[str]) -> Path:
@@ -102,7 +102,7 @@ def _foot(numbers: Sequence[Mapping[str, float | None]], columns: Sequence[str],
 
 
 def _heading(column: str) -> str:
-    unit = next((unit for metric, unit in _UNITS.items() if column.startswith(metric)), None)
+    unit = column_unit(column)
     text = html.escape(column.replace("_", " ").replace("percent", "%"))
     return f"{text}<br><small>{unit}</small>" if unit else text
 

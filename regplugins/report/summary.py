@@ -15,15 +15,22 @@ from regplugins.io import atomic, json_text, none_for_nan, sha256
 from regplugins.networks import listed_sha256
 
 _PACKAGES = ("monai", "torch", "numpy", "itk")
+# Of metrics whose names in a report do not tell them.
 _UNITS = {"hd95": "mm", "asd": "mm", "mutual_information": "nat", "seconds": "s"}
+# Of the columns of a row that begin so.
+_COLUMN_UNITS = _UNITS | dict.fromkeys(("tre", "endpoint_error", "inverse_consistency", "cycle_consistency"), "mm")
 _WHEN = ("before", "after")
-_HEADLINE = (
-    ("NCC", "ncc", ""),
-    ("Dice", "dice_mean", ""),
-    ("HD95", "hd95_mean", " mm"),
-    ("TRE mean", "tre_mean", " mm"),
-    ("TRE maximum", "tre_max", " mm"),
-)
+# Names and columns of metrics before and after, without "_before" and "_after".
+COMPARED = {
+    "NCC": "ncc",
+    "mutual information": "mutual_information",
+    "Dice": "dice_mean",
+    "HD95": "hd95_mean",
+    "TRE mean": "tre_mean",
+    "TRE maximum": "tre_max",
+    "endpoint error": "endpoint_error_mean",
+}
+_HEADLINE = ("NCC", "Dice", "HD95", "TRE mean", "TRE maximum")
 _OF_THE_FIELD = ("folding_percent", "sd_log_jacobian", "sd_log_jacobian_learn2reg", "mean_jacobian")
 
 
@@ -105,15 +112,22 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
     return row | {"seconds": _look_up(report, "seconds", "total")}
 
 
+def column_unit(column: str) -> str:
+    """Unit of a column of ``summary_row``; empty if it has none or its name tells it."""
+    metric = column.removeprefix("backward_")
+    return next((unit for name, unit in _COLUMN_UNITS.items() if metric.startswith(name)), "")
+
+
 def headline_metrics(metrics: Mapping[str, Any]) -> str:
     """Headline metrics of a pair in one line, for its picture, from its metrics or the report that holds them."""
     row = none_for_nan(summary_row(metrics))
     parts = []
-    for name, column, unit in _HEADLINE:
-        before, after = row[f"{column}_before"], row[f"{column}_after"]
+    for name in _HEADLINE:
+        before, after = (row[f"{COMPARED[name]}_{when}"] for when in _WHEN)
         if before is not None and after is not None:
+            unit = column_unit(COMPARED[name])
             digits = 2 if unit else 3
-            parts.append(f"{name} {before:.{digits}f} → {after:.{digits}f}{unit}")
+            parts.append(f"{name} {before:.{digits}f} → {after:.{digits}f} {unit}".rstrip())
     if row["affine_rotation_degrees"] is not None:
         motion = f"{row['affine_rotation_degrees']:.1f}°, translation {row['affine_translation_mm']:.1f} mm"
         parts.append(f"affine part: rotation {motion}")

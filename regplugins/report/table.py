@@ -11,26 +11,16 @@ from statistics import fmean, stdev
 from typing import Any
 
 from regplugins.io import atomic
-from regplugins.report.summary import summary_row
+from regplugins.report.summary import COMPARED, column_unit, summary_row
 
 # First characters of formulas in spreadsheets, and the apostrophe that marks text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
-# Name, columns of a table without "_before" and "_after", unit.
-_COMPARED = (
-    ("NCC", "ncc", ""),
-    ("mutual information", "mutual_information", "nat"),
-    ("Dice", "dice_mean", ""),
-    ("HD95", "hd95_mean", "mm"),
-    ("TRE, mean", "tre_mean", "mm"),
-    ("TRE, maximum", "tre_max", "mm"),
-    ("endpoint error", "endpoint_error_mean", "mm"),
-)
-_AFTER = (
-    ("rotation", "affine_rotation_degrees", "degrees"),
-    ("translation", "affine_translation_mm", "mm"),
-    ("folding", "folding_percent", "%"),
-    ("time", "seconds", "s"),
-)
+_AFTER = {
+    "rotation": ("affine_rotation_degrees", "degrees"),
+    "translation": ("affine_translation_mm", "mm"),
+    "folding": ("folding_percent", "%"),
+    "time": ("seconds", "s"),
+}
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
@@ -115,11 +105,13 @@ def metrics_text(rows: Sequence[Mapping[str, Any]]) -> str:
     statistics = summarize(rows)
     done = sum(row.get("status", "done") == "done" for row in rows)
     lines = []
-    for name, column, unit in _COMPARED:
+    for name, column in COMPARED.items():
         before, after = (_metric_cell(statistics, f"{column}_{when}", done) for when in ("before", "after"))
         if before or after:
-            lines.append((name, before or "-", after or "-", unit))
-    lines += [(name, "", _metric_cell(statistics, key, done), unit) for name, key, unit in _AFTER if key in statistics]
+            lines.append((name, before or "-", after or "-", column_unit(column)))
+    for name, (column, unit) in _AFTER.items():
+        if column in statistics:
+            lines.append((name, "", _metric_cell(statistics, column, done), unit))
     if not lines:
         return ""
     lines.insert(0, ("", "before", "after", ""))

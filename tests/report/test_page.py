@@ -67,6 +67,22 @@ def test_table_holds_what_was_measured(folder: Path) -> None:
     assert len(cells.pictures) == 1
 
 
+def test_headings_have_units(folder: Path) -> None:
+    columns = {
+        "hd95_mean_after": "mm",
+        "endpoint_error_p95_before": "mm",
+        "backward_tre_max_after": "mm",
+        "cycle_consistency_mean": "mm",
+        "mutual_information_after": "nat",
+        "seconds_network": "s",
+        "dice_mean_after": "",
+        "affine_rotation_degrees": "",
+    }
+    (folder / "summary.csv").write_text(f"name,{','.join(columns)}\npair,1,2,3,4,5,6,7,8\n")
+    headings = re.findall(r"<button>([^<]+)(?:<br><small>(\w+)</small>)?</button>", write_page(folder).read_text())
+    assert dict(headings[1:]) == {column.replace("_", " "): unit for column, unit in columns.items()}
+
+
 def test_pictures_link_to_the_big_ones(folder: Path) -> None:
     (folder / "pair 2").rename(folder / "a#1 ?")
     table = (folder / "summary.csv").read_text(encoding="utf-8").replace("pair 2", "a#1 ?")

@@ -79,7 +79,7 @@ def test_a_figure_that_some_pairs_lack_has_its_number_of_pairs() -> None:
     rows[1] |= {"tre_mean_before": 7.0, "tre_mean_after": 1.0}
     _, ncc, tre = metrics_text([*rows, {"status": "missing"}]).splitlines()
     assert re.sub(" +", " ", ncc) == "NCC 0.100 ± 0.000 0.500 ± 0.000"
-    assert re.sub(" +", " ", tre) == "TRE, mean 8.000 ± 1.414 (n = 2) 1.000 ± 0.000 (n = 2) mm"
+    assert re.sub(" +", " ", tre) == "TRE mean 8.000 ± 1.414 (n = 2) 1.000 ± 0.000 (n = 2) mm"
 
 
 def test_no_figures() -> None:
