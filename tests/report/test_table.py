@@ -40,8 +40,8 @@ def test_a_pair() -> None:
     assert [line.split() for line in lines] == [
         ["before", "after"],
         ["NCC", "0.710", "0.912"],
-        ["TRE,", "mean", "16.050", "1.500", "mm"],
-        ["TRE,", "maximum", "20.000", "23.700", "mm"],
+        ["TRE", "mean", "16.050", "1.500", "mm"],
+        ["TRE", "maximum", "20.000", "23.700", "mm"],
         ["rotation", "12.500", "degrees"],
         ["translation", "3.000", "mm"],
         ["folding", "0.250", "%"],
