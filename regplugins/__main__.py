@@ -45,11 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
     """Parse a command and its words with python-fire, which would refuse some words only after running the command."""
     name, *rest = words
-    if name == "register":  # python-fire would take -o for the first letter of any option
-        rest = ["--output_dir" + word[2:] if word == "-o" or word.startswith("-o=") else word for word in rest]
     if name not in COMMANDS:
         _end_usage(f"no command {name}; commands are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
+    rest = [_long_option(word, inspect.signature(command).parameters) for word in rest]
     if {"-h", "--help"} & set(rest):
         fire.Fire(COMMANDS, command=[name, "--", "--help"], name="regplugins")
     _refuse_unknown_options(name, rest)
@@ -71,6 +70,18 @@ def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
         elif isinstance(value, bool):  # python-fire takes an option without a value for True
             _end_usage(f"{name} wants a value after --{key}; see regplugins {name} --help")
     return functools.partial(command, *call.args, **call.kwargs)
+
+
+def _long_option(word: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """Option of a letter spelled out, as that of the first parameter that begins so.
+
+    python-fire lists letters in its help, but takes them only for commands without further options.
+    """
+    if re.match(r"-[A-Za-z](=|$)", word):
+        for name, parameter in parameters.items():
+            if name.startswith(word[1]) and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                return f"--{name}{word[2:]}"
+    return word
 
 
 def _refuse_unknown_options(name: str, words: Sequence[str]) -> None:

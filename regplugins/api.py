@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from nibabel.filebasedimages import FileBasedImage
 
 from regplugins.checks import first_cause
 from regplugins.data import PATH_KEYS
-from regplugins.data.records import result_files
+from regplugins.data.records import remove_results, result_files
 from regplugins.engines.workflow import DataWorkflow
 from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
 from regplugins.io.files import PathLike, refuse_overwriting_inputs
@@ -80,16 +80,16 @@ def register(
         temporary = TemporaryDirectory(prefix="regplugins-")
         output_dir = temporary.name
     folder = Path(output_dir)
-    for value in inputs.values():  # an image of nibabel may not have been read from its file yet
-        origin = value.get_filename() if isinstance(value, FileBasedImage) else None
-        for path in result_files(folder):
-            refuse_overwriting_inputs(path, [origin])
+    # An image of nibabel may not have been read from its file yet.
+    origins = [value.get_filename() for value in inputs.values() if isinstance(value, FileBasedImage)]
+    for path in result_files(folder):
+        refuse_overwriting_inputs(path, origins)
     options = {key: _plain(value) for key, value in options.items()}
     with TemporaryDirectory(prefix="regplugins-inputs-") as given, _unchanged_process():
         space = options.get("landmark_space", "RAS")
         paths = {key: _path(value, Path(given) / key, space) for key, value in inputs.items()}
         run_bundle(folder, bundle, preset, refine, {**options, **paths})
-    return RegistrationResult(folder, temporary)
+    return RegistrationResult(folder, temporary, origins)
 
 
 def run_bundle(
@@ -125,9 +125,15 @@ class RegistrationResult:
         folder: of the results.
     """
 
-    def __init__(self, folder: Path, temporary: TemporaryDirectory[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        temporary: TemporaryDirectory[str] | None = None,
+        origins: Sequence[str | None] = (),
+    ) -> None:
         self.folder = folder
         self._temporary = temporary  # removed with this object
+        self._origins = origins  # files of images that were given in memory
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self.folder}')"
@@ -171,10 +177,10 @@ class RegistrationResult:
         if target.resolve() == self.folder.resolve():
             return target
         files = result_files(target)
+        inputs = [*self._origins, *(given["path"] for given in self.report["inputs"].values())]
         for path in files:
-            refuse_overwriting_inputs(path, [given["path"] for given in self.report["inputs"].values()])
-        for path in reversed(files):  # the report first: without it the others do not count
-            path.unlink(missing_ok=True)
+            refuse_overwriting_inputs(path, inputs)
+        remove_results(target)
         for source, path in zip(result_files(self.folder), files, strict=True):
             if source.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,11 +202,15 @@ class RegistrationResult:
 
         Raises:
             TypeError: unless exactly one of them is given.
+            ValueError: if it does not fit.
         """
         if (image is not None) + (labels is not None) + (points is not None) != 1:
             raise TypeError("apply: give one of image, labels and points")
         if points is not None:
-            return self.inverse(torch.as_tensor(points, dtype=torch.float64))
+            given, n = torch.as_tensor(points, dtype=torch.float64), self.inverse.ndim
+            if given.shape[1:] != (n,):
+                raise ValueError(f"points: expected shape (N, {n}), got {tuple(given.shape)}")
+            return self.inverse(given)
         load, mode, given = (load_image, "linear", image) if labels is None else (load_label, "nearest", labels)
         with TemporaryDirectory(prefix="regplugins-inputs-") as folder:
             moving = load(_path(given, Path(folder) / "moving"))

@@ -82,17 +82,24 @@ def test_what_was_saved_is_what_the_result_shows(result, saved):
 def test_saving_removes_other_results_and_no_input(result, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
-    for name in ("backward/report.json", "warped.tif"):
+    others = ("report.json", "backward/report.json", "warped.tif", "summary.csv", "report.html")
+    for name in others:
         (own / name).parent.mkdir(exist_ok=True)
         (own / name).touch()
     result.save(own)
-    assert not (own / "backward/report.json").exists() and not (own / "warped.tif").exists()
+    assert [name for name in others if (own / name).exists()] == ["report.json"]
+    (own / "report.json").unlink()
+    (own / "summary.csv").touch()  # of the pairs of a datalist
+    result.save(own)
+    assert (own / "summary.csv").exists()
     moving = shutil.copy(MOVING, own / "warped.nii.gz")
     options = {"init": "fov", "levels": [[4.0, 1]]}
     with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
         regplugins.register(FIXED, moving, **options).save(own)
     with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
         regplugins.register(FIXED, nib.load(moving), own, **options)
+    with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):
+        regplugins.register(FIXED, nib.load(moving), **options).save(own)
     assert moving.read_bytes() == MOVING.read_bytes()
 
 

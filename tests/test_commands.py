@@ -311,6 +311,14 @@ def test_report_of_another_tools_transforms(run):
     torch.testing.assert_close(again, transform_points(itk_chain(), points), atol=1e-3, rtol=0)
 
 
+def test_a_report_does_not_overwrite_its_transforms(run):
+    run("report out affine.mat --fixed fixed.nii.gz --moving moving.nii.gz")
+    before = Path("out/transform_0GenericAffine.mat").read_bytes()
+    with pytest.raises(SystemExit, match=r"transform_0GenericAffine\.mat: is an input and would be overwritten"):
+        run("report out [out/transform_0GenericAffine.mat,1] --fixed moving.nii.gz --moving fixed.nii.gz")
+    assert Path("out/transform_0GenericAffine.mat").read_bytes() == before
+
+
 def test_report_into_a_folder_that_a_run_writes_into(run):
     with folder_lock(Path("out")), pytest.raises(SystemExit, match="a run writes into this folder"):
         run("report out warp.nii.gz affine.mat --fixed fixed.nii.gz --moving moving.nii.gz")
@@ -623,7 +631,7 @@ def test_two_scans_and_o_are_the_long_form(run, tmp_path):
     short = "--init fov --levels [[8,1]]"
     for line in (
         f"register fixed.nii.gz moving.nii.gz -o short {short}",
-        f"register -o=equals {short} fixed.nii.gz moving.nii.gz",
+        "register -o=equals -f fixed.nii.gz -m=moving.nii.gz -i fov -p auto --levels [[8,1]]",
         f"register --bundle {ROOT / 'bundles/any_modality_optimization'} --fixed fixed.nii.gz --moving moving.nii.gz"
         f" --output_dir long {short}",
     ):

@@ -10,7 +10,15 @@ from ignite.engine import Engine
 from regplugins.engines import FieldsModule
 from regplugins.handlers import EarlyStopping
 from regplugins.inferers import RigidInferer, ValidTileInferer, WholeVolumeInferer
-from regplugins.losses import DualModalityLoss, LocalNCCLoss, NCCLoss, PairLoss, SquaredGradientLoss
+from regplugins.losses import (
+    DualBranchLoss,
+    DualModalityLoss,
+    LocalNCCLoss,
+    MultiResolutionLoss,
+    NCCLoss,
+    PairLoss,
+    SquaredGradientLoss,
+)
 from regplugins.networks import MultiResolutionFCN, ValidUNet
 from regplugins.registration import (
     BSplineField,
@@ -45,6 +53,8 @@ OBJECTIVE = PairLoss(NCCLoss(), SquaredGradientLoss(), 0.1)
         (BSplineField, {"distance": 0}),
         (lambda **given: DeformableRegistration(OBJECTIVE, [(1, 5)], **given), {"tolerance": -0.1}),
         (lambda **given: PairLoss(NCCLoss(), SquaredGradientLoss(), **given), {"regularization_weight": -1}),
+        (lambda **given: MultiResolutionLoss(NCCLoss(), SquaredGradientLoss(), **given), {"regularization_weight": -1}),
+        (lambda **given: DualBranchLoss(NCCLoss(), SquaredGradientLoss(), **given), {"gradient_weight": -1}),
         (LocalNCCLoss, {"kernel": "triangular"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"supervision": "both"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"similarity_region": "whole"}),

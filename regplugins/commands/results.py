@@ -123,6 +123,9 @@ def report(
         if given[key] is None:
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
+    chain = regplugins.io.chain_files(transforms)
+    for path in regplugins.data.records.result_files(Path(output_dir)):
+        regplugins.io.refuse_overwriting_inputs(path, [*record.values(), *chain])
     logger.info("warping, evaluating and drawing %s", moving)
     pair = regplugins.transforms.LoadPaird(landmark_space)(record)
     pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(pair)

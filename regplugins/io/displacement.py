@@ -53,11 +53,14 @@ def write_displacement(field: SpatialTransform, path: PathLike) -> None:
         raise ValueError(f"{path}: such a file holds a displacement field, got {type(field).__name__}")
     n = field.ndim
     vectors = field.vectors.detach().cpu().numpy()
+    grid = field.grid
+    if grid.shape[2:] == (1,):  # twice, since ITK takes a field of one slice for a 2-D one
+        vectors, grid = vectors.repeat(2, axis=-1), Grid((*grid.shape[:2], 2), grid.affine)
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
-    header.set_data_shape((*(*field.grid.shape, 1)[:3], 1, n))
+    header.set_data_shape((*(*grid.shape, 1)[:3], 1, n))
     header.set_intent(_VECTOR)
     header.set_xyzt_units("mm", "sec")
     # One component at a time, since the field of a scan takes gigabytes.
     components = (-component if axis < 2 else component for axis, component in enumerate(vectors))
-    write_nifti(components, header, field.grid, path, world=_SCANNER)
+    write_nifti(components, header, grid, path, world=_SCANNER)

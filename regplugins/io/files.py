@@ -144,9 +144,12 @@ def _naming(path: Path, temporary: Path, error: OSError) -> OSError:
 
 
 def refuse_overwriting_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
-    """Raise ``ValueError`` if ``output`` is one of the inputs; an input that is None is not given."""
-    if any(path is not None and Path(path).resolve() == Path(output).resolve() for path in inputs):
-        raise ValueError(f"{output}: is an input and would be overwritten; choose another path for the result")
+    """Raise ``ValueError`` if ``output`` is one of the inputs or in one, a folder; None is no input."""
+    resolved = Path(output).resolve()
+    for path in inputs:
+        if path is not None and Path(path).resolve() in (resolved, *resolved.parents):
+            what = "lies in an input" if Path(path).is_dir() else "is an input and would be overwritten"
+            raise ValueError(f"{output}: {what}; choose another path for the result")
 
 
 def json_text(content: Mapping[str, Any]) -> str:

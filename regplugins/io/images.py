@@ -38,6 +38,10 @@ _MAX_EXACT = 2**24
 # Labels above this do not fit in 16 bits, which other programs may store them in.
 _MAX_COMMON_LABEL = 2**16 - 1
 _ALIGNED = 2
+# Types of which ITK's Python has no images.
+_NOT_WRAPPED = [
+    getattr(itk.CommonEnums, f"IOComponent_{name}") for name in ("CHAR", "LONG", "LONGLONG", "ULONG", "ULONGLONG")
+]
 # Keys of a MetaImage header that place its voxels.
 _PLACE = ("Offset", "Position", "Origin", "ElementSpacing", "TransformMatrix", "Rotation", "Orientation")
 
@@ -225,7 +229,7 @@ def read_volume(path: PathLike, color: bool = False) -> tuple[np.ndarray, Grid, 
         ValueError: if voxels are not one real number each, or their position is undetermined.
     """
     path = _existing(path)
-    if path.name.endswith(NIFTI_SUFFIXES):
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_nifti(path)
     image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
     if color and has_color(path, image.GetNumberOfComponentsPerPixel()) and image.GetImageDimension() == 2:
@@ -246,7 +250,7 @@ def read_volume(path: PathLike, color: bool = False) -> tuple[np.ndarray, Grid, 
 def read_grid(path: PathLike) -> tuple[Grid, list[str]]:
     """Grid of an image and warnings, as ``read_volume``; of NIfTI files only the header is read."""
     path = _existing(path)
-    if path.name.endswith(NIFTI_SUFFIXES):
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_nifti_grid(path)
     _, grid, warnings = read_volume(path, color=True)
     return grid, warnings
@@ -260,6 +264,9 @@ def _read_with_itk(path: Path) -> Any:
         if header is not None:
             header.SetFileName(str(path))
             header.ReadImageInformation()
+    voxels = path.with_suffix(".img")
+    if path.suffix.lower() == ".hdr" and voxels.is_file() and voxels.stat().st_size < header.GetImageSizeInBytes():
+        raise ValueError(f"{voxels}: cut off, its header says {header.GetImageSizeInBytes()} bytes")
     if path.suffix.lower() == ".bmp":
         with reading(path), PIL.Image.open(path) as bitmap:
             if bitmap.mode == "L":
@@ -270,7 +277,7 @@ def _read_with_itk(path: Path) -> Any:
             check_single_channel(path, channels)
         elif kind != itk.CommonEnums.IOComponent_UCHAR:
             raise ValueError(f"{path}: color of more than 8 bits a channel; convert it to 8 bits")
-        if kind in (itk.CommonEnums.IOComponent_LONG, itk.CommonEnums.IOComponent_LONGLONG):
+        if kind in _NOT_WRAPPED:
             with reading(path):  # ITK's Python has no images of this type
                 return itk.imread(str(path), itk.D)
     with reading(path):

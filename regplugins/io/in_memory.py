@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from regplugins.io.files import PathLike
+from regplugins.spatial import Grid
 
 # Functions that give the array of an image, its axes in the reverse order.
 _ARRAY_OF = {"itk": "array_from_image", "SimpleITK": "GetArrayFromImage"}
@@ -38,8 +39,14 @@ def write_given(image: Any, path: PathLike) -> Path:
     path = Path(path)
     array, affine = _array_and_affine(image, path.name)
     file = path.with_name(f"{path.name}.nii")
-    stored = nib.Nifti1Image(_storable(array, path.name), affine)
-    stored.header.set_xyzt_units("mm")
+    array = _storable(array, path.name)
+    if isinstance(image, nib.Nifti1Pair):  # with its header, which may have units or forms that differ
+        kind = nib.Nifti2Image if isinstance(image, nib.Nifti2Pair) else nib.Nifti1Image
+        stored = kind(array, affine, image.header)
+        stored.set_data_dtype(array.dtype)
+    else:
+        stored = nib.Nifti1Image(array, affine)
+        stored.header.set_xyzt_units("mm")
     nib.save(stored, file)
     return file
 
@@ -73,11 +80,17 @@ def _array_and_affine(image: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"{name}: expected an array (*spatial), 2-D or 3-D, and a square affine with one row more than the array "
             f"has axes, got shapes {array.shape} and {affine.shape}"
         )
-    if not np.isfinite(affine).all():
-        raise ValueError(f"{name}: its affine holds NaN or infinite numbers")
+    if array.size == 0:
+        raise ValueError(f"{name}: empty image of shape {array.shape}")
     axes = [*range(n), len(affine) - 1]
+    try:
+        grid = Grid(array.shape, torch.as_tensor(affine[np.ix_(axes, axes)]))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if len(affine) == 4:
+        return array, affine
     world = np.eye(4)
-    world[np.ix_([*range(n), 3], [*range(n), 3])] = affine[np.ix_(axes, axes)]
+    world[np.ix_([*range(n), 3], [*range(n), 3])] = grid.affine
     return array, world
 
 
@@ -100,8 +113,6 @@ def _as_array(values: Any) -> np.ndarray:
 
 def _storable(array: np.ndarray, name: str) -> np.ndarray:
     """Array in a type of NIfTI that all programs read; its values are kept, of real numbers in single precision."""
-    if array.size == 0:
-        raise ValueError(f"{name}: empty image of shape {array.shape}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: voxels are of type {array.dtype}, expected one real number each")
     if array.dtype.kind == "f":

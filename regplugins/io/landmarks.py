@@ -32,12 +32,12 @@ def read_landmarks(path: PathLike, space: str = "RAS") -> Tensor:
     columns, rows, own_space = _read(path)
     space = own_space or space
     points = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=1):
         try:
             points.append([float(row[column]) for column in columns])
         except (TypeError, ValueError):
             values = [row[column] for column in columns]
-            raise ValueError(f"{path}: line {number}: expected numbers for {columns}, got {values}") from None
+            raise ValueError(f"{path}: landmark {number}: expected numbers for {columns}, got {values}") from None
     landmarks = torch.tensor(points, dtype=torch.float64)
     finite = landmarks.isfinite().all(dim=1)
     if not finite.all():
@@ -139,6 +139,11 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file ({error})") from error
     names = [name.strip() for name in reader.fieldnames or []]
-    if not {"x", "y"} <= {name.lower() for name in names}:
+    lower = [name.lower() for name in names]
+    if not {"x", "y"} <= set(lower) or any(lower.count(axis) > 1 for axis in _AXES):
         raise ValueError(f"{path}: expected a header with x, y, z, got {names}")
-    return [{(key or "").strip().lower(): value for key, value in row.items()} for row in rows]
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            values = len(names) + len(row[None])
+            raise ValueError(f"{path}: landmark {number}: {values} values below a header of {len(names)}")
+    return [{key.strip().lower(): value for key, value in row.items()} for row in rows]

@@ -22,10 +22,12 @@ from nibabel.spatialimages import HeaderDataError
 from regplugins.io.reading import check_real_voxels, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")  # in any case
 
 # Largest distance of corner voxels between header forms that agree, as a fraction of a voxel.
 _TOLERANCE = 0.1
+# Largest sine of the angle between the axes of a 2-D image and its plane.
+_TILT = 0.01
 # Codes of units other than mm: name, and its length in mm.
 _UNITS = {1: ("meters", 1e3), 3: ("micrometers", 1e-3)}
 
@@ -35,7 +37,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
     grid, warnings = read_nifti_grid(path)
     with reading(path):
         image = nib.load(path)
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.open(path) as file:
                 array = np.asanyarray(type(image).from_stream(file).dataobj)
                 size = file.seek(0, os.SEEK_END)  # the checksum comes after the voxels
@@ -43,6 +45,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
             array = np.asanyarray(image.dataobj)
             size = path.stat().st_size
         proxy: Any = image.dataobj
+        first = type(image.header).single_vox_offset
+        if proxy.offset < first:
+            raise ValueError(f"{path}: its voxels begin at byte {proxy.offset}, within the header; correct vox_offset")
         rest = size - proxy.offset - proxy.dtype.itemsize * math.prod(proxy.shape)
     if rest > 0:
         declared = " x ".join(map(str, proxy.shape))
@@ -109,6 +114,8 @@ def _forms(shape: tuple[int, ...], header: Any, sizes: torch.Tensor) -> tuple[di
 
 
 def _grid(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
+    if len(shape) == 2 and (np.abs(affine[2, :2]) > _TILT * np.linalg.norm(affine[:3, :2], axis=0)).any():
+        raise ValueError("tilts a 2-D image out of its plane")
     in_plane = [*range(len(shape)), 3]
     return orthogonal_grid(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
 

@@ -102,6 +102,9 @@ class DualBranchLoss(nn.Module):
         gradient_weight: α; in the paper 0.5 for abdomens and 0.4 for kidneys.
         regularization_weight: β; 1 and 0.8.
         gradient_regularization_weight: γ; 0.5 and 0.3.
+
+    Raises:
+        ValueError: if a weight is negative.
     """
 
     def __init__(
@@ -115,9 +118,11 @@ class DualBranchLoss(nn.Module):
         super().__init__()
         self.similarity = similarity
         self.regularization = regularization
-        self.gradient_weight = gradient_weight
-        self.regularization_weight = regularization_weight
-        self.gradient_regularization_weight = gradient_regularization_weight
+        self.gradient_weight = not_negative("gradient_weight", gradient_weight)
+        self.regularization_weight = not_negative("regularization_weight", regularization_weight)
+        self.gradient_regularization_weight = not_negative(
+            "gradient_regularization_weight", gradient_regularization_weight
+        )
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
         """Return the loss of the final DDF and, with two branches, that of the gradients; see ``PairLoss``."""
@@ -141,6 +146,9 @@ class MultiResolutionLoss(nn.Module):
         regularization: loss ``ddf -> scalar`` on voxel displacements.
         regularization_weight: the paper's λ, whose value it does not give.
         scale_weights: finest first; the paper's 1, 0.6 and 0.3, read in that order.
+
+    Raises:
+        ValueError: if the regularization weight is negative.
     """
 
     def __init__(
@@ -153,7 +161,7 @@ class MultiResolutionLoss(nn.Module):
         super().__init__()
         self.similarity = similarity
         self.regularization = regularization
-        self.regularization_weight = regularization_weight
+        self.regularization_weight = not_negative("regularization_weight", regularization_weight)
         self.scale_weights = tuple(scale_weights)
 
     def forward(self, fields: Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:

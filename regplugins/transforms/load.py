@@ -17,6 +17,8 @@ from regplugins.spatial import Grid
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn
 
+# The largest size that a NIfTI-1 header holds.
+_MAX_NIFTI_SIZE = 2**15 - 1
 _SCANS = ("fixed", "moving", "image")
 _LOADERS = {**dict.fromkeys(_SCANS, load_image), **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask)}
 
@@ -80,6 +82,11 @@ class LoadPaird(LoadVolumesd):
                 pair["moving_channels"] = channels
             if "truth" in pair:
                 pair["truth"] = read_transform(pair["truth"])
+        if max(pair["fixed"].shape) > _MAX_NIFTI_SIZE:
+            raise ValueError(
+                f"{paths['fixed']}: {' x '.join(map(str, pair['fixed'].shape[1:]))} voxels; the results are NIfTI, "
+                f"which holds {_MAX_NIFTI_SIZE} along an axis; downsample it"
+            )
         if pair["fixed"].ndim != pair["moving"].ndim:
             dimensions = [f"{paths[k]} is {pair[k].ndim - 1}-D" for k in ("fixed", "moving")]
             raise ValueError(f"images of one dimension expected: {dimensions[0]}, {dimensions[1]}")

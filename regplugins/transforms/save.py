@@ -16,7 +16,7 @@ from monai.transforms import Transform
 
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
-from regplugins.data.records import OUTPUTS, result_files
+from regplugins.data.records import OUTPUTS, remove_results, result_files
 from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
 from regplugins.io.photographs import has_pixel_size, write_channels
@@ -74,6 +74,7 @@ class SavePaird(Transform):
             ValueError: if an output has the path of an input.
         """
         inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
+        refuse_overwriting_inputs(self.output_dir, [path for path in inputs if path.is_dir()])
         init = str(self.settings.get("init"))  # may be a file
         inputs[Path(init).resolve()] = init
         written = [path for record in records for path in result_files(self.folder(record))]
@@ -135,8 +136,7 @@ class SavePaird(Transform):
 
     def _save(self, pair: dict[str, Any], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in reversed(OUTPUTS):  # the report first: without it the others do not count
-            (folder / name).unlink(missing_ok=True)
+        remove_results(folder)
         remove_temporaries(folder)
         with stage(pair, "save"):
             self._write_files(pair, folder)

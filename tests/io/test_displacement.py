@@ -52,6 +52,18 @@ def test_itk_sees_a_vector_image_on_the_same_grid(grid: Grid, tmp_path: Path) ->
     np.testing.assert_allclose(found, field(points), atol=1e-4)
 
 
+def test_itk_takes_a_field_of_one_slice_for_a_3d_one(tmp_path: Path) -> None:
+    grid = GRIDS["oblique"]
+    grid = Grid((*grid.shape[:2], 1), grid.affine)
+    field = random_field(grid)
+    write_displacement(field, tmp_path / "field.nii.gz")
+    points = grid.index_to_world(torch.rand(50, 3, dtype=torch.float64) * torch.tensor([*grid.shape[:2], 0]) * 0.9)
+    np.testing.assert_allclose(
+        transform_points(read_field(tmp_path / "field.nii.gz"), points), field(points), atol=1e-4
+    )
+    np.testing.assert_allclose(read_displacement(tmp_path / "field.nii.gz")(points), field(points), atol=1e-4)
+
+
 @all_grids
 def test_file_by_itk_is_read(grid: Grid, tmp_path: Path) -> None:
     field = random_field(grid)

@@ -63,6 +63,27 @@ def test_labels_of_simpleitk_and_of_a_narrow_header_are_kept(tmp_path):
         np.testing.assert_array_equal(load_label(write_given(image, tmp_path / "label"))[0].numpy(), labels)
 
 
+@pytest.mark.parametrize("fault", ["micrometers", "voxel sizes that contradict the sform"])
+def test_an_image_of_nibabel_is_where_its_file_is(tmp_path, fault):
+    image = nib.Nifti1Image(np.random.default_rng(0).random((6, 5, 4), np.float32), np.diag([2.0, 2, 3, 1]))
+    image.set_qform(image.affine, 1)
+    if fault == "micrometers":
+        image.header.set_xyzt_units("micron")
+    else:
+        image.header.set_qform(np.diag([1.0, 1, 2, 1]), 1)
+    nib.save(image, tmp_path / "file.nii.gz")
+    expected, found = (
+        load_image(path)
+        for path in (tmp_path / "file.nii.gz", write_given(nib.load(tmp_path / "file.nii.gz"), tmp_path / "given"))
+    )
+    torch.testing.assert_close(found.affine, expected.affine)
+    assert (
+        [message.partition(": ")[2] for message in found.meta["warnings"]]
+        == [message.partition(": ")[2] for message in expected.meta["warnings"]]
+        != []
+    )
+
+
 def test_the_world_of_a_meta_tensor_is_heard(tmp_path):
     grid = GRIDS["oblique"]
     flip = torch.diag(torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64))
@@ -92,7 +113,10 @@ def test_values_of_any_type_are_kept(tmp_path, dtype):
         (MetaTensor(torch.zeros(2, 4, 4, 4)), TypeError, r"got a MetaTensor of shape \(2, 4, 4, 4\)"),
         ((np.zeros((4, 4)), np.eye(5)), ValueError, r"got shapes \(4, 4\) and \(5, 5\)"),
         ((np.zeros((4, 4, 4, 2)), np.eye(5)), ValueError, "2-D or 3-D"),
-        ((np.zeros((4, 4, 4)), np.full((4, 4), np.nan)), ValueError, "^fixed: its affine holds NaN"),
+        ((np.zeros((4, 4, 4)), np.full((4, 4), np.nan)), ValueError, "^fixed: the affine must be finite"),
+        ((np.zeros((4, 4, 4)), np.zeros((4, 4))), ValueError, "^fixed: the affine .* last row"),
+        ((np.zeros((4, 4, 4)), np.diag([1.0, 1, 0, 1])), ValueError, "^fixed: the affine is not invertible"),
+        ((np.zeros((4, 4, 4)), 2 * np.eye(4)), ValueError, "^fixed: the affine .* last row"),
         ((np.zeros((4, 4, 0), int), np.eye(4)), ValueError, "^fixed: empty image"),
         ((np.zeros((4, 4, 4), complex), np.eye(4)), ValueError, "^fixed: voxels are of type complex128"),
         ((np.full((4, 4, 4), -(2**40)), np.eye(4)), ValueError, "^fixed: whole numbers .* do not fit in 32 bits"),

@@ -171,6 +171,24 @@ def test_values_and_scaling(tmp_path: Path, kind: type, ending: str) -> None:
     assert warnings == []
 
 
+def test_voxels_do_not_begin_within_the_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "image.nii", (RIGHT, 1), (RIGHT, 1), vox_offset=0)
+    with pytest.raises(ValueError, match=r"image\.nii: its voxels begin at byte 0, within the header"):
+        read_nifti(path)
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1)])
+def test_a_2d_image_lies_in_its_plane(tmp_path: Path, codes: tuple[int, int]) -> None:
+    tilted = np.eye(4)
+    tilted[1:3, 1:3] = rotation(2, 37)
+    image = nib.Nifti1Image(VALUES[..., 0], tilted)
+    image.set_sform(tilted, codes[0])
+    image.set_qform(tilted, codes[1])
+    nib.save(image, tmp_path / "image.nii")
+    with pytest.raises(ValueError, match=r"image\.nii: its .form tilts a 2-D image out of its plane"):
+        read_nifti(tmp_path / "image.nii")
+
+
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "image.nii.gz"
     plain = write(tmp_path / "image.nii", (RIGHT, 1), (RIGHT, 1)).read_bytes()

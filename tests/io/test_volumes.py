@@ -109,6 +109,26 @@ def test_labels_of_64_bits_are_read(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(load_label(tmp_path / f"labels.{name}")[0].numpy().T, labels)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint64])
+@pytest.mark.parametrize("name", ["nrrd", "mha", "vtk", "hdr"])
+def test_labels_of_rare_types_are_read(tmp_path: Path, name: str, kind: type) -> None:
+    labels = np.arange(60, dtype=kind).reshape(3, 4, 5)
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / f"labels.{name}"))
+    np.testing.assert_array_equal(load_label(tmp_path / f"labels.{name}")[0].numpy().T, labels)
+
+
+@pytest.mark.parametrize("name", ["image.NII", "image.NII.GZ", "image.img"])
+def test_a_file_cut_off_is_refused(tmp_path: Path, name: str) -> None:
+    written = tmp_path / f"image{name[5:].lower()}"
+    sitk.WriteImage(sitk.GetImageFromArray(NOISE), str(written))
+    path = written.rename(tmp_path / name)
+    given = path.with_suffix(".hdr") if path.suffix == ".img" else path
+    np.testing.assert_array_equal(load_image(given)[0].numpy().T, NOISE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=re.escape(name)):
+        load_image(given)
+
+
 def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path: Path) -> None:
     Image.fromarray(NOISE[..., :3]).save(tmp_path / "image.tif", dpi=(254, 508))
     grid = Grid.from_image(load_image(tmp_path / "image.tif"))

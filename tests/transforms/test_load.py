@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from regplugins.io import write_landmarks
 from regplugins.transforms import LoadPaird
@@ -72,6 +73,13 @@ def test_an_empty_mask_is_refused(files: dict[str, str], tmp_path: Path, side: s
     nib.save(nib.Nifti1Image(np.zeros(GRID.shape, np.uint8), nib.load(files[side]).affine), tmp_path / "mask.nii.gz")
     with pytest.raises(ValueError, match=r"mask\.nii\.gz: the mask is empty"):
         LoadPaird("LPS")(files | {f"{side}_mask": str(tmp_path / "mask.nii.gz")})
+
+
+def test_an_image_too_wide_for_the_results_is_refused(tmp_path: Path) -> None:
+    for name in ("fixed", "moving"):
+        Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (2, 200))).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"fixed\.png: 40000 x 2 voxels; .* NIfTI"):
+        LoadPaird()({name: str(tmp_path / f"{name}.png") for name in ("fixed", "moving")})
 
 
 def test_doubts_about_headers_are_kept_for_the_report(tmp_path: Path) -> None:

@@ -315,6 +315,14 @@ def test_an_input_is_not_overwritten(registered, tmp_path):
     assert own.read_bytes() == b"an image"
 
 
+def test_a_folder_of_slices_is_not_written_into(tmp_path):
+    (tmp_path / "dicom").mkdir()
+    record = {"fixed": str(tmp_path / "dicom"), "moving": str(tmp_path / "moving.nii.gz")}
+    with pytest.raises(ValueError, match="out: lies in an input"):
+        SavePaird(tmp_path / "dicom/out").refuse_overwriting_inputs([record])
+    SavePaird(tmp_path / "out").refuse_overwriting_inputs([record])
+
+
 def test_a_run_that_fails_leaves_no_table_of_an_earlier_one(registered, tmp_path):
     (tmp_path / "summary.csv").write_text("name\nold\n")
     (tmp_path / "summary.json").write_text("{}")
