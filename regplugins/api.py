@@ -180,7 +180,8 @@ class RegistrationResult:
         inputs = [*self._origins, *(given["path"] for given in self.report["inputs"].values())]
         for path in files:
             refuse_overwriting_inputs(path, inputs)
-        remove_results(target)
+        for part in (target, target / "backward"):
+            remove_results(part)
         for source, path in zip(result_files(self.folder), files, strict=True):
             if source.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def _ranks(image: Tensor, mask: Tensor) -> Tensor:
     Bins of equal width would put all soft tissue of a CT into one or two, and the value would hang on their border.
     """
     edges = np.quantile(image[mask].numpy(), np.linspace(0, 1, _BINS + 1)[1:-1])
-    return torch.bucketize(image, torch.from_numpy(edges).to(image))
+    return torch.bucketize(image.contiguous(), torch.from_numpy(edges).to(image))
 
 
 def _information(first: Tensor, second: Tensor, mask: Tensor) -> float:
