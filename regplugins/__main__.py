@@ -48,7 +48,8 @@ def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
     if name not in COMMANDS:
         _end_usage(f"no command {name}; commands are {', '.join(COMMANDS)}")
     command = COMMANDS[name]
-    rest = [_long_option(word, inspect.signature(command).parameters) for word in rest]
+    if name == "register":
+        rest = [_long_option(word, inspect.signature(command).parameters) for word in rest]
     if {"-h", "--help"} & set(rest):
         fire.Fire(COMMANDS, command=[name, "--", "--help"], name="regplugins")
     _refuse_unknown_options(name, rest)
@@ -75,7 +76,7 @@ def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
 def _long_option(word: str, parameters: Mapping[str, inspect.Parameter]) -> str:
     """Option of a letter spelled out, as that of the first parameter that begins so.
 
-    python-fire lists letters in its help, but takes them only for commands without further options.
+    python-fire lists letters in its help, but does not take them for commands with further options.
     """
     if re.match(r"-[A-Za-z](=|$)", word):
         for name, parameter in parameters.items():

@@ -38,10 +38,6 @@ _MAX_EXACT = 2**24
 # Labels above this do not fit in 16 bits, which other programs may store them in.
 _MAX_COMMON_LABEL = 2**16 - 1
 _ALIGNED = 2
-# Types of which ITK's Python has no images.
-_NOT_WRAPPED = [
-    getattr(itk.CommonEnums, f"IOComponent_{name}") for name in ("CHAR", "LONG", "LONGLONG", "ULONG", "ULONGLONG")
-]
 # Keys of a MetaImage header that place its voxels.
 _PLACE = ("Offset", "Position", "Origin", "ElementSpacing", "TransformMatrix", "Rotation", "Orientation")
 
@@ -265,7 +261,8 @@ def _read_with_itk(path: Path) -> Any:
             header.SetFileName(str(path))
             header.ReadImageInformation()
     voxels = path.with_suffix(".img")
-    if path.suffix.lower() == ".hdr" and voxels.is_file() and voxels.stat().st_size < header.GetImageSizeInBytes():
+    cut = header is not None and voxels.is_file() and voxels.stat().st_size < header.GetImageSizeInBytes()
+    if cut and path.suffix.lower() in (".hdr", ".img"):
         raise ValueError(f"{voxels}: cut off, its header says {header.GetImageSizeInBytes()} bytes")
     if path.suffix.lower() == ".bmp":
         with reading(path), PIL.Image.open(path) as bitmap:
@@ -277,7 +274,8 @@ def _read_with_itk(path: Path) -> Any:
             check_single_channel(path, channels)
         elif kind != itk.CommonEnums.IOComponent_UCHAR:
             raise ValueError(f"{path}: color of more than 8 bits a channel; convert it to 8 bits")
-        if kind in _NOT_WRAPPED:
+        rare = ("CHAR", "LONG", "LONGLONG", "ULONG", "ULONGLONG")
+        if kind in [getattr(itk.CommonEnums, f"IOComponent_{name}") for name in rare]:
             with reading(path):  # ITK's Python has no images of this type
                 return itk.imread(str(path), itk.D)
     with reading(path):

@@ -87,7 +87,7 @@ def _array_and_affine(image: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         grid = Grid(array.shape, torch.as_tensor(affine[np.ix_(axes, axes)]))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    if len(affine) == 4:
+    if n == 3 or isinstance(image, nib.Nifti1Pair):
         return array, affine
     world = np.eye(4)
     world[np.ix_([*range(n), 3], [*range(n), 3])] = grid.affine

@@ -143,7 +143,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     if not {"x", "y"} <= set(lower) or any(lower.count(axis) > 1 for axis in _AXES):
         raise ValueError(f"{path}: expected a header with x, y, z, got {names}")
     for number, row in enumerate(rows, start=1):
-        if None in row:
+        if any(row.get(None, ())):  # a trailing delimiter is no value
             values = len(names) + len(row[None])
             raise ValueError(f"{path}: landmark {number}: {values} values below a header of {len(names)}")
-    return [{key.strip().lower(): value for key, value in row.items()} for row in rows]
+    return [{key.strip().lower(): value for key, value in row.items() if key is not None} for row in rows]
