@@ -123,7 +123,9 @@ class RandMotionPaird(Randomizable, Transform):
         """
         grid = network_grid(Grid.from_image(data["fixed"]), self.spacing, self.shape)
         common = self.common(grid)
-        motion = self.R.uniform(self.min_amplitude, 1) * rigid_parameters(self.motion.affine(grid), grid.center)
+        motion = rigid_parameters(self.motion.affine(grid), grid.center)
+        if self.min_amplitude < 1:
+            motion = self.R.uniform(self.min_amplitude, 1) * motion
         transforms = {"fixed": common, "moving": common @ rigid_transform(motion, grid.center).inverse()}
         resampled = {key: resample_to_grid(data[key], grid, transform) for key, transform in transforms.items()}
         return {**data, **resampled, "motion": motion.float()}
