@@ -74,9 +74,9 @@ def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
 
 
 def _long_option(word: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    """Option of a letter spelled out, as that of the first parameter that begins so.
+    """Replace an option of one letter by the first parameter that begins with it.
 
-    python-fire lists letters in its help, but does not take them for commands with further options.
+    python-fire lists these letters in its help, but does not take them if a command has ``**options``.
     """
     if re.match(r"-[A-Za-z](=|$)", word):
         for name, parameter in parameters.items():

@@ -24,12 +24,13 @@ from nibabel.filebasedimages import FileBasedImage
 
 from regplugins.checks import first_cause
 from regplugins.data import PATH_KEYS
-from regplugins.data.records import remove_results, result_files
+from regplugins.data.records import result_files
 from regplugins.engines.workflow import DataWorkflow
 from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
 from regplugins.io.files import PathLike, refuse_overwriting_inputs
 from regplugins.io.images import StoredImage, read_volume
 from regplugins.io.in_memory import write_given
+from regplugins.report.table import remove_pair_table
 from regplugins.sharing.find import find_bundle, known_bundle
 from regplugins.spatial import Grid, SpatialTransform, outside_value, resample
 
@@ -81,9 +82,9 @@ def register(
         output_dir = temporary.name
     folder = Path(output_dir)
     # An image of nibabel may not have been read from its file yet.
-    origins = [value.get_filename() for value in inputs.values() if isinstance(value, FileBasedImage)]
-    for path in result_files(folder):
-        refuse_overwriting_inputs(path, origins)
+    names = [value.get_filename() for value in inputs.values() if isinstance(value, FileBasedImage)]
+    origins = [Path(name).resolve() for name in names if name is not None]
+    refuse_overwriting_inputs(result_files(folder), origins)
     options = {key: _plain(value) for key, value in options.items()}
     with TemporaryDirectory(prefix="regplugins-inputs-") as given, _unchanged_process():
         space = options.get("landmark_space", "RAS")
@@ -129,7 +130,7 @@ class RegistrationResult:
         self,
         folder: Path,
         temporary: TemporaryDirectory[str] | None = None,
-        origins: Sequence[str | None] = (),
+        origins: Sequence[Path] = (),
     ) -> None:
         self.folder = folder
         self._temporary = temporary  # removed with this object
@@ -171,18 +172,21 @@ class RegistrationResult:
 
         Raises:
             NotADirectoryError: if it is a file.
-            ValueError: if an input lies where a file goes.
+            ValueError: if an input lies where a file goes, or is a folder around it.
         """
         target = output_folder(folder)
         if target.resolve() == self.folder.resolve():
             return target
         files = result_files(target)
         inputs = [*self._origins, *(given["path"] for given in self.report["inputs"].values())]
-        for path in files:
-            refuse_overwriting_inputs(path, inputs)
-        for part in (target, target / "backward"):
-            remove_results(part)
-        for source, path in zip(result_files(self.folder), files, strict=True):
+        refuse_overwriting_inputs(files, inputs)
+        remove_pair_table(target)
+        for path in reversed(files):  # the report first: without it the others do not count
+            path.unlink(missing_ok=True)
+        copied = dict(zip(result_files(self.folder), files, strict=True))
+        if not (target / "summary.csv").exists():  # a table that is left is that of a datalist
+            copied = {self.folder / "summary.csv": target / "summary.csv", **copied}
+        for source, path in copied.items():
             if source.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic(path) as temporary:
@@ -203,7 +207,7 @@ class RegistrationResult:
 
         Raises:
             TypeError: unless exactly one of them is given.
-            ValueError: if it does not fit.
+            ValueError: if the image or label map cannot be read, or points are not ``(N, n)``.
         """
         if (image is not None) + (labels is not None) + (points is not None) != 1:
             raise TypeError("apply: give one of image, labels and points")

@@ -50,6 +50,14 @@ def not_negative(name: str, value: Any) -> float:
     return result
 
 
+def fraction(name: str, value: Any) -> float:
+    """Convert a value to a number between 0 and 1."""
+    result = number(name, value)
+    if not 0 <= result <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+    return result
+
+
 def whole(name: str, value: Any, minimum: int = 1) -> int:
     """Convert an integer, or a text of digits, to a whole number of at least ``minimum``."""
     digits = isinstance(value, str) and value.isdecimal()

@@ -86,12 +86,13 @@ def test_saving_removes_other_results_and_no_input(result, tmp_path):
     for name in others:
         (own / name).parent.mkdir(exist_ok=True)
         (own / name).touch()
+    (own / "summary.csv").write_text("name,seconds\npair,1\n")
     result.save(own)
-    assert [name for name in others if (own / name).exists()] == ["report.json"]
-    (own / "report.json").unlink()
-    (own / "summary.csv").touch()  # of the pairs of a datalist
+    assert [name for name in others if (own / name).exists()] == ["report.json", "summary.csv"]
+    assert (own / "summary.csv").read_bytes() == (result.folder / "summary.csv").read_bytes()
+    (own / "summary.csv").write_text("name,seconds\nfirst,1\n")  # of the pairs of a datalist
     result.save(own)
-    assert (own / "summary.csv").exists()
+    assert (own / "summary.csv").read_text() == "name,seconds\nfirst,1\n"
     moving = shutil.copy(MOVING, own / "warped.nii.gz")
     options = {"init": "fov", "levels": [[4.0, 1]]}
     with pytest.raises(ValueError, match=r"warped\.nii\.gz: is an input"):

@@ -55,6 +55,11 @@ OBJECTIVE = PairLoss(NCCLoss(), SquaredGradientLoss(), 0.1)
         (lambda **given: PairLoss(NCCLoss(), SquaredGradientLoss(), **given), {"regularization_weight": -1}),
         (lambda **given: MultiResolutionLoss(NCCLoss(), SquaredGradientLoss(), **given), {"regularization_weight": -1}),
         (lambda **given: DualBranchLoss(NCCLoss(), SquaredGradientLoss(), **given), {"gradient_weight": -1}),
+        (lambda **given: DualBranchLoss(NCCLoss(), SquaredGradientLoss(), **given), {"regularization_weight": -1}),
+        (
+            lambda **given: DualBranchLoss(NCCLoss(), SquaredGradientLoss(), **given),
+            {"gradient_regularization_weight": -1},
+        ),
         (LocalNCCLoss, {"kernel": "triangular"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"supervision": "both"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"similarity_region": "whole"}),

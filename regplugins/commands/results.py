@@ -123,9 +123,8 @@ def report(
         if given[key] is None:
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
-    chain = regplugins.io.chain_files(transforms)
-    for path in regplugins.data.records.result_files(Path(output_dir)):
-        regplugins.io.refuse_overwriting_inputs(path, [*record.values(), *chain])
+    outputs = [Path(output_dir, name) for name in regplugins.data.records.OUTPUTS]
+    regplugins.io.refuse_overwriting_inputs(outputs, [*record.values(), *regplugins.io.chain_files(transforms)])
     logger.info("warping, evaluating and drawing %s", moving)
     pair = regplugins.transforms.LoadPaird(landmark_space)(record)
     pair = regplugins.transforms.ApplyTransformPaird(regplugins.io.read_chain(transforms), fill=fill)(pair)
@@ -133,6 +132,7 @@ def report(
     with regplugins.io.folder_lock(Path(output_dir)) as is_held:
         if not is_held:
             raise RuntimeError(f"{output_dir}: a run writes into this folder; wait for it, or choose another one")
+        regplugins.report.remove_pair_table(Path(output_dir))
         regplugins.transforms.SavePaird(output_dir)(pair)
     return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 

@@ -59,7 +59,7 @@ def apply(
     if len(given) != 1:
         raise ValueError(f"give one of --image, --label and --landmarks, got {sorted(given)}")
     ((kind, path),) = given.items()
-    regplugins.io.refuse_overwriting_inputs(output, [*regplugins.io.chain_files(transforms), path, reference])
+    regplugins.io.refuse_overwriting_inputs([output], [*regplugins.io.chain_files(transforms), path, reference])
     meant = {"landmarks": ("landmark_space",), "label": ("reference",), "image": ("reference", "interpolation", "fill")}
     chosen = {"reference": reference is not None, "landmark_space": landmark_space != "RAS"}
     chosen |= {"interpolation": interpolation != "linear", "fill": fill is not None}
@@ -122,7 +122,7 @@ def invert(*transforms: str, output: str, reference: str | None = None) -> dict[
 def _write(files: Sequence[str], output: str, reference: str | None, inverse: bool = False) -> dict[str, Any]:
     """Write the composition of files, or its inverse, in the format of the output's ending."""
     names = regplugins.io.chain_files(files)
-    regplugins.io.refuse_overwriting_inputs(output, [*names, reference])
+    regplugins.io.refuse_overwriting_inputs([output], [*names, reference])
     by_name = [regplugins.io.may_hold_field(name) for name in names]
     regplugins.io.check_output(output, by_name[::-1] if inverse else by_name, reference is not None)
     grid = None if reference is None else regplugins.io.load_grid(reference)

@@ -50,15 +50,6 @@ def result_files(folder: Path) -> list[Path]:
     return [path / name for path in (folder / "backward", folder) for name in OUTPUTS]
 
 
-def remove_results(folder: Path) -> None:
-    """Remove the results of a pair from its folder, but for ``backward``, and the table and the page about them."""
-    if (folder / "report.json").exists():  # else they are about the pairs of a datalist
-        for name in ("summary.csv", "report.html"):
-            (folder / name).unlink(missing_ok=True)
-    for name in reversed(OUTPUTS):  # the report first: without it the others do not count
-        (folder / name).unlink(missing_ok=True)
-
-
 def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:
     """Records of the pairs to register: of ``datalist``, else of ``pair``, else of ``sample``.
 

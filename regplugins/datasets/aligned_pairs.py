@@ -81,8 +81,9 @@ def prepare_aligned_pairs(
         )
     target = output_folder(target)
     inputs = [path for record in records for key, path in record.items() if key != "name"]
-    for record, modality, shape in product(records, modalities, (".", _MOVING)):
-        refuse_overwriting_inputs(target / record["name"] / shape / f"{modality}.nii.gz", inputs)
+    places = product(records, (".", _MOVING), modalities)
+    outputs = [target / record["name"] / shape / f"{modality}.nii.gz" for record, shape, modality in places]
+    refuse_overwriting_inputs(outputs, inputs)
     first = records[0]["fixed"]
     reference = load_image(first)
     common = Grid.from_image(reference).canonical()

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
 from regplugins.data.records import pair_records, result_files
-from regplugins.io import FolderLock, folder_lock, read_json, remove_temporaries
+from regplugins.io import FolderLock, folder_lock, read_json, refuse_overwriting_inputs, remove_temporaries
 from regplugins.report.summary import write_json
 from regplugins.report.table import metrics_text, report_row, write_table
 from regplugins.transforms.save import SavePaird
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 FAILURE = "failed.json"
 REPORT = "report.json"
 SUMMARY = "summary.csv"
+PAGE = "report.html"
 # What may be chosen for each pair, in the report, the table and the terminal.
 _CHOICES = ("init", "preset")
 # Pairs that a warning names.
@@ -49,7 +50,7 @@ class PairFolders:
         self.records = records
         self.writer = writer
         self.resume = boolean("resume", resume)
-        self.table = writer.output_dir / SUMMARY
+        self.table, self.page = writer.output_dir / SUMMARY, writer.output_dir / PAGE
         self.is_single = len(records) == 1 and "name" not in records[0]
 
     @contextmanager
@@ -58,7 +59,7 @@ class PairFolders:
 
         Raises:
             RuntimeError: if another run writes into the folder.
-            ValueError: if an output has the path of an input.
+            ValueError: if an output has the path of an input, or lies in a folder that is one.
         """
         self.writer.refuse_overwriting_inputs(self.records)
         lock = FolderLock(self.writer.output_dir, self.writer.configuration_sha256)
@@ -150,7 +151,8 @@ class PairFolders:
             )
 
     def _remove_stale_files(self) -> None:
-        """Remove stale files of earlier runs: the table, failures, and reports that cannot be kept."""
+        """Remove stale files of earlier runs: the table, its page, failures, and reports that cannot be kept."""
+        self.page.unlink(missing_ok=True)
         if not self.resume:
             self.table.unlink(missing_ok=True)
             remove_temporaries(self.writer.output_dir)
@@ -218,12 +220,15 @@ def discard_results(
     places = {folder / record.get("name", "") for record in records}
     results = [path for place in places for path in (place / FAILURE, *result_files(place))]
     if folder in places or not (folder / REPORT).exists():  # the table of a single pair stays beside its report
-        results.insert(0, folder / SUMMARY)
-    inputs = {Path(str(path)).resolve() for record in records for path in (*record.values(), init)}
+        results[:0] = [folder / SUMMARY, folder / PAGE]
+    inputs = [path for record in records for key, path in record.items() if key != "name"]
+    try:
+        refuse_overwriting_inputs(results, [*inputs, init if Path(str(init)).is_file() else None])
+    except ValueError:  # the run is about to end with this error
+        return
     with folder_lock(folder) as is_held:
-        if is_held and inputs.isdisjoint(path.resolve() for path in results):
-            for path in reversed(results):
-                path.unlink(missing_ok=True)
+        for path in reversed(results) if is_held else ():
+            path.unlink(missing_ok=True)
 
 
 def _is_restarted() -> bool:

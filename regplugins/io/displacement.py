@@ -48,13 +48,16 @@ def read_displacement(path: PathLike) -> DisplacementField:
 
 
 def write_displacement(field: SpatialTransform, path: PathLike) -> None:
-    """Write a 2-D or 3-D ``DisplacementField`` as ``.nii`` or ``.nii.gz``; ``ValueError`` for other transforms."""
+    """Write a 2-D or 3-D ``DisplacementField`` as ``.nii`` or ``.nii.gz``; ``ValueError`` for other transforms.
+
+    A single slice is written twice, the second above it.
+    """
     if not isinstance(field, DisplacementField):
         raise ValueError(f"{path}: such a file holds a displacement field, got {type(field).__name__}")
     n = field.ndim
     vectors = field.vectors.detach().cpu().numpy()
     grid = field.grid
-    if grid.shape[2:] == (1,):  # twice, since ITK takes a field of one slice for a 2-D one
+    if grid.shape[2:] == (1,):  # a second slice, since ITK takes a field of one slice for a 2-D one
         vectors, grid = vectors.repeat(2, axis=-1), Grid((*grid.shape[:2], 2), grid.affine)
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)

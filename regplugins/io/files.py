@@ -143,13 +143,18 @@ def _naming(path: Path, temporary: Path, error: OSError) -> OSError:
     return OSError(error.errno, error.strerror, name)
 
 
-def refuse_overwriting_inputs(output: PathLike, inputs: Iterable[PathLike | None]) -> None:
-    """Raise ``ValueError`` if ``output`` is one of the inputs or in one, a folder; None is no input."""
-    resolved = Path(output).resolve()
-    for path in inputs:
-        if path is not None and Path(path).resolve() in (resolved, *resolved.parents):
-            what = "lies in an input" if Path(path).is_dir() else "is an input and would be overwritten"
-            raise ValueError(f"{output}: {what}; choose another path for the result")
+def refuse_overwriting_inputs(outputs: Iterable[PathLike], inputs: Iterable[PathLike | None]) -> None:
+    """Raise ``ValueError`` if an output is an input, or lies in a folder that is one; inputs that are None are skipped.
+
+    A folder of slices must keep its content: its hash, by which ``resume`` recognizes it, is that of all its files.
+    """
+    given = {Path(path).resolve() for path in inputs if path is not None}
+    for output in outputs:
+        path = Path(output).resolve()
+        if path in given:
+            raise ValueError(f"{output}: is an input and would be overwritten; choose another path for the result")
+        if folder := next((parent for parent in path.parents if parent in given), None):
+            raise ValueError(f"{output}: lies in the input {folder}; choose another path for the result")
 
 
 def json_text(content: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from regplugins.io.dicom import is_dicom, read_dicom
 from regplugins.io.files import PathLike
-from regplugins.io.nifti import NIFTI_SUFFIXES, read_nifti, read_nifti_grid
+from regplugins.io.nifti import is_nifti, read_nifti, read_nifti_grid
 from regplugins.io.nifti_writer import write_nifti
 from regplugins.io.photographs import has_color, has_pixel_size, is_photograph, luminance
 from regplugins.io.reading import check_real_voxels, check_single_channel, orthogonal_grid, reading, spatial_shape
@@ -225,7 +225,7 @@ def read_volume(path: PathLike, color: bool = False) -> tuple[np.ndarray, Grid, 
         ValueError: if voxels are not one real number each, or their position is undetermined.
     """
     path = _existing(path)
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
+    if is_nifti(path):
         return read_nifti(path)
     image, warnings = read_dicom(path) if path.is_dir() or is_dicom(path) else (_read_with_itk(path), [])
     if color and has_color(path, image.GetNumberOfComponentsPerPixel()) and image.GetImageDimension() == 2:
@@ -246,7 +246,7 @@ def read_volume(path: PathLike, color: bool = False) -> tuple[np.ndarray, Grid, 
 def read_grid(path: PathLike) -> tuple[Grid, list[str]]:
     """Grid of an image and warnings, as ``read_volume``; of NIfTI files only the header is read."""
     path = _existing(path)
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
+    if is_nifti(path):
         return read_nifti_grid(path)
     _, grid, warnings = read_volume(path, color=True)
     return grid, warnings
@@ -260,10 +260,10 @@ def _read_with_itk(path: Path) -> Any:
         if header is not None:
             header.SetFileName(str(path))
             header.ReadImageInformation()
-    voxels = path.with_suffix(".img")
-    cut = header is not None and voxels.is_file() and voxels.stat().st_size < header.GetImageSizeInBytes()
-    if cut and path.suffix.lower() in (".hdr", ".img"):
-        raise ValueError(f"{voxels}: cut off, its header says {header.GetImageSizeInBytes()} bytes")
+    if header is not None and path.suffix.lower() in (".hdr", ".img"):
+        voxels, size = path.with_suffix(".IMG" if path.suffix.isupper() else ".img"), header.GetImageSizeInBytes()
+        if voxels.is_file() and voxels.stat().st_size < size:  # ITK would add zeros
+            raise ValueError(f"{voxels}: cut off, its header says {size} bytes")
     if path.suffix.lower() == ".bmp":
         with reading(path), PIL.Image.open(path) as bitmap:
             if bitmap.mode == "L":

@@ -141,7 +141,7 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     names = [name.strip() for name in reader.fieldnames or []]
     lower = [name.lower() for name in names]
     if not {"x", "y"} <= set(lower) or any(lower.count(axis) > 1 for axis in _AXES):
-        raise ValueError(f"{path}: expected a header with x, y, z, got {names}")
+        raise ValueError(f"{path}: expected a header with x, y, z, each once, got {names}")
     for number, row in enumerate(rows, start=1):
         if any(row.get(None, ())):  # a trailing delimiter is no value
             values = len(names) + len(row[None])

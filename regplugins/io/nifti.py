@@ -19,10 +19,9 @@ import torch
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
+from regplugins.io.files import PathLike
 from regplugins.io.reading import check_real_voxels, orthogonal_grid, reading, spatial_shape
 from regplugins.spatial.grid import Grid
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")  # in any case
 
 # Largest distance of corner voxels between header forms that agree, as a fraction of a voxel.
 _TOLERANCE = 0.1
@@ -30,6 +29,11 @@ _TOLERANCE = 0.1
 _TILT = 0.01
 # Codes of units other than mm: name, and its length in mm.
 _UNITS = {1: ("meters", 1e3), 3: ("micrometers", 1e-3)}
+
+
+def is_nifti(path: PathLike) -> bool:
+    """Tell by its suffix whether a file is NIfTI."""
+    return os.fspath(path).lower().endswith((".nii", ".nii.gz"))
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
@@ -45,10 +49,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Grid, list[str]]:
             array = np.asanyarray(image.dataobj)
             size = path.stat().st_size
         proxy: Any = image.dataobj
-        first = type(image.header).single_vox_offset
-        if proxy.offset < first:
-            raise ValueError(f"{path}: its voxels begin at byte {proxy.offset}, within the header; correct vox_offset")
         rest = size - proxy.offset - proxy.dtype.itemsize * math.prod(proxy.shape)
+    if proxy.offset < type(image.header).single_vox_offset:
+        raise ValueError(f"{path}: its voxels begin at byte {proxy.offset}, within the header; correct vox_offset")
     if rest > 0:
         declared = " x ".join(map(str, proxy.shape))
         warnings.append(

@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from regplugins.io import atomic
-from regplugins.io.nifti import NIFTI_SUFFIXES
+from regplugins.io.nifti import is_nifti
 from regplugins.metrics import subsample_volume
 from regplugins.registration import INIT_CHOICES
 from regplugins.registration.intensity import otsu_threshold
@@ -75,7 +75,7 @@ def pair_figure(path: str | os.PathLike[str], pair: Mapping[str, Any], init: str
     draw_volumes(layout, fields)
     start = "before registration" if init is None else f"initial alignment ({init if init in INIT_CHOICES else 'file'})"
     _draw_headings(layout, start, folding_heading(pair["metrics"]["folding_percent"], fields))
-    if grid.ndim == 3 or str(pair["paths"]["fixed"]).endswith(NIFTI_SUFFIXES):
+    if grid.ndim == 3 or is_nifti(pair["paths"]["fixed"]):
         for row in layout.panels:
             _draw_name(row[0])
             _draw_directions(row[0], layout.scale)

@@ -15,9 +15,9 @@ from regplugins.io import atomic, json_text, none_for_nan, sha256
 from regplugins.networks import listed_sha256
 
 _PACKAGES = ("monai", "torch", "numpy", "itk")
-# Of metrics whose names in a report do not tell them.
+# Units of metrics whose names in a report do not contain them.
 _UNITS = {"hd95": "mm", "asd": "mm", "mutual_information": "nat", "seconds": "s"}
-# Of the columns of a row that begin so.
+# Units of columns of a row, by the beginning of their names.
 _COLUMN_UNITS = _UNITS | dict.fromkeys(("tre", "endpoint_error", "inverse_consistency", "cycle_consistency"), "mm")
 _WHEN = ("before", "after")
 # Names and columns of metrics before and after, without "_before" and "_after".
@@ -113,7 +113,7 @@ def summary_row(report: Mapping[str, Any]) -> dict[str, str | float | None]:
 
 
 def column_unit(column: str) -> str:
-    """Unit of a column of ``summary_row``; empty if it has none or its name tells it."""
+    """Unit of a column of ``summary_row``; empty if it has none or its name contains it."""
     metric = column.removeprefix("backward_")
     return next((unit for name, unit in _COLUMN_UNITS.items() if metric.startswith(name)), "")
 

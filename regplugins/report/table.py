@@ -90,6 +90,18 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return [{key: cell.removeprefix("'") for key, cell in row.items()} for row in rows]
 
 
+def remove_pair_table(folder: Path) -> None:
+    """Remove the table of a single pair, and the page about it, from a folder; those of a datalist are kept."""
+    table = folder / "summary.csv"
+    try:
+        names = [row.get("name") for row in read_table(table)]
+    except (FileNotFoundError, ValueError):
+        return
+    if names == ["pair"]:
+        table.unlink()
+        (folder / "report.html").unlink(missing_ok=True)
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"

@@ -58,8 +58,9 @@ class LoadPaird(LoadVolumesd):
 
     Raises:
         FileNotFoundError: on call, if a file is missing.
-        ValueError: if ``landmark_space`` is neither. On call, if a file cannot be read, shapes, dimensions or numbers
-            of points do not match, or all landmarks lie outside their image. Lesser doubts go to ``warnings``.
+        ValueError: if ``landmark_space`` is neither. On call, if a file cannot be read, the fixed image is too wide for
+            NIfTI, shapes, dimensions or numbers of points do not match, or all landmarks lie outside their image.
+            Lesser doubts go to ``warnings``.
     """
 
     def __init__(self, landmark_space: str = "RAS", spatial_dims: int | None = None) -> None:

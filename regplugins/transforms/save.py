@@ -16,7 +16,7 @@ from monai.transforms import Transform
 
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
-from regplugins.data.records import OUTPUTS, remove_results, result_files
+from regplugins.data.records import OUTPUTS, result_files
 from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
 from regplugins.io.photographs import has_pixel_size, write_channels
@@ -47,7 +47,8 @@ class SavePaird(Transform):
 
     Raises:
         NotADirectoryError: if ``output_dir`` is a file.
-        ValueError: if ``field_spacing`` is not a positive number; on call, if an output has the path of an input.
+        ValueError: if ``field_spacing`` is not a positive number; on call, if an output has the path of an input, or
+            lies in a folder that is one.
     """
 
     def __init__(
@@ -68,18 +69,17 @@ class SavePaird(Transform):
         return self.output_dir / record["name"] if "name" in record else self.output_dir
 
     def refuse_overwriting_inputs(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse pairs whose outputs would overwrite an input of any of them.
+        """Refuse pairs whose outputs would overwrite or lie in an input of any of them.
 
         Raises:
-            ValueError: if an output has the path of an input.
+            ValueError: if an output has the path of an input, or lies in a folder that is one.
         """
-        inputs = {Path(record[key]).resolve(): record[key] for record in records for key in PATH_KEYS if key in record}
-        refuse_overwriting_inputs(self.output_dir, [path for path in inputs if path.is_dir()])
-        init = str(self.settings.get("init"))  # may be a file
-        inputs[Path(init).resolve()] = init
+        inputs = [record[key] for record in records for key in PATH_KEYS if key in record]
+        init = Path(str(self.settings.get("init")))
         written = [path for record in records for path in result_files(self.folder(record))]
-        for path in (*written, self.output_dir / "summary.csv"):
-            refuse_overwriting_inputs(path, [inputs.get(path.resolve())])
+        refuse_overwriting_inputs(
+            [*written, self.output_dir / "summary.csv"], [*inputs, init if init.is_file() else None]
+        )
 
     @cached_property
     def configuration_sha256(self) -> str:
@@ -114,8 +114,7 @@ class SavePaird(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
         folder = self.folder(pair)
-        for name in OUTPUTS:
-            refuse_overwriting_inputs(folder / name, pair["paths"].values())
+        refuse_overwriting_inputs([folder / name for name in OUTPUTS], pair["paths"].values())
         if self._deferred is None:
             self._save(pair, folder)
         else:
@@ -136,7 +135,8 @@ class SavePaird(Transform):
 
     def _save(self, pair: dict[str, Any], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_results(folder)
+        for name in reversed(OUTPUTS):  # the report first: without it the others do not count
+            (folder / name).unlink(missing_ok=True)
         remove_temporaries(folder)
         with stage(pair, "save"):
             self._write_files(pair, folder)

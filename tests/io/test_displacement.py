@@ -57,7 +57,10 @@ def test_itk_takes_a_field_of_one_slice_for_a_3d_one(tmp_path: Path) -> None:
     grid = Grid((*grid.shape[:2], 1), grid.affine)
     field = random_field(grid)
     write_displacement(field, tmp_path / "field.nii.gz")
-    points = grid.index_to_world(torch.rand(50, 3, dtype=torch.float64) * torch.tensor([*grid.shape[:2], 0]) * 0.9)
+    # Half a slice below it and one and a half above, where ITK ends.
+    index = torch.rand(50, 3, dtype=torch.float64) * 0.9 * torch.tensor([*grid.shape[:2], 2])
+    index[:, 2] -= 0.4
+    points = grid.index_to_world(index)
     np.testing.assert_allclose(
         transform_points(read_field(tmp_path / "field.nii.gz"), points), field(points), atol=1e-4
     )

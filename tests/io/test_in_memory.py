@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from regplugins.io import load_image, load_label
 from regplugins.io.in_memory import write_given
 from regplugins.spatial import Grid
-from tests.itk_truth import GRIDS, sitk_image
+from tests.itk_truth import GRIDS, rotation, sitk_image
 
 
 def in_world(grid: Grid) -> np.ndarray:
@@ -61,6 +61,14 @@ def test_labels_of_simpleitk_and_of_a_narrow_header_are_kept(tmp_path):
         nib.Nifti1Image(labels.astype(float), np.eye(4), narrow),
     ):
         np.testing.assert_array_equal(load_label(write_given(image, tmp_path / "label"))[0].numpy(), labels)
+
+
+def test_a_slice_of_a_tilted_scan_lies_in_its_plane(tmp_path):
+    affine = np.eye(4)
+    affine[1:3, 1:3] = rotation(2, 10)
+    image = MetaTensor(torch.rand(1, 6, 5), affine=affine)
+    found = load_image(write_given(image, tmp_path / "slice"))
+    torch.testing.assert_close(found.affine, torch.from_numpy(affine[np.ix_([0, 1, 3], [0, 1, 3])]))
 
 
 @pytest.mark.parametrize("fault", ["micrometers", "voxel sizes that contradict the sform"])

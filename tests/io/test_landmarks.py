@@ -52,8 +52,8 @@ def test_columns_are_found_by_name_in_any_order_and_names_kept(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("1,2,3\n4,5,6\n", r"header with x, y, z, got \['1', '2', '3'\]"),
-        ("x,z\n1,2\n", r"header with x, y, z, got \['x', 'z'\]"),
+        ("1,2,3\n4,5,6\n", r"header with x, y, z, each once, got \['1', '2', '3'\]"),
+        ("x,z\n1,2\n", r"header with x, y, z, each once, got \['x', 'z'\]"),
         ("x,y,z\n", "no landmarks"),
         ("x,y,z\n1,2,3\n1,two,3\n", "landmark 2: expected numbers"),
         ("x,y,z\n1,2\n", "landmark 1: expected numbers"),
@@ -68,6 +68,11 @@ def test_bad_files_are_named(content: str, message: str, tmp_path: Path) -> None
     (tmp_path / "points.csv").write_text(content)
     with pytest.raises(ValueError, match=rf"points\.csv: .*{message}"):
         read_landmarks(tmp_path / "points.csv")
+
+
+def test_a_delimiter_at_the_end_of_a_row_is_no_value(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3,\n4,5,6,\n")
+    assert read_landmarks(tmp_path / "points.csv").tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_tables_of_birl_and_of_spreadsheets_are_read(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def test_headings_have_units(folder: Path) -> None:
         "affine_rotation_degrees": "",
     }
     (folder / "summary.csv").write_text(f"name,{','.join(columns)}\npair,1,2,3,4,5,6,7,8\n")
-    headings = re.findall(r"<button>([^<]+)(?:<br><small>(\w+)</small>)?</button>", write_page(folder).read_text())
+    headings = re.findall(
+        r"<button>([^<]+)(?:<br><small>(\w+)</small>)?</button>", write_page(folder).read_text(encoding="utf-8")
+    )
     assert dict(headings[1:]) == {column.replace("_", " "): unit for column, unit in columns.items()}
 
 

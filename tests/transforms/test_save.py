@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from regplugins.engines.folders import discard_results
 from regplugins.handlers import SummaryTable, correlation, folding_percent, mean_dice, negative_endpoint_error
 from regplugins.io import read_transform, write_transform
 from regplugins.report.table import summarize
@@ -318,8 +319,14 @@ def test_an_input_is_not_overwritten(registered, tmp_path):
 def test_a_folder_of_slices_is_not_written_into(tmp_path):
     (tmp_path / "dicom").mkdir()
     record = {"fixed": str(tmp_path / "dicom"), "moving": str(tmp_path / "moving.nii.gz")}
-    with pytest.raises(ValueError, match="out: lies in an input"):
-        SavePaird(tmp_path / "dicom/out").refuse_overwriting_inputs([record])
+    slice_named_alike = tmp_path / "dicom/report.json"
+    slice_named_alike.touch()
+    for folder, pair in (("dicom/out", record), ("dicom", record), (".", {**record, "name": "dicom"})):
+        given = {key: path for key, path in pair.items() if key != "name"}
+        discard_results(tmp_path / folder, given, "none")
+        with pytest.raises(ValueError, match=rf"lies in the input {tmp_path}/dicom; choose"):
+            SavePaird(tmp_path / folder).refuse_overwriting_inputs([pair])
+    assert slice_named_alike.exists()
     SavePaird(tmp_path / "out").refuse_overwriting_inputs([record])
 
 

@@ -12,6 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import Randomizable, SpatialCrop, Transform
 from monai.transforms.utils import weighted_patch_samples
 
+from regplugins.checks import fraction
+
 
 class RandFieldOfViewd(Randomizable, Transform):
     """Crop random slices at each face of an image, and pad them with the border or with the image's minimum.
@@ -114,10 +116,8 @@ class RandSlicePaird(Randomizable, Transform):
     """
 
     def __init__(self, axis: int = 2, min_foreground: float = 0.3) -> None:
-        if not 0 <= min_foreground <= 1:
-            raise ValueError(f"min_foreground must be between 0 and 1, got {min_foreground}")
         self.axis = axis
-        self.min_foreground = min_foreground
+        self.min_foreground = fraction("min_foreground", min_foreground)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """

@@ -11,6 +11,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 from monai.utils import ensure_tuple_rep
 
+from regplugins.checks import fraction
 from regplugins.data.contrast_pairs import BETWEEN, IDENTITY, WARPED
 from regplugins.data.datasets import PAIRED
 from regplugins.data.random_warps import RandomWarp
@@ -44,7 +45,7 @@ class RandWarpPaird(Randomizable, Transform):
     def __init__(
         self, spacing: Sequence[float] | float, common: RandomWarp, between: RandomWarp, min_amplitude: float = 1.0
     ) -> None:
-        self.min_amplitude = _amplitude(min_amplitude)
+        self.min_amplitude = fraction("min_amplitude", min_amplitude)
         self.spacing = spacing
         self.common = common
         self.between = between
@@ -104,7 +105,7 @@ class RandMotionPaird(Randomizable, Transform):
         translation: float = 5.0,
         min_amplitude: float = 1.0,
     ) -> None:
-        self.min_amplitude = _amplitude(min_amplitude)
+        self.min_amplitude = fraction("min_amplitude", min_amplitude)
         self.spacing = spacing
         self.shape = tuple(shape)
         self.common = common
@@ -129,12 +130,6 @@ class RandMotionPaird(Randomizable, Transform):
         transforms = {"fixed": common, "moving": common @ rigid_transform(motion, grid.center).inverse()}
         resampled = {key: resample_to_grid(data[key], grid, transform) for key, transform in transforms.items()}
         return {**data, **resampled, "motion": motion.float()}
-
-
-def _amplitude(min_amplitude: float) -> float:
-    if not 0 <= min_amplitude <= 1:
-        raise ValueError(f"min_amplitude must be between 0 and 1, got {min_amplitude}")
-    return min_amplitude
 
 
 def _grid_of(image: torch.Tensor, spacing: Sequence[float] | float) -> Grid:
