@@ -7,6 +7,7 @@ Templates and phantom were resampled or rescaled in ways that are not fully desc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from zlib import crc32
 
@@ -31,7 +32,6 @@ MOVING_SEQUENCE = "ct"
 
 # Largest angle about a random axis, degrees: largest shift along each axis, mm. The first is the paper's.
 MOTIONS = {15: 5.0, 45: 20.0, 90: 40.0}
-VALIDATION_MOTIONS = (15, 45)
 PAIRS, VALIDATION_PAIRS = 24, 9
 # Warps that turn the templates into other heads, the two modalities alike.
 SHAPES = RandomWarp(8.0, rotation=0.0, translation=0.0, scaling=0.1)
@@ -98,10 +98,10 @@ def prepare_heads(source: str | Path, target: str | Path) -> Path:
     sections: dict[str, list[dict[str, str]]] = {
         "training": [{"image": file, "subject": "templates", "sequence": name} for name, file in files.items()]
     }
-    wanted = {f"test_{degrees}": (degrees, PAIRS) for degrees in MOTIONS}
-    wanted |= {f"validation_{degrees}": (degrees, VALIDATION_PAIRS) for degrees in VALIDATION_MOTIONS}
-    for section, (degrees, count) in tqdm(wanted.items(), desc="moved heads"):
-        sections[section] = _moved_pairs(section, degrees, count, templates, target)
+    counts = {"test": PAIRS, "validation": VALIDATION_PAIRS}
+    for use, degrees in tqdm(list(product(counts, MOTIONS)), desc="moved heads"):
+        section = f"{use}_{degrees}"
+        sections[section] = _moved_pairs(section, degrees, counts[use], templates, target)
     for name, (fixed, moving) in REAL_PAIRS.items():
         sections[name] = [{"name": name, "fixed": path(fixed), "moving": path(moving)}]
     for section, heads in MODALITIES.items():

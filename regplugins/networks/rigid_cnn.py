@@ -90,4 +90,4 @@ class RigidCNN(RegistrationNetwork):
 def _refuse_unfitted(network: nn.Module, _keys: object) -> None:
     """Raise ``ValueError`` if weights are loaded without an MLP into a network that uses it."""
     if isinstance(network, RigidCNN) and network.regressor == "mlp" and not bool(network.mlp.output.weight.any()):
-        raise ValueError("its mlp has not been fitted: run fit_regressor.json, or give --regressor head")
+        raise ValueError("its mlp has not been fitted: run fit_regressor.json, or omit --regressor mlp")

@@ -170,7 +170,7 @@ FIRE = TrainedCase(
 
 HEADS = TrainedCase(
     name="head_ct_mr_rigid",
-    network=partial(RigidCNN, regressor="mlp"),
+    network=RigidCNN,
     stride=1,
     write_data=moved_heads,
     training={"fixed_sequences": ["t1"], "validation_section": "validation_15"},

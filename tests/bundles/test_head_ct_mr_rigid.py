@@ -44,9 +44,9 @@ class TestTransform:
         assert information[True]["network"] == pytest.approx(information[False]["after"])
         assert information[True]["after"] > information[True]["network"] > information[True]["before"]
 
-    def test_a_turned_head_comes_back_to_where_it_was(self, bundle, registered, run, tmp_path):
-        """Turned by 30 degrees and shifted by centimeters, within the range of the training. Fixed and moving image are
-        of two people: what matches them best is not sharply defined, here 10 cm from the middle."""
+    def test_a_turned_head_comes_back_to_where_it_was(self, bundle, run, tmp_path):
+        """Turned by 30 degrees and shifted by centimeters, within the range of the training. The network alone: the
+        images are of two people, and what matches them best by mutual information is not sharply defined."""
         image = nib.load(bundle / "sample/moving.nii.gz")
         motion = np.eye(4)
         motion[:3, :3] = Rotation.from_euler("xyz", [12.0, -10.0, 25.0], degrees=True).as_matrix()
@@ -54,13 +54,15 @@ class TestTransform:
         center = Grid(image.shape, torch.from_numpy(image.affine)).center.numpy()
         motion[:3, 3] += center - motion[:3, :3] @ center
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), motion @ image.affine), tmp_path / "turned.nii.gz")
-        pair = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "turned.nii.gz")}
-        run("inference", output_dir=str(tmp_path / "out"), refine_rigid=True, **pair)
-        first = read_transform(registered / "transform_0GenericAffine.mat").matrix
-        turned = read_transform(tmp_path / "out/transform_0GenericAffine.mat").matrix
+        options = {"fixed": str(bundle / "sample/fixed.nii.gz"), "refine_rigid": False}
+        found = []
+        for moving in (bundle / "sample/moving.nii.gz", tmp_path / "turned.nii.gz"):
+            run("inference", output_dir=str(tmp_path / moving.stem), moving=str(moving), **options)
+            found.append(read_transform(tmp_path / moving.stem / "transform_0GenericAffine.mat").matrix)
+        first, turned = found
         corners = torch.tensor([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)]).double()
         error = ((turned - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
-        assert float(error.mean()) < 8
+        assert float(error.mean()) < 4
         before = ((first - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
         assert float(before.mean()) > 40
 
@@ -108,23 +110,17 @@ class TestRegressor:
         for name, value in shipped.state_dict().items():
             same = torch.equal(fitted.state_dict()[name], value)
             assert same != name.startswith("mlp."), name
-        run("inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), refine_rigid=False)
+        options = {"models_dir": str(tmp_path), "refine_rigid": False, "regressor": "mlp"}
+        run("inference", output_dir=str(tmp_path / "out"), **options)
         assert (tmp_path / "out/warped.nii.gz").exists()
 
     def test_weights_without_one_are_refused(self, bundle, run, tmp_path):
         state = load_weights(HEADS.network(), bundle / "models").state_dict()
         fresh = HEADS.network().state_dict()
         torch.save(state | {name: fresh[name] for name in state if name.startswith("mlp.")}, tmp_path / "model.pt")
-        assert "its mlp has not been fitted" in cause_of(
-            run, "inference", output_dir=str(tmp_path / "out"), models_dir=str(tmp_path), refine_rigid=False
-        )
-        run(
-            "inference",
-            output_dir=str(tmp_path / "out"),
-            models_dir=str(tmp_path),
-            refine_rigid=False,
-            regressor="head",
-        )
+        options = {"output_dir": str(tmp_path / "out"), "models_dir": str(tmp_path), "refine_rigid": False}
+        assert "its mlp has not been fitted" in cause_of(run, "inference", regressor="mlp", **options)
+        run("inference", **options)
 
     def test_a_grid_of_the_papers_kind(self, data, run, tmp_path):
         """Slices farther apart than their voxels are."""
