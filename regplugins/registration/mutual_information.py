@@ -24,8 +24,9 @@ _SIZES = {2: (64**2, 128**2, 256**2), 3: (32**3, 64**3, 128**3)}
 # different people then end at wrong optima.
 _COARSE_SAMPLES, _SAMPLES = 10_000, 30_000
 _BINS = 32
-# Of the rigid refinement. On validation heads in CT and MR the optimum lies 1.4 mm from the truth with 12 bins
-# and 1.8 mm with 32; half as many samples leave 0.06 mm more, twice as many no less. The global search needs 32 bins.
+# Of the rigid refinement, at the finer resolutions. On validation heads in CT and MR the optimum near the truth lies
+# 1.4 mm from it with 12 bins and 1.8 mm with 32; half as many samples leave 0.06 mm more, twice as many no less. The
+# global search needs 32 bins.
 _REFINEMENT_SAMPLES, _REFINEMENT_BINS = 60_000, 12
 _ITERATIONS = 60
 # A start is done when a step gains less than this fraction of the first, which is a voxel long. Coarse results are
@@ -102,7 +103,7 @@ def refine_rigid(fixed: Volume, moving: Volume, starts: Sequence[AffineTransform
     """
     levels = _levels(fixed, moving)
     center = center_of_mass(levels[0][0])
-    coarse = MutualInformation(*levels[0], _REFINEMENT_SAMPLES, _REFINEMENT_BINS, seed)
+    coarse = MutualInformation(*levels[0], _SAMPLES, _REFINEMENT_BINS, seed)
     scores, transforms = _optimize("rigid", coarse, starts, center, _TOLERANCE)
     return _refined(
         "rigid", levels[1:], transforms[int(scores.argmax())], center, seed, _REFINEMENT_SAMPLES, _REFINEMENT_BINS

@@ -44,9 +44,10 @@ class TestTransform:
         assert information[True]["network"] == pytest.approx(information[False]["after"])
         assert information[True]["after"] > information[True]["network"] > information[True]["before"]
 
-    def test_a_turned_head_comes_back_to_where_it_was(self, bundle, run, tmp_path):
-        """Turned by 30 degrees and shifted by centimeters, within the range of the training. The network alone: the
-        images are of two people, and what matches them best by mutual information is not sharply defined."""
+    @pytest.mark.parametrize(("refine_rigid", "largest"), [(False, 4), (True, 15)])
+    def test_a_turned_head_comes_back_to_where_it_was(self, bundle, run, tmp_path, refine_rigid, largest):
+        """Turned by 30 degrees and shifted by centimeters, within the range of the training. Fixed and moving image are
+        of two people: what matches them best by mutual information is not sharply defined."""
         image = nib.load(bundle / "sample/moving.nii.gz")
         motion = np.eye(4)
         motion[:3, :3] = Rotation.from_euler("xyz", [12.0, -10.0, 25.0], degrees=True).as_matrix()
@@ -54,7 +55,7 @@ class TestTransform:
         center = Grid(image.shape, torch.from_numpy(image.affine)).center.numpy()
         motion[:3, 3] += center - motion[:3, :3] @ center
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), motion @ image.affine), tmp_path / "turned.nii.gz")
-        options = {"fixed": str(bundle / "sample/fixed.nii.gz"), "refine_rigid": False}
+        options = {"fixed": str(bundle / "sample/fixed.nii.gz"), "refine_rigid": refine_rigid}
         found = []
         for moving in (bundle / "sample/moving.nii.gz", tmp_path / "turned.nii.gz"):
             run("inference", output_dir=str(tmp_path / moving.stem), moving=str(moving), **options)
@@ -62,7 +63,7 @@ class TestTransform:
         first, turned = found
         corners = torch.tensor([[x, y, z, 1.0] for x in (-60, 60) for y in (-60, 60) for z in (-60, 60)]).double()
         error = ((turned - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
-        assert float(error.mean()) < 4
+        assert float(error.mean()) < largest
         before = ((first - torch.from_numpy(motion) @ first) @ corners.T).norm(dim=0)
         assert float(before.mean()) > 40
 

@@ -42,7 +42,7 @@ def read_all(datalist):
     return {section: read_datalist(datalist, section) for section in json.loads(datalist.read_text())}
 
 
-@pytest.mark.parametrize(("section", "degrees"), [("test_15", 15), ("test_45", 45), ("test_90", 90)])
+@pytest.mark.parametrize(("section", "degrees"), [("test_15", 15), ("test_45", 45), ("validation_90", 90)])
 def test_truth_brings_the_moving_image_to_the_fixed_one(prepared, section, degrees):
     turned = []
     for record in prepared[section]:
