@@ -24,7 +24,7 @@ from nibabel.filebasedimages import FileBasedImage
 
 from regplugins.checks import first_cause
 from regplugins.data import PATH_KEYS
-from regplugins.data.records import result_files
+from regplugins.data.records import remove_results, result_files
 from regplugins.engines.workflow import DataWorkflow
 from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
 from regplugins.io.files import PathLike, refuse_overwriting_inputs
@@ -181,8 +181,7 @@ class RegistrationResult:
         inputs = [*self._origins, *(given["path"] for given in self.report["inputs"].values())]
         refuse_overwriting_inputs(files, inputs)
         remove_pair_table(target)
-        for path in reversed(files):  # the report first: without it the others do not count
-            path.unlink(missing_ok=True)
+        remove_results(files)
         copied = dict(zip(result_files(self.folder), files, strict=True))
         if not (target / "summary.csv").exists():  # a table that is left is that of a datalist
             copied = {self.folder / "summary.csv": target / "summary.csv", **copied}

@@ -83,7 +83,7 @@ def device(value: Any) -> torch.device:
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {value!r}") from error
     try:
         torch.empty(1, device=found)
-    except (AssertionError, RuntimeError, NotImplementedError) as error:
+    except (AssertionError, RuntimeError) as error:
         raise ValueError(f"device {value!r} is not available here; choose another, such as --device cpu") from error
     return found
 

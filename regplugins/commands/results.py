@@ -123,7 +123,7 @@ def report(
         if given[key] is None:
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
-    outputs = [Path(output_dir, name) for name in regplugins.data.records.OUTPUTS]
+    outputs = regplugins.data.records.direction_files(Path(output_dir))
     regplugins.io.refuse_overwriting_inputs(outputs, [*record.values(), *regplugins.io.chain_files(transforms)])
     logger.info("warping, evaluating and drawing %s", moving)
     pair = regplugins.transforms.LoadPaird(landmark_space)(record)

@@ -47,7 +47,18 @@ _MAX_NAME_BYTES = 255
 
 def result_files(folder: Path) -> list[Path]:
     """Paths of all results of a pair, in the order of writing, the report of the pair last."""
-    return [path / name for path in (folder / "backward", folder) for name in OUTPUTS]
+    return [*direction_files(folder / "backward"), *direction_files(folder)]
+
+
+def direction_files(folder: Path) -> list[Path]:
+    """Paths of the results of one direction of a pair, in the order of writing, the report last."""
+    return [folder / name for name in OUTPUTS]
+
+
+def remove_results(files: Sequence[Path]) -> None:
+    """Remove files, the last first: without its report the results of a pair are not taken for whole."""
+    for path in reversed(files):
+        path.unlink(missing_ok=True)
 
 
 def pair_records(pair: Mapping[str, Any], datalist: str | Path | None, sample: str | Path) -> list[dict[str, str]]:

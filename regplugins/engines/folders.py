@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 
 from regplugins.checks import boolean, error_line
-from regplugins.data.records import pair_records, result_files
+from regplugins.data.records import pair_records, remove_results, result_files
 from regplugins.io import FolderLock, folder_lock, read_json, refuse_overwriting_inputs, remove_temporaries
 from regplugins.report.summary import write_json
 from regplugins.report.table import metrics_text, report_row, write_table
@@ -176,9 +176,7 @@ class PairFolders:
                 remove_temporaries(folder)
                 (folder / FAILURE).unlink(missing_ok=True)
                 if not (self.resume and self.writer.is_complete(record)):
-                    # The report first: without it the others are not taken for whole.
-                    for path in reversed(result_files(folder)):
-                        path.unlink(missing_ok=True)
+                    remove_results(result_files(folder))
 
     def _write_table(self) -> None:
         if self.is_single and self.rows()[0]["status"] != "done":
@@ -227,8 +225,8 @@ def discard_results(
     except ValueError:  # the run is about to end with this error
         return
     with folder_lock(folder) as is_held:
-        for path in reversed(results) if is_held else ():
-            path.unlink(missing_ok=True)
+        if is_held:
+            remove_results(results)
 
 
 def _is_restarted() -> bool:

@@ -16,7 +16,7 @@ from monai.transforms import Transform
 
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
-from regplugins.data.records import OUTPUTS, result_files
+from regplugins.data.records import direction_files, remove_results, result_files
 from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
 from regplugins.io.photographs import has_pixel_size, write_channels
@@ -114,7 +114,7 @@ class SavePaird(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         pair = dict(data)
         folder = self.folder(pair)
-        refuse_overwriting_inputs([folder / name for name in OUTPUTS], pair["paths"].values())
+        refuse_overwriting_inputs(direction_files(folder), pair["paths"].values())
         if self._deferred is None:
             self._save(pair, folder)
         else:
@@ -135,8 +135,7 @@ class SavePaird(Transform):
 
     def _save(self, pair: dict[str, Any], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in reversed(OUTPUTS):  # the report first: without it the others do not count
-            (folder / name).unlink(missing_ok=True)
+        remove_results(direction_files(folder))
         remove_temporaries(folder)
         with stage(pair, "save"):
             self._write_files(pair, folder)
@@ -150,9 +149,8 @@ class SavePaird(Transform):
         if "field_spacing_error_voxels" in pair:
             report["field_spacing_error_voxels"] = pair["field_spacing_error_voxels"]
         report |= {"warnings": pair.get("warnings", []), "swapped": pair.get("swapped", False)}
-        written = (folder / part for name in OUTPUTS for part in (name, f"backward/{name}"))
         report["outputs_bytes"] = {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in written if path.is_file()
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in result_files(folder) if path.is_file()
         }
         write_json(report, folder / "report.json")
 

@@ -15,13 +15,13 @@ from monai.data import MetaTensor
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from regplugins.data.records import OUTPUTS
 from regplugins.engines.folders import discard_results
 from regplugins.handlers import SummaryTable, correlation, folding_percent, mean_dice, negative_endpoint_error
 from regplugins.io import read_transform, write_transform
 from regplugins.report.table import summarize
 from regplugins.spatial import AffineTransform, DisplacementField, Grid
 from regplugins.transforms import ApplyDDFPaird, EvaluatePaird, SavePaird, SwapPaird
-from regplugins.transforms.save import OUTPUTS
 from tests.itk_truth import GRIDS, read_field, transform_points, translation
 
 SHAPE = (20, 22, 18)
