@@ -7,13 +7,14 @@ A check returns the value in its type, or raises a ``ValueError`` (``boolean``: 
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+_MAX_SINGLE = 3.4028234663852886e38
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -24,13 +25,13 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    """Convert a value to a finite number; a boolean is refused."""
+    """Convert a value to a number that is finite in single precision; a boolean is refused."""
     try:
         result = float("boolean" if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
-    if not math.isfinite(result):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+    if not abs(result) <= _MAX_SINGLE:
+        raise ValueError(f"{name} must be finite in single precision, got {value!r}")
     return result
 
 
@@ -82,7 +83,7 @@ def device(value: Any) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<number>', got {value!r}") from error
     try:
-        torch.empty(1, device=found)
+        torch.zeros(1, device=found).cpu()
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f"device {value!r} is not available here; choose another, such as --device cpu") from error
     return found

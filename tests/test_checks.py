@@ -33,8 +33,8 @@ def test_numbers_are_numbers() -> None:
     assert number("fill", "-1024") == number("fill", -1024) == -1024.0
     with pytest.raises(ValueError, match="fill must be a number, got 'abc'"):
         number("fill", "abc")
-    for value in (float("inf"), "nan"):
-        with pytest.raises(ValueError, match=f"fill must be finite, got '?{value}"):
+    for value in (float("inf"), "nan", "1e39"):
+        with pytest.raises(ValueError, match=f"fill must be finite in single precision, got '?{value}"):
             number("fill", value)
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_device(value: object) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "meta"])
 def test_a_device_that_is_not_there(name: str) -> None:
     with pytest.raises(
         ValueError, match=f"device '{name}' is not available here; choose another, such as --device cpu"

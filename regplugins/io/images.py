@@ -38,6 +38,7 @@ _MAX_EXACT = 2**24
 # Labels above this do not fit in 16 bits, which other programs may store them in.
 _MAX_COMMON_LABEL = 2**16 - 1
 _ALIGNED = 2
+_GIPL_HEADER = 256  # bytes
 # Keys of a MetaImage header that place its voxels.
 _PLACE = ("Offset", "Position", "Origin", "ElementSpacing", "TransformMatrix", "Rotation", "Orientation")
 
@@ -260,13 +261,12 @@ def _read_with_itk(path: Path) -> Any:
         if header is not None:
             header.SetFileName(str(path))
             header.ReadImageInformation()
-    if header is not None and path.suffix.lower() in (".hdr", ".img"):
-        voxels, size = path.with_suffix(".IMG" if path.suffix.isupper() else ".img"), header.GetImageSizeInBytes()
-        if voxels.is_file() and voxels.stat().st_size < size:  # ITK would add zeros
-            raise ValueError(f"{voxels}: cut off, its header says {size} bytes")
-    if path.suffix.lower() == ".bmp":
-        with reading(path), PIL.Image.open(path) as bitmap:
-            if bitmap.mode == "L":
+    if header is not None:
+        _check_not_cut_off(path, header)
+    if path.suffix.lower() in (".bmp", ".jpg", ".jpeg"):
+        with reading(path), PIL.Image.open(path) as picture:
+            picture.load()  # raises an error if the file is cut off, ITK does not
+            if picture.format == "BMP" and picture.mode == "L":
                 return itk.imread(str(path), itk.UC)  # ITK takes its palette of grays for color
     if header is not None:  # ITK's Python reads gray with opacity as a single channel
         channels, kind = header.GetNumberOfComponents(), header.GetComponentType()
@@ -283,6 +283,19 @@ def _read_with_itk(path: Path) -> Any:
     if is_photograph(path) and not has_pixel_size(path):
         image.SetSpacing([1.0] * image.GetImageDimension())
     return image
+
+
+def _check_not_cut_off(path: Path, header: Any) -> None:
+    """Refuse files of formats in which ITK would replace the voxels that are missing by zeros."""
+    suffix, size = path.suffix.lower(), header.GetImageSizeInBytes()
+    if suffix in (".hdr", ".img"):
+        path = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
+    elif suffix == ".gipl":
+        size += _GIPL_HEADER
+    elif suffix != ".vtk" or header.GetFileType() != itk.CommonEnums.IOFile_Binary:
+        return
+    if path.is_file() and path.stat().st_size < size:
+        raise ValueError(f"{path}: cut off, its header says {size} bytes")
 
 
 def _check_meta_header(path: Path) -> None:

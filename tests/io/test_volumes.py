@@ -117,7 +117,7 @@ def test_labels_of_rare_types_are_read(tmp_path: Path, name: str, kind: type) ->
     np.testing.assert_array_equal(load_label(tmp_path / f"labels.{name}")[0].numpy().T, labels)
 
 
-@pytest.mark.parametrize("given", ["image.NII", "image.NII.GZ", "image.img", "image.hdr"])
+@pytest.mark.parametrize("given", ["image.NII", "image.NII.GZ", "image.img", "image.hdr", "image.gipl", "image.vtk"])
 def test_a_file_cut_off_is_refused(tmp_path: Path, given: str) -> None:
     name = given.replace("hdr", "img")
     written = tmp_path / f"image{name[5:].lower()}"
@@ -127,6 +127,16 @@ def test_a_file_cut_off_is_refused(tmp_path: Path, given: str) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=re.escape(name)):
         load_image(tmp_path / given)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
+def test_a_photograph_cut_off_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(NOISE[..., 0]).save(path)
+    load_image(path)
+    path.write_bytes(path.read_bytes()[: -NOISE.shape[1]])
+    with pytest.raises(ValueError, match=rf"image\.{suffix}: cannot be read as an image"):
+        load_image(path)
 
 
 def test_a_tiff_keeps_the_size_of_its_pixels(tmp_path: Path) -> None:

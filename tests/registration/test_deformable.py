@@ -249,7 +249,7 @@ def test_the_scale_of_the_objective_does_not_matter(factor):
         (8, 1.0, r"pairs of a spacing in mm and a number of iterations, got 8"),
         ([8, 5], 1.0, r"pairs of a spacing in mm and a number of iterations, got \[8, 5\]"),
         ([(8, 2.5)], 1.0, "the iterations of a level must be a whole number of at least 1, got 2.5"),
-        ([(float("inf"), 5)], 1.0, "the spacing of a level must be finite, got inf"),
+        ([(float("inf"), 5)], 1.0, "the spacing of a level must be finite in single precision, got inf"),
         ([("wide", 5)], 1.0, "the spacing of a level must be a number, got 'wide'"),
         ([(1, 5)], "wide", "spacing must be a number, got 'wide'"),
     ],
