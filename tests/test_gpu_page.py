@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_every_row_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    sizes = {"shape": (32, 36, 32), "large": (40, 36, 32)}
-    importlib.import_module("gpu").main(device="cpu", repeats=1, output=str(tmp_path / "gpu.md"), **sizes)
+    sizes = {"shape": (32, 36, 32), "large": (40, 36, 32), "scale": 0.5}
+    importlib.import_module("gpu").main(device="cpu", repeats=1, threads=1, output=str(tmp_path / "gpu.md"), **sizes)
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
     rows = re.findall(r"^\|(.+)\|$", (tmp_path / "gpu.md").read_text(encoding="utf-8"), re.MULTILINE)

@@ -17,11 +17,11 @@ from monai.transforms import Transform
 from regplugins.checks import positive
 from regplugins.data import PATH_KEYS, swapped_key
 from regplugins.data.records import direction_files, remove_results, result_files
-from regplugins.io import read_landmark_names, write_image, write_landmarks, write_transform
+from regplugins.io import json_text, read_landmark_names, sha256, write_image, write_landmarks, write_transform
 from regplugins.io.files import output_folder, refuse_overwriting_inputs, remove_temporaries
 from regplugins.io.photographs import has_pixel_size, write_channels
 from regplugins.report.figure import pair_figure
-from regplugins.report.summary import json_text, pair_report, sha256, versions, write_json
+from regplugins.report.summary import pair_report, versions, write_json
 from regplugins.spatial import DisplacementField, Grid, downsample_field, downsampling_error
 from regplugins.transforms.timing import stage
 from regplugins.transforms.warn import warn

@@ -32,7 +32,6 @@ from regplugins.spatial import invert_ddf, warp
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIMIZATION = "any_modality_optimization"
-THREADS = 2
 # Goals, seconds and ratios.
 BRAIN, NETWORK, FLOOR = 1.5, 0.010, 3.0
 
@@ -93,23 +92,23 @@ def parsed(bundle: str, **overrides: Any) -> ConfigParser:
     return parser
 
 
-def network_input(bundle: str) -> list[int]:
-    """Smallest shape that the network takes, at least that of its training."""
+def network_input(bundle: str, scale: float = 1.0) -> list[int]:
+    """Smallest shape that the network takes, at least that of its training times a scale."""
     read = ConfigParser.load_config_file
     metadata = read(str(ROOT / "bundles" / bundle / "configs/metadata.json"))
     trained = read(str(ROOT / "bundles" / bundle / "configs/train.json"))["network_shape"]
     sizes = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
     return [
-        next(size for n in count(1) if (size := eval(str(rule), {"n": n})) >= least or size == rule)
+        next(size for n in count(1) if (size := eval(str(rule), {"n": n})) >= scale * least or size == rule)
         for rule, least in zip(sizes, trained, strict=True)
     ]
 
 
-def networks(device: str, repeats: int) -> list[str]:
+def networks(device: str, repeats: int, scale: float) -> list[str]:
     rows = []
     for path in sorted(ROOT.glob("bundles/*/configs/train.json")):
         bundle = path.parents[1].name
-        shape = network_input(bundle)
+        shape = network_input(bundle, scale)
         network = parsed(bundle).get_parsed_content("network_def").eval()
         channels = 1 if bundle.endswith("modality") else 2
         times = {}
@@ -170,6 +169,8 @@ def main(
     shape: Sequence[int] = (160, 192, 160),
     large: Sequence[int] = (256, 256, 256),
     repeats: int = 10,
+    threads: int = 2,
+    scale: float = 1.0,
     output: str | None = None,
 ) -> None:
     """Measure, and print the page or write it.
@@ -179,9 +180,11 @@ def main(
         shape: of a brain at 1 mm.
         large: of a large volume at 1 mm.
         repeats: of each kernel and network.
+        threads: of the CPU.
+        scale: of the networks' input, 1 for that of their training.
         output: file of the page; default: printed.
     """
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     rate = bytes_per_ms(device)
     name = "A trial on the CPU" if device == "cpu" else torch.cuda.get_device_name()
@@ -194,7 +197,7 @@ def main(
     page = [
         "# GPU",
         "",
-        f"{name}, beside {THREADS} CPU threads; PyTorch {torch.__version__}, regplugins {regplugins.__version__}. "
+        f"{name}, beside {threads} CPU threads; PyTorch {torch.__version__}, regplugins {regplugins.__version__}. "
         f"A copy moves {rate / 1e9:.3g} TB/s.",
         "",
         "```bash",
@@ -207,7 +210,7 @@ def main(
         "",
         "||voxels|CPU, ms|GPU, ms|ratio|peak, MiB|",
         "|---|---|---|---|---|---|",
-        *networks(device, repeats),
+        *networks(device, repeats, scale),
         optimization(shape, device, True),
         optimization(large, device, False),
         "",
