@@ -51,7 +51,8 @@ def begin_run(seed: int, verbose: bool, device: Any = None, bundle_root: PathLik
     if device is not None:
         available_device(device)
     set_determinism(whole("seed", seed, 0))
-    logging.getLogger().setLevel(level)
+    if verbose:  # else the program that runs this may have messages of its own
+        logging.getLogger().setLevel(level)
     # ignite repeats the exception's message.
     logging.getLogger("ignite").setLevel(level if verbose else logging.CRITICAL)
     ours = logging.getLogger("regplugins")

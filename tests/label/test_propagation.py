@@ -3,6 +3,7 @@
 
 import base64
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -125,10 +126,13 @@ class TestFusion:
 
 
 class TestPropagation:
-    def test_labels_come_nearer_the_true_one(self, store, truth, tmp_path):
+    def test_labels_come_nearer_the_true_one(self, store, truth, tmp_path, caplog):
+        """And what the server logs after it is not lost."""
         cases = annotated_cases(store)[:3]
         before = [dice(case.label, truth) for case in cases]
-        found = propagate(BUNDLE, store.get_image_uri(NEW), cases, tmp_path, device="cpu")
+        with caplog.at_level("INFO"):
+            found = propagate(BUNDLE, store.get_image_uri(NEW), cases, tmp_path, device="cpu")
+            assert logging.getLogger("server").isEnabledFor(logging.INFO)
         each = [dice(Path(case["folder"]) / "warped_label.nii.gz", truth) for case in found["cases"]]
         assert [case["name"] for case in found["cases"]] == ["case_a", "case_b", "case_c"]
         assert all(after > value + 0.05 for after, value in zip(each, before, strict=True))
