@@ -179,7 +179,7 @@ class PairSampler(DistributedSampler):
     """Sampler that draws every pair or image once, over several epochs, before it repeats any.
 
     The indices depend on ``seed`` and the epoch alone, so that a resumed training continues with the same pairs.
-    MONAI's engines set the epoch, counted from one.
+    MONAI's engines set the epoch, counted from one: the first round lacks as many pairs as an epoch has.
 
     Args:
         dataset: pairs or images.

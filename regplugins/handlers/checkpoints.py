@@ -78,8 +78,9 @@ class TrainingCheckpoints:
         if idist.get_rank() != 0:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        if state.epoch > 0 and state.best_metric_epoch == engine.state.epoch and state.best_metric > self.best:
-            self.best = float(state.best_metric)
+        # Not the evaluator's best metric, which remains NaN if it is once.
+        if state.epoch == engine.state.epoch and state.metrics[state.key_metric_name] > self.best:
+            self.best = float(state.metrics[state.key_metric_name])
             _save(self.network.state_dict(), self.folder / "model.pt")
         checkpoint = {name: item.state_dict() for name, item in self.objects.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best": self.best}

@@ -16,6 +16,8 @@ from torch import Tensor
 from regplugins.spatial.transforms import row_chunks
 
 _SAMPLE_VOXELS = 1 << 20
+# Voxels that give percentiles.
+_MIN_SAMPLE = 1 << 14
 
 
 def subsample_volume(volume: Tensor, voxels: int = _SAMPLE_VOXELS) -> tuple[Tensor, int]:
@@ -77,6 +79,8 @@ def _window(image: Tensor, mask: Tensor | None) -> tuple[float, float]:
     values, _ = subsample_volume(image)
     if mask is not None:
         values = values[subsample_volume(mask)[0].bool()]
+        if len(values) < _MIN_SAMPLE:  # of a thin mask the subset may have nothing
+            values = image[mask.bool()]
     if values.numel() == 0:
         return 0.0, 0.0
     low, high = np.percentile(values.flatten().cpu().numpy(), (0.1, 99.9)).tolist()  # torch's sorts all values

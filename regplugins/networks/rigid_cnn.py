@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
@@ -71,9 +72,13 @@ class RigidCNN(RegistrationNetwork):
         The transform maps the fixed to the moving image; before training it is the identity.
         """
         features = self.features(pair)
-        if self.regressor == "mlp":
-            return self.mlp(features.float())
-        return self.linear(features)
+        if torch.jit.is_scripting():  # a script cannot disable autocast for an unknown device
+            return self._motion(features)
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            return self._motion(features.float())
+
+    def _motion(self, features: Tensor) -> Tensor:
+        return self.mlp(features) if self.regressor == "mlp" else self.linear(features)
 
     def linear(self, features: Tensor) -> Tensor:
         """Parameters ``(B, 6)`` of the linear layer for ``features``."""

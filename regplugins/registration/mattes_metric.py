@@ -8,6 +8,7 @@ Imaging 22 (2003).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -48,8 +49,9 @@ class MutualInformation:
         self._min_points = bins // 2
         self._is_constant = fixed.is_constant or moving.is_constant
         self._to_index = torch.linalg.inv(moving.grid.affine)
-        self._moving = _Interpolator(moving)
         self._moving_range = _range(moving)
+        # Voxels beside the mask, which points within it are interpolated from, may lie beyond the histogram.
+        self._moving = _Interpolator(replace(moving, values=moving.values.clamp(*self._moving_range)))
         index = fixed.grid.world_to_index(self.points).float()
         values, _ = _Interpolator(fixed)(index.T)
         self._rows = bins * self._places(values, *_range(fixed)).long().clamp(_PADDING, bins - _PADDING - 1)

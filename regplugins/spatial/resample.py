@@ -77,9 +77,13 @@ def is_ct(image: Tensor) -> bool:
 def resample_to_grid(image: MetaTensor, target: Grid, transform: SpatialTransform | None = None) -> Tensor:
     """Resample an image ``(1, *spatial)`` to the network grid, ``(1, *target.shape)`` float32.
 
-    It is averaged first where the grid is much coarser, and continues from its border outside.
+    It is averaged first along axes of which the grid is much coarser, and continues from its border outside.
     """
-    values, source = antialiased(image.as_tensor(), Grid.from_image(image), float(target.spacing.min()))
+    source = Grid.from_image(image)
+    n = source.ndim
+    # The target's voxel, an ellipsoid, along the axes of the source.
+    steps = torch.linalg.inv(target.affine[:n, :n]) @ (source.affine[:n, :n] / source.spacing)
+    values, source = antialiased(image.as_tensor(), source, (1 / steps.norm(dim=0)).tolist())
     return resample(values, source, target, transform, fill=None)
 
 
@@ -87,13 +91,13 @@ def _real(image: Tensor) -> Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def antialiased(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
-    """Average an image ``(1, *grid.shape)`` over blocks of voxels of at most ``spacing`` mm, against aliasing.
+def antialiased(image: Tensor, grid: Grid, spacing: Sequence[float]) -> tuple[Tensor, Grid]:
+    """Average an image ``(1, *grid.shape)`` over blocks of voxels of at most ``spacing`` mm per axis, against aliasing.
 
     Returns the averages and their grid.
     """
     # Headers are rounded: a voxel of 2.0000001 mm counts as 2 mm.
-    blocks = [int(spacing / size + 1e-3) or 1 for size in grid.spacing.tolist()]
+    blocks = [int(wanted / size + 1e-3) or 1 for wanted, size in zip(spacing, grid.spacing.tolist(), strict=True)]
     blocks = [min(block, size) for block, size in zip(blocks, grid.shape, strict=True)]
     if math.prod(blocks) == 1:
         return image, grid
@@ -210,7 +214,8 @@ def downsampling_error(field: DisplacementField, coarse: DisplacementField) -> f
         affine = field.grid.affine.clone()
         affine[:n, n] += rows.start * affine[:n, 0]
         part = Grid((rows.stop - rows.start, *field.grid.shape[1:]), affine)
-        difference = DisplacementField(coarse.sample(part).vectors - field.vectors[:, rows], part)
+        vectors = field.vectors[:, rows]
+        difference = DisplacementField(coarse.sample(part).vectors.to(vectors.device) - vectors, part)
         largest = max(largest, float(difference.to_ddf().norm(dim=0).max()))
     return largest
 

@@ -91,8 +91,10 @@ class AffineTransform(SpatialTransform):
 
     @classmethod
     def fitted(cls, transform: SpatialTransform, grid: Grid) -> AffineTransform:
-        """Least-squares fit to another transform at the corners of a grid."""
-        ends = [torch.tensor([0.0, size - 1.0], dtype=torch.float64) for size in grid.shape]
+        """Least-squares fit to another transform at the corners of a grid; of a single slice at both its faces."""
+        ends = [
+            torch.tensor([0.0, size - 1.0] if size > 1 else [-0.5, 0.5], dtype=torch.float64) for size in grid.shape
+        ]
         corners = grid.index_to_world(torch.cartesian_prod(*ends))
         ones = torch.ones(len(corners), 1, dtype=torch.float64)
         columns = torch.linalg.lstsq(torch.cat([corners, ones], dim=1), transform(corners)).solution

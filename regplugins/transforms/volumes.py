@@ -66,7 +66,8 @@ class AverageVolumed(Transform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image = data["image"]
-        values, grid = antialiased(image.as_tensor(), Grid.from_image(image), self.spacing)
+        grid = Grid.from_image(image)
+        values, grid = antialiased(image.as_tensor(), grid, [self.spacing] * grid.ndim)
         return {**data, "image": MetaTensor(values, affine=grid.affine)}
 
 

@@ -34,8 +34,8 @@ def training(
     def validate(engine: Engine) -> None:
         value = metrics[engine.state.epoch - 1]
         validator.state.epoch = engine.state.epoch
-        if validator.state.best_metric_epoch == -1 or value > validator.state.best_metric:
-            validator.state.best_metric, validator.state.best_metric_epoch = value, engine.state.epoch
+        validator.state.metrics["score"] = value
+        validator.state.key_metric_name = "score"
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
     state: dict[str, Any] = {"network": network}
@@ -76,6 +76,12 @@ def test_best_is_kept_over_a_stop(tmp_path):
     trainer, network = training(tmp_path, metrics, resume=True)
     trainer.run([0], max_epochs=5)
     assert best_weight(tmp_path) == 5
+
+
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path):
+    trainer, _ = training(tmp_path, [float("nan"), 0.5, float("nan"), 0.4])
+    trainer.run([0], max_epochs=4)
+    assert best_weight(tmp_path) == 2
 
 
 def test_no_unfinished_file_is_left(tmp_path):

@@ -30,6 +30,12 @@ def test_only_what_is_inside_the_mask_counts() -> None:
     assert mutual_information(fixed, image, mask) == inside
 
 
+def test_a_mask_that_a_regular_subset_misses() -> None:
+    image, mask = torch.rand(1, 160, 160, 160), torch.zeros(1, 160, 160, 160, dtype=torch.bool)
+    mask[:, :, :, 81] = True
+    assert mutual_information(image, image, mask) == pytest.approx(mutual_information(*[image[..., 81]] * 2), abs=1e-6)
+
+
 def test_correlation_of_integers() -> None:
     fixed = torch.randint(-1024, 3000, (1, 9, 9, 9), dtype=torch.int16)
     assert normalized_correlation(fixed, 2 * fixed.int() + 5) == pytest.approx(1)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid network of Islam et al."""
 
+import pytest
 import torch
 from monai.networks.nets import DenseNet121
 from torch import nn
@@ -36,6 +37,16 @@ def test_no_motion_before_training_and_every_parameter_learns():
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None for parameter in trained)
     assert {id(parameter) for parameter in network.mlp.parameters()}.isdisjoint(map(id, trained))
+
+
+@pytest.mark.parametrize("regressor", ["head", "mlp"])
+def test_autocast_does_not_round_the_motion(regressor):
+    network = RigidCNN(Trunk((4, 8)), features=8, regressor=regressor).eval()
+    motion = torch.tensor([31.13, -17.07, 40.11, 33.3, -21.2, 9.37])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network.head.bias.copy_(motion / network.unit)
+        network.mlp.output.bias.copy_(motion)
+        torch.testing.assert_close(network(torch.rand(1, 2, 16, 16, 8))[0], motion, atol=1e-4, rtol=0)
 
 
 def test_sizes_of_layers():

@@ -147,6 +147,20 @@ def test_overlap_counts_the_points_that_land_in_the_moving_image(fixed: str, mov
     assert information.value(transform.matrix[None])[1] == inside.sum()
 
 
+def test_what_surrounds_a_mask_is_not_counted() -> None:
+    """Air beside it and bone, neither within its range of values: the value stays that of a histogram."""
+    grid = Grid((64, 40, 40), torch.eye(4, dtype=torch.float64))
+    values = 100 + 20 * torch.randn(grid.shape)
+    values[:20], values[44:] = 0, 400
+    mask = torch.zeros(grid.shape, dtype=torch.bool)
+    mask[20:44] = True
+    noise = Volume("image", values, grid, mask).downsampled(16**3)
+    shifts = torch.stack([translation(float(shift), 0.0, 0.0).matrix for shift in range(9)])
+    found, _ = MutualInformation(noise, noise, 5000, 32, 0).value(shifts)
+    assert found.min() >= 0 and found.max() <= np.log(32)
+    assert found.argmax() == 0
+
+
 def test_points_are_spread_over_the_visible_voxels() -> None:
     grid = GRIDS["left-handed oblique"]
     mask = torch.zeros(grid.shape, dtype=torch.bool)

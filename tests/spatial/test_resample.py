@@ -226,6 +226,13 @@ class TestOntoGrid:
         blocks = noise.as_tensor().view(12, 4, 12, 4, 12, 4).mean(dim=(1, 3, 5))  # the voxels each covers
         torch.testing.assert_close(coarse[0], blocks, atol=1e-5, rtol=0)
 
+    def test_each_axis_averages_as_far_as_the_grid_is_coarser_along_it(self) -> None:
+        noise = MetaTensor(torch.randn(1, 24, 24, 24), affine=torch.eye(4))
+        turned = Grid((24, 6, 12), torch.tensor([[0, -4.0, 0, 21.5], [-1, 0, 0, 23], [0, 0, 2, 0.5], [0, 0, 0, 1]]))
+        found = resample_to_grid(noise, turned)[0]
+        blocks = noise.as_tensor().view(6, 4, 24, 12, 2).mean(dim=(1, 4))  # the voxels each covers
+        torch.testing.assert_close(found, blocks.flip(0, 1).transpose(0, 1), atol=1e-5, rtol=0)
+
     def test_rounding_in_a_header_does_not_decide_whether_it_averages(self) -> None:
         noise = torch.randn(1, 24, 24, 24)
         one, other = (

@@ -189,4 +189,6 @@ def test_affine_fitted_to_a_transform(grid: Grid) -> None:
     found = AffineTransform.fitted(truth.sample(grid), grid)  # vectors are kept in float32
     points = points_in(grid, 50)
     np.testing.assert_allclose(found(points), truth(points), atol=1e-3)
-    np.testing.assert_allclose(AffineTransform.fitted(truth, grid).matrix, truth.matrix, atol=1e-9)
+    for size in (grid.shape[-1], 1):
+        found = AffineTransform.fitted(truth, Grid((*grid.shape[:-1], size), grid.affine))
+        np.testing.assert_allclose(found.matrix, truth.matrix, atol=1e-9)
