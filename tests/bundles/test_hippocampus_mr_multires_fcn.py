@@ -4,7 +4,6 @@
 import json
 
 import pytest
-from monai.bundle import ConfigParser
 
 from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
 from tests.bundles.conftest import cause_of
@@ -39,17 +38,6 @@ class TestTraining:
         score = "$regplugins.handlers.correlation"
         best = train(tmp_path / "output", dataset_dir=str(tmp_path), max_epochs=1, validation_score=score)["best"]
         assert -1 < best < 1
-
-
-@pytest.mark.parametrize(
-    ("options", "passes"), [({}, 2), ({"weights": "weak"}, 3), ({"weights": "weak", "passes": 1}, 1)], ids=str
-)
-@pytest.mark.parametrize("kinds", [["inference"], ["train", "evaluate"]], ids="-".join)
-def test_passes_of_the_weights(bundle, kinds, options, passes):
-    config = ConfigParser()
-    config.read_config([bundle / f"configs/{kind}.json" for kind in kinds])
-    config.update({"bundle_root": str(bundle), **options})
-    assert config.get_parsed_content("passes") == passes
 
 
 class TestRefinement:
