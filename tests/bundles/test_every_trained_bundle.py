@@ -111,12 +111,13 @@ class TestRefinement:
         def dissimilarity(folder: Path) -> float:
             return float(case.dissimilarity(load_image(folder / "warped.nii.gz").as_tensor()[None], fixed))
 
-        changes = {"levels": [[2.0, 10]], "parametrization#step": 0.26}
+        levels = [[min(2.0, json.loads((registered / "report.json").read_text())["settings"]["spacing"]), 10]]
+        changes = {"levels": levels, "parametrization#step": 0.26}
         run("inference", "refine", output_dir=str(tmp_path), init=aligned, **changes)
         assert dissimilarity(tmp_path) < dissimilarity(registered) - case.lowered
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["folding_percent"] < 0.5
-        assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == [[2.0, 10]]
+        assert report["settings"]["refine"] == "field" and report["settings"]["levels"] == levels
         assert "step=0.26" in report["settings"]["parametrization"]
 
     @pytest.mark.parametrize("case", [HIPPOCAMPUS, GATED_GRADIENT], ids=NAME, indirect=True)
