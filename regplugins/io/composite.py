@@ -80,6 +80,8 @@ def _from_itk(transform: Any) -> SpatialTransform:
         affine[:n, n] = np.array(image.GetOrigin())
         vectors = itk_class("PyBuffer", f"IVD{n}{n}").GetArrayViewFromImage(image)
         vectors = flip_points(torch.from_numpy(np.array(vectors, np.float32)))
+        if not vectors.isfinite().all():
+            raise ValueError("its displacements are NaN or infinite")
         vectors = vectors.permute(*reversed(range(n + 1))).contiguous()
         return DisplacementField(vectors, Grid(tuple(vectors.shape[1:]), flip_affine(torch.from_numpy(affine))))
     raise ValueError(f"a {kind} is not supported")

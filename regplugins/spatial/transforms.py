@@ -146,6 +146,8 @@ class DisplacementField(SpatialTransform):
         return self.grid.ndim
 
     def __call__(self, points: Tensor) -> Tensor:
+        if not points.is_floating_point():
+            points = points.double()
         index = self.grid.world_to_index(points.to(torch.float64))
         vectors = interpolate_linear(self.vectors.to(points.device), index)
         return points + vectors.movedim(0, -1).to(points.dtype)

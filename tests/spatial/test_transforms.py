@@ -41,6 +41,12 @@ def test_field_is_interpolated_linearly_and_continues_from_its_border(grid: Grid
     np.testing.assert_allclose(field(points) - points, np.stack(expected, axis=-1), atol=1e-4)
 
 
+def test_points_of_integers_move_by_fractions() -> None:
+    grid = Grid((4, 4, 4), torch.eye(4, dtype=torch.float64))
+    field = DisplacementField(torch.full((3, 4, 4, 4), 0.5), grid)
+    assert field(torch.tensor([[1, 2, 1]])).tolist() == [[1.5, 2.5, 1.5]]
+
+
 def test_field_of_a_single_slice_moves_what_lies_beside_it_too() -> None:
     grid = Grid((1, 5, 6), torch.diag(torch.tensor([3.0, 1, 1, 1])))
     field = DisplacementField(torch.randn(3, 1, 5, 6), grid)
