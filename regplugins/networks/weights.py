@@ -23,10 +23,10 @@ def weights_file(folder: str | Path, name: str | None = None) -> Path | None:
     """
     if name == "random":
         return None
-    name = None if name is None else str(name)  # python-fire makes a number of a name of digits
-    if name is not None and name.endswith((".pt", *SUFFIXES)):
-        return Path(name)
-    return Path(folder) / ("model.pt" if name is None else f"model_{name}.pt")
+    if name is None:
+        return Path(folder) / "model.pt"
+    name = str(name)  # python-fire makes a number of a name of digits
+    return Path(name) if name.endswith((".pt", *SUFFIXES)) else Path(folder) / f"model_{name}.pt"
 
 
 def listed_sha256(path: Path) -> str | None:

@@ -143,6 +143,15 @@ assert "itk.itkBSplineTransformPython" not in sys.modules, "all of ITK's transfo
     np.testing.assert_allclose(after, before, atol=1e-9)
 
 
+def test_a_field_with_nan_is_refused(tmp_path: Path) -> None:
+    values = np.zeros((4, 5, 6, 3))
+    values[1, 2, 3, 0] = np.nan
+    field = sitk.DisplacementFieldTransform(sitk.GetImageFromArray(values, isVector=True))
+    sitk.WriteTransform(field, str(tmp_path / "field.h5"))
+    with pytest.raises(ValueError, match=r"field\.h5: .*displacements are NaN or infinite"):
+        read_transform(tmp_path / "field.h5")
+
+
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "composite.h5"
     write_transform(chain(GRIDS["ras"]), path)
