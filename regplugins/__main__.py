@@ -65,7 +65,9 @@ def _parsed(words: Sequence[str]) -> Callable[[], dict[str, Any]]:
     for key, parameter in call.signature.parameters.items():
         value = call.arguments[key]
         if parameter.kind is parameter.VAR_KEYWORD:
-            call.arguments[key] = {option: _literal(word) for option, word in value.items()}
+            call.arguments[key] = {  # a folder's name may look like a number
+                option: word if option.endswith("_dir") else _literal(word) for option, word in value.items()
+            }
         elif not parameter.annotation.startswith("str"):
             call.arguments[key] = _literal(value)
         elif isinstance(value, bool):  # python-fire takes an option without a value for True

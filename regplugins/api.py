@@ -32,10 +32,11 @@ from regplugins.io.images import StoredImage, read_volume
 from regplugins.io.in_memory import write_given
 from regplugins.report.table import remove_pair_table
 from regplugins.sharing.find import find_bundle, known_bundle
-from regplugins.spatial import Grid, SpatialTransform, outside_value, resample
+from regplugins.spatial import Grid, SpatialTransform, outside_value, overlap, resample
 
 DEFAULT_BUNDLE = "any_modality_optimization"
 
+_REPORT = "report.json"
 _AFFINE = "transform_0GenericAffine.mat"
 _FIELD, _INVERSE_FIELD = "transform_1Warp.nii.gz", "transform_1InverseWarp.nii.gz"
 
@@ -122,8 +123,11 @@ def run_bundle(
 class RegistrationResult:
     """Results of ``register``: the files of a folder, read when they are asked for.
 
+    Results that another registration has replaced are refused with a ``ValueError``.
+
     Attributes:
         folder: of the results.
+        report: figures before and after registration, warnings, seconds, settings and versions.
     """
 
     def __init__(
@@ -132,7 +136,8 @@ class RegistrationResult:
         temporary: TemporaryDirectory[str] | None = None,
         origins: Sequence[Path] = (),
     ) -> None:
-        self.folder = folder
+        self.folder = folder.resolve()
+        self.report: dict[str, Any] = read_json(self.folder / _REPORT)
         self._temporary = temporary  # removed with this object
         self._origins = origins  # files of images that were given in memory
 
@@ -142,29 +147,23 @@ class RegistrationResult:
     @cached_property
     def warped(self) -> MetaTensor:
         """Moving image on the grid of the fixed one, ``(1, *spatial)`` float32 with its RAS+ affine."""
-        array, grid, warnings = read_volume(self.folder / "warped.nii.gz")
+        array, grid, warnings = read_volume(self._file("warped.nii.gz"))
         values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         return StoredImage(values[None], grid, array.dtype, warnings).as_meta_tensor()
 
     @cached_property
     def transform(self) -> SpatialTransform:
         """From points of the fixed to points of the moving world, ``(N, n)`` RAS+ mm."""
-        return read_chain([self.folder / _FIELD, self.folder / _AFFINE])
+        return read_chain([self._file(_FIELD), self._file(_AFFINE)])
 
     @cached_property
     def inverse(self) -> SpatialTransform:
         """From points of the moving to points of the fixed world, ``(N, n)`` RAS+ mm."""
-        return read_chain([(self.folder / _AFFINE, 1), self.folder / _INVERSE_FIELD])
-
-    @cached_property
-    def report(self) -> dict[str, Any]:
-        """Figures before and after registration, warnings, seconds, settings and versions."""
-        report: dict[str, Any] = read_json(self.folder / "report.json")
-        return report
+        return read_chain([(self._file(_AFFINE), 1), self._file(_INVERSE_FIELD)])
 
     def figure(self) -> PIL.Image.Image:
         """Picture of three planes: the images, their agreement before and after, and the deformation."""
-        with PIL.Image.open(self.folder / "report.png") as picture:
+        with PIL.Image.open(self._file("report.png")) as picture:
             return picture.copy()
 
     def save(self, folder: PathLike) -> Path:
@@ -175,7 +174,8 @@ class RegistrationResult:
             ValueError: if an input lies where a file goes, or is a folder around it.
         """
         target = output_folder(folder)
-        if target.resolve() == self.folder.resolve():
+        self._file(_REPORT)
+        if target.resolve() == self.folder:
             return target
         files = result_files(target)
         inputs = [*self._origins, *(given["path"] for given in self.report["inputs"].values())]
@@ -192,6 +192,12 @@ class RegistrationResult:
                     shutil.copyfile(source, temporary)
         return target
 
+    def _file(self, name: str) -> Path:
+        """Path of a file of these results."""
+        if read_json(self.folder / _REPORT) != self.report:
+            raise ValueError(f"{self.folder}: holds the results of another registration now; give each its own folder")
+        return self.folder / name
+
     def apply(self, image: Any = None, *, labels: Any = None, points: Any = None, fill: float | None = None) -> Any:
         """Bring an image, a label map or points of the moving world to the fixed world.
 
@@ -206,7 +212,8 @@ class RegistrationResult:
 
         Raises:
             TypeError: unless exactly one of them is given.
-            ValueError: if the image or label map cannot be read, or points are not ``(N, n)``.
+            ValueError: if the image or label map cannot be read or lies outside the fixed image, or points are not
+                ``(N, n)``.
         """
         if (image is not None) + (labels is not None) + (points is not None) != 1:
             raise TypeError("apply: give one of image, labels and points")
@@ -218,9 +225,11 @@ class RegistrationResult:
         load, mode, given = (load_image, "linear", image) if labels is None else (load_label, "nearest", labels)
         with TemporaryDirectory(prefix="regplugins-inputs-") as folder:
             moving = load(_path(given, Path(folder) / "moving"))
-        grid = Grid.from_image(self.warped)
+        grid, source = Grid.from_image(self.warped), Grid.from_image(moving)
+        if not overlap(grid, source, self.transform):
+            raise ValueError("apply: what was given does not overlap the fixed image through the transform")
         values, fill = moving.as_tensor(), outside_value(moving.as_tensor(), fill)
-        values = resample(values, Grid.from_image(moving), grid, self.transform, mode, fill)
+        values = resample(values, source, grid, self.transform, mode, fill)
         return MetaTensor(values, affine=self.warped.affine)
 
 

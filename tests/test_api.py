@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``regplugins.register``: results against ITK's reading of the files, and what a caller keeps."""
 
+import json
 import logging
 import random
 import shutil
@@ -77,6 +78,19 @@ def test_what_was_saved_is_what_the_result_shows(result, saved):
     before = (result.folder / "report.json").read_bytes()
     assert result.save(result.folder) == result.folder
     assert (result.folder / "report.json").read_bytes() == before
+
+
+def test_a_result_stays_that_of_its_folder_and_of_its_registration(result, tmp_path, monkeypatch):
+    result.save(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    found = RegistrationResult(Path("own"))
+    monkeypatch.chdir("/")
+    assert torch.equal(found.warped, result.warped)
+    report = tmp_path / "own/report.json"
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"name": "another"}))
+    for use in (found.figure, lambda: found.transform, lambda: found.save(tmp_path / "copy")):
+        with pytest.raises(ValueError, match="own: holds the results of another registration now"):
+            use()
 
 
 def test_saving_removes_other_results_and_no_input(result, tmp_path):
@@ -173,6 +187,14 @@ def test_photographs_keep_their_colors(tmp_path):
 def test_apply_takes_one_thing(result, given):
     with pytest.raises(TypeError, match="give one of image, labels and points"):
         result.apply(**given)
+
+
+def test_what_lies_elsewhere_is_not_applied_to(result):
+    away = nib.load(MOVING)
+    away = nib.Nifti1Image(away.dataobj, away.affine + np.outer([1, 0, 0, 0], [0, 0, 0, 900]))
+    for given in ({"image": away}, {"labels": (np.ones((4, 4, 4), np.uint8), away.affine)}):
+        with pytest.raises(ValueError, match="apply: what was given does not overlap the fixed image"):
+            result.apply(**given)
 
 
 def test_a_bundle_is_found_by_folder_and_by_name(tmp_path, monkeypatch):

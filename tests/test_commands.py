@@ -311,6 +311,16 @@ def test_report_of_another_tools_transforms(run):
     torch.testing.assert_close(again, transform_points(itk_chain(), points), atol=1e-3, rtol=0)
 
 
+def test_a_report_replaces_both_directions_of_another_pair(run):
+    Path("out/backward").mkdir(parents=True)
+    others = [Path("out/backward/report.json"), Path("out/warped_label.nii.gz")]
+    for path in others:
+        path.write_text("{}")
+    run("report out affine.mat --fixed fixed.nii.gz --moving moving.nii.gz")
+    assert not any(path.exists() for path in others)
+    assert Path("out/report.json").is_file()
+
+
 def test_a_report_does_not_overwrite_its_transforms(run):
     run("report out affine.mat --fixed fixed.nii.gz --moving moving.nii.gz")
     before = Path("out/transform_0GenericAffine.mat").read_bytes()
@@ -480,6 +490,8 @@ def test_options_want_values(run, tmp_path, capsys, line, message):
 def test_words_stay_words(run, tmp_path):
     # python-fire reads 2024.10 as the number 2024.1.
     assert run("align fixed.nii.gz moving.nii.gz --output_dir 2024.10 -k fov")["transform"].startswith("2024.10/")
+    with pytest.raises(SystemExit, match=r"^error: 2024_10/"):
+        run("register fixed.nii.gz moving.nii.gz -o out --bundle hippocampus_mr_multires_fcn --models_dir 2024_10")
     run("convert 2024.10/transform_0GenericAffine.mat --output 7.txt")
     assert (tmp_path / "7.txt").is_file()
     for folder in ("1e5", "None", "True", "$HOME", "F#1", "%F", "@out", "[a]", "{a: 1}", "'quoted'", "-"):

@@ -123,7 +123,7 @@ def report(
         if given[key] is None:
             raise ValueError(f"no {key} image given: a report on a pair needs --fixed, --moving and its transforms")
     (record,) = regplugins.data.pair_records(given, None, "")
-    outputs = regplugins.data.records.direction_files(Path(output_dir))
+    outputs = regplugins.data.records.result_files(Path(output_dir))
     regplugins.io.refuse_overwriting_inputs(outputs, [*record.values(), *regplugins.io.chain_files(transforms)])
     logger.info("warping, evaluating and drawing %s", moving)
     pair = regplugins.transforms.LoadPaird(landmark_space)(record)
@@ -133,6 +133,7 @@ def report(
         if not is_held:
             raise RuntimeError(f"{output_dir}: a run writes into this folder; wait for it, or choose another one")
         regplugins.report.remove_pair_table(Path(output_dir))
+        regplugins.data.records.remove_results(outputs)  # the other direction's too
         regplugins.transforms.SavePaird(output_dir)(pair)
     return {"report": str(Path(output_dir) / "report.json"), "picture": str(Path(output_dir) / "report.png")}
 

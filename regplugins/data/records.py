@@ -155,7 +155,7 @@ def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str
         content = content[section]
     if not isinstance(content, list) or not content or not all(isinstance(record, dict) for record in content):
         raise ValueError(f"{path}: expected a non-empty list of records")
-    folder = path.resolve().parent
+    folder = path.absolute().parent
     paths = {*PATH_KEYS, "image", "label", "label_map"}
     for number, record in enumerate(content):
         for key in paths & record.keys():

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import itk
 import numpy as np
 
-from regplugins.io.reading import reading
+from regplugins.io.reading import check_single_channel, reading
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _POSITION = "0020|0032"
@@ -20,8 +23,21 @@ _ORIENTATION = "0020|0037"
 _PIXEL_SPACING = "0028|0030"
 _INSTANCE_NUMBER = "0020|0013"
 _THICKNESS = "0018|0050"
+_DISTANCE = "0018|0088"
+_OFFSETS = "3004|000c"
+_SLOPE = "0028|1053"
+_INTERCEPT = "0028|1052"
 # Slope, intercept, bits stored and sign, with their defaults: the type of a slice's values depends on them.
-_VALUES = {"0028|1053": 1.0, "0028|1052": 0.0, "0028|0101": 16.0, "0028|0103": 0.0}
+_VALUES = {_SLOPE: 1.0, _INTERCEPT: 0.0, "0028|0101": 16.0, "0028|0103": 0.0}
+_SLICE_TAGS = (_POSITION, _ORIENTATION, _PIXEL_SPACING, _INSTANCE_NUMBER, _THICKNESS, *_VALUES)
+# Sequences of functional groups that hold the tags of a multi-frame file's frames.
+_FRAME_TAGS = {
+    _POSITION: "PlanePositionSequence",
+    _ORIENTATION: "PlaneOrientationSequence",
+    _PIXEL_SPACING: "PixelMeasuresSequence",
+    _SLOPE: "PixelValueTransformationSequence",
+    _INTERCEPT: "PixelValueTransformationSequence",
+}
 # Largest deviation from even spacing, as a fraction of the distance between slices.
 _UNEVEN = 0.1
 # Largest in-plane shift between the first and the last slice, as a fraction of a pixel.
@@ -31,6 +47,8 @@ _GAP = 1.5
 # Largest difference of the components of the unit vectors of two slices, and of their pixel spacings as a fraction.
 _TURNED = 1e-3
 _SCALED = 1e-3
+
+_Tags = dict[str, list[float]]  # numbers of a slice's tags; none of one that is absent, empty or not numeric
 
 
 def is_dicom(path: Path) -> bool:
@@ -49,17 +67,13 @@ def read_dicom(path: Path) -> tuple[Any, list[str]]:
 
     Raises:
         ValueError: if a file is damaged or of another series, slices are missing, unevenly spaced, tilted or oriented
-            differently, or there is only one. The message names the folder and the files.
+            differently, have no geometry, or there is only one. The message names the folder and the files.
     """
     names = _series(path) if path.is_dir() else [str(path)]
-    if len(names) > 1:
-        image, warnings = _read_slices(path, names)
-        return image, warnings + _others_warnings(path, names)
-    with reading(path):
-        image = itk.imread(names[0])
-    if image.GetLargestPossibleRegion().GetSize()[2] == 1:
-        raise ValueError(f"{path}: a single DICOM slice, not a volume; give the folder that holds its whole series")
-    return image, []
+    if len(names) == 1:
+        return _read_frames(path, names[0]), []
+    image, warnings = _read_slices(path, names)
+    return image, warnings + _others_warnings(path, names)
 
 
 def _series(folder: Path) -> list[str]:
@@ -120,30 +134,15 @@ def _expected(file: Path) -> bool:
 def _read_slices(folder: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     with reading(folder):
         reader = _series_reader(itk.ImageSeriesReader, names)
-        headers = reader.GetMetaDataDictionaryArray()
-        kinds = {tuple(tuple(_numbers(header, tag) or [usual]) for tag, usual in _VALUES.items()) for header in headers}
-        if len(kinds) > 1:  # ITK would convert all values to the type of the first slice
+        slices = [_slice_tags(header) for header in reader.GetMetaDataDictionaryArray()]
+        if len({tuple(tuple(tags[tag] or [usual]) for tag, usual in _VALUES.items()) for tags in slices}) > 1:
+            # ITK would convert all values to the type of the first slice.
             reader = _series_reader(itk.ImageSeriesReader[itk.Image[itk.F, 3]], names)
-            headers = reader.GetMetaDataDictionaryArray()
-    names = [Path(name).name for name in names]
-    _check_placed_alike(folder, names, headers)
-    positions: dict[tuple[float, ...], str] = {}
-    for name, header in zip(names, headers, strict=True):
-        position = tuple(_numbers(header, _POSITION))
-        if len(position) != 3:
-            raise ValueError(f"{folder}: {name} has no position (tag {_POSITION}), slices cannot be ordered")
-        if position in positions:
-            raise ValueError(
-                f"{folder}: {positions[position]} and {name} have the same position; of a time series, or of several "
-                "contrasts, give one volume in a folder of its own"
-            )
-        positions[position] = name
-    origins = np.array(list(positions))
-    _check_even(folder, names, origins)
-    image, stack = reader.GetOutput(), origins[-1] - origins[0]
-    _check_tilt(folder, stack, _numbers(headers[0], _ORIENTATION), _TILTED * min(list(image.GetSpacing())[:2]))
-    thickness, distance = _numbers(headers[0], _THICKNESS), float(np.linalg.norm(stack)) / (len(names) - 1)
-    warnings = _number_warnings(folder, [_numbers(header, _INSTANCE_NUMBER) for header in headers])
+    names, image = [Path(name).name for name in names], reader.GetOutput()
+    _check_placed_alike(folder, names, slices)
+    distance = _check_stack(folder, names, slices, list(image.GetSpacing())[:2])
+    thickness = slices[0][_THICKNESS]
+    warnings = _number_warnings(folder, [tags[_INSTANCE_NUMBER] for tags in slices])
     if thickness and 0 < _GAP * thickness[0] < distance:
         gap = f"slices of {thickness[0]:.4g} mm lie {distance:.4g} mm apart: every second may be missing"
         warnings = [f"{folder}: {gap}", *warnings]
@@ -158,20 +157,99 @@ def _series_reader(kind: Any, names: Sequence[str]) -> Any:
     return reader
 
 
-def _numbers(header: Any, tag: str) -> list[float]:
-    """Numbers of a DICOM tag; none if it is absent, empty or not numeric."""
+def _read_frames(path: Path, name: str) -> Any:
+    """Read a multi-frame file in the order of its frames' positions, of which ITK takes two or none."""
+    import pydicom  # takes 0.2 s, for which other images need not wait
+
+    with reading(path):
+        reader = itk.GDCMImageIO.New()
+        image = itk.imread(name, imageio=reader)
+        frames = _frame_tags(pydicom.dcmread(name, stop_before_pixels=True))
+    check_single_channel(path, image.GetNumberOfComponentsPerPixel())
+    if len(frames) == 1:
+        raise ValueError(f"{path}: a single DICOM slice, not a volume; give the folder that holds its whole series")
+    stored = image.GetLargestPossibleRegion().GetSize()[2]
+    if len(frames) != stored:
+        raise ValueError(f"{path}: describes {len(frames)} frames but holds {stored}: damaged")
+    names = [f"frame {k}" for k in range(1, len(frames) + 1)]
+    _check_placed_alike(path, names, frames)
+    rows, columns = np.reshape(frames[0][_ORIENTATION], (2, 3))
+    normal = np.cross(rows, columns)
+    order = np.argsort([normal @ (tags[_POSITION] or np.zeros(3)) for tags in frames], kind="stable")
+    names, frames = [names[k] for k in order], [frames[k] for k in order]
+    spacing = frames[0][_PIXEL_SPACING][::-1]
+    if len(spacing) != 2:
+        raise ValueError(f"{path}: frames have no pixel spacing (tag {_PIXEL_SPACING})")
+    spacing = [*spacing, _check_stack(path, names, frames, spacing)]
+    values = itk.array_view_from_image(image)[order]
+    scales = np.array([[*(tags[_SLOPE] or [1.0]), *(tags[_INTERCEPT] or [0.0])] for tags in frames])
+    if np.ptp(scales, axis=0).any():  # ITK takes those of the first frame for all
+        slope, intercept = scales.T[:, :, None, None]
+        values = (values - reader.GetRescaleIntercept()) / reader.GetRescaleSlope() * slope + intercept
+        values = values.astype(np.float32)
+    volume = itk.image_from_array(values)
+    volume.SetSpacing(spacing)
+    volume.SetOrigin(frames[0][_POSITION])
+    volume.SetDirection(np.column_stack([rows, columns, normal]))
+    return volume
+
+
+def _slice_tags(header: Any) -> _Tags:
+    """Numbers of the tags of ITK's dictionary of a slice."""
+    return {tag: _numbers(header[tag].split("\\") if header.HasKey(tag) else []) for tag in _SLICE_TAGS}
+
+
+def _frame_tags(header: Dataset) -> list[_Tags]:
+    """Numbers of the tags of each frame: its own, those that all frames share, or those of the file.
+
+    Without positions of frames, they follow from that of the file and the frames' offsets or distance.
+    """
+    number = int(header.get("NumberOfFrames") or 1)
+    shared = header.get("SharedFunctionalGroupsSequence", [])
+    own = header.get("PerFrameFunctionalGroupsSequence", []) or [{}] * number
+    frames = []
+    for groups in own:
+        items = {tag: _items(sequence, groups, *shared) for tag, sequence in _FRAME_TAGS.items()}
+        frames.append({tag: _first_numbers([*found, header], tag) for tag, found in items.items()})
+    offsets = _first_numbers([header], _OFFSETS)
+    if step := _first_numbers([header], _DISTANCE):
+        offsets = offsets or [step[0] * k for k in range(number)]
+    if not any(_items(_FRAME_TAGS[_POSITION], groups) for groups in own) and len(offsets) == len(frames):
+        for tags, offset in zip(frames, offsets, strict=True):
+            if len(tags[_POSITION]) == 3 and len(tags[_ORIENTATION]) == 6:
+                normal = np.cross(*np.reshape(tags[_ORIENTATION], (2, 3)))
+                tags[_POSITION] = list(tags[_POSITION] + (offset - offsets[0]) * normal)
+    return frames
+
+
+def _items(sequence: str, *groups: Mapping[str, Any] | Dataset) -> list[Dataset]:
+    """Items of a sequence in several data sets."""
+    return [item for group in groups for item in group.get(sequence, [])]
+
+
+def _first_numbers(datasets: Sequence[Dataset], tag: str) -> list[float]:
+    """Numbers of a tag in the first data set that has it."""
+    for dataset in datasets:
+        element = dataset.get(int(tag.replace("|", ""), 16))
+        if element is not None and element.VM:
+            return _numbers([element.value] if element.VM == 1 else element.value)
+    return []
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    """Values of a tag as numbers; none if one is not a finite number."""
     try:
-        numbers = [float(number) for number in header[tag].split("\\")] if header.HasKey(tag) else []
+        numbers = [float(value) for value in values]
     except ValueError:
         return []
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def _check_placed_alike(folder: Path, names: Sequence[str], headers: Sequence[Any]) -> None:
+def _check_placed_alike(folder: Path, names: Sequence[str], slices: Sequence[_Tags]) -> None:
     """Refuse slices of another orientation or pixel spacing than the first one: ITK would take its for all."""
-    orientation, spacing = (_numbers(headers[0], tag) for tag in (_ORIENTATION, _PIXEL_SPACING))
-    for name, header in zip(names, headers, strict=True):
-        own = _numbers(header, _ORIENTATION)
+    orientation, spacing = slices[0][_ORIENTATION], slices[0][_PIXEL_SPACING]
+    for name, tags in zip(names, slices, strict=True):
+        own = tags[_ORIENTATION]
         if len(own) != 6:
             raise ValueError(f"{folder}: slices have no orientation (tag {_ORIENTATION}), such as {name}")
         if not np.allclose(own, orientation, rtol=0, atol=_TURNED):
@@ -179,12 +257,32 @@ def _check_placed_alike(folder: Path, names: Sequence[str], headers: Sequence[An
                 f"{folder}: {name} is oriented differently from {names[0]} (tag {_ORIENTATION}); give slices of one "
                 "orientation in a folder of their own"
             )
-        own = _numbers(header, _PIXEL_SPACING)
+        own = tags[_PIXEL_SPACING]
         if len(own) != len(spacing) or not np.allclose(own, spacing, rtol=_SCALED, atol=0):
             raise ValueError(
                 f"{folder}: {name} has another pixel spacing than {names[0]} (tag {_PIXEL_SPACING}); give slices of "
                 "one spacing in a folder of their own"
             )
+
+
+def _check_stack(folder: Path, names: Sequence[str], slices: Sequence[_Tags], pixel: Sequence[float]) -> float:
+    """Distance of slices, mm; refuses those that ITK would space evenly and stack orthogonally though they are not."""
+    positions: dict[tuple[float, ...], str] = {}
+    for name, tags in zip(names, slices, strict=True):
+        position = tuple(tags[_POSITION])
+        if len(position) != 3:
+            raise ValueError(f"{folder}: {name} has no position (tag {_POSITION}), slices cannot be ordered")
+        if position in positions:
+            raise ValueError(
+                f"{folder}: {positions[position]} and {name} have the same position; of a time series, or of several "
+                "contrasts, give one volume in a folder of its own"
+            )
+        positions[position] = name
+    origins = np.array(list(positions))
+    _check_even(folder, names, origins)
+    stack = origins[-1] - origins[0]
+    _check_tilt(folder, stack, slices[0][_ORIENTATION], _TILTED * min(pixel))
+    return float(np.linalg.norm(stack)) / (len(names) - 1)
 
 
 def _check_even(folder: Path, names: Sequence[str], positions: np.ndarray) -> None:

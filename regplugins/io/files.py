@@ -19,6 +19,8 @@ from typing import Any
 PathLike = str | os.PathLike[str]
 
 _CHUNK = 1 << 20
+# Suffixes of files that hold the header of an image, and its voxels or the names of their files.
+_HEADERS = (".mha", ".mhd", ".nhdr", ".nrrd")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.+")
 
 
@@ -57,17 +59,48 @@ def output_folder(path: PathLike) -> Path:
 
 
 def sha256(path: PathLike) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; of a folder, that of its files' sorted names and hashes."""
+    """SHA-256 of a file, 64 hexadecimal digits; of a folder, that of its files' sorted names and hashes.
+
+    Of the header of an image, that of the header and of the files with its voxels.
+    """
     path = Path(path)
     digest = hashlib.sha256()
     if path.is_dir():
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
+    for file in [path, *_voxel_files(path)]:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()
+
+
+def _voxel_files(path: Path) -> list[Path]:
+    """Files with the voxels of a header of Analyze (or the header of its voxels), MetaImage or NRRD, if not its own."""
+    suffix = path.suffix.lower()
+    if suffix in (".hdr", ".img"):
+        pair = (path.stem + ending for ending in (".hdr", ".HDR", ".img", ".IMG", ".img.gz"))
+        return [file for name in pair if name != path.name and (file := path.with_name(name)).is_file()]
+    if suffix not in _HEADERS:
+        return []
+    names: list[str] = []
+    with path.open(encoding="latin-1") as lines:
+        for line in lines:
+            key, _, value = re.sub(":=?", "=", line, count=1).partition("=")
+            if key.strip().lower() in ("elementdatafile", "data file", "datafile"):
+                first, *numbers = value.split() or [""]
+                if first.startswith("LIST"):
+                    names = [line.strip() for line in lines]
+                elif "%" in first and len(numbers) >= 3:  # a pattern, the first and the last number, and the step
+                    start, stop, step = map(int, numbers[:3])
+                    names = [first % k for k in range(start, stop + 1, step)]
+                else:
+                    names = [value.strip()]
+                break
+            if suffix in (".nrrd", ".nhdr") and not line.strip():
+                break
+    return [path.parent / name for name in names if name and (path.parent / name).is_file()]
 
 
 def in_existing_folder(path: PathLike) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from regplugins.io.files import PathLike
 from regplugins.spatial import Grid
+from regplugins.spatial.grid import in_plane
 
 # Functions that give the array of an image, its axes in the reverse order.
 _ARRAY_OF = {"itk": "array_from_image", "SimpleITK": "GetArrayFromImage"}
@@ -55,6 +56,8 @@ def _array_and_affine(image: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Array ``(*spatial)`` and RAS+ affine ``(4, 4)``."""
     library = type(image).__module__.partition(".")[0]
     if isinstance(image, nib.spatialimages.SpatialImage):
+        if image.affine is None:
+            raise ValueError(f"{name}: the image of nibabel has no affine, its place is unknown")
         array, affine = np.asanyarray(image.dataobj), image.affine
         while array.ndim > 3 and array.shape[-1] == 1:
             array = array[..., 0]
@@ -82,12 +85,17 @@ def _array_and_affine(image: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if array.size == 0:
         raise ValueError(f"{name}: empty image of shape {array.shape}")
-    axes = [*range(n), len(affine) - 1]
+    if isinstance(image, nib.Nifti1Pair):  # its two forms are judged as those of a file
+        return array, affine
     try:
-        grid = Grid(array.shape, torch.as_tensor(affine[np.ix_(axes, axes)]))
+        placed = in_plane(torch.as_tensor(affine, dtype=torch.float64), n)
+    except ValueError as error:
+        raise ValueError(f"{name}: its affine {error}; give it one of its pixel size") from error
+    try:
+        grid = Grid(array.shape, placed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    if n == 3 or isinstance(image, nib.Nifti1Pair):
+    if n == 3:
         return array, affine
     world = np.eye(4)
     world[np.ix_([*range(n), 3], [*range(n), 3])] = grid.affine

@@ -21,12 +21,10 @@ from nibabel.spatialimages import HeaderDataError
 
 from regplugins.io.files import PathLike
 from regplugins.io.reading import check_real_voxels, orthogonal_grid, reading, spatial_shape
-from regplugins.spatial.grid import Grid
+from regplugins.spatial.grid import Grid, in_plane
 
 # Largest distance of corner voxels between header forms that agree, as a fraction of a voxel.
 _TOLERANCE = 0.1
-# Largest sine of the angle between the axes of a 2-D image and its plane.
-_TILT = 0.01
 # Codes of units other than mm: name, and its length in mm.
 _UNITS = {1: ("meters", 1e3), 3: ("micrometers", 1e-3)}
 
@@ -117,10 +115,7 @@ def _forms(shape: tuple[int, ...], header: Any, sizes: torch.Tensor) -> tuple[di
 
 
 def _grid(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
-    if len(shape) == 2 and (np.abs(affine[2, :2]) > _TILT * np.linalg.norm(affine[:3, :2], axis=0)).any():
-        raise ValueError("tilts a 2-D image out of its plane")
-    in_plane = [*range(len(shape)), 3]
-    return orthogonal_grid(shape, torch.from_numpy(affine[np.ix_(in_plane, in_plane)].astype(np.float64)))
+    return orthogonal_grid(shape, in_plane(torch.from_numpy(affine.astype(np.float64)), len(shape)))
 
 
 def _positive(sizes: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from regplugins.checks import whole
 from regplugins.networks import RegistrationNetwork
+from regplugins.registration.image_pair import ImagePair
 from regplugins.spatial import crop, pad_to_multiple
 
 
@@ -45,17 +46,34 @@ class WeightsOptimizer:
         self.learning_rate = learning_rate
         self.passes = whole("passes", passes)
 
-    def __call__(self, pair: Tensor, start: Tensor) -> Tensor:
-        """Displacement ``(B, n, *spatial)`` in voxels of a pair ``(B, 2, *spatial)``; ``start`` gives its shape."""
+    def __call__(
+        self, pair: Tensor, start: Tensor, fixed_mask: Tensor | None = None, moving_mask: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            pair: ``(B, 2, *spatial)``, moving and fixed image, float32 or float64.
+            start: its shape is that of the result.
+            fixed_mask: ``(B, 1, *spatial)``; the objective counts where both masks are not zero.
+            moving_mask: likewise, of the moving image.
+
+        Returns:
+            ``(B, n, *spatial)`` displacement in voxels.
+        """
         network = copy.deepcopy(self.network).train(self.batch_statistics)
         padded = pad_to_multiple(pair, network.stride)
-        mask = pad_to_multiple(torch.ones_like(pair[:, :1]), network.stride, mode="constant")
-        target = {"moving": padded[:, :1], "fixed": padded[:, 1:], "mask": mask}
+        fixed_mask = torch.ones_like(pair[:, :1]) if fixed_mask is None else fixed_mask
+        masks = [
+            None if mask is None else pad_to_multiple(mask, network.stride, mode="constant")
+            for mask in (moving_mask, fixed_mask)
+        ]
+        images = ImagePair.of(padded, *masks)
+        target = {"moving": images.moving, "fixed": images.fixed}
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         with torch.enable_grad():
             for _ in range(self.iterations):
                 optimizer.zero_grad()
-                self.objective(network.fields_of_passes(padded, self.passes), target).backward()
+                fields = network.fields_of_passes(padded, self.passes)
+                self.objective(fields, {**target, "mask": images.mask(fields[0])}).backward()
                 optimizer.step()
         with torch.no_grad():
             return crop(network.fields_of_passes(padded, self.passes)[0], list(start.shape[2:]))

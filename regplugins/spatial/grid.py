@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
 
 
+# Largest sine of the angle between the axes of a 2-D image and its plane.
+_TILT = 0.01
+
+
 def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
     """Map points ``(..., n)`` by a homogeneous matrix ``(n + 1, n + 1)``, computed in float64.
 
@@ -45,6 +49,18 @@ def voxel_positions(
             index = index[rows]
         points = points + index.view(-1, *[1] * (n - k)) * affine[:n, k]
     return points
+
+
+def in_plane(affine: Tensor, n: int) -> Tensor:
+    """Part ``(n + 1, n + 1)`` of an affine ``(4, 4)`` that places an ``n``-D image; one of that size is returned.
+
+    Raises ``ValueError`` if it tilts a 2-D image, whose pixels would shrink. The message is a predicate without a
+    subject.
+    """
+    if n == 2 and len(affine) == 4 and (affine[2, :2].abs() > _TILT * affine[:3, :2].norm(dim=0)).any():
+        raise ValueError("tilts a 2-D image out of its plane")
+    axes = torch.tensor([*range(n), len(affine) - 1])
+    return affine[axes[:, None], axes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +100,14 @@ class Grid:
 
     @classmethod
     def from_image(cls, image: MetaTensor) -> Grid:
-        """Grid of a MONAI image ``(C, *spatial)``; a 2-D image uses the in-plane part of its 4 x 4 affine."""
-        n = image.ndim - 1
-        affine = torch.eye(n + 1, dtype=torch.float64)
-        affine[:n, :n] = image.affine[:n, :n]
-        affine[:n, n] = image.affine[:n, -1]
+        """Grid of a MONAI image ``(C, *spatial)``; a 2-D image uses the in-plane part of its 4 x 4 affine.
+
+        Raises ``ValueError`` if the affine does not fit, or tilts a 2-D image out of its plane.
+        """
+        try:
+            affine = in_plane(image.affine, image.ndim - 1)
+        except ValueError as error:
+            raise ValueError(f"the affine of a MetaTensor {error}; give it one of its pixel size") from error
         return cls(tuple(image.shape[1:]), affine)
 
     @property

@@ -222,6 +222,8 @@ def downsampling_error(field: DisplacementField, coarse: DisplacementField) -> f
 
 def _projection(fine: Grid, coarse: Grid, axis: int) -> Tensor:
     """Least-squares projection ``(coarse, fine)`` along one axis, float64; the grid's is the product over axes."""
+    if fine.shape[axis] == 1:  # no slope is known
+        return torch.ones(coarse.shape[axis], 1, dtype=torch.float64)
     to_index = torch.linalg.inv(coarse.affine) @ fine.affine
     index = to_index[axis, axis] * torch.arange(fine.shape[axis], dtype=torch.float64) + to_index[axis, -1]
     corners = torch.arange(coarse.shape[axis], dtype=torch.float64)

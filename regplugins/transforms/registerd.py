@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from monai.transforms import InvertibleTransform, MapTransform
-from monai.utils import TraceKeys, ensure_tuple_rep
+from monai.utils import MetaKeys, TraceKeys, ensure_tuple_rep
 from torch import Tensor
 
 from regplugins.checks import choice, number
@@ -26,6 +26,9 @@ from regplugins.spatial import (
 )
 from regplugins.transforms.resample import ResamplePaird
 
+# Metadata of the grid of an image's file, to which ``monai.transforms.SaveImage`` resamples on demand.
+_FILE_GRID = (MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE)
+
 
 class _Warping(MapTransform, InvertibleTransform):
     """Base class: resample images through a transform, once, and invert that."""
@@ -35,18 +38,21 @@ class _Warping(MapTransform, InvertibleTransform):
         data: dict[Hashable, Any],
         key: Hashable,
         image: MetaTensor,
-        target: Grid,
+        fixed: MetaTensor,
         transform: SpatialTransform,
         mode: str = "linear",
         fill: float | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        source = Grid.from_image(image)
+        source, target = Grid.from_image(image), Grid.from_image(fixed)
         values = resample(image.as_tensor(), source, target, transform, mode, outside_value(image.as_tensor(), fill))
-        warped = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
+        place = {key: image.meta[key] for key in _FILE_GRID if key in image.meta}
+        meta = {key: value for key, value in image.meta.items() if key not in place}
+        meta |= {key: fixed.meta[key] for key in _FILE_GRID if key in fixed.meta}
+        warped = MetaTensor(values, meta=meta, applied_operations=image.applied_operations)
         warped.affine = to_affine_nd(len(image.affine) - 1, target.affine)
         # Numbers and arrays only, which a DataLoader can collate.
-        info = {"mode": mode, "affine": image.affine, **_packed(transform), **(settings or {})}
+        info = {"mode": mode, "affine": image.affine, "place": place, **_packed(transform), **(settings or {})}
         data[key] = self.push_transform(warped, orig_size=source.shape, extra_info=info)
 
     def _invert_warp(self, data: dict[Hashable, Any], key: Hashable) -> None:
@@ -57,7 +63,8 @@ class _Warping(MapTransform, InvertibleTransform):
         source, inverse = Grid.from_image(image), _unpacked(info).inverse()
         fill = outside_value(image.as_tensor())
         values = resample(image.as_tensor(), source, Grid.from_image(original), inverse, info["mode"], fill)
-        data[key] = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
+        meta = {**image.meta, **info["place"]}
+        data[key] = MetaTensor(values, meta=meta, applied_operations=image.applied_operations)
         data[key].affine = info["affine"]
 
 
@@ -127,9 +134,7 @@ class Registerd(_Warping):
             settings |= {name: str(chosen[name]) for name in ("preset", "initializer") if chosen}
             settings |= {"affine_registration": str(self.affine), "deformable_registration": str(self.deformable)}
             settings |= {name: str(key) for name, key in self.inputs.items()}
-            self._warp(
-                result, self.warped, pair["moving"], Grid.from_image(pair["fixed"]), transform, settings=settings
-            )
+            self._warp(result, self.warped, pair["moving"], pair["fixed"], transform, settings=settings)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -184,7 +189,6 @@ class ApplyRegistrationd(_Warping):
         if self.transform not in result:
             raise KeyError(f"no transform '{self.transform}' among {sorted(map(str, result))}: add it with Registerd")
         transform: SpatialTransform = result[self.transform]
-        target = Grid.from_image(result[self.fixed])
         inverse: SpatialTransform | None = None
         for key, mode in self.key_iterator(result, self.modes):
             if mode == "points":
@@ -192,7 +196,7 @@ class ApplyRegistrationd(_Warping):
                 inverse = inverse or transform.inverse()
                 result[key] = inverse(torch.as_tensor(result[key]))
             else:
-                self._warp(result, key, _image(result, key), target, transform, mode, self.fill)
+                self._warp(result, key, _image(result, key), result[self.fixed], transform, mode, self.fill)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

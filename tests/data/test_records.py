@@ -115,6 +115,14 @@ def test_sections(tmp_path):
         read_datalist(path, "test")
 
 
+def test_paths_are_relative_to_where_a_list_is_named(tmp_path):
+    """As MONAI's are, so that one list may be linked beside several copies of the images."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "shared.json").write_text('[{"image": "a.nii.gz"}]')
+    (tmp_path / "data/list.json").symlink_to(tmp_path / "shared.json")
+    assert read_datalist(tmp_path / "data/list.json") == [{"image": str(tmp_path / "data/a.nii.gz")}]
+
+
 def test_ordered_pairs_are_distinct_and_of_different_images():
     images = [{"image": f"/x/case{k}.nii.gz", "label": f"/y/case{k}.nii.gz"} for k in range(5)]
     pairs = ordered_pairs(images, 20)

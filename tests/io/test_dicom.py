@@ -3,10 +3,11 @@
 
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -177,6 +178,122 @@ def test_a_file_of_many_frames_is_a_volume(tmp_path: Path) -> None:
         values, grid, _ = read_volume(path)
         np.testing.assert_array_equal(values, array_of(IMAGE))
         assert grid.matches(GRID)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    path = tmp_path / "frames.dcm"
+    sitk.WriteImage(sitk.Cast(IMAGE, sitk.sitkUInt16), str(path))
+    return path
+
+
+def edit(path: Path, change: Callable[[pydicom.Dataset], None]) -> None:
+    content = pydicom.dcmread(path)
+    change(content)
+    content.save_as(path)
+
+
+def move(path: Path, positions: Sequence[Sequence[float]]) -> None:
+    """Place frames anew."""
+
+    def change(content: pydicom.Dataset) -> None:
+        for groups, position in zip(content.PerFrameFunctionalGroupsSequence, positions, strict=True):
+            groups.PlanePositionSequence[0].ImagePositionPatient = [f"{x:.6f}" for x in position]
+
+    edit(path, change)
+
+
+def place(k: float, shift: float = 0.0) -> Sequence[float]:
+    """Position of a frame, shifted along its rows, mm."""
+    return IMAGE.TransformContinuousIndexToPhysicalPoint((shift / 1.5, 0.0, float(k)))
+
+
+@pytest.mark.parametrize("order", [(6, 5, 4, 3, 2, 1, 0), (0, 2, 4, 6, 1, 3, 5)])
+def test_frames_are_ordered_by_position(frames: Path, order: Sequence[int]) -> None:
+    move(frames, [place(k) for k in order])
+    values, grid, _ = read_volume(frames)
+    np.testing.assert_array_equal(values, array_of(IMAGE)[..., np.argsort(order)])
+    assert grid.matches(GRID)
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([place(k + (k > 2)) for k in range(7)], "not evenly spaced: 6 mm between frame 3 and frame 4, most are 3 mm"),
+        ([place(k, 0.6 * k) for k in range(7)], r"tilted against their stacking direction by 11 degrees"),
+        ([place(k % 4) for k in range(7)], "frame 1 and frame 5 have the same position"),
+    ],
+)
+def test_frames_that_make_no_volume_are_refused(
+    frames: Path, positions: Sequence[Sequence[float]], message: str
+) -> None:
+    move(frames, positions)
+    with pytest.raises(ValueError, match=rf"frames\.dcm: .*{message}"):
+        read_volume(frames)
+
+
+def test_frames_that_are_oriented_differently_are_refused(frames: Path) -> None:
+    def change(content: pydicom.Dataset) -> None:
+        item = pydicom.Dataset()
+        item.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        content.PerFrameFunctionalGroupsSequence[4].PlaneOrientationSequence = [item]
+
+    edit(frames, change)
+    with pytest.raises(ValueError, match=r"frames\.dcm: frame 5 is oriented differently from frame 1"):
+        read_volume(frames)
+
+
+def test_values_that_are_scaled_frame_by_frame(frames: Path) -> None:
+    def change(content: pydicom.Dataset) -> None:
+        for k, groups in enumerate(content.PerFrameFunctionalGroupsSequence):
+            item = pydicom.Dataset()
+            item.RescaleSlope, item.RescaleIntercept = 1 + 0.5 * k, -k
+            groups.PixelValueTransformationSequence = [item]
+
+    edit(frames, change)
+    values, _, _ = read_volume(frames)
+    np.testing.assert_array_equal(values, array_of(IMAGE) * (1 + 0.5 * np.arange(7)) - np.arange(7))
+
+
+@pytest.mark.parametrize(
+    ("tag", "content"), [("SpacingBetweenSlices", 3), ("GridFrameOffsetVector", [3 * k for k in range(7)])]
+)
+def test_frames_of_a_file_that_places_the_first_one(frames: Path, tag: str, content: object) -> None:
+    """As nuclear medicine and radiotherapy doses do."""
+    flatten(frames, **{tag: content})
+    values, grid, _ = read_volume(frames)
+    np.testing.assert_array_equal(values, array_of(IMAGE))
+    assert grid.matches(GRID)
+
+
+def test_frames_without_a_place_are_refused(frames: Path) -> None:
+    flatten(frames)
+    with pytest.raises(ValueError, match=r"frames\.dcm: frame 1 and frame 2 have the same position"):
+        read_volume(frames)
+    edit(frames, lambda content: content.pop("ImagePositionPatient"))
+    with pytest.raises(ValueError, match=r"frames\.dcm: frame 1 has no position"):
+        read_volume(frames)
+
+
+def test_a_frame_that_is_not_described_is_refused(frames: Path) -> None:
+    edit(frames, lambda content: content.PerFrameFunctionalGroupsSequence.pop())
+    with pytest.raises(ValueError, match=r"frames\.dcm: describes 6 frames but holds 7: damaged"):
+        read_volume(frames)
+
+
+def flatten(path: Path, **tags: object) -> None:
+    """Give the geometry of the first frame in tags of the file."""
+
+    def change(content: pydicom.Dataset) -> None:
+        first, shared = content.PerFrameFunctionalGroupsSequence[0], content.SharedFunctionalGroupsSequence[0]
+        content.ImagePositionPatient = first.PlanePositionSequence[0].ImagePositionPatient
+        content.ImageOrientationPatient = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+        content.PixelSpacing = shared.PixelMeasuresSequence[0].PixelSpacing
+        del content.PerFrameFunctionalGroupsSequence, content.SharedFunctionalGroupsSequence
+        for name, value in tags.items():
+            setattr(content, name, value)
+
+    edit(path, change)
 
 
 def rewrite(slices: list[Path], tag: str, values: Sequence[object]) -> None:

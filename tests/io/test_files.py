@@ -9,10 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from regplugins.checks import error_line
-from regplugins.io import atomic, atomic_folder, read_json, write_transform
+from regplugins.io import atomic, atomic_folder, read_json, sha256, write_transform
 from regplugins.spatial import AffineTransform
 from tests.full_disk import full_disk
 from tests.itk_truth import GRIDS, random_field
@@ -46,6 +47,39 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     with atomic(tmp_path / "file") as temporary:
         temporary.touch()
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["image.mhd", "image.nhdr", "image.hdr", "image.img", "list.mhd", "pattern.nhdr"])
+def test_the_hash_of_a_header_is_that_of_its_voxels_too(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    if path.stem == "image":
+        sitk.WriteImage(image, path)
+    else:
+        for k, values in enumerate(sitk.GetArrayFromImage(image)):
+            values.tofile(tmp_path / f"part_{k}.raw")
+        path.write_text(_HEADERS[name])
+    written = sorted(file for file in tmp_path.iterdir() if file.suffix in (".raw", ".img"))
+    assert written
+    before = sha256(path)
+    (tmp_path / "other.raw").touch()
+    for file in written:
+        values = np.fromfile(file, np.int16)
+        values[3] += 1
+        values.tofile(file)
+        assert sha256(path) != before
+        values[3] -= 1
+        values.tofile(file)
+        assert sha256(path) == before
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(path)), sitk.GetArrayFromImage(image))
+
+
+_HEADERS = {
+    "list.mhd": "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementDataFile = LIST\n"
+    "part_0.raw\npart_1.raw\npart_2.raw\n",
+    "pattern.nhdr": "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nendian: little\n"
+    "data file: part_%d.raw 0 2 1 2\n",
+}
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -63,12 +63,20 @@ def test_labels_of_simpleitk_and_of_a_narrow_header_are_kept(tmp_path):
         np.testing.assert_array_equal(load_label(write_given(image, tmp_path / "label"))[0].numpy(), labels)
 
 
-def test_a_slice_of_a_tilted_scan_lies_in_its_plane(tmp_path):
+@pytest.mark.parametrize(("degrees", "refused"), [(0.5, False), (10, True), (90, True)])
+def test_a_slice_of_a_tilted_scan_does_not_shrink(tmp_path, degrees, refused):
     affine = np.eye(4)
-    affine[1:3, 1:3] = rotation(2, 10)
+    affine[1:3, 1:3] = rotation(2, degrees)
     image = MetaTensor(torch.rand(1, 6, 5), affine=affine)
-    found = load_image(write_given(image, tmp_path / "slice"))
-    torch.testing.assert_close(found.affine, torch.from_numpy(affine[np.ix_([0, 1, 3], [0, 1, 3])]))
+    if not refused:
+        grid = Grid.from_image(load_image(write_given(image, tmp_path / "slice")))
+        torch.testing.assert_close(grid.spacing, torch.ones(2, dtype=torch.float64), atol=1e-4, rtol=0)
+        assert grid.matches(Grid.from_image(image))
+        return
+    with pytest.raises(ValueError, match=r"^slice: its affine tilts a 2-D image out of its plane"):
+        write_given(image, tmp_path / "slice")
+    with pytest.raises(ValueError, match=r"^the affine of a MetaTensor tilts a 2-D image out of its plane"):
+        Grid.from_image(image)
 
 
 @pytest.mark.parametrize("fault", ["micrometers", "voxel sizes that contradict the sform"])
@@ -125,6 +133,7 @@ def test_values_of_any_type_are_kept(tmp_path, dtype):
         ((np.zeros((4, 4, 4)), np.zeros((4, 4))), ValueError, "^fixed: the affine .* last row"),
         ((np.zeros((4, 4, 4)), np.diag([1.0, 1, 0, 1])), ValueError, "^fixed: the affine is not invertible"),
         ((np.zeros((4, 4, 4)), 2 * np.eye(4)), ValueError, "^fixed: the affine .* last row"),
+        (nib.Nifti1Image(np.zeros((4, 4, 4)), None), ValueError, "^fixed: the image of nibabel has no affine"),
         ((np.zeros((4, 4, 0), int), np.eye(4)), ValueError, "^fixed: empty image"),
         ((np.zeros((4, 4, 4), complex), np.eye(4)), ValueError, "^fixed: voxels are of type complex128"),
         ((np.full((4, 4, 4), -(2**40)), np.eye(4)), ValueError, "^fixed: whole numbers .* do not fit in 32 bits"),

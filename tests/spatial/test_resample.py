@@ -14,8 +14,10 @@ from torch.utils._pytree import tree_leaves
 from regplugins.io import write_transform
 from regplugins.spatial import (
     AffineTransform,
+    DisplacementField,
     Grid,
     downsample,
+    downsample_field,
     identity_grid,
     outside_value,
     resample,
@@ -281,3 +283,14 @@ def test_an_axis_thinner_than_the_window_is_averaged_as_far_as_it_goes(size: int
     padded = np.pad(values[0, 0].numpy(), ((1, 0), (1, 1)), constant_values=np.nan)
     expected = [np.nanmean(padded[row : row + 3, :3]) for row in (0, 2, 4)]
     torch.testing.assert_close(downsample(values)[0, 0, :, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_a_field_of_one_slice_is_made_coarser() -> None:
+    """Linear in the plane, which a coarser grid represents; it continues across the slice."""
+    grid = Grid((12, 10, 1), torch.diag(torch.tensor([1.0, 1.5, 4.0, 1.0], dtype=torch.float64)))
+    slopes = torch.tensor([[0.1, 0.02, 0.0], [0.0, -0.2, 0.0], [0.03, 0.1, 0.0]], dtype=torch.float64)
+    field = DisplacementField((grid.coordinates() @ slopes.T).movedim(-1, 0), grid)
+    coarse = downsample_field(field, 5.0)
+    assert coarse.grid.spacing.tolist() == pytest.approx([5.0, 5.0, 5.0])
+    points = grid.coordinates().reshape(-1, 3)
+    torch.testing.assert_close(coarse(points), points + points @ slopes.T, atol=1e-6, rtol=0)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import Compose, CropForegroundd, EnsureTyped, Invertd
+from monai.transforms import Compose, CropForegroundd, EnsureTyped, Invertd, LoadImage, SaveImage
 from scipy.ndimage import gaussian_filter
 
 from regplugins.losses import LocalNCCLoss, MultiResolutionLoss, NCCLoss, PairLoss, SquaredGradientLoss
 from regplugins.registration import AffineRegistration, ConvexInitializer, DeformableRegistration, PresetRegistration
 from regplugins.spatial import AffineTransform, DisplacementField, Grid, SpatialTransform, resample, resample_labels
 from regplugins.transforms import ApplyRegistrationd, Registerd
+from tests.itk_truth import write_image
 
 OBJECTIVE = MultiResolutionLoss(LocalNCCLoss(5), SquaredGradientLoss(), 0.05)
 OPTIMIZER = DeformableRegistration(OBJECTIVE, [(4.0, 40), (2.0, 40)], spacing=2.0)
@@ -151,6 +152,28 @@ def test_inverse_resamples_back(registered):
     assert (back["organs"][middle] == label[middle]).float().mean() > 0.9
     torch.testing.assert_close(back["landmarks"], points, atol=0.05, rtol=0)
     assert not back["organs"].applied_operations
+
+
+def test_images_are_saved_where_they_are(registered, tmp_path):
+    """By MONAI, which resamples on demand to the grid of the file that an image was read from."""
+    data = {}
+    for key in ("ct", "mr"):
+        image = registered[key]
+        write_image(image[0].as_tensor(), Grid.from_image(image), tmp_path / f"{key}.nii.gz")
+        data[key] = LoadImage(ensure_channel_first=True)(tmp_path / f"{key}.nii.gz")
+    optimizer = DeformableRegistration(OBJECTIVE, [(4.0, 2)], spacing=2.0)
+    register, apply = Registerd("ct", "mr", optimizer, init="none", warped="warped"), ApplyRegistrationd("mr", "ct")
+    there = register(data)
+    images = {"ct": (there["warped"], apply(there)["mr"])}
+    images["mr"] = (register.inverse(there)["warped"], apply.inverse(apply(there))["mr"])
+    for place, warped in images.items():
+        for k, image in enumerate(warped):
+            options = {"separate_folder": False, "print_log": False, "resample": True}
+            SaveImage(tmp_path, output_postfix=f"{place}{k}", **options)(image)
+            saved = LoadImage(ensure_channel_first=True)(tmp_path / f"mr_{place}{k}.nii.gz")
+            assert saved.shape == data[place].shape
+            torch.testing.assert_close(saved.affine, data[place].affine, atol=1e-4, rtol=0)
+            torch.testing.assert_close(saved.as_tensor(), image.as_tensor(), atol=1e-4, rtol=0)
 
 
 def test_a_pipeline_through_a_loader_is_undone(registered):
