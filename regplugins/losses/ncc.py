@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from regplugins.checks import choice
-from regplugins.losses._ncc_fused import TILE, LocalNCC
+from regplugins.losses._ncc_fused import LocalNCC
 from regplugins.losses._similarity import ROUNDING_ERRORS, SimilarityLoss, normalized
+from regplugins.spatial.filters import band
 
 
 class NCCLoss(SimilarityLoss):
@@ -82,24 +83,11 @@ class LocalNCCLoss(SimilarityLoss):
         if not torch.is_grad_enabled():
             pred, target = pred.detach(), target.detach()
         radius = self.kernel_size // 2
-        window_sum = sum(self._weight(offset) for offset in range(-radius, radius + 1))
-        bands = [self._band(size, pred) / window_sum for size in pred.shape[2:]]
+        weights = [self._weight(offset) for offset in range(-radius, radius + 1)]
+        window_sum = sum(weights)
+        bands = [band(weights, size, pred) / window_sum for size in pred.shape[2:]]
         loss: Tensor = LocalNCC.apply(pred, target, weight, bands, self.smooth_dr / window_sum ** len(bands))
         return loss
 
     def _weight(self, offset: int) -> float:
         return 1.0 if self.kernel == "box" else math.exp(-0.5 * (3 * offset / self.kernel_size) ** 2)
-
-    def _band(self, size: int, like: Tensor) -> Tensor:
-        """Return the matrix that sums over the window along an axis of that many voxels.
-
-        It is square, or for a large 2-D image ``(TILE, TILE + 2 * radius)``: a part of the axis and what windows there
-        reach. In 3-D, where an axis is shorter, products of many small parts would take longer than one large product.
-        """
-        radius = self.kernel_size // 2
-        is_long = like.dim() == 4 and size > 8 * TILE + 2 * radius
-        band = like.new_zeros((TILE, TILE + 2 * radius) if is_long else (size, size))
-        reach = min(radius, size - 1)
-        for offset in range(-reach, reach + 1):
-            band.diagonal(offset + radius * is_long).fill_(self._weight(offset))
-        return band

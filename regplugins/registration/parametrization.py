@@ -6,17 +6,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers import GaussianFilter
-from torch import Tensor, nn
+from monai.networks.layers import gaussian_1d
+from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
 
 from regplugins.checks import not_negative, positive, whole
 from regplugins.spatial import compose_ddf, integrate_velocity, spline_basis, spline_values
+from regplugins.spatial.filters import band, filter_axes
 
 # Maps a field (B, n, *spatial) in voxels to a scalar.
 Cost = Callable[[Tensor], Tensor]
@@ -135,9 +137,15 @@ def _gradient(cost: Cost, ddf: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), gradient
 
 
-def gaussian(smoothing: float, like: Tensor) -> nn.Module:
-    """Gaussian filter over the spatial axes of ``(B, C, *spatial)``, on its device; values outside are zero."""
-    return GaussianFilter(like.dim() - 2, smoothing).to(like) if smoothing else nn.Identity()
+def gaussian(smoothing: float, like: Tensor, reach: int = 0) -> Callable[[Tensor], Tensor]:
+    """MONAI's ``GaussianFilter``, in a tenth of its time, for fields of one shape ``(B, n, *spatial)``.
+
+    They may be continued by ``reach`` voxels beyond each face.
+    """
+    if smoothing == 0:
+        return lambda field: field
+    weights = gaussian_1d(torch.tensor(smoothing, dtype=torch.float64), _TRUNCATED).tolist()
+    return partial(filter_axes, bands=[band(weights, size + 2 * reach, like) for size in like.shape[2:]])
 
 
 class CompositiveField(Parametrization):
@@ -159,7 +167,7 @@ class CompositiveField(Parametrization):
 class _CompositionOptimizer(AdamOptimizer):
     """Adam on an update of a field, which starts at zero in every step."""
 
-    def __init__(self, start: Tensor, smooth: nn.Module, step: float, iterations: int) -> None:
+    def __init__(self, start: Tensor, smooth: Callable[[Tensor], Tensor], step: float, iterations: int) -> None:
         super().__init__(torch.zeros_like(start), lambda _: self._ddf, step, iterations)
         self._ddf, self._smooth = start, smooth
 
@@ -206,8 +214,9 @@ class _GreedyOptimizer(FieldOptimizer):
     def __init__(self, start: Tensor, model: GreedyField, iterations: int) -> None:
         self._ddf = start
         self._steps = iter(torch.linspace(model.step, _FINAL_GREEDY_STEP_RATIO * model.step, iterations).tolist())
-        self._smooth, self._smooth_field = gaussian(model.smoothing, start), gaussian(model.field_smoothing, start)
+        self._smooth = gaussian(model.smoothing, start)
         self._reach = math.ceil(_TRUNCATED * model.field_smoothing)
+        self._smooth_field = gaussian(model.field_smoothing, start, self._reach)
         # The cost is a mean over all voxels. Rounding would move images that are equal.
         self._min_gradient = _MIN_GRADIENT / start[0, 0].numel()
 
@@ -249,7 +258,10 @@ def _large(values: Tensor) -> Tensor:
     """
     flat = values.flatten(1)
     some = flat[:, :: flat.shape[1] // _SAMPLE_VOXELS * 2 + 1]
-    return some.quantile(0.99, dim=1).view(-1, *[1] * (values.dim() - 1))
+    rank, last = 0.99 * (some.shape[1] - 1), some.shape[1] - 1
+    # `quantile`, which sorts all of them, takes thirty times as long.
+    low, high = (some.kthvalue(min(math.floor(rank) + k, last) + 1, dim=1).values for k in (0, 1))
+    return low.lerp(high, rank % 1).view(-1, *[1] * (values.dim() - 1))
 
 
 class StationaryVelocityField(Parametrization):
