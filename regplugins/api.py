@@ -138,6 +138,7 @@ class RegistrationResult:
     ) -> None:
         self.folder = folder.resolve()
         self.report: dict[str, Any] = read_json(self.folder / _REPORT)
+        self._written = (self.folder / _REPORT).read_bytes()
         self._temporary = temporary  # removed with this object
         self._origins = origins  # files of images that were given in memory
 
@@ -194,7 +195,7 @@ class RegistrationResult:
 
     def _file(self, name: str) -> Path:
         """Path of a file of these results."""
-        if read_json(self.folder / _REPORT) != self.report:
+        if not (self.folder / _REPORT).is_file() or (self.folder / _REPORT).read_bytes() != self._written:
             raise ValueError(f"{self.folder}: holds the results of another registration now; give each its own folder")
         return self.folder / name
 
@@ -226,6 +227,8 @@ class RegistrationResult:
         with TemporaryDirectory(prefix="regplugins-inputs-") as folder:
             moving = load(_path(given, Path(folder) / "moving"))
         grid, source = Grid.from_image(self.warped), Grid.from_image(moving)
+        if source.ndim != grid.ndim:
+            raise ValueError(f"apply: what was given is {source.ndim}-D, the registered images are {grid.ndim}-D")
         if not overlap(grid, source, self.transform):
             raise ValueError("apply: what was given does not overlap the fixed image through the transform")
         values, fill = moving.as_tensor(), outside_value(moving.as_tensor(), fill)

@@ -85,6 +85,7 @@ def test_a_result_stays_that_of_its_folder_and_of_its_registration(result, tmp_p
     monkeypatch.chdir(tmp_path)
     found = RegistrationResult(Path("own"))
     monkeypatch.chdir("/")
+    found.report["subject"] = "a note of one's own"
     assert torch.equal(found.warped, result.warped)
     report = tmp_path / "own/report.json"
     report.write_text(json.dumps(json.loads(report.read_text()) | {"name": "another"}))
@@ -195,6 +196,8 @@ def test_what_lies_elsewhere_is_not_applied_to(result):
     for given in ({"image": away}, {"labels": (np.ones((4, 4, 4), np.uint8), away.affine)}):
         with pytest.raises(ValueError, match="apply: what was given does not overlap the fixed image"):
             result.apply(**given)
+    with pytest.raises(ValueError, match="apply: what was given is 2-D, the registered images are 3-D"):
+        result.apply((np.arange(16.0).reshape(4, 4), np.eye(3)))
 
 
 def test_a_bundle_is_found_by_folder_and_by_name(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regplugins.data.contrast import RandContrast
 from regplugins.data.datasets import AugmentedImages
+from regplugins.data.pairs import two_images
 
 # Relations of the images of a pair. ``RandWarpPaird`` leaves the first kind aligned and warps the others.
 KINDS = ("identity", "warped", "between")
@@ -42,8 +43,8 @@ class ContrastPairDataset(AugmentedImages):
         seed: of all draws.
 
     Raises:
-        ValueError: if there are no records, a record cannot be transformed, a kind is unknown, or none of its pairs can
-            be shown.
+        ValueError: if there are no records, a record cannot be transformed, a subject has a sequence twice, a kind is
+            unknown, or none of its pairs can be shown.
     """
 
     def __init__(
@@ -113,8 +114,10 @@ class ContrastPairDataset(AugmentedImages):
         """Indices of fixed, moving, fixed paired and moving paired record, by family and subjects."""
         families: dict[str, dict[str, dict[str, int]]] = {}
         for index, record in enumerate(self.data):
-            subjects = families.setdefault(record.get("family", ""), {})
-            subjects.setdefault(record["subject"], {})[record["sequence"]] = index
+            sequences = families.setdefault(record.get("family", ""), {}).setdefault(record["subject"], {})
+            if record["sequence"] in sequences:
+                raise ValueError(two_images(record))
+            sequences[record["sequence"]] = index
         choices: dict[str, list[list[tuple[int, ...]]]] = {}
         for family, subjects in families.items():
             for (name, own), (other_name, other) in product(subjects.items(), repeat=2):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,6 +19,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 from regplugins.checks import first_cause
+from regplugins.spatial import Grid
 
 # Images aligned with the fixed and with the moving image, in the modality of the other.
 PAIRED = ("fixed_paired", "moving_paired")
@@ -36,7 +38,10 @@ class AugmentedImages(Dataset):
         if len(data) == 0:
             raise ValueError("no images to train on")
         self.data = data
-        self.images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
+        images = [_prepared(record, transform) for record in tqdm(data, desc="reading images", mininterval=1)]
+        _check_aligned(data, images)
+        # Without metadata, which makes augmentation slow.
+        self.images = [{key: _plain(value) for key, value in image.items()} for image in images]
         self.augmentation = augmentation
         self.seed = seed
 
@@ -120,7 +125,8 @@ class PairDataset(AugmentedImages):
         draws: number of draws of the augmentations per pair, after which they repeat; default: unlimited.
 
     Raises:
-        ValueError: if there are no records, a record cannot be transformed, or ``draws`` is less than 1.
+        ValueError: if there are no records, a record cannot be transformed, records have different inputs, or ``draws``
+            is less than 1.
     """
 
     def __init__(
@@ -136,6 +142,13 @@ class PairDataset(AugmentedImages):
         if draws is not None and draws < 1:
             raise ValueError(f"expected one draw or more, got {draws}")
         super().__init__(data, transform, augmentation, seed)
+        common = self.images[0].keys()
+        for record, image in zip(data, self.images, strict=True):
+            if different := sorted(common ^ image.keys()):
+                raise ValueError(
+                    f"{record.get('image')} or {data[0].get('image')} has no {', '.join(different)}: of the images to "
+                    "train on all need one, or none has it"
+                )
         self.pair_augmentation = pair_augmentation
         all_pairs: list[tuple[int, ...]] = list(product(range(len(data)), repeat=2))
         self.pairs = all_pairs if pairs is None else pairs
@@ -173,6 +186,27 @@ def _prepared(
     except Exception as error:
         cause, image = first_cause(error), str(record.get("image"))
         raise ValueError(str(cause) if image in str(cause) else f"{image}: {cause}") from error
+
+
+def _plain(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
+
+
+def _check_aligned(data: Sequence[Mapping[str, Any]], images: Sequence[Mapping[str, Tensor]]) -> None:
+    """Refuse a subject whose images, as far as transforms tell, come to lie on different grids: they count as aligned.
+
+    Each is resampled about the center of its own field of view.
+    """
+    first: dict[str, tuple[Mapping[str, Any], Grid]] = {}
+    for record, image in zip(data, images, strict=True):
+        if "subject" in record and isinstance(image.get("image"), MetaTensor):
+            grid = Grid.from_image(image["image"])
+            other, known = first.setdefault(record["subject"], (record, grid))
+            if not known.matches(grid, tolerance=0.1):
+                raise ValueError(
+                    f"{record['image']}: its field of view is not that of {other['image']}; all images of a subject "
+                    f"({record['subject']}) need one: resample one to the grid of the other"
+                )
 
 
 class PairSampler(DistributedSampler):

@@ -11,6 +11,12 @@ from typing import Any
 from regplugins.checks import boolean, whole
 
 
+def two_images(record: Mapping[str, Any]) -> str:
+    """What is wrong with the record of a subject's second image of one sequence."""
+    path = record.get("image") or record.get("label_map")
+    return f"{path}: {record['subject']} has two images of {record['sequence']}"
+
+
 def multimodal_pairs(records: Sequence[Mapping[str, Any]], intra_subject_repeats: int = 1) -> list[tuple[int, int]]:
     """All ordered pairs of images of different sequences, within and between subjects.
 
@@ -103,7 +109,7 @@ def paired_modalities(
     for index, record in enumerate(records):
         patients[record["subject"]] = record.get("patient", record["subject"])
         if record["sequence"] in subjects.setdefault(record["subject"], {}):
-            raise ValueError(f"{record.get('image')}: {record['subject']} has two images of {record['sequence']}")
+            raise ValueError(two_images(record))
         subjects[record["subject"]][record["sequence"]] = index
     pairs = []
     for (name, own), (other_name, other) in product(subjects.items(), repeat=2):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +127,7 @@ def image_records(image: str | None, datalist: str | Path | None, sample: str | 
         paths = [image] if image is not None else sorted(Path(sample).glob("*.nii.gz"))
         records = [{"image": str(path)} for path in paths]
     for number, record in enumerate(records):
-        if "image" not in record:
+        if record.get("image") is None:
             raise ValueError(f"{datalist}: record {number} has no image")
         if not Path(record["image"]).exists():
             raise FileNotFoundError(f"image {record['image']}: no such file")
@@ -183,11 +185,11 @@ def ordered_pairs(records: Sequence[Mapping[str, str]], count: int, seed: int = 
     n = len(records)
     if count > n * (n - 1):
         raise ValueError(f"{n} images make {n * (n - 1)} ordered pairs, asked for {count}")
-    pairs = []
+    pairs, names = [], _names([record["image"] for record in records])
     for draw in np.random.default_rng(seed).choice(n * (n - 1), size=count, replace=False):
         fixed, moving = divmod(int(draw), n - 1)
         moving += moving >= fixed
-        pair = {"name": f"{_stem(records[fixed])}_{_stem(records[moving])}"}
+        pair = {"name": f"{names[fixed]}_{names[moving]}"}
         for side, record in (("fixed", records[fixed]), ("moving", records[moving])):
             pair[side] = record["image"]
             if "label" in record:
@@ -196,8 +198,14 @@ def ordered_pairs(records: Sequence[Mapping[str, str]], count: int, seed: int = 
     return pairs
 
 
-def _stem(record: Mapping[str, str]) -> str:
-    return Path(record["image"]).name.split(".")[0]
+def _names(paths: Sequence[str]) -> list[str]:
+    """Names of images by their files, with their folders where files are called alike."""
+    names = [re.sub(r"(\.nii)?\.\w+$", "", Path(path).name) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    folders = [Path(path).parent for path in paths]
+    common = os.path.commonpath(folders)
+    return ["_".join([*folder.relative_to(common).parts, name]) for folder, name in zip(folders, names, strict=True)]
 
 
 def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:

@@ -25,6 +25,7 @@ _INSTANCE_NUMBER = "0020|0013"
 _THICKNESS = "0018|0050"
 _DISTANCE = "0018|0088"
 _OFFSETS = "3004|000c"
+_DOSE_SCALING = "3004|000e"
 _SLOPE = "0028|1053"
 _INTERCEPT = "0028|1052"
 # Slope, intercept, bits stored and sign, with their defaults: the type of a slice's values depends on them.
@@ -164,7 +165,8 @@ def _read_frames(path: Path, name: str) -> Any:
     with reading(path):
         reader = itk.GDCMImageIO.New()
         image = itk.imread(name, imageio=reader)
-        frames = _frame_tags(pydicom.dcmread(name, stop_before_pixels=True))
+        # ITK has read it: also without the prefix.
+        frames = _frame_tags(pydicom.dcmread(name, stop_before_pixels=True, force=True))
     check_single_channel(path, image.GetNumberOfComponentsPerPixel())
     if len(frames) == 1:
         raise ValueError(f"{path}: a single DICOM slice, not a volume; give the folder that holds its whole series")
@@ -175,7 +177,8 @@ def _read_frames(path: Path, name: str) -> Any:
     _check_placed_alike(path, names, frames)
     rows, columns = np.reshape(frames[0][_ORIENTATION], (2, 3))
     normal = np.cross(rows, columns)
-    order = np.argsort([normal @ (tags[_POSITION] or np.zeros(3)) for tags in frames], kind="stable")
+    positions = [tags[_POSITION] if len(tags[_POSITION]) == 3 else np.zeros(3) for tags in frames]
+    order = np.argsort([normal @ position for position in positions], kind="stable")
     names, frames = [names[k] for k in order], [frames[k] for k in order]
     spacing = frames[0][_PIXEL_SPACING][::-1]
     if len(spacing) != 2:
@@ -183,10 +186,10 @@ def _read_frames(path: Path, name: str) -> Any:
     spacing = [*spacing, _check_stack(path, names, frames, spacing)]
     values = itk.array_view_from_image(image)[order]
     scales = np.array([[*(tags[_SLOPE] or [1.0]), *(tags[_INTERCEPT] or [0.0])] for tags in frames])
-    if np.ptp(scales, axis=0).any():  # ITK takes those of the first frame for all
+    applied = reader.GetRescaleSlope(), reader.GetRescaleIntercept()
+    if not np.allclose(scales, applied, rtol=1e-6, atol=0):  # ITK takes those of the first frame for all, and no dose's
         slope, intercept = scales.T[:, :, None, None]
-        values = (values - reader.GetRescaleIntercept()) / reader.GetRescaleSlope() * slope + intercept
-        values = values.astype(np.float32)
+        values = ((values - applied[1]) / applied[0] * slope + intercept).astype(np.float32)
     volume = itk.image_from_array(values)
     volume.SetSpacing(spacing)
     volume.SetOrigin(frames[0][_POSITION])
@@ -207,10 +210,13 @@ def _frame_tags(header: Dataset) -> list[_Tags]:
     number = int(header.get("NumberOfFrames") or 1)
     shared = header.get("SharedFunctionalGroupsSequence", [])
     own = header.get("PerFrameFunctionalGroupsSequence", []) or [{}] * number
+    detectors = header.get("DetectorInformationSequence", [])[:1]  # of nuclear medicine
     frames = []
     for groups in own:
         items = {tag: _items(sequence, groups, *shared) for tag, sequence in _FRAME_TAGS.items()}
-        frames.append({tag: _first_numbers([*found, header], tag) for tag, found in items.items()})
+        frames.append({tag: _first_numbers([*found, header, *detectors], tag) for tag, found in items.items()})
+        if dose := _first_numbers([header], _DOSE_SCALING):
+            frames[-1][_SLOPE] = dose
     offsets = _first_numbers([header], _OFFSETS)
     if step := _first_numbers([header], _DISTANCE):
         offsets = offsets or [step[0] * k for k in range(number)]

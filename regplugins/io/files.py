@@ -21,6 +21,8 @@ PathLike = str | os.PathLike[str]
 _CHUNK = 1 << 20
 # Suffixes of files that hold the header of an image, and its voxels or the names of their files.
 _HEADERS = (".mha", ".mhd", ".nhdr", ".nrrd")
+# Header and voxels of Analyze.
+_PAIR = re.compile(r"(.+)\.(?:hdr|img)(?:\.gz)?", re.IGNORECASE)
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}-.+")
 
 
@@ -78,10 +80,10 @@ def sha256(path: PathLike) -> str:
 
 def _voxel_files(path: Path) -> list[Path]:
     """Files with the voxels of a header of Analyze (or the header of its voxels), MetaImage or NRRD, if not its own."""
+    if pair := _PAIR.fullmatch(path.name):
+        others = ((file, _PAIR.fullmatch(file.name)) for file in sorted(path.parent.iterdir()) if file != path)
+        return [file for file, other in others if other and other[1] == pair[1]]
     suffix = path.suffix.lower()
-    if suffix in (".hdr", ".img"):
-        pair = (path.stem + ending for ending in (".hdr", ".HDR", ".img", ".IMG", ".img.gz"))
-        return [file for name in pair if name != path.name and (file := path.with_name(name)).is_file()]
     if suffix not in _HEADERS:
         return []
     names: list[str] = []
@@ -94,7 +96,7 @@ def _voxel_files(path: Path) -> list[Path]:
                     names = [line.strip() for line in lines]
                 elif "%" in first and len(numbers) >= 3:  # a pattern, the first and the last number, and the step
                     start, stop, step = map(int, numbers[:3])
-                    names = [first % k for k in range(start, stop + 1, step)]
+                    names = [first % k for k in range(start, stop + (1 if step > 0 else -1), step or 1)]
                 else:
                     names = [value.strip()]
                 break

@@ -128,6 +128,10 @@ def mean_overlap(scores: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
 _WINDOW = 7
 
 
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
 def warped_agreement(
     found: Tensor, true: Tensor, threshold: float, spacing: Sequence[float], tolerance: float = 2.0
 ) -> dict[str, float]:
@@ -143,7 +147,7 @@ def warped_agreement(
     Returns:
         ``dice``, ``jaccard``, ``precision``, ``sensitivity``; ``contour``, the share of both contours within the
         tolerance of the other (Nikolov et al. 2018; the paper's printed score is Dice's); ``ssim`` (Wang et al. 2004,
-        box of 7 voxels).
+        box of 7 voxels). NaN where the patient is nowhere.
     """
     masks = [image > threshold for image in (found, true)]
     both = float((masks[0] & masks[1]).sum())
@@ -161,10 +165,10 @@ def warped_agreement(
         kernel_type="uniform",
     )
     return {
-        "dice": 2 * both / sum(sizes),
-        "jaccard": both / (sum(sizes) - both),
+        "dice": _share(2 * both, sum(sizes)),
+        "jaccard": _share(both, sum(sizes) - both),
         "precision": both / sizes[0] if sizes[0] else 0.0,
-        "sensitivity": both / sizes[1],
+        "sensitivity": _share(both, sizes[1]),
         "contour": float(contour),
         "ssim": float(ssim.mean()),
     }

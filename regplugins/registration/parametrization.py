@@ -233,7 +233,7 @@ class _GreedyOptimizer(FieldOptimizer):
             update = -next(self._steps) * gradient / size.add_(large, alpha=_SATURATION)
             smoothed = self._smooth_field(_continued(compose_ddf(self._ddf, update), self._reach))
             inside = [slice(self._reach, self._reach + length) for length in update.shape[2:]]
-            self._ddf = smoothed[(..., *inside)]
+            self._ddf = smoothed[(slice(None), slice(None), *inside)]
         return loss
 
 

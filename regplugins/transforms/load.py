@@ -21,6 +21,11 @@ from regplugins.transforms.warn import warn
 _MAX_NIFTI_SIZE = 2**15 - 1
 _SCANS = ("fixed", "moving", "image")
 _LOADERS = {**dict.fromkeys(_SCANS, load_image), **dict.fromkeys(("fixed_mask", "moving_mask"), load_mask)}
+# Keys of label maps and masks, and of their images.
+_IMAGES = {
+    "label": "image",
+    **{f"{side}_{kind}": side for side in ("fixed", "moving") for kind in ("label", "mask")},
+}
 
 
 class LoadVolumesd(Transform):
@@ -29,12 +34,13 @@ class LoadVolumesd(Transform):
     Keys ``image``, ``fixed`` and ``moving`` are scans, ``fixed_mask`` and ``moving_mask`` masks, all others label maps.
 
     Args:
-        keys: of the record; missing ones are skipped.
+        keys: of the record; those that are missing or None are left out.
         spatial_dims: number of dimensions that the scans must have; None: 2 or 3.
 
     Raises:
         FileNotFoundError: on call, if a file is missing.
-        ValueError: on call, if a file cannot be read, or a scan has another number of dimensions.
+        ValueError: on call, if a file cannot be read, a scan has another number of dimensions, or a label map or mask
+            is not on the grid of its image.
     """
 
     def __init__(self, keys: Sequence[str] = ("image", "label"), spatial_dims: int | None = None) -> None:
@@ -42,10 +48,14 @@ class LoadVolumesd(Transform):
         self.spatial_dims = spatial_dims
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        data = {key: value for key, value in data.items() if value is not None or key not in self.keys}
         loaded = {key: _LOADERS.get(key, load_label)(data[key]) for key in self.keys if key in data}
         for key in _SCANS:
             if key in loaded and self.spatial_dims not in (None, loaded[key].ndim - 1):
                 raise ValueError(f"{data[key]}: {loaded[key].ndim - 1}-D, expected a {self.spatial_dims}-D image")
+        for key, image in _IMAGES.items():
+            if key in loaded and image in loaded:
+                _check_grid(data, loaded, key, image)
         return {**data, **loaded}
 
 
@@ -91,24 +101,21 @@ class LoadPaird(LoadVolumesd):
         if pair["fixed"].ndim != pair["moving"].ndim:
             dimensions = [f"{paths[k]} is {pair[k].ndim - 1}-D" for k in ("fixed", "moving")]
             raise ValueError(f"images of one dimension expected: {dimensions[0]}, {dimensions[1]}")
-        for key in self.keys[2:]:
-            if key in pair:
-                _check_grid(paths, pair, key)
         _check_landmarks(paths, pair)
         if "truth" in pair and pair["truth"].ndim != pair["fixed"].ndim - 1:
             raise ValueError(f"{paths['truth']}: {pair['truth'].ndim}-D, the images are {pair['fixed'].ndim - 1}-D")
         return pair
 
 
-def _check_grid(paths: Mapping[str, str], pair: Mapping[str, Any], key: str) -> None:
+def _check_grid(paths: Mapping[str, str], loaded: Mapping[str, Any], label_key: str, image_key: str) -> None:
     """Refuse a label map or mask that is not on the grid of its image."""
-    side = key.partition("_")[0]
-    image, label = Grid.from_image(pair[side]), Grid.from_image(pair[key])
+    image, label = Grid.from_image(loaded[image_key]), Grid.from_image(loaded[label_key])
+    path, of_image = paths[label_key], f"its image {paths[image_key]}"
     if image.shape != label.shape:
-        raise ValueError(f"{paths[key]}: shape {label.shape} does not match {image.shape} of its image {paths[side]}")
+        raise ValueError(f"{path}: shape {label.shape} does not match {image.shape} of {of_image}")
     # Tools round affines differently; half a voxel is a different position.
     if not image.matches(label, tolerance=0.1):
-        raise ValueError(f"{paths[key]}: lies elsewhere in the world than its image {paths[side]}")
+        raise ValueError(f"{path}: lies elsewhere in the world than {of_image}")
 
 
 def _check_landmarks(paths: Mapping[str, str], pair: dict[str, Any]) -> None:

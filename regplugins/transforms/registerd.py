@@ -63,7 +63,7 @@ class _Warping(MapTransform, InvertibleTransform):
         source, inverse = Grid.from_image(image), _unpacked(info).inverse()
         fill = outside_value(image.as_tensor())
         values = resample(image.as_tensor(), source, Grid.from_image(original), inverse, info["mode"], fill)
-        meta = {**image.meta, **info["place"]}
+        meta = {key: value for key, value in image.meta.items() if key not in _FILE_GRID} | info["place"]
         data[key] = MetaTensor(values, meta=meta, applied_operations=image.applied_operations)
         data[key].affine = info["affine"]
 

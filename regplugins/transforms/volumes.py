@@ -40,7 +40,7 @@ class ResampleToGridd(Transform):
         target = network_grid(source, self.spacing, self.shape)
         record = {
             **data,
-            "image": resample_to_grid(data["image"], target),
+            "image": MetaTensor(resample_to_grid(data["image"], target), affine=target.affine),
             "mask": resample(torch.ones(1, *source.shape), source, target),
         }
         if "label" in data:

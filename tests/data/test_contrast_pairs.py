@@ -220,6 +220,12 @@ def test_bad_shares(shares, message):
         dataset(shares)
 
 
+def test_a_second_image_of_a_sequence_is_named():
+    twice = [*records(), {**records()[1], "image": "anna_flair_again"}]
+    with pytest.raises(ValueError, match=r"^anna_flair_again: anna has two images of flair$"):
+        dataset(data=twice)
+
+
 def test_a_kind_without_pairs_is_named():
     with pytest.raises(ValueError, match=r"no pair of the kind 'between' can be made of 2 images .*fixed: any"):
         dataset(data=records()[:2])

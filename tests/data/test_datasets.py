@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
 from regplugins.data import ClassDataset, PairDataset, PairSampler, paired_modalities
+from regplugins.transforms import ResampleToGridd
 
 
 def images(n: int) -> list[dict[str, float]]:
@@ -43,6 +44,33 @@ def test_each_image_is_read_once():
     for k in range(len(dataset)):
         dataset[k]
     assert sorted(calls) == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_images_of_a_subject_must_share_a_grid():
+    """They count as aligned, and each is resampled about the center of its own field of view."""
+
+    def on_a_grid(record: dict[str, Any]) -> dict[str, torch.Tensor]:
+        affine = torch.eye(4, dtype=torch.float64)
+        affine[2, 3] = record["place"]
+        return ResampleToGridd(2.0, (8, 8, 8))({"image": MetaTensor(torch.rand(1, 16, 16, 16), affine=affine)})
+
+    records = [{"image": f"{k}.nii", "subject": f"s{k // 2}", "place": float(k // 2)} for k in range(4)]
+    assert not isinstance(PairDataset(records, on_a_grid)[1]["fixed"], MetaTensor)
+    records[3]["place"] += 5
+    with pytest.raises(
+        ValueError, match=r"3\.nii: its field of view is not that of 2\.nii; all images of a subject \(s1\)"
+    ):
+        PairDataset(records, on_a_grid)
+
+
+def test_labels_of_some_images_are_an_error():
+    records = [{"value": float(k), "image": f"{k}.nii"} for k in range(3)]
+
+    def some(record: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {key: value for key, value in as_tensors(record).items() if key == "image" or record["value"] < 2}
+
+    with pytest.raises(ValueError, match=r"2\.nii or 0\.nii has no label: .* all need one, or none has it"):
+        PairDataset(records, some)
 
 
 def test_no_images_is_an_error():

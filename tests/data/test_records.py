@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regplugins.data import ordered_pairs, pair_records, read_datalist
+from regplugins.data import image_records, ordered_pairs, pair_records, read_datalist
 from regplugins.data.records import OUTPUTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +113,24 @@ def test_sections(tmp_path):
     assert read_datalist(path, "training") == [{"image": str(tmp_path / "a.nii.gz"), "label": "/data/a.nii.gz"}]
     with pytest.raises(ValueError, match="no section 'test'"):
         read_datalist(path, "test")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/d/sub-0/T1w.nii.gz", "/d/sub-1/T1w.nii.gz"], {"sub-0_T1w_sub-1_T1w", "sub-1_T1w_sub-0_T1w"}),
+        (["/d/scan.00.nii.gz", "/d/scan.01.nii.gz"], {"scan.00_scan.01", "scan.01_scan.00"}),
+        (["/d/a/x.mha", "/d/b.nrrd"], {"x_b", "b_x"}),
+    ],
+)
+def test_pairs_of_images_have_names_of_their_own(paths, names):
+    assert {pair["name"] for pair in ordered_pairs([{"image": path} for path in paths], 2)} == names
+
+
+def test_an_image_that_is_null_is_missing(tmp_path):
+    (tmp_path / "list.json").write_text('[{"image": null}]')
+    with pytest.raises(ValueError, match=r"list\.json: record 0 has no image"):
+        image_records(None, tmp_path / "list.json", tmp_path)
 
 
 def test_paths_are_relative_to_where_a_list_is_named(tmp_path):

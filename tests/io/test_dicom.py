@@ -266,9 +266,43 @@ def test_frames_of_a_file_that_places_the_first_one(frames: Path, tag: str, cont
     assert grid.matches(GRID)
 
 
+@pytest.mark.parametrize("step", [3, -3])
+def test_frames_of_nuclear_medicine(frames: Path, step: int) -> None:
+    """The place of the first one stands in the sequence of detectors. A negative step leads against the normal."""
+    flatten(frames, SpacingBetweenSlices=step)
+
+    def change(content: pydicom.Dataset) -> None:
+        item = pydicom.Dataset()
+        item.ImagePositionPatient = content.pop("ImagePositionPatient").value
+        item.ImageOrientationPatient = content.pop("ImageOrientationPatient").value
+        content.DetectorInformationSequence = [item]
+        if step < 0:
+            item.ImagePositionPatient = list(place(6))
+
+    edit(frames, change)
+    values, grid, _ = read_volume(frames)
+    np.testing.assert_array_equal(values, array_of(IMAGE)[..., :: np.sign(step)])
+    assert grid.matches(GRID)
+
+
+def test_doses_are_those_of_their_scale(frames: Path) -> None:
+    flatten(frames, GridFrameOffsetVector=[3 * k for k in range(7)], DoseGridScaling=0.25)
+    np.testing.assert_array_equal(read_volume(frames)[0], array_of(IMAGE) / 4)
+
+
+def test_frames_without_the_prefix_of_a_file(frames: Path) -> None:
+    frames.write_bytes(frames.read_bytes()[132:])
+    values, grid, _ = read_volume(frames)
+    np.testing.assert_array_equal(values, array_of(IMAGE))
+    assert grid.matches(GRID)
+
+
 def test_frames_without_a_place_are_refused(frames: Path) -> None:
     flatten(frames)
     with pytest.raises(ValueError, match=r"frames\.dcm: frame 1 and frame 2 have the same position"):
+        read_volume(frames)
+    edit(frames, lambda content: setattr(content, "ImagePositionPatient", [1, 2]))
+    with pytest.raises(ValueError, match=r"frames\.dcm: frame 1 has no position"):
         read_volume(frames)
     edit(frames, lambda content: content.pop("ImagePositionPatient"))
     with pytest.raises(ValueError, match=r"frames\.dcm: frame 1 has no position"):

@@ -49,7 +49,7 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["image.mhd", "image.nhdr", "image.hdr", "image.img", "list.mhd", "pattern.nhdr"])
+@pytest.mark.parametrize("name", ["image.mhd", "image.nhdr", "image.hdr", "list.mhd", "pattern.nhdr", "down.nhdr"])
 def test_the_hash_of_a_header_is_that_of_its_voxels_too(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
@@ -71,7 +71,21 @@ def test_the_hash_of_a_header_is_that_of_its_voxels_too(name: str, tmp_path: Pat
         values[3] -= 1
         values.tofile(file)
         assert sha256(path) == before
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(path)), sitk.GetArrayFromImage(image))
+    read = sitk.GetArrayFromImage(sitk.ReadImage(path))
+    np.testing.assert_array_equal(read[:: -1 if name == "down.nhdr" else 1], sitk.GetArrayFromImage(image))
+
+
+@pytest.mark.parametrize("compressed", ["", ".gz"])
+def test_the_hashes_of_a_header_and_of_its_voxels_change_with_either(compressed: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"a.{kind}{compressed}" for kind in ("hdr", "img")]
+    for path in (*paths, tmp_path / "b.hdr"):
+        path.write_bytes(b"1")
+    before = [sha256(path) for path in paths]
+    for changed in paths:
+        changed.write_bytes(b"2")
+        assert all(sha256(path) != known for path, known in zip(paths, before, strict=True))
+        changed.write_bytes(b"1")
+        assert [sha256(path) for path in paths] == before
 
 
 _HEADERS = {
@@ -79,6 +93,8 @@ _HEADERS = {
     "part_0.raw\npart_1.raw\npart_2.raw\n",
     "pattern.nhdr": "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nendian: little\n"
     "data file: part_%d.raw 0 2 1 2\n",
+    "down.nhdr": "NRRD0004\ntype: short\ndimension: 3\nsizes: 5 4 3\nencoding: raw\nendian: little\n"
+    "data file: part_%d.raw 2 0 -1 2\n",
 }
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Agreement of blocks with known overlap."""
 
+import math
+
 import pytest
 import torch
 
@@ -44,6 +46,12 @@ def test_larger_than_it_should_be():
     scores = warped_agreement(large, block(6), 50.0, [1.0] * 3)
     assert scores["sensitivity"] == 1
     assert scores["precision"] == pytest.approx(10 / 12)
+
+
+def test_a_patient_who_is_nowhere():
+    nothing = torch.rand(1, 24, 20, 20)
+    scores = warped_agreement(nothing, nothing, 50.0, [1.0] * 3)
+    assert math.isnan(scores["dice"]) and math.isnan(scores["jaccard"]) and math.isnan(scores["sensitivity"])
 
 
 def test_nothing_left():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from regplugins.io import write_landmarks
-from regplugins.transforms import LoadPaird
+from regplugins.transforms import LoadPaird, LoadVolumesd
 from tests.itk_truth import GRIDS, points_in, write_image
 
 GRID = GRIDS["anisotropic"]
@@ -29,6 +29,28 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {side: str(tmp_path / f"{side}.nii.gz") for side in ("fixed", "moving")} | {
         f"{side}_landmarks": str(tmp_path / f"{side}.csv") for side in ("fixed", "moving")
     }
+
+
+@pytest.mark.parametrize("fault", ["shape", "place", "order of the voxels"])
+def test_a_label_to_train_with_lies_on_its_image(files: dict[str, str], tmp_path: Path, fault: str) -> None:
+    image = nib.load(files["fixed"])
+    label = (np.asanyarray(image.dataobj) > 0.5).astype(np.uint8)
+    record = {"image": files["fixed"], "label": str(tmp_path / "label.nii.gz")}
+    nib.save(nib.Nifti1Image(label, image.affine), record["label"])
+    assert LoadVolumesd()(record)["label"].shape == (1, *label.shape)
+    affine = image.affine.copy()
+    if fault == "shape":
+        label = label[1:]
+    elif fault == "place":
+        affine[0, 3] += 5
+    else:
+        affine[:, 3] += affine[:, 0] * (len(label) - 1)
+        affine[:, 0] *= -1
+        label = label[::-1]
+    nib.save(nib.Nifti1Image(label, affine), record["label"])
+    with pytest.raises(ValueError, match=r"label\.nii\.gz: (shape|lies elsewhere) .* its image .*fixed\.nii\.gz"):
+        LoadVolumesd()(record)
+    assert "label" not in LoadVolumesd()(record | {"label": None})
 
 
 def test_landmarks_of_the_other_world_are_refused(files: dict[str, str]) -> None:

@@ -166,6 +166,8 @@ def test_images_are_saved_where_they_are(registered, tmp_path):
     there = register(data)
     images = {"ct": (there["warped"], apply(there)["mr"])}
     images["mr"] = (register.inverse(there)["warped"], apply.inverse(apply(there))["mr"])
+    own = MetaTensor(data["mr"].as_tensor(), affine=data["mr"].affine)  # of no file
+    assert not apply.inverse(apply(there | {"mr": own}))["mr"].meta.keys() & {"original_affine", "spatial_shape"}
     for place, warped in images.items():
         for k, image in enumerate(warped):
             options = {"separate_folder": False, "print_log": False, "resample": True}
