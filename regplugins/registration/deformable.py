@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from regplugins.checks import boolean, not_negative
 from regplugins.registration.image_pair import MIN_SIZE, ImagePair, level_halvings, resample_ddf
 from regplugins.registration.parametrization import CompositiveField, Cost, Parametrization, ReprMixin, minimize
-from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf
+from regplugins.spatial import compose_ddf, crop, invert_ddf, upsample_ddf_by_axis
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,8 @@ class DeformableRegistration(ReprMixin):
         shape = list(image_pair.moving.shape[2:])
 
         def cost(coarse: Tensor) -> Tensor:
-            ddf = coarse if self.parametrization.stride == 1 else crop(upsample_ddf(coarse, 2), shape)
+            fine = coarse if self.parametrization.stride == 1 else upsample_ddf_by_axis(coarse, [2] * len(shape))
+            ddf = crop(fine, shape)
             if not self.symmetric:
                 return self._evaluate(image_pair, ddf)
             moving_ddf, fixed_ddf = ddf.chunk(2)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regplugins.spatial.filters import filter_axes, interpolation
 from regplugins.spatial.images import crop
 from regplugins.spatial.warp import warp
 
@@ -53,21 +54,20 @@ def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
     The field is ``(B, n, *spatial)`` voxels of the coarse grid, 2-D or 3-D. The result is ``(B, n, *(factor *
     spatial))`` voxels of the fine grid, constant beyond the last coarse voxel.
     """
-    return factor * _interpolated(ddf, [factor * size for size in ddf.shape[2:]])
-
-
-def upsample_ddf_by_axis(ddf: Tensor, factors: Sequence[int]) -> Tensor:
-    """Interpolate a field as ``upsample_ddf`` does, by a factor for each axis."""
-    sizes = [factor * size for factor, size in zip(factors, ddf.shape[2:], strict=True)]
-    return per_axis(factors, ddf) * _interpolated(ddf, sizes)
-
-
-def _interpolated(ddf: Tensor, sizes: list[int]) -> Tensor:
-    n = ddf.dim() - 2
+    n, sizes = ddf.dim() - 2, [factor * size for size in ddf.shape[2:]]
     padded = F.pad(ddf, [0, 1] * n, mode="replicate")
     beyond = [size + 1 for size in sizes]
     fine = F.interpolate(padded, size=beyond, mode="trilinear" if n == 3 else "bilinear", align_corners=True)
-    return crop(fine, sizes)
+    return factor * crop(fine, sizes)
+
+
+def upsample_ddf_by_axis(ddf: Tensor, factors: Sequence[int]) -> Tensor:
+    """Interpolate a field as ``upsample_ddf`` does, in a third of its time and by a factor for each axis.
+
+    It cannot be scripted or exported.
+    """
+    matrices = [interpolation(size, factor, ddf) for size, factor in zip(ddf.shape[2:], factors, strict=True)]
+    return filter_axes(per_axis(factors, ddf) * ddf, matrices)
 
 
 def subsample_ddf(ddf: Tensor, factor: int) -> Tensor:
