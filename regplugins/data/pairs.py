@@ -12,7 +12,7 @@ from regplugins.checks import boolean, whole
 
 
 def two_images(record: Mapping[str, Any]) -> str:
-    """What is wrong with the record of a subject's second image of one sequence."""
+    """Message about the record of a subject's second image of one sequence."""
     path = record.get("image") or record.get("label_map")
     return f"{path}: {record['subject']} has two images of {record['sequence']}"
 

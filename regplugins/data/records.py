@@ -200,7 +200,7 @@ def ordered_pairs(records: Sequence[Mapping[str, str]], count: int, seed: int = 
 
 def _names(paths: Sequence[str]) -> list[str]:
     """Names of images by their files, with their folders where files are called alike."""
-    names = [re.sub(r"(\.nii)?\.\w+$", "", Path(path).name) for path in paths]
+    names = [re.sub(r"(\.nii)?\.[A-Za-z]\w*$", "", Path(path).name) for path in paths]
     if len(set(names)) == len(names):
         return names
     folders = [Path(path).parent for path in paths]

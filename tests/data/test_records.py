@@ -121,6 +121,7 @@ def test_sections(tmp_path):
         (["/d/sub-0/T1w.nii.gz", "/d/sub-1/T1w.nii.gz"], {"sub-0_T1w_sub-1_T1w", "sub-1_T1w_sub-0_T1w"}),
         (["/d/scan.00.nii.gz", "/d/scan.01.nii.gz"], {"scan.00_scan.01", "scan.01_scan.00"}),
         (["/d/a/x.mha", "/d/b.nrrd"], {"x_b", "b_x"}),
+        (["/d/1.2.1", "/d/1.2.2"], {"1.2.1_1.2.2", "1.2.2_1.2.1"}),
     ],
 )
 def test_pairs_of_images_have_names_of_their_own(paths, names):
