@@ -11,6 +11,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from regplugins.io.itk_bridge import itk_class
 from regplugins.spatial import DisplacementField, Grid
 
 # Distances are clipped at this many voxels: first wide, to capture large displacements, then narrow, for accuracy.
@@ -43,10 +44,10 @@ def align_labels(
     common = sorted({*fixed.unique().tolist()} & {*moving.unique().tolist()} - {0})
     if not common:
         raise ValueError("the two label maps have no structure in common")
-    scalar, vector = itk.Image[itk.F, grid.ndim], itk.Image[itk.Vector[itk.F, grid.ndim], grid.ndim]
-    field = None
+    n, field = grid.ndim, None
+    kind = itk_class("DiffeomorphicDemonsRegistrationFilter", f"IF{n}IF{n}IVF{n}{n}")
     for reach in (width * max(grid.spacing.tolist()) for width in _REACHES):
-        demons = itk.DiffeomorphicDemonsRegistrationFilter[scalar, scalar, vector].New()
+        demons = kind.New()
         demons.SetFixedImage(_distances(fixed[0], common, grid, reach))
         demons.SetMovingImage(_distances(moving[0], common, grid, reach))
         demons.SetNumberOfIterations(iterations)

@@ -42,7 +42,7 @@ class TestTraining:
 
 class TestRefinement:
     def test_registering_is_training_from_random_weights(self, run, tmp_path):
-        options = {"weights": "random", "refine": "weights", "iterations": 10, "seed": 1}
+        options = {"weights": "random", "refine": "weights", "iterations": 10, "passes": 1, "seed": 1}
         run("inference", "refine", output_dir=str(tmp_path), **options)
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["similarity"]["ncc"]["after"] > report["similarity"]["ncc"]["before"]
