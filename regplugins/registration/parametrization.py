@@ -138,7 +138,7 @@ def _gradient(cost: Cost, ddf: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian(smoothing: float, like: Tensor, reach: int = 0) -> Callable[[Tensor], Tensor]:
-    """MONAI's ``GaussianFilter``, in a tenth of its time, for fields of one shape ``(B, n, *spatial)``.
+    """MONAI's ``GaussianFilter``, in a third of its time, for fields of one shape ``(B, n, *spatial)``.
 
     They may be continued by ``reach`` voxels beyond each face.
     """
@@ -259,7 +259,7 @@ def _large(values: Tensor) -> Tensor:
     flat = values.flatten(1)
     some = flat[:, :: flat.shape[1] // _SAMPLE_VOXELS * 2 + 1]
     rank, last = 0.99 * (some.shape[1] - 1), some.shape[1] - 1
-    # `quantile`, which sorts all of them, takes thirty times as long.
+    # `quantile`, which sorts all of them, takes many times as long.
     low, high = (some.kthvalue(min(math.floor(rank) + k, last) + 1, dim=1).values for k in (0, 1))
     return low.lerp(high, rank % 1).view(-1, *[1] * (values.dim() - 1))
 

@@ -62,7 +62,7 @@ def upsample_ddf(ddf: Tensor, factor: int) -> Tensor:
 
 
 def upsample_ddf_by_axis(ddf: Tensor, factors: Sequence[int]) -> Tensor:
-    """Interpolate a field as ``upsample_ddf`` does, in a third of its time and by a factor for each axis.
+    """Interpolate a field as ``upsample_ddf`` does, in half of its time and by a factor for each axis.
 
     It cannot be scripted or exported.
     """
