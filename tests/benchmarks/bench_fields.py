@@ -12,7 +12,6 @@ repository's root:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
@@ -52,11 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = side_by_side.parser(__doc__, IMPLEMENTATIONS)
     parser.add_argument("--operation", choices=("smoothing", "enlarging"), default="smoothing")
     parser.add_argument("--sigma", type=float, default=1.7, help="of the smoothing, voxels")
-    options = parser.parse_args(arguments)
-    if options.only:
-        print(json.dumps(measure(options.only, options)))
-        return
-    side_by_side.compare(__file__, arguments, IMPLEMENTATIONS)
+    side_by_side.run(parser, measure, __file__, arguments, IMPLEMENTATIONS)
 
 
 if __name__ == "__main__":

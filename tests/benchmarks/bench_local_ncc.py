@@ -13,7 +13,6 @@ Run it on a machine that does nothing else; from the repository's root:
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
@@ -55,11 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kernel", choices=("box", "gaussian"), default="box")
     parser.add_argument("--kernel-size", type=int, default=9)
     parser.add_argument("--both", action="store_true", help="the gradient of the fixed image too")
-    options = parser.parse_args(arguments)
-    if options.only:
-        print(json.dumps(measure(options.only, options)))
-        return
-    side_by_side.compare(__file__, arguments, IMPLEMENTATIONS)
+    side_by_side.run(parser, measure, __file__, arguments, IMPLEMENTATIONS)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,21 @@ def seconds(run: Callable[[], object], repeats: int, device: str) -> list[float]
     return times
 
 
+def run(
+    options: argparse.ArgumentParser,
+    measured: Callable[[str, argparse.Namespace], dict[str, float]],
+    script: str,
+    arguments: Sequence[str],
+    implementations: Sequence[str],
+) -> None:
+    """Measure the one implementation that ``--only`` names and print JSON, else compare them."""
+    given = options.parse_args(arguments)
+    if given.only:
+        print(json.dumps(measured(given.only, given)))
+    else:
+        compare(script, arguments, implementations)
+
+
 def compare(script: str, arguments: Sequence[str], implementations: Sequence[str]) -> dict[str, dict[str, float]]:
     """Run a benchmark once for each implementation, the baseline first, print what they took and the ratio."""
     results = {}
