@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from regplugins.losses._similarity import ROUNDING_ERRORS
-from regplugins.spatial.filters import filter_axes
+from regplugins.spatial.filters import multiply_axes
 
 
 class LocalNCC(torch.autograd.Function):
@@ -36,10 +36,10 @@ class LocalNCC(torch.autograd.Function):
     def forward(
         ctx: Any, pred: Tensor, target: Tensor, weight: Tensor | None, bands: Sequence[Tensor], limit: float
     ) -> Tensor:
-        pred_mean, target_mean = filter_axes(pred, bands), filter_axes(target, bands)
-        pred_variance, pred_flat = _variance(filter_axes(pred.square(), bands), pred_mean, limit)
-        target_variance, target_flat = _variance(filter_axes(target.square(), bands), target_mean, limit)
-        covariance = filter_axes(pred * target, bands).addcmul_(pred_mean, target_mean, value=-1)
+        pred_mean, target_mean = multiply_axes(pred, bands), multiply_axes(target, bands)
+        pred_variance, pred_flat = _variance(multiply_axes(pred.square(), bands), pred_mean, limit)
+        target_variance, target_flat = _variance(multiply_axes(target.square(), bands), target_mean, limit)
+        covariance = multiply_axes(pred * target, bands).addcmul_(pred_mean, target_mean, value=-1)
         covariance.masked_fill_(pred_flat.logical_or_(target_flat), 0)
 
         slope = (covariance / pred_variance).div_(target_variance)
@@ -56,9 +56,9 @@ class LocalNCC(torch.autograd.Function):
 
         def gradient(image: Tensor, mean: Tensor, variance: Tensor, other: Tensor, other_mean: Tensor) -> Tensor:
             curvature = (correlation / variance).masked_fill_(variance <= limit, 0)
-            result = filter_axes((slope * other_mean).addcmul_(curvature, mean, value=-2), bands)
-            result.addcmul_(filter_axes(curvature, bands), image, value=2)
-            return result.addcmul_(filter_axes(slope, bands), other, value=-1)
+            result = multiply_axes((slope * other_mean).addcmul_(curvature, mean, value=-2), bands)
+            result.addcmul_(multiply_axes(curvature, bands), image, value=2)
+            return result.addcmul_(multiply_axes(slope, bands), other, value=-1)
 
         ctx.save_for_backward(
             gradient(pred, pred_mean, pred_variance, target, target_mean) if ctx.needs_input_grad[0] else None,

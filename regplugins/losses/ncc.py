@@ -12,7 +12,7 @@ from torch import Tensor
 from regplugins.checks import choice
 from regplugins.losses._ncc_fused import LocalNCC
 from regplugins.losses._similarity import ROUNDING_ERRORS, SimilarityLoss, normalized
-from regplugins.spatial.filters import band
+from regplugins.spatial.filters import filter_matrix
 
 
 class NCCLoss(SimilarityLoss):
@@ -85,7 +85,7 @@ class LocalNCCLoss(SimilarityLoss):
         radius = self.kernel_size // 2
         weights = [self._weight(offset) for offset in range(-radius, radius + 1)]
         window_sum = sum(weights)
-        bands = [band(weights, size, pred) / window_sum for size in pred.shape[2:]]
+        bands = [filter_matrix(weights, size, pred) / window_sum for size in pred.shape[2:]]
         loss: Tensor = LocalNCC.apply(pred, target, weight, bands, self.smooth_dr / window_sum ** len(bands))
         return loss
 

@@ -18,7 +18,7 @@ from torch import Tensor
 TILE = 32
 
 
-def band(weights: Sequence[float], size: int, like: Tensor) -> Tensor:
+def filter_matrix(weights: Sequence[float], size: int, like: Tensor) -> Tensor:
     """Matrix that filters an axis of ``size`` voxels of images like ``(B, C, *spatial)``, zero beyond its border.
 
     ``weights`` are ``2 r + 1``. It is square, or for a large 2-D image ``(TILE, TILE + 2 r)``: a part of the axis and
@@ -34,7 +34,7 @@ def band(weights: Sequence[float], size: int, like: Tensor) -> Tensor:
     return matrix
 
 
-def interpolation(size: int, factor: int, like: Tensor) -> Tensor:
+def interpolation_matrix(size: int, factor: int, like: Tensor) -> Tensor:
     """Matrix ``(factor * size, size)`` that interpolates an axis linearly: voxel ``i`` comes to lie on ``factor * i``.
 
     Beyond the last voxel the result is constant.
@@ -46,12 +46,12 @@ def interpolation(size: int, factor: int, like: Tensor) -> Tensor:
     return matrix.index_put_((voxels, (below + 1).clamp(max=size - 1)), share, accumulate=True)
 
 
-def filter_axes(image: Tensor, bands: Sequence[Tensor]) -> Tensor:
-    """Filter an image ``(B, C, *spatial)`` by a ``band`` along each axis, or enlarge it by an ``interpolation``."""
+def multiply_axes(image: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply each axis of an image ``(B, C, *spatial)`` by a ``filter_matrix`` or an ``interpolation_matrix``."""
     dtype = image.dtype
     if _products_are_rounded(image.device):
-        image, bands = image.double(), [matrix.double() for matrix in bands]
-    for axis, matrix in enumerate(bands, start=2):
+        image, matrices = image.double(), [matrix.double() for matrix in matrices]
+    for axis, matrix in enumerate(matrices, start=2):
         (rows, columns), shape = matrix.shape, image.shape
         size = shape[axis]
         lines = image.reshape(shape[:axis].numel(), size, -1)

@@ -6,7 +6,9 @@ Smoothing of a field beside MONAI's `GaussianFilter`, or enlargement by two, wit
 `interpolate`. Each implementation in a fresh process of its own. Run it on a machine that does nothing else; from the
 repository's root:
 
-    python tests/benchmarks/bench_fields.py --shape 80 96 80 --operation smoothing --threads 2
+    python tests/benchmarks/bench_fields.py --shape 96 96 96 --operation enlarging --threads 2
+
+The shape is that of the result.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def measure(implementation: str, options: argparse.Namespace) -> dict[str, float
         (upsample_ddf_by_axis(field, [2] * n) if ours else upsample_ddf(field, 2)).sum().backward()
 
     def fields(shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        field = torch.rand(options.batch, n, *shape, device=options.device).requires_grad_()
+        sizes = [size // 2 for size in shape] if options.operation == "enlarging" else shape
+        field = torch.rand(options.batch, n, *sizes, device=options.device).requires_grad_()
         return field, field
 
     step = smooth if options.operation == "smoothing" else enlarge
