@@ -195,7 +195,9 @@ class RegistrationResult:
 
     def _file(self, name: str) -> Path:
         """Path of a file of these results."""
-        if not (self.folder / _REPORT).is_file() or (self.folder / _REPORT).read_bytes() != self._written:
+        if not (self.folder / _REPORT).is_file():
+            raise FileNotFoundError(f"{self.folder / _REPORT}: no such file: the results are gone; give output_dir")
+        if (self.folder / _REPORT).read_bytes() != self._written:
             raise ValueError(f"{self.folder}: holds the results of another registration now; give each its own folder")
         return self.folder / name
 
@@ -206,7 +208,7 @@ class RegistrationResult:
             image: in any form that ``register`` takes; interpolated linearly. Of a photograph the luminance.
             labels: label map, likewise; the nearest label is taken.
             points: ``(N, n)`` RAS+ mm.
-            fill: value outside the image; default: see ``regplugins.spatial.outside_value``.
+            fill: value outside; default: of an image see ``regplugins.spatial.outside_value``, of labels 0.
 
         Returns:
             Image or label map ``(1, *spatial)`` on the grid of the fixed image, or points ``(N, n)`` float64.
@@ -231,9 +233,10 @@ class RegistrationResult:
             raise ValueError(f"apply: what was given is {source.ndim}-D, the registered images are {grid.ndim}-D")
         if not overlap(grid, source, self.transform):
             raise ValueError("apply: what was given does not overlap the fixed image through the transform")
-        values, fill = moving.as_tensor(), outside_value(moving.as_tensor(), fill)
-        values = resample(values, source, grid, self.transform, mode, fill)
-        return MetaTensor(values, affine=self.warped.affine)
+        values = moving.as_tensor()
+        if fill is None:
+            fill = 0.0 if mode == "nearest" else outside_value(values)
+        return MetaTensor(resample(values, source, grid, self.transform, mode, fill), affine=self.warped.affine)
 
 
 def _path(given: Any, path: Path, landmark_space: str = "RAS") -> str:

@@ -167,7 +167,7 @@ def _align_by_labels(
         return mean_overlap(label_overlap(first, second, grid.spacing.tolist()))["dice"]
 
     field = align_labels(fixed, warped(affine), grid)
-    inverse = field.inverse()
+    inverse = field.inverse(grid)
     steps = {"scanned": AffineTransform.identity(grid.ndim), "affine": affine, "labels": affine @ field}
     found = {name: dice(warped(step), fixed) for name, step in steps.items()}
     found["labels_moving"] = dice(resample_labels(fixed, grid, grid, inverse), warped(affine))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from regplugins.registration.affine import AffineRegistration
 from regplugins.registration.deformable import DeformableRegistration
+from regplugins.registration.image_pair import REFERENCE_SPACING
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.network_grid import resample_masks, resample_pair
 from regplugins.registration.presets import PresetRegistration
@@ -48,6 +50,9 @@ def optimize_pair(
         return scaled[None].to(device), resample_masks(pair, grid, transform, device)
 
     if affine is not None:
+        if affine.spacing is None:
+            affine = copy.copy(affine)
+            affine.spacing = (grid.spacing * (REFERENCE_SPACING / grid.spacing.min())).tolist()
         images, masks = inputs()
         matrix = affine(images, **masks)[0]
         transform = transform @ AffineTransform(grid.affine @ matrix @ torch.linalg.inv(grid.affine))

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from regplugins.spatial import Grid, block_mean
+from regplugins.spatial import Grid, block_mean, is_ct
 
 # A head at 2 mm. Finer resolutions cost time and memory without a gain in accuracy.
 _MAX_VOXELS = {2: 512**2, 3: 128**3}
-# Air. Lower values of a CT are padding outside the scanner's round field of view.
-_MIN_VALUE = -1024.0
+# Air of a CT. Lower values are padding outside the scanner's round field of view.
+_AIR = -1024.0
 # Outliers are metal, noise and vessels. They would leave few histogram bins for the rest.
 _PERCENTILES = (0.1, 99.9)
 
@@ -55,7 +55,8 @@ class Volume:
                 f"the {name} image is constant{where} ({volume.masked_values.max():g}): nothing in it can be aligned"
             )
         low, high = np.percentile(volume.masked_values.numpy(), _PERCENTILES).tolist()  # torch's sorts all values
-        low = max(low, _MIN_VALUE)
+        if is_ct(image) or _is_padded(image):
+            low = max(low, _AIR)
         return replace(volume, values=values.clamp(low, high)) if low < high else volume
 
     @property
@@ -75,6 +76,14 @@ class Volume:
             return self
         mask = None if self.mask is None else block_mean(self.mask[None], blocks)[0] > 0
         return Volume(self.name, block_mean(self.values[None], blocks)[0], self.grid.coarsened(blocks), mask)
+
+
+def _is_padded(image: Tensor) -> bool:
+    """Tell whether an image has a single value below that of air, such as -32768, with which CTs are padded, too."""
+    if not image.dtype.is_signed:
+        return False
+    below = image[image < _AIR]
+    return bool(len(below) and below.min() == below.max())
 
 
 def _blocks(grid: Grid, size: int) -> list[int]:

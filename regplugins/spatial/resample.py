@@ -70,6 +70,8 @@ def outside_value(image: Tensor, fill: float | None = None) -> float:
 
 def is_ct(image: Tensor) -> bool:
     """Tell whether the minimum of an image is that of air in Hounsfield units, or of padding around it."""
+    if not image.dtype.is_signed:
+        return False
     low, high = _CT_MINIMUM
     return low < float(image.min()) <= high
 

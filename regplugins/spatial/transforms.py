@@ -21,6 +21,10 @@ from regplugins.spatial.interpolation import interpolate_along_axes, interpolate
 from regplugins.spatial.inversion import invert_ddf
 
 _CHUNK_POINTS = 2**18
+# Of the grid of an inverse beyond that of its field at either end of an axis, as a fraction of the axis.
+_MAX_EXTENSION = 0.5
+# Voxels by which a field may leave its grid without an extension, of the size of rounding.
+_BESIDE = 1e-3
 
 
 def row_chunks(shape: Sequence[int]) -> Iterator[slice]:
@@ -164,12 +168,34 @@ class DisplacementField(SpatialTransform):
         return super().sample(grid, device) if vectors is None else DisplacementField(vectors, grid)
 
     def inverse(self, grid: Grid | None = None) -> DisplacementField:
-        """Invert by ``invert_ddf`` on a grid, by default the field's; ``residual`` of the result is its error in mm."""
-        forward = (self if grid is None else self.sample(grid, self.vectors.device)).to_ddf()[None]
-        target = grid or self.grid
+        """Invert by ``invert_ddf`` on a grid; ``residual`` of the result is its error in mm.
+
+        By default the grid is the field's, extended to where the field maps its voxels, at most to twice its size.
+        """
+        target = self._image_grid() if grid is None else grid
+        forward = (self if target is self.grid else self.sample(target, self.vectors.device)).to_ddf()[None]
         inverse, _ = invert_ddf(forward)
         residual = _apply_linear(target.affine, compose_ddf(forward, inverse)[0])
         return DisplacementField(_apply_linear(target.affine, inverse[0]), target, residual.norm(dim=0))
+
+
+    def _image_grid(self) -> Grid:
+        """The field's grid, extended by whole voxels to cover its voxels where the field maps them."""
+        ddf = self.to_ddf()
+        before: list[int] = []
+        after: list[int] = []
+        for axis, size in enumerate(self.grid.shape):
+            places = torch.arange(size, device=ddf.device).view(-1, *[1] * (self.ndim - 1 - axis)) + ddf[axis]
+            low, high = (value.item() for value in places.aminmax())
+            beyond = (math.ceil(-low - _BESIDE), math.ceil(high - (size - 1) - _BESIDE))
+            for number, sides in zip(beyond, (before, after), strict=True):
+                sides.append(min(max(0, number), math.ceil(_MAX_EXTENSION * size)))
+        if not any(before + after):
+            return self.grid
+        affine = self.grid.affine.clone()
+        affine[:-1, -1] = self.grid.index_to_world(-torch.tensor(before, dtype=torch.float64))
+        sizes = zip(self.grid.shape, before, after, strict=True)
+        return Grid(tuple(sum(one) for one in sizes), affine)
 
 
 class CompositeTransform(SpatialTransform):

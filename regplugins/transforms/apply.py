@@ -45,7 +45,7 @@ class _ApplyPaird(Transform):
             self._resample(pair, "before", fixed_grid, start)
         with stage(pair, "invert"):
             # On the grid of the field, since the inverse on a scan with 500 voxels per axis takes gigabytes.
-            inverse = field.inverse()
+            inverse = field.inverse(field.grid)
         for name, values in (("field", displacement.vectors), ("inverse", inverse.vectors), ("image", pair["warped"])):
             if not values.isfinite().all():
                 paths = pair["paths"]
@@ -64,9 +64,9 @@ class _ApplyPaird(Transform):
 class ApplyTransformPaird(_ApplyPaird):
     """Resample the original moving image and labels once through a known transform, such as one from a file.
 
-    Adds ``initial``, the outermost affine part of the transform (or the identity), ``field``, the rest of it, and
-    ``inverse``, the inverse of ``field``. ``displacement`` is ``field`` on the fixed image's grid: ``x_moving =
-    initial(x + displacement(x))``.
+    Adds ``initial``, the product of the affine parts of the transform (or the identity), ``field``, what acts before it
+    to give the transform, and ``inverse``, the inverse of ``field``. ``displacement`` is ``field`` on the fixed image's
+    grid: ``x_moving = initial(x + displacement(x))``.
     Adds ``warped``, ``warped_label`` and ``warped_landmarks`` (the fixed landmarks mapped to the moving image).
     ``start``, ``before`` and ``before_label`` are the transform and images before registration.
 
@@ -102,14 +102,12 @@ class ApplyTransformPaird(_ApplyPaird):
         if not overlap(grid, Grid.from_image(pair["moving"]), self.transform):
             paths = pair["paths"]
             raise ValueError(f"{paths['fixed']} and {paths['moving']} do not overlap through the transform")
-        initial = identity = AffineTransform.identity(grid.ndim)
-        first, *others = CompositeTransform([self.transform]).transforms
-        if isinstance(first, AffineTransform):
-            initial = first
-        else:
-            others.insert(0, first)
-        rest = CompositeTransform(others or [identity])
-        self._apply(pair, self.start or identity, initial, rest.sample(grid))
+        identity = AffineTransform.identity(grid.ndim)
+        parts = CompositeTransform([self.transform]).transforms
+        affine = [part for part in parts if isinstance(part, AffineTransform)]
+        # In the fixed world, where its inverse is computed: an affine part may lead out of it before a field acts.
+        (initial,) = CompositeTransform(affine or [identity]).transforms
+        self._apply(pair, self.start or identity, initial, (initial.inverse() @ self.transform).sample(grid))
         return pair
 
 

@@ -57,6 +57,16 @@ def test_outliers_and_padding_are_clipped_and_the_original_is_not() -> None:
     assert torch.equal(image, before)
 
 
+def test_an_offset_of_intensities_changes_nothing_but_padding_far_below_air_is_clipped() -> None:
+    grid = GRIDS["ras"]
+    image = torch.linspace(0, 40_000, math.prod(grid.shape)).view(1, *grid.shape)
+    values = Volume.prepare("fixed", image, grid).values
+    torch.testing.assert_close(Volume.prepare("fixed", image - 32_768, grid).values, values - 32_768, atol=0.01, rtol=0)
+    ct = torch.linspace(-1000, 1000, math.prod(grid.shape)).view(1, *grid.shape)
+    ct[0, 0] = -32_768
+    assert Volume.prepare("fixed", ct, grid).values.min() == -1024
+
+
 def test_mask_covers_every_block_that_it_touches() -> None:
     mask = torch.zeros(1, *FINE.shape)
     mask[0, 77, 66, 55] = 1

@@ -92,7 +92,7 @@ def test_field_and_inverse_undo_each_other(grid: Grid) -> None:
 @grids
 def test_residual_is_what_the_inverse_leaves_in_millimeters(grid: Grid) -> None:
     field = random_field(grid, size=6.0)
-    inverse = field.inverse()
+    inverse = field.inverse(grid)
     left = (field @ inverse).map_grid(grid) - grid.coordinates()
     np.testing.assert_allclose(inverse.residual, left.norm(dim=-1), atol=1e-4)
 
@@ -109,6 +109,18 @@ def test_a_field_on_parallel_grids_is_sampled_as_scipy_has_it() -> None:
             map_coordinates(part, index.movedim(-1, 0), order=1, mode="nearest") for part in field.vectors.double()
         ]
         np.testing.assert_allclose(field.sample(target).vectors, np.stack(truth), atol=2e-6)
+
+
+def test_inverse_covers_what_the_field_maps_out_of_its_grid() -> None:
+    """A field that enlarges by half about the center, in closed form."""
+    grid = GRIDS["oblique"]
+    field = DisplacementField((0.5 * (grid.coordinates() - grid.center)).movedim(-1, 0), grid)
+    points = grid.center + 0.85 * (points_in(grid) - grid.center)
+    outside = field(points)
+    assert (~grid.contains(outside)).sum() > 50
+    np.testing.assert_allclose((~field)(outside), points, atol=0.02)
+    far = DisplacementField(torch.full((3, *grid.shape), 1e4), grid)
+    assert max((~far).grid.shape) <= 2 * max(grid.shape)
 
 
 def test_inverse_on_another_grid() -> None:

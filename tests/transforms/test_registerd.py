@@ -257,6 +257,43 @@ def test_masks_count():
     assert error(masks=("mask", None)) < 0.8 * error()
 
 
+def test_a_rigid_transform_of_a_thin_stack_is_rigid():
+    """The automatic grid is finer along the slices' normal than in their plane."""
+    shape = (96, 90, 12)
+    stack = grid(shape, 1.0, 0.0)
+    noise = gaussian_filter(np.random.default_rng(0).random((96, 90, 24)), 3)
+    angle = np.deg2rad(5.0)
+    matrix = np.eye(4)
+    matrix[::2, ::2][:2, :2] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    volume = grid((96, 90, 24), 1.0, 0.0)
+    seen = [
+        resample(torch.from_numpy(noise)[None], volume, stack, AffineTransform(torch.from_numpy(way)), fill=None)
+        for way in (np.eye(4), matrix)
+    ]
+    images = dict(zip(("moving", "fixed"), (MetaTensor(one, affine=stack.affine) for one in seen), strict=True))
+    optimizer = AffineRegistration(LocalNCCLoss(5), "rigid", [(4.0, 60), (2.0, 60)], spacing=None)
+    found = Registerd("fixed", "moving", None, optimizer, init="none")(images)["transform"].matrix[:3, :3]
+    torch.testing.assert_close(found @ found.T, torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
+def test_unsigned_images_are_applied(dtype):
+    image = MetaTensor(torch.arange(30).view(1, 6, 5).to(dtype), affine=torch.eye(3))
+    shift = torch.eye(3, dtype=torch.float64)
+    shift[0, 2] = 1.0
+    data = {"image": image, "fixed": image, "transform": AffineTransform(shift)}
+    values = ApplyRegistrationd("image", "fixed")(data)["image"].as_tensor()
+    torch.testing.assert_close(values[0, :-1], image.as_tensor()[0, 1:].float())
+
+
+def test_label_maps_with_a_low_minimum_are_filled_with_zero():
+    label = MetaTensor(torch.tensor([[[-1000, 1], [2, 3]]], dtype=torch.int32), affine=torch.eye(3))
+    shift = torch.eye(3, dtype=torch.float64)
+    shift[0, 2] = 1.0
+    data = {"label": label, "fixed": label, "transform": AffineTransform(shift)}
+    assert ApplyRegistrationd("label", "fixed", "nearest")(data)["label"].tolist() == [[[2, 3], [0, 0]]]
+
+
 def test_missing_transform_is_an_error():
     with pytest.raises(KeyError, match=r"no transform 'transform' among .*: add it with Registerd"):
         ApplyRegistrationd("mr", "ct")(image_pair(2, bend(2)))

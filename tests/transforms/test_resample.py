@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from regplugins.data import pair_records
 from regplugins.registration.intensity import scale_percentiles
 from regplugins.registration.network_grid import network_grid
-from regplugins.spatial import Grid, resample_to_grid
+from regplugins.spatial import DisplacementField, Grid, resample_to_grid
 from regplugins.transforms import (
     ApplyDDFPaird,
     ApplyTransformPaird,
@@ -141,6 +141,22 @@ def test_a_known_transform_is_compared_with_where_it_started():
         applied = ApplyTransformPaird(translation(4.0, 0.0, 0.0), start=start)(loaded)
         torch.testing.assert_close(applied["warped"][:, :12], moving.as_tensor()[:, 4:])
         torch.testing.assert_close(applied["before"][:, : 16 - moved], moving.as_tensor()[:, moved:])
+
+
+def test_the_inverse_of_a_field_after_an_affine_holds_far_from_the_fixed_world():
+    """Affine first, field last, as ANTs inverts a registration, with worlds 150 mm apart."""
+    fixed = image(blobs((16, 14, 12)))
+    moving = image(blobs((16, 14, 12), 1))
+    moving.affine = translation(150.0, -80.0, 60.0).matrix @ moving.affine
+    grid = Grid.from_image(moving)
+    bend = DisplacementField(torch.sin(grid.coordinates() / 4).movedim(-1, 0), grid)
+    transform = bend @ translation(150.0, -80.0, 60.0)
+    applied = ApplyTransformPaird(transform)(pair(fixed, moving))
+    points = Grid.from_image(fixed).coordinates()[4:-4, 4:-4, 4:-4].reshape(-1, 3)
+    mapped = transform(points)
+    torch.testing.assert_close(applied["initial"](applied["displacement"](points)), mapped, atol=1e-3, rtol=0)
+    back = applied["inverse"](applied["initial"].inverse()(mapped))
+    assert (back - points).norm(dim=1).max() < 0.1
 
 
 def test_labels_go_through_once_and_keep_their_type():
