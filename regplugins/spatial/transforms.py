@@ -178,7 +178,6 @@ class DisplacementField(SpatialTransform):
         residual = _apply_linear(target.affine, compose_ddf(forward, inverse)[0])
         return DisplacementField(_apply_linear(target.affine, inverse[0]), target, residual.norm(dim=0))
 
-
     def _image_grid(self) -> Grid:
         """The field's grid, extended by whole voxels to cover its voxels where the field maps them."""
         ddf = self.to_ddf()

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
+import torch
 from monai.transforms import Transform
 
 from regplugins.checks import choice, number
@@ -104,9 +106,9 @@ class ApplyTransformPaird(_ApplyPaird):
             raise ValueError(f"{paths['fixed']} and {paths['moving']} do not overlap through the transform")
         identity = AffineTransform.identity(grid.ndim)
         parts = CompositeTransform([self.transform]).transforms
-        affine = [part for part in parts if isinstance(part, AffineTransform)]
-        # In the fixed world, where its inverse is computed: an affine part may lead out of it before a field acts.
-        (initial,) = CompositeTransform(affine or [identity]).transforms
+        affine = [part.matrix for part in parts if isinstance(part, AffineTransform)]
+        # The field stays in the fixed world, where it is inverted: an affine part may lead far away before a field acts.
+        initial = AffineTransform(reduce(torch.matmul, affine, identity.matrix))
         self._apply(pair, self.start or identity, initial, (initial.inverse() @ self.transform).sample(grid))
         return pair
 
