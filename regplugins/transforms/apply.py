@@ -107,7 +107,7 @@ class ApplyTransformPaird(_ApplyPaird):
         identity = AffineTransform.identity(grid.ndim)
         parts = CompositeTransform([self.transform]).transforms
         affine = [part.matrix for part in parts if isinstance(part, AffineTransform)]
-        # The field stays in the fixed world, where it is inverted: an affine part may lead far away before a field acts.
+        # The field stays in the fixed world, where it is inverted: an affine part may lead far away before it acts.
         initial = AffineTransform(reduce(torch.matmul, affine, identity.matrix))
         self._apply(pair, self.start or identity, initial, (initial.inverse() @ self.transform).sample(grid))
         return pair
