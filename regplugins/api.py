@@ -101,11 +101,15 @@ def run_bundle(
     root = known_bundle(DEFAULT_BUNDLE) if bundle is None else find_bundle(bundle)
     configs = root / "configs"
     files = [configs / f"{name}.json" for name in ("inference", "refine")[: 1 if refine is None else 2]]
+    if "moving" not in read_json(files[0]):
+        raise ValueError(f"{root}: registers no pair of images; python -m monai.bundle run runs it")
     if preset is not None:
         if "preset" not in read_json(files[0]):
             raise ValueError(f"--preset {preset}: {root} has no presets")
         options = {**options, "preset": preset}
     if refine is not None:
+        if not files[1].is_file():
+            raise ValueError(f"--refine {refine}: {root} has no network to refine")
         options = {**options, "refine": refine}
     for file in (*files, configs / "metadata.json"):
         read_json(file)  # MONAI would not name a damaged one

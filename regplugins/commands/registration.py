@@ -29,7 +29,7 @@ def register(
     refine: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Register two scans, as the inference.json of a bundle does.
+    """Register two scans, FIXED MOVING -o FOLDER, as the inference.json of a bundle does.
 
     Args:
         fixed: fixed scan: NIfTI, NRRD, MHA, a DICOM folder or a photograph. Without scans the bundle's sample is
@@ -43,8 +43,8 @@ def register(
         moving_label: label map of the moving scan, to warp and for evaluation.
         fixed_landmarks: CSV with x,y,z in mm, or a file of Slicer.
         moving_landmarks: the same points in the moving scan.
-        fixed_mask: mask of the fixed scan; voxels where it is zero are ignored.
-        moving_mask: mask of the moving scan; voxels where it is zero are ignored.
+        fixed_mask: mask of the fixed scan; `init` and optimizations ignore voxels where it is zero.
+        moving_mask: mask of the moving scan; likewise.
         datalist: JSON file instead of one pair: a list of records with these keys and a name.
         init: initial transform: "auto", "none", "fov", "center", "rigid", "affine" or a file.
         weights: name of weights of the bundle, or a file (.pt, .ts, .onnx).
@@ -79,7 +79,7 @@ def align(
     every bundle read.
 
     Args:
-        fixed: fixed scan: NIfTI, NRRD, MHA or a DICOM folder.
+        fixed: fixed scan: NIfTI, NRRD, MHA, a DICOM folder or a photograph.
         moving: moving scan, in any of these formats.
         output_dir: folder for the transform.
         kind: "rigid" or "affine" (mutual information), "center" (centers of mass) or "fov" (centers of the fields of

@@ -47,8 +47,8 @@ def apply(
             none.
         image: scan to resample.
         label: label map to resample instead; its values and its type are kept.
-        landmarks: CSV file with x,y,z in mm to map instead.
-        landmark_space: coordinate system of the CSV, "RAS" or "LPS".
+        landmarks: CSV with x,y,z in mm, or a file of Slicer, to map instead.
+        landmark_space: coordinate system of a CSV, "RAS" or "LPS".
         inverse: apply the inverse.
         interpolation: interpolation of the image, "linear" or "nearest".
         fill: value outside the image; default: -1024 of a CT, else 0.

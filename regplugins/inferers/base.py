@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from regplugins.checks import boolean, positive, whole
 from regplugins.networks import affine_part
 from regplugins.spatial import compose_ddf, warp
+
+logger = logging.getLogger(__name__)
 
 
 class NetworkInferer(Inferer):
@@ -80,6 +83,7 @@ class FieldInferer(NetworkInferer):
         Args:
             inputs: ``(B, 2, *spatial)``, moving and fixed image; any sizes.
             network: registration network.
+            kwargs: masks, which networks do not use: a warning says so.
 
         Returns:
             ``(B, n, *spatial)`` float32 displacement in voxels; ``2 n`` components of a bidirectional network.
@@ -87,6 +91,8 @@ class FieldInferer(NetworkInferer):
         Raises:
             ValueError: if a displacement is not finite, or ``affine_passes`` is set and the network has no affine part.
         """
+        if kwargs:
+            logger.warning("%s: not used by the network, only by init and by refine", ", ".join(kwargs))
         inputs = inputs.as_subclass(Tensor)  # MetaTensor records every operation
         own = list(inputs.shape[2:])
         zoomed = [max(1, round(size * self.zoom)) for size in own]

@@ -159,7 +159,7 @@ def warped_agreement(
         found[None].float(),
         true[None].float(),
         spatial_dims=found.ndim - 1,
-        kernel_size=[_WINDOW] * (found.ndim - 1),
+        kernel_size=[min(_WINDOW, size) for size in found.shape[1:]],
         kernel_sigma=[1.5] * (found.ndim - 1),
         data_range=value_range,
         kernel_type="uniform",

@@ -43,13 +43,14 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{table}: expected a row a pair with a column 'name'")
     numbers = [{key: _number(cell) for key, cell in row.items() if key != "name"} for row in rows]
     columns = [key for key in numbers[0] if any(row[key] is not None for row in numbers)]
-    done = sum(row.get("status", "done") == "done" for row in rows)
+    done = sum(map(_is_done, rows))
+    others = f", {len(rows) - done} not registered" if done < len(rows) else ""
     pictures = [f"{row['name']}/report.png" for row in rows]
     if len(rows) == 1 and (folder / "report.png").is_file():
         pictures = ["report.png"]  # a single pair has no folder of its own
     shown = any((folder / picture).is_file() for picture in pictures)
     lines = [
-        _line(row["name"], metrics, columns, _thumbnail(folder, picture, row["name"]) if shown else None)
+        _line(row, metrics, columns, _thumbnail(folder, picture, row["name"]) if shown else None)
         for row, metrics, picture in zip(rows, numbers, pictures, strict=True)
     ]
     headings = [f'<th scope="col"><button>{_heading(column)}</button></th>' for column in ("pair", *columns)]
@@ -57,7 +58,7 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     headings[1:1] = ['<th scope="col"></th>'] if shown else []
     page = Template(files("regplugins.report").joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"Registered pairs: {folder.resolve().name}"),
-        subtitle=f"{len(rows)} pairs. Click a heading to sort by it, a picture to see it in full size.",
+        subtitle=f"{len(rows)} pairs{others}. Click a heading to sort by it, a picture to see it in full size.",
         headings="".join(headings),
         rows="\n".join(lines),
         feet=_foot(numbers, columns, shown, done),
@@ -67,14 +68,24 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     return folder / "report.html"
 
 
-def _line(name: str, metrics: Mapping[str, float | None], columns: Sequence[str], picture: str | None) -> str:
-    cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
+def _line(
+    row: Mapping[str, str], metrics: Mapping[str, float | None], columns: Sequence[str], picture: str | None
+) -> str:
+    name = html.escape(row["name"])
+    reason = "" if _is_done(row) else ": ".join(filter(None, (row["status"], row.get("error"))))
+    note = f"<br><small>{html.escape(reason)}</small>" if reason else ""
+    cells = [f'<td data-value="{name}">{name}{note}</td>']
     if picture is not None:
         cells.append(f"<td>{picture}</td>")
     for column in columns:
         value = metrics[column]
         cells.append("<td></td>" if value is None else f'<td data-value="{value!r}">{value:.4g}</td>')
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _is_done(row: Mapping[str, str]) -> bool:
+    """Tell whether a pair was registered; a table of metrics has no others."""
+    return row.get("status", "done") == "done"
 
 
 def _thumbnail(folder: Path, picture: str, name: str) -> str:

@@ -124,6 +124,8 @@ def _check_landmarks(paths: Mapping[str, str], pair: dict[str, Any]) -> None:
     for key, points in (("fixed_landmarks", fixed), ("moving_landmarks", moving)):
         if points is not None and points.shape[1] != pair["fixed"].ndim - 1:
             raise ValueError(f"{paths[key]}: {points.shape[1]}-D points with {pair['fixed'].ndim - 1}-D images")
+    if fixed is None and moving is not None:
+        warn(pair, f"{paths['moving_landmarks']}: not used without landmarks of the fixed image")
     if isinstance(fixed, torch.Tensor) and isinstance(moving, torch.Tensor) and len(fixed) != len(moving):
         raise ValueError(
             f"{paths['fixed_landmarks']} and {paths['moving_landmarks']}: {len(fixed)} and {len(moving)} points, "

@@ -15,7 +15,7 @@ from regplugins.io import sha256
 from regplugins.networks import listed_sha256
 from regplugins.sharing import pack, unpack
 from tests.bundles.cases import CASES, HEADS, HIPPOCAMPUS, BundleCase
-from tests.bundles.conftest import run_bundle
+from tests.bundles.conftest import ROOT, run_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -139,10 +139,18 @@ class TestCommandLineIsData:
             main(["register", "--bundle", str(bundle), "--output_dir", "o", *words])
         assert list(tmp_path.iterdir()) == []
 
-    def test_preset_of_a_bundle_without_presets(self, bundle_of, tmp_path):
-        bundle = bundle_of(HIPPOCAMPUS)
-        with pytest.raises(SystemExit, match=rf"--preset ct_mr: {bundle} has no presets"):
-            main(["register", "--bundle", str(bundle), "--output_dir", str(tmp_path / "o"), "--preset", "ct_mr"])
+    @pytest.mark.parametrize(
+        ("name", "words", "refusal"),
+        [
+            ("hippocampus_mr_multires_fcn", ["--preset", "ct_mr"], "--preset ct_mr: {} has no presets"),
+            ("any_modality_optimization", ["--refine", "field"], "--refine field: {} has no network to refine"),
+            ("head_ct_mr_modality", ["--fixed", "a.nii"], "{}: registers no pair of images"),
+        ],
+    )
+    def test_what_a_bundle_does_not_do(self, name, words, refusal, tmp_path):
+        bundle = ROOT / "bundles" / name
+        with pytest.raises(SystemExit, match=refusal.format(bundle)):
+            main(["register", "--bundle", str(bundle), "--output_dir", str(tmp_path / "o"), *words])
 
 
 class TestTerminal:

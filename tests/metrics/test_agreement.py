@@ -54,6 +54,11 @@ def test_a_patient_who_is_nowhere():
     assert math.isnan(scores["dice"]) and math.isnan(scores["jaccard"]) and math.isnan(scores["sensitivity"])
 
 
+def test_few_slices():
+    slab = block(6)[..., 8:12]
+    assert warped_agreement(slab, slab, 50.0, [2.0] * 3)["ssim"] == pytest.approx(1.0)
+
+
 def test_nothing_left():
     scores = warped_agreement(torch.zeros(1, 24, 20, 20), block(6), 50.0, [1.0] * 3)
     assert scores["dice"] == scores["precision"] == scores["sensitivity"] == 0

@@ -67,6 +67,22 @@ def test_table_holds_what_was_measured(folder: Path) -> None:
     assert len(cells.pictures) == 1
 
 
+def test_pairs_that_failed_say_so(tmp_path: Path) -> None:
+    rows = [
+        {"name": "one", "status": "done", "error": "", "seconds": "1.5"},
+        {"name": "two", "status": "failed", "error": "two.nii: <constant>", "seconds": ""},
+    ]
+    with (tmp_path / "summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    page = write_page(tmp_path).read_text(encoding="utf-8")
+    assert "2 pairs, 1 not registered" in page
+    cells = Cells()
+    cells.feed(page)
+    assert [row[0] for row in cells.rows[1:3]] == ["one", "twofailed: two.nii: <constant>"]
+
+
 def test_headings_have_units(folder: Path) -> None:
     columns = {
         "hd95_mean_after": "mm",

@@ -69,6 +69,12 @@ def test_landmarks_of_no_world_are_refused(files: dict[str, str], tmp_path: Path
         LoadPaird("LPS")(files)
 
 
+def test_moving_landmarks_alone_are_named(files: dict[str, str]) -> None:
+    alone = {key: path for key, path in files.items() if key != "fixed_landmarks"}
+    (warning,) = LoadPaird("LPS")(alone)["warnings"]
+    assert warning.startswith(files["moving_landmarks"]) and "not used" in warning
+
+
 def test_some_landmarks_outside_are_counted(files: dict[str, str], tmp_path: Path) -> None:
     lines = (tmp_path / "moving.csv").read_text().splitlines()
     lines[1:4] = ["0,0,0", "0,0,1000", "1000,0,0"]
