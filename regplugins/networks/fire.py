@@ -33,10 +33,12 @@ class Fire(RegistrationNetwork):
         blocks: residual blocks of encoder and decoders.
         part: ``forward`` gives "both" parts, or the "affine" one alone.
         keypoints: the affine parts are ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
+        synthesis: ``fields`` has "all" images, or only those that are made of "warped" features, which takes a quarter
+            of the time.
 
     Raises:
         TypeError: if ``keypoints`` is not a boolean.
-        ValueError: if the part is unknown.
+        ValueError: if ``part`` or ``synthesis`` is unknown.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class Fire(RegistrationNetwork):
         blocks: int = 4,
         part: str = "both",
         keypoints: bool = True,
+        synthesis: str = "all",
     ) -> None:
         super().__init__(spatial_dims, stride=4)
         self.affine_alone = choice("part", part, {"both": False, "affine": True})
+        self.warped_alone = choice("synthesis", synthesis, {"all": False, "warped": True})
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
@@ -106,6 +110,10 @@ class Fire(RegistrationNetwork):
         """
         self.check(pair)
         result = self._transforms(pair, passes)
+        if self.warped_alone:
+            made_b = self.decoder_ab(result["features_warped_a"])
+            made_a = self.decoder_ba(result["features_warped_b"])
+            return result | {"synthesized_warped_b": made_b, "synthesized_warped_a": made_a}
         sources = [result[name] for name in ("warped_a", "affine_a", "warped_b", "affine_b")]
         again = self._each(self.encoder, *sources)
         for own, other, encoded in (("a", "b", again[:2]), ("b", "a", again[2:])):

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from regplugins.data import RandomWarp, read_datalist
@@ -38,6 +39,12 @@ def slices(data, tmp_path_factory) -> Path:
 SLICES = {"spacing": 4.0, "network_shape": [32, 32], "volume_spacing": 4.0, "volume_shape": [32, 32, 24]}
 
 
+def curves_in(folder: Path) -> set[str]:
+    """Names of the curves of a training."""
+    files = map(str, folder.glob("events.out.tfevents.*"))
+    return {tag for file in files for tag in EventAccumulator(file).Reload().Tags()["scalars"]}
+
+
 class TestTraining:
     def test_three_groups_step_in_turn_at_the_papers_rates(self, train, tmp_path):
         last = train(tmp_path, "paper", max_epochs=1, pairs_per_epoch=4, batch_size=1)
@@ -54,10 +61,16 @@ class TestTraining:
 
     def test_a_curve_of_every_term_and_of_the_determinants(self, train, tmp_path):
         train(tmp_path, max_epochs=1)
-        tags = set()
-        for file in tmp_path.glob("events.out.tfevents.*"):
-            tags |= set(EventAccumulator(str(file)).Reload().Tags()["scalars"])
-        assert tags >= {*TERMS, "determinant_ab", "determinant_ba", "train_loss", "val_score"}
+        assert curves_in(tmp_path) >= {*TERMS, "determinant_ab", "determinant_ba", "train_loss", "val_score"}
+
+    def test_known_warps_pull_the_transforms(self, train, tmp_path):
+        """The decoders learn on, and only terms in use have a curve."""
+        before = train(tmp_path / "first", max_epochs=1)["network"]
+        start = str(tmp_path / "first/checkpoints/model.pt")
+        after = train(tmp_path / "second", "known_warps", max_epochs=1, initial_weights=start)["network"]
+        for part in ("encoder", "decoder_ab", "transform_ab.affine", "transform_ba.nonrigid"):
+            assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith(part))
+        assert set(TERMS) & curves_in(tmp_path / "second") == {"synthesis_accuracy", "smoothness"}
 
     def test_in_slices(self, slices, run, tmp_path):
         """Train, evaluate and register, the paper's 2-D experiment."""

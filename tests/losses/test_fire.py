@@ -83,6 +83,21 @@ def test_the_total_weighs_the_terms():
     assert float(FireLoss(weights)(fields, {})) == pytest.approx(expected + 2 * float(terms["smoothness"]))
 
 
+def test_distances_are_from_the_known_warp_and_its_inverse():
+    """A shift, which the pair of unknown warp must not hide."""
+    truth = torch.zeros(2, 2, 8, 8)
+    truth[0, 0] = 2.0
+    truth[1] = torch.nan
+    exact = {f"{name}_ab": truth.nan_to_num() for name in ("ddf", "affine_ddf")}
+    exact |= {name.replace("ab", "ba"): -field for name, field in exact.items()}
+    loss = FireLoss(dict.fromkeys(TERMS, 0.0), truth_weight=0.5)
+    assert float(loss(exact, {"truth": truth})) == 0
+    for name in exact:
+        away = exact | {name: exact[name] + torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)}
+        assert float(loss(away, {"truth": truth})) == pytest.approx(0.5 * 5 / 2)
+    assert float(loss(exact, {"truth": torch.full_like(truth, torch.nan)})) == 0
+
+
 def test_exact_inverses_are_consistent():
     """A shift by whole voxels and its inverse, away from the border."""
     torch.manual_seed(0)

@@ -44,6 +44,17 @@ def test_starts_at_the_identity(spatial_dims, shape, keypoints):
         assert torch.equal(fields[f"affine_{way}"][..., :-1], identity)
 
 
+def test_fields_without_most_of_the_synthesis_are_the_same():
+    network, pair = lively(small()), torch.rand(1, 2, 16, 24)
+    same = small(synthesis="warped").eval()
+    same.load_state_dict(network.state_dict())
+    fewer = same.fields_of_passes(pair, 2)
+    every = network.fields_of_passes(pair, 2)
+    for name, value in fewer.items():
+        torch.testing.assert_close(value, every[name], atol=1e-5, rtol=1e-5, msg=name)
+    assert {name for name in fewer if "synthesized" in name} == {"synthesized_warped_a", "synthesized_warped_b"}
+
+
 @shapes
 def test_every_field_is_what_its_name_says(spatial_dims, shape):
     """Compute each field separately from the five networks; ``fields`` computes several in a batch."""
