@@ -49,12 +49,10 @@ class MutualInformation:
         self._min_points = bins // 2
         self._is_constant = fixed.is_constant or moving.is_constant
         self._to_index = torch.linalg.inv(moving.grid.affine)
-        self._moving_range = _range(moving)
-        # Voxels beside the mask, which points within it are interpolated from, may lie beyond the histogram.
-        self._moving = _Interpolator(replace(moving, values=moving.values.clamp(*self._moving_range)))
-        index = fixed.grid.world_to_index(self.points).float()
-        values, _ = _Interpolator(fixed)(index.T)
-        self._rows = bins * self._places(values, *_range(fixed)).long().clamp(_PADDING, bins - _PADDING - 1)
+        self._homogeneous = torch.cat([self.points, torch.ones(len(self.points), 1, dtype=torch.float64)], dim=1)
+        self._moving = _Interpolator(self._in_bins(moving))
+        places, _ = _Interpolator(self._in_bins(fixed))(fixed.grid.world_to_index(self.points).float().T)
+        self._rows = (bins * self._bin_of(places)).long()
 
     def value(self, matrices: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate transforms.
@@ -84,18 +82,17 @@ class MutualInformation:
         if self._is_constant:
             return gradient.new_zeros(count), torch.zeros(count, dtype=torch.long), gradient
         # Voxel indices of the moving image, (n, B, points).
-        maps = self._to_index @ matrices
-        index = (maps[:, :n, :n] @ self.points.T + maps[:, :n, n:]).float().movedim(1, 0)
-        inside = self._moving.contains(index)
-        overlap = inside.sum(dim=1)
-        values, partials = self._moving(index, with_gradient)
-        places = self._places(values, *self._moving_range)
-        columns = places.long().clamp(_PADDING, bins - _PADDING - 1)
-        first = self._rows + columns + bins**2 * torch.arange(count)[:, None]
-        offset = places - columns
-        windows = _windows(offset) * inside
-        bin_of = first - 1 + torch.arange(4).view(4, 1, 1)
-        joint = torch.zeros(count * bins**2).scatter_add_(0, bin_of.flatten(), windows.flatten())
+        index = ((self._to_index[:n] @ matrices).movedim(1, 0) @ self._homogeneous.T).float()
+        inside = self._moving.inside(index)
+        overlap = inside.sum(dim=1).round().long()
+        places, partials = self._moving(index, with_gradient)
+        columns = self._bin_of(places)
+        # Of the first of the four bins of each window.
+        first = columns.long().add_(self._rows).add_(bins**2 * torch.arange(count)[:, None] - 1).flatten()
+        offset = places.sub_(columns)
+        joint = torch.zeros(count * bins**2)
+        for shift, window in enumerate(_windows(offset)):
+            joint[shift:].scatter_add_(0, first, window.mul_(inside).flatten())
         joint = joint.view(count, bins, bins).double() / overlap.clamp(min=1)[:, None, None]
         rows, columns_sum = joint.sum(dim=2, keepdim=True), joint.sum(dim=1, keepdim=True)
         ratio = torch.where(joint > 0, joint / columns_sum.clamp(min=1e-300), 1).log()
@@ -104,18 +101,27 @@ class MutualInformation:
         information, overlap = information * enough, overlap * enough
         if not with_gradient:
             return information, overlap, gradient
-        slopes = (_window_slopes(offset) * ratio.float().flatten()[bin_of]).sum(dim=0) * inside
-        low, high = self._moving_range
-        per_value = (bins - 2 * _PADDING) / (high - low) / overlap.clamp(min=1)
-        by_index = torch.stack([partial * slopes for partial in partials], dim=1)
-        points = torch.cat([self.points, torch.ones(len(self.points), 1, dtype=torch.float64)], dim=1).float()
-        by_map = (by_index @ points).double() * per_value[:, None, None] * enough[:, None, None]
-        gradient[:, :n] = self._to_index[:n, :n].T @ by_map
+        constant, linear, square = (part.index_select(0, first).view_as(offset) for part in _slopes(ratio.flatten()))
+        slopes = torch.addcmul(constant, offset, torch.addcmul(linear, offset, square)).mul_(inside)
+        by_index = torch.empty_like(index)
+        for partial, part in zip(partials, by_index, strict=True):
+            torch.mul(partial, slopes, out=part)
+        by_map = (by_index @ self._homogeneous.float()).double().movedim(0, 1)
+        gradient[:, :n] = self._to_index[:n, :n].T @ by_map * (enough / overlap.clamp(min=1))[:, None, None]
         return information, overlap, gradient
 
-    def _places(self, values: Tensor, low: float, high: float) -> Tensor:
-        """Places of values on the axis of the histogram, in bins."""
-        return (values - low) * ((self._bins - 2 * _PADDING) / max(high - low, 1e-30)) + _PADDING
+    def _in_bins(self, volume: Volume) -> Volume:
+        """Image whose values are their places on the axis of the histogram, in bins.
+
+        Voxels beside the mask, which points within it are interpolated from, may lie beyond the histogram.
+        """
+        low, high = volume.masked_values.min().item(), volume.masked_values.max().item()
+        scale = (self._bins - 2 * _PADDING) / max(high - low, 1e-30)
+        return replace(volume, values=(volume.values.clamp(low, high) - low) * scale + _PADDING)
+
+    def _bin_of(self, places: Tensor) -> Tensor:
+        """Bins of places, whole numbers in single precision."""
+        return places.floor().clamp_(_PADDING, self._bins - _PADDING - 1)
 
 
 class _Interpolator:
@@ -127,33 +133,39 @@ class _Interpolator:
         self._shape = volume.values.shape
         self._strides = [math.prod(self._shape[k + 1 :]) for k in range(len(self._shape))]
 
-    def contains(self, index: Tensor) -> Tensor:
-        """Tell which voxel indices ``(n, ...)`` lie in the field of view and the mask."""
-        inside = torch.ones(index.shape[1:], dtype=torch.bool)
+    def inside(self, index: Tensor) -> Tensor:
+        """1 where voxel indices ``(n, ...)`` lie in the field of view and the mask, else 0.
+
+        Comparisons of tensors take several times as long as their arithmetic.
+        """
+        beyond = torch.zeros(index.shape[1:])
         for part, size in zip(index, self._shape, strict=True):
-            inside &= (part >= -0.5) & (part < size - 0.5)
+            torch.maximum(beyond, part.sub((size - 1) / 2).abs_().mul_(2 / size), out=beyond)
+        inside = (beyond < 1).float()
         if self._mask is None:
             return inside
         nearest = sum(
             part.round().long().clamp(0, size - 1) * stride
             for part, size, stride in zip(index, self._shape, self._strides, strict=True)
         )
-        return inside & self._mask[nearest]
+        return inside * self._mask[nearest]
 
     def __call__(self, index: Tensor, with_partials: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Values ``(...)`` at voxel indices ``(n, ...)``, and the n partial derivatives ``(...)`` if asked for.
 
         The border is extended.
         """
-        base = torch.zeros(index.shape[1:], dtype=torch.long)
-        fractions, steps = [], []
+        base = torch.zeros(index.shape[1:])  # single precision has all whole numbers up to 2^24
+        within, fractions, steps = [], [], []
         for part, size, stride in zip(index, self._shape, self._strides, strict=True):
             clamped = part.clamp(0, size - 1)
-            low = clamped.long().clamp_(max=max(size - 2, 0))
+            if with_partials:
+                within.append(clamped.eq(part))
+            low = clamped.floor().clamp_(max=max(size - 2, 0))
             fractions.append(clamped.sub_(low).flatten())
             base.add_(low, alpha=stride)
             steps.append((0, stride if size > 1 else 0))
-        base = base.flatten()
+        base = base.long().flatten()
         corners = torch.empty(2 ** len(steps), len(base))
         for corner, step in zip(corners, product(*steps), strict=True):
             torch.index_select(self._values[sum(step) :], 0, base, out=corner)
@@ -166,27 +178,25 @@ class _Interpolator:
                 partials.append(difference)
             values = torch.addcmul(low, fraction, difference)
         shape = index.shape[1:]
-        for k, partial in enumerate(partials):
-            is_beyond = (index[k] <= 0) | (index[k] >= self._shape[k] - 1)
-            partials[k] = partial.view(shape).masked_fill(is_beyond, 0)
-        return values.view(shape), partials
+        return values.view(shape), [
+            partial.view(shape).mul_(inner) for partial, inner in zip(partials, within, strict=True)
+        ]
 
 
-def _windows(t: Tensor) -> Tensor:
-    """Cubic B-spline ``(4, ...)`` at the bins -1, 0, 1 and 2 from that of a place, ``t`` bins from its own."""
+def _windows(t: Tensor) -> tuple[Tensor, ...]:
+    """Cubic B-spline at the bins -1, 0, 1 and 2 from that of a place, ``t`` bins from its own."""
     u = 1 - t
     t2, u2 = t * t, u * u
-    return torch.stack([u * u2 / 6, (t / 2 - 1) * t2 + 2 / 3, (u / 2 - 1) * u2 + 2 / 3, t * t2 / 6])
+    return u * u2 / 6, (t / 2 - 1) * t2 + 2 / 3, (u / 2 - 1) * u2 + 2 / 3, t * t2 / 6
 
 
-def _window_slopes(t: Tensor) -> Tensor:
-    """Derivatives of ``_windows`` with respect to the place."""
-    u = 1 - t
-    return torch.stack([u * u / -2, (1.5 * t - 2) * t, (2 - 1.5 * u) * u, t * t / 2])
+def _slopes(values: Tensor) -> tuple[Tensor, ...]:
+    """Derivative of the sum of four values, ``(bins,)``, weighted by ``_windows``, from each bin on.
 
-
-def _range(volume: Volume) -> tuple[float, float]:
-    return volume.masked_values.min().item(), volume.masked_values.max().item()
+    It is a parabola in ``t``: the constants, the factors of ``t`` and those of its square, ``(bins,)`` float32.
+    """
+    a, b, c, d = torch.cat([values, values.new_zeros(3)]).unfold(0, 4, 1).float().unbind(dim=1)
+    return (c - a) / 2, a - 2 * b + c, (d - a) / 2 + 1.5 * (b - c)
 
 
 def _draw(volume: Volume, samples: int, seed: int) -> Tensor:
