@@ -68,7 +68,7 @@ class AffineRegistration(ReprMixin):
         Raises:
             TypeError: if the images are not float32 or float64.
             RuntimeError: in ``torch.inference_mode``, which forbids derivatives.
-            ValueError: if the spacing has another number of axes than the images.
+            ValueError: if the images are not finite, a shape does not fit, or the spacing has another number of axes.
         """
         motion, parameters = self._optimized(ImagePair.of(pair, moving_mask, fixed_mask))
         return motion.matrix(parameters)

@@ -123,6 +123,8 @@ class DeformableRegistration(ReprMixin):
         shape = pair.shape[2:]
         zero = image_pair.moving.new_zeros((len(pair), len(shape), *shape))
         start = zero if start is None else start.as_subclass(Tensor)
+        if start.shape != zero.shape:
+            raise ValueError(f"start: expected shape {tuple(zero.shape)}, got {tuple(start.shape)}")
         fields = self._starts(image_pair, start)
         if self.symmetric:
             fields = [torch.cat([ddf, zero]) for ddf in fields]

@@ -38,14 +38,23 @@ class ImagePair:
     @classmethod
     def of(cls, pair: Tensor, moving_mask: Tensor | None, fixed_mask: Tensor | None) -> ImagePair:
         """Split a pair ``(B, 2, *spatial)``, moving and fixed image; errors as of ``AffineRegistration``."""
+        if pair.dim() not in (4, 5) or pair.shape[1] != 2:
+            raise ValueError(f"expected a pair (B, 2, *spatial), got shape {tuple(pair.shape)}")
+        expected = (len(pair), 1, *pair.shape[2:])
+        for name, mask in (("moving_mask", moving_mask), ("fixed_mask", fixed_mask)):
+            if mask is not None and tuple(mask.shape) != expected:
+                raise ValueError(f"{name}: expected shape {expected}, got {tuple(mask.shape)}")
         if pair.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"expected images in float32 or float64, got {pair.dtype}")
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
                 "an optimization needs derivatives, which torch.inference_mode forbids: use torch.no_grad"
             )
+        if not pair.isfinite().all():
+            raise ValueError("the images have values that are not finite")
         # Without metadata, since autograd cannot copy MONAI's MetaTensor.
-        return cls(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask).map(lambda image: image.as_subclass(Tensor))
+        whole = cls(pair[:, :1], pair[:, 1:], moving_mask, fixed_mask)
+        return whole.map(lambda image: image.as_subclass(Tensor).to(pair.dtype))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ImagePair:
         """The pair with a function applied to all images and masks."""

@@ -310,3 +310,24 @@ def test_images_without_derivatives(dtype):
             optimizer(pair.to(dtype))
         with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad"):
             optimizer(pair)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pair": torch.rand(1, 3, 16, 16)}, r"a pair \(B, 2, \*spatial\), got shape \(1, 3, 16, 16\)"),
+        ({"pair": torch.full((1, 2, 16, 16), torch.nan)}, "not finite"),
+        ({"start": torch.zeros(1, 2, 20, 20)}, r"start: expected shape \(1, 2, 16, 16\), got \(1, 2, 20, 20\)"),
+        ({"fixed_mask": torch.ones(1, 16, 16)}, r"fixed_mask: expected shape \(1, 1, 16, 16\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        DeformableRegistration(OBJECTIVE, [(1, 1)])(**{"pair": torch.rand(1, 2, 16, 16), **given})
+
+
+def test_masks_of_any_type_count():
+    pair, _ = warped_pair(33, 36)
+    mask = torch.rand(1, 1, 33, 36) > 0.3
+    found = [DeformableRegistration(OBJECTIVE, [(1, 5)])(pair, fixed_mask=one) for one in (mask, mask.float())]
+    assert torch.equal(*found)
