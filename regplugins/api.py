@@ -111,6 +111,9 @@ def run_bundle(
         if not files[1].is_file():
             raise ValueError(f"--refine {refine}: {root} has no network to refine")
         options = {**options, "refine": refine}
+    nested = {key: value for key, value in options.items() if "#" in key or "::" in key}
+    if nested:  # the settings of the report, which resume compares, have the others by name
+        options = {**options, "settings#nested": str(nested)}
     for file in (*files, configs / "metadata.json"):
         read_json(file)  # MONAI would not name a damaged one
     workflow = DataWorkflow(

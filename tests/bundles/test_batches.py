@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from regplugins.__main__ import main
 from regplugins.checks import first_cause
 from regplugins.io import folder_lock
 from tests.bundles.cases import HIPPOCAMPUS, TrainedCase
@@ -107,6 +108,18 @@ def test_resume_registers_what_is_not_done(register, run, datalist, bundle, tmp_
     datalist.write_text(json.dumps(json.loads(datalist.read_text())[:1]))
     run("inference", resume=True, interpolation="nearest", **options)
     assert reports["good_0"].stat().st_mtime_ns != before["good_0"]
+
+
+def test_resume_sees_nested_options(bundle, datalist, tmp_path):
+    report = tmp_path / "o/good_0/report.json"
+    words = ["register", "--bundle", str(bundle), "--datalist", str(datalist), "-o", str(tmp_path / "o")]
+    written = []
+    for options in ([], [], ["--save#field_spacing", "4.0"], ["--save#field_spacing", "4.0"]):
+        with pytest.raises(SystemExit, match="3 of 6 pairs failed"):
+            main([*words, "--init", "none", "--resume", "True", *options])
+        written.append(report.stat().st_mtime_ns)
+    assert written[0] == written[1] < written[2] == written[3]
+    assert "field_spacing" in json.loads(report.read_text())["settings"]["nested"]
 
 
 def test_runs_with_resume_share_the_pairs(bundle, datalist, tmp_path):
