@@ -28,11 +28,13 @@ from regplugins.data.records import remove_results, result_files
 from regplugins.engines.workflow import DataWorkflow
 from regplugins.io import atomic, load_image, load_label, output_folder, read_chain, read_json, write_landmarks
 from regplugins.io.files import PathLike, refuse_overwriting_inputs
-from regplugins.io.images import StoredImage, read_volume
+from regplugins.io.images import StoredImage, read_grid, read_volume
 from regplugins.io.in_memory import write_given
 from regplugins.report.table import remove_pair_table
 from regplugins.sharing.find import find_bundle, known_bundle
 from regplugins.spatial import Grid, SpatialTransform, outside_value, overlap, resample
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BUNDLE = "any_modality_optimization"
 
@@ -229,8 +231,12 @@ class RegistrationResult:
             raise TypeError("apply: give one of image, labels and points")
         if points is not None:
             given, n = torch.as_tensor(points, dtype=torch.float64), self.inverse.ndim
-            if given.shape[1:] != (n,):
-                raise ValueError(f"points: expected shape (N, {n}), got {tuple(given.shape)}")
+            if given.shape[1:] != (n,) or not given.isfinite().all():
+                raise ValueError(f"points: expected finite numbers of shape (N, {n}), got {tuple(given.shape)}")
+            grid, _ = read_grid(self._file("warped.nii.gz"))
+            outside = int((~grid.contains(read_chain([(self._file(_AFFINE), 1)])(given))).sum())
+            if outside:
+                logger.warning("apply: %d of %d points lie outside the inverse field and take its border's", outside, len(given))
             return self.inverse(given)
         load, mode, given = (load_image, "linear", image) if labels is None else (load_label, "nearest", labels)
         with TemporaryDirectory(prefix="regplugins-inputs-") as folder:

@@ -184,6 +184,18 @@ def test_photographs_keep_their_colors(tmp_path):
         np.testing.assert_allclose(found[..., channel], expected, atol=1)
 
 
+def test_points_beyond_the_field_are_counted(result, caplog):
+    inside = result.transform(torch.from_numpy(POINTS))
+    far = inside.clone()
+    far[:2] += 500.0
+    for points, message in ((inside, ""), (far, f"2 of {len(POINTS)} points lie outside")):
+        caplog.clear()
+        result.apply(points=points)
+        assert message in caplog.text and bool(caplog.text) == bool(message)
+    with pytest.raises(ValueError, match=r"finite numbers of shape \(N, 3\)"):
+        result.apply(points=torch.full((2, 3), torch.nan))
+
+
 @pytest.mark.parametrize("given", [{}, {"image": MOVING, "points": POINTS}])
 def test_apply_takes_one_thing(result, given):
     with pytest.raises(TypeError, match="give one of image, labels and points"):
