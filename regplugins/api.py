@@ -236,7 +236,9 @@ class RegistrationResult:
             grid, _ = read_grid(self._file("warped.nii.gz"))
             outside = int((~grid.contains(read_chain([(self._file(_AFFINE), 1)])(given))).sum())
             if outside:
-                logger.warning("apply: %d of %d points lie outside the inverse field and take its border's", outside, len(given))
+                logger.warning(
+                    "apply: %d of %d points lie outside the inverse field and take its border's", outside, len(given)
+                )
             return self.inverse(given)
         load, mode, given = (load_image, "linear", image) if labels is None else (load_label, "nearest", labels)
         with TemporaryDirectory(prefix="regplugins-inputs-") as folder:
