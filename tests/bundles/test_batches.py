@@ -128,7 +128,8 @@ def test_runs_with_resume_share_the_pairs(bundle, datalist, tmp_path):
     datalist.write_text(json.dumps(records))
     command = [sys.executable, "-m", "regplugins", "register", "--bundle", str(bundle), "--datalist", str(datalist)]
     command += ["--output_dir", str(tmp_path / "o"), "--init", "none", "--resume", "True"]
-    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    # A library that other tests load may have set the process's locale.
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") for _ in range(2)]
     said = [run.communicate(timeout=300)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     done = [line.split(" of 3 done: ") for text in said for line in text.splitlines() if " done: " in line]
