@@ -103,10 +103,11 @@ def run_bundle(
     root = known_bundle(DEFAULT_BUNDLE) if bundle is None else find_bundle(bundle)
     configs = root / "configs"
     files = [configs / f"{name}.json" for name in ("inference", "refine")[: 1 if refine is None else 2]]
-    if "moving" not in read_json(files[0]):
+    inference = read_json(files[0])
+    if "moving" not in inference:
         raise ValueError(f"{root}: registers no pair of images; python -m monai.bundle run runs it")
     if preset is not None:
-        if "preset" not in read_json(files[0]):
+        if "preset" not in inference:
             raise ValueError(f"--preset {preset}: {root} has no presets")
         options = {**options, "preset": preset}
     if refine is not None:
@@ -116,7 +117,7 @@ def run_bundle(
     nested = {key: value for key, value in options.items() if "#" in key or "::" in key}
     if nested:  # the settings of the report, which resume compares, have the others by name
         options = {**options, "settings#nested": str(nested)}
-    for file in (*files, configs / "metadata.json"):
+    for file in (*files[1:], configs / "metadata.json"):
         read_json(file)  # MONAI would not name a damaged one
     workflow = DataWorkflow(
         [str(file) for file in files], {"bundle_root": str(root), "output_dir": str(output_dir), **options}
@@ -248,10 +249,9 @@ class RegistrationResult:
             raise ValueError(f"apply: what was given is {source.ndim}-D, the registered images are {grid.ndim}-D")
         if not overlap(grid, source, self.transform):
             raise ValueError("apply: what was given does not overlap the fixed image through the transform")
-        values = moving.as_tensor()
-        if fill is None:
-            fill = 0.0 if mode == "nearest" else outside_value(values)
-        return MetaTensor(resample(values, source, grid, self.transform, mode, fill), affine=self.warped.affine)
+        values, fill = moving.as_tensor(), outside_value(moving.as_tensor(), fill, labels is not None)
+        values = resample(values, source, grid, self.transform, mode, fill)
+        return MetaTensor(values, affine=self.warped.affine)
 
 
 def _path(given: Any, path: Path, landmark_space: str = "RAS") -> str:

@@ -55,8 +55,8 @@ class Volume:
                 f"the {name} image is constant{where} ({volume.masked_values.max():g}): nothing in it can be aligned"
             )
         low, high = np.percentile(volume.masked_values.numpy(), _PERCENTILES).tolist()  # torch's sorts all values
-        if is_ct(image) or _is_padded(image):
-            low = max(low, _AIR)
+        if low < _AIR and (is_ct(image) or _is_padded(image)):
+            low = _AIR
         return replace(volume, values=values.clamp(low, high)) if low < high else volume
 
     @property
@@ -80,10 +80,8 @@ class Volume:
 
 def _is_padded(image: Tensor) -> bool:
     """Tell whether an image has a single value below that of air, such as -32768, with which CTs are padded, too."""
-    if not image.dtype.is_signed:
-        return False
     below = image[image < _AIR]
-    return bool(len(below) and below.min() == below.max())
+    return bool(below.min() == below.max())
 
 
 def _blocks(grid: Grid, size: int) -> list[int]:

@@ -61,11 +61,11 @@ def resample(
     return _resample(_real(image) if mode == "linear" else image, source, target, transform, fill, interpolate)
 
 
-def outside_value(image: Tensor, fill: float | None = None) -> float:
-    """Value outside an image: ``fill`` if it is given, −1024 of a CT in Hounsfield units, 0 of all others."""
+def outside_value(image: Tensor, fill: float | None = None, is_label: bool = False) -> float:
+    """Value outside an image: ``fill`` if it is given, −1024 of a CT in Hounsfield units, 0 of others and of labels."""
     if fill is not None:
         return fill
-    return _AIR if is_ct(image) else 0.0
+    return _AIR if not is_label and is_ct(image) else 0.0
 
 
 def is_ct(image: Tensor) -> bool:

@@ -45,7 +45,8 @@ class _Warping(MapTransform, InvertibleTransform):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         source, target = Grid.from_image(image), Grid.from_image(fixed)
-        values = resample(image.as_tensor(), source, target, transform, mode, _outside(image, mode, fill))
+        fill = outside_value(image.as_tensor(), fill, mode == "nearest")
+        values = resample(image.as_tensor(), source, target, transform, mode, fill)
         place = {key: image.meta[key] for key in _FILE_GRID if key in image.meta}
         meta = {key: value for key, value in image.meta.items() if key not in place}
         meta |= {key: fixed.meta[key] for key in _FILE_GRID if key in fixed.meta}
@@ -61,7 +62,7 @@ class _Warping(MapTransform, InvertibleTransform):
         info = trace[TraceKeys.EXTRA_INFO]
         original = MetaTensor(torch.empty(1, *trace[TraceKeys.ORIG_SIZE], device="meta"), affine=info["affine"])
         source, inverse = Grid.from_image(image), _unpacked(info).inverse()
-        fill = _outside(image, info["mode"])
+        fill = outside_value(image.as_tensor(), None, info["mode"] == "nearest")
         values = resample(image.as_tensor(), source, Grid.from_image(original), inverse, info["mode"], fill)
         meta = {key: value for key, value in image.meta.items() if key not in _FILE_GRID} | info["place"]
         data[key] = MetaTensor(values, meta=meta, applied_operations=image.applied_operations)
@@ -208,11 +209,6 @@ class ApplyRegistrationd(_Warping):
             else:
                 self._invert_warp(result, key)
         return result
-
-
-def _outside(image: MetaTensor, mode: str, fill: float | None = None) -> float:
-    """Value outside an image, or outside a label map, whose mode is "nearest"."""
-    return 0.0 if mode == "nearest" and fill is None else outside_value(image.as_tensor(), fill)
 
 
 def _instance(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
