@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import choice
+from regplugins.checks import choice, whole
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.synthesis import SynthesisDecoder, SynthesisEncoder
 from regplugins.networks.transformation import TransformationNetwork, after_affine
@@ -35,10 +35,12 @@ class Fire(RegistrationNetwork):
         keypoints: the affine parts are ``AffineKeypoints``; False: ``AffineRegression``, the paper's.
         synthesis: ``fields`` has "all" images, or only those that are made of "warped" features, which takes a quarter
             of the time.
+        affine_passes: before its passes ``fields`` brings the images together by up to so many of the affine part,
+            drawn at random, without a gradient.
 
     Raises:
         TypeError: if ``keypoints`` is not a boolean.
-        ValueError: if ``part`` or ``synthesis`` is unknown.
+        ValueError: if ``part`` or ``synthesis`` is unknown, or ``affine_passes`` is negative.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class Fire(RegistrationNetwork):
         part: str = "both",
         keypoints: bool = True,
         synthesis: str = "all",
+        affine_passes: int = 0,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
         self.affine_alone = choice("part", part, {"both": False, "affine": True})
         self.warped_alone = choice("synthesis", synthesis, {"all": False, "warped": True})
+        self.affine_passes = whole("affine_passes", affine_passes, minimum=0)
         self.encoder = SynthesisEncoder(spatial_dims, channels, blocks)
         self.decoder_ab = SynthesisDecoder(spatial_dims, channels, blocks)
         self.decoder_ba = SynthesisDecoder(spatial_dims, channels, blocks)
@@ -133,11 +137,17 @@ class Fire(RegistrationNetwork):
         result = {"image_a": 2 * pair[:, :1] - 1, "image_b": 2 * pair[:, 1:] - 1}
         features = self._each(self.encoder, result["image_a"], result["image_b"])
         result |= {"features_a": features[0], "features_b": features[1]}
-        for number in range(passes):
-            if number:
-                features = self._each(self.encoder, result["warped_a"], result["warped_b"])
-            for way, moving in zip(("ab", "ba"), features, strict=True):
-                result |= self._transform(way, moving, result)
+        affine_passes = int(torch.randint(self.affine_passes + 1, ())) if self.affine_passes else 0
+        for number in range(affine_passes + passes):
+            is_affine = number < affine_passes
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not is_affine):
+                if number:
+                    features = self._each(self.encoder, result["warped_a"], result["warped_b"])
+                for way, moving in zip(("ab", "ba"), features, strict=True):
+                    result |= self._transform(way, moving, result)
+                    if is_affine:
+                        result |= {f"ddf_{way}": result[f"affine_ddf_{way}"]}
+                        result |= {f"warped_{way[0]}": result[f"affine_{way[0]}"]}
         return result
 
     def _transform(self, way: str, moving: Tensor, before: Mapping[str, Tensor]) -> dict[str, Tensor]:

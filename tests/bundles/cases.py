@@ -150,7 +150,11 @@ FIRE = TrainedCase(
     name="brain_mr_fire",
     network=partial(Fire, channels=8),
     stride=4,
-    variants={"unsupervised": {"spatial_dims": 3, "channels": 8}, "slices": {"spatial_dims": 2, "channels": 16}},
+    variants={
+        "unsupervised": {"spatial_dims": 3, "channels": 8},
+        "slices": {"spatial_dims": 2, "channels": 16},
+        "slices_unsupervised": {"spatial_dims": 2, "channels": 16},
+    },
     training={
         "spacing": 6.0,
         "network_shape": [32, 32, 32],

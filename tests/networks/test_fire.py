@@ -91,6 +91,34 @@ def test_every_field_is_what_its_name_says(spatial_dims, shape):
             torch.testing.assert_close(ddf, after_affine(fields[f"affine_{own}{other}"], nonrigid))
 
 
+def test_passes_of_the_affine_part_before_are_drawn_and_have_no_gradient():
+    """The warp of a plain network between an image that its affine part has warped and the other image."""
+    network, plain = small(affine_passes=1).eval(), lively(small())
+    network.load_state_dict(plain.state_dict())
+    pair = torch.rand(1, 2, 16, 24)
+    first = plain.fields(pair)
+    numbers = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        fields = network.fields(pair)
+        if drawn := not torch.equal(fields["ddf_ab"], first["ddf_ab"]):
+            for own, way in enumerate(("ab", "ba")):
+                affine_ddf = first[f"affine_ddf_{way}"].detach()
+                sides = list(pair.split(1, dim=1))
+                sides[own] = warp(sides[own], affine_ddf)
+                residual = plain.fields(torch.cat(sides, dim=1))
+                for name in ("ddf", "affine_ddf"):
+                    expected = compose_ddf(affine_ddf, residual[f"{name}_{way}"])
+                    torch.testing.assert_close(fields[f"{name}_{way}"], expected, atol=1e-4, rtol=1e-4)
+                slopes = []
+                for each, field in ((network, fields[f"affine_ddf_{way}"]), (plain, expected)):
+                    parameter = getattr(each, f"transform_{way}").affine.sharpness
+                    slopes += torch.autograd.grad(field.sum(), parameter, retain_graph=True)
+                torch.testing.assert_close(*slopes, atol=1e-2, rtol=1e-3)
+        numbers.add(drawn)
+    assert numbers == {False, True}
+
+
 @shapes
 def test_forward_gives_either_direction(spatial_dims, shape):
     network = lively(small(spatial_dims))
