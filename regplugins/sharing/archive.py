@@ -23,8 +23,11 @@ from regplugins.sharing.contents import LARGE_FILES, archive_fault, belongs, par
 
 _METADATA = "configs/metadata.json"
 _INFERENCE = "configs/inference.json"
+_CARD = "docs/README.md"
 # What a bundle has at least, besides its metadata.
-_REQUIRED = ("LICENSE", _INFERENCE, "docs/README.md")
+_REQUIRED = ("LICENSE", _INFERENCE, _CARD)
+# A link of the card, in docs/, that leads out of the bundle.
+_LINK_ELSEWHERE = re.compile(rb"!?\[([^\]]*)\]\((?:\.\./){2}[^)]*\)")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,2}")
 
 
@@ -32,7 +35,7 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     """Write a bundle as ``<name>_v<version>.zip``, or ``…_without_weights.zip``, with one folder ``<name>`` in it.
 
     The files are sorted, not compressed and without dates: the same bundle gives the same bytes on every machine.
-    Of ``models`` it holds what ``metadata.json`` names.
+    Of ``models`` it holds what ``metadata.json`` names. Links of the card out of the bundle become plain text.
 
     Args:
         bundle: the bundle's folder.
@@ -63,7 +66,9 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     suffix = "" if weights_url is None else "_without_weights"
     target = output_dir / f"{bundle.name}_v{metadata['version']}{suffix}.zip"
     with atomic(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        texts = {} if weights_url is None else {LARGE_FILES: _large_files(weights, weights_url)}
+        texts = {_CARD: _LINK_ELSEWHERE.sub(rb"\1", files[_CARD].read_bytes())}
+        if weights_url is not None:
+            texts[LARGE_FILES] = _large_files(weights, weights_url).encode()
         for name in sorted({*files, *texts}):
             entry = zipfile.ZipInfo(f"{bundle.name}/{name}")  # of 1980, the first year that zip files know
             entry.create_system = 3  # whatever the machine

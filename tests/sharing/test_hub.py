@@ -143,7 +143,8 @@ def test_dry_run_names_what_would_go_up():
     bundle = BUNDLES / NAME
     told = publish(bundle, "me/x", dry_run=True)
     assert told["url"] is None
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/inference.json"):
+    assert "docs/README.md" in told["files"]
+    for name in ("LICENSE", "docs/data_license.txt", "configs/inference.json"):
         assert told["files"][name] == sha256(bundle / name)
     metadata = json.loads((bundle / "configs/metadata.json").read_text())
     assert {name for name in told["files"] if name.startswith("models/")} == set(metadata["weights"])
