@@ -188,6 +188,10 @@ def _prepared(
         raise ValueError(str(cause) if image in str(cause) else f"{image}: {cause}") from error
 
 
+def _file(record: Mapping[str, Any]) -> Any:
+    return record.get("image", record.get("label_map"))
+
+
 def _plain(value: Any) -> Any:
     return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
 
@@ -199,12 +203,13 @@ def _check_aligned(data: Sequence[Mapping[str, Any]], images: Sequence[Mapping[s
     """
     first: dict[str, tuple[Mapping[str, Any], Grid]] = {}
     for record, image in zip(data, images, strict=True):
-        if "subject" in record and isinstance(image.get("image"), MetaTensor):
-            grid = Grid.from_image(image["image"])
+        shown = image.get("image", image.get("label_map"))
+        if "subject" in record and isinstance(shown, MetaTensor):
+            grid = Grid.from_image(shown)
             other, known = first.setdefault(record["subject"], (record, grid))
             if not known.matches(grid, tolerance=0.1):
                 raise ValueError(
-                    f"{record['image']}: its field of view is not that of {other['image']}; all images of a subject "
+                    f"{_file(record)}: its field of view is not that of {_file(other)}; all images of a subject "
                     f"({record['subject']}) need one: resample one to the grid of the other"
                 )
 

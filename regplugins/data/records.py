@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,9 +216,10 @@ def _named(records: list[dict[str, Any]], source: str) -> list[dict[str, str]]:
     for record in named:
         record["name"] = str(record["name"])
     names = [record["name"] for record in named]
+    folders = Counter(name.casefold() for name in names)  # some file systems ignore case
     for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{source}: the name '{name}' is given twice")
+        if folders[name.casefold()] > 1:
+            raise ValueError(f"{source}: the name '{name}' is given twice, or differs from another in case alone")
         if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
             raise ValueError(f"{source}: the name {name!r} is no plain folder name")
         if name.startswith("."):

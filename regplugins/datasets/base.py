@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -146,7 +147,7 @@ def _fetch(url: str, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No hash value provided")
             download_url(url, path, hash_type="sha256", progress=False)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise ConnectionError(
             f"{url}: cannot be downloaded ({error}); run the command again, finished files are kept"
         ) from error

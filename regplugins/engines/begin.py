@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from regplugins.checks import boolean, did_you_mean, error_line, whole
 from regplugins.checks import device as available_device
 from regplugins.compatibility import check_bundle
 from regplugins.io.files import PathLike
+
+_OPTION = re.compile("--.|-[A-Za-z]")  # python-fire takes one dash, too
 
 
 class _Format(logging.Formatter):
@@ -122,7 +125,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     """Options of a python-fire command line by name; None is an option without a value."""
     given: dict[str, Any] = {}
     for word, following in zip(words, [*words[1:], "--"], strict=True):
-        if word.startswith("--") and len(word) > 2:
-            name, assigned, value = word[2:].partition("=")
-            given[name] = value if assigned else (None if following.startswith("--") else following)
+        if _OPTION.match(word):
+            name, assigned, value = word.lstrip("-").partition("=")
+            given[name] = value if assigned else (None if _OPTION.match(following) else following)
     return given

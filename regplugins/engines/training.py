@@ -23,6 +23,9 @@ class FieldsModule(nn.Module):
             loss scaling.
         passes: number of passes with the same weights. The fields are those of ``fields_of_passes``: the loss is that
             of the composed field.
+
+    Raises:
+        ValueError: in ``forward``, if a value is not finite.
     """
 
     def __init__(self, network: RegistrationNetwork, amp: bool = False, passes: int = 1) -> None:
@@ -33,7 +36,12 @@ class FieldsModule(nn.Module):
 
     def forward(self, pair: Tensor) -> Any:
         with torch.autocast(pair.device.type, torch.bfloat16, enabled=self.amp):
-            return self.network.fields_of_passes(pair, self.passes)
+            fields = self.network.fields_of_passes(pair, self.passes)
+        values = fields.values() if isinstance(fields, Mapping) else [fields] if isinstance(fields, Tensor) else fields
+        # Their gradient would end the process: PyTorch's of a 2-D ``grid_sample`` on a CPU.
+        if not all(value.isfinite().all() for value in values):
+            raise ValueError("training diverged: the network gives values that are not finite; lower the learning rate")
+        return fields
 
 
 def prepare_training_batch(

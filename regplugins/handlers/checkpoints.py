@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import nn
 
 from regplugins.checks import boolean
 from regplugins.io import atomic
+
+_PROGRESS = ("epoch", "iteration", "best", "random_state")
 
 
 class TrainingCheckpoints:
@@ -32,7 +35,8 @@ class TrainingCheckpoints:
 
     Raises:
         FileNotFoundError: if there is no checkpoint to resume from.
-        ValueError: if an epoch has no batch, or the resumed learning rate schedule has another length.
+        ValueError: if an epoch has no batch, or the checkpoint is damaged, of another training, or its learning rate
+            schedule has another length.
     """
 
     def __init__(
@@ -51,14 +55,24 @@ class TrainingCheckpoints:
         """Attach to a trainer."""
         if engine.state.epoch_length == 0:  # ignite would end without an error
             raise ValueError("an epoch has no batch: fewer pairs or images an epoch than a batch holds")
-        if self.resume:
-            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self.load if self.resume else self.discard)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def discard(self, engine: Engine) -> None:
+        """Remove the files of an earlier training, which would pass for those of this one if it ended early."""
+        if idist.get_rank() == 0:
+            for name in ("last.pt", "model.pt"):
+                (self.folder / name).unlink(missing_ok=True)
 
     def load(self, engine: Engine) -> None:
         """Restore the state of ``last.pt``."""
         device = next(self.network.parameters()).device
-        checkpoint = torch.load(self.folder / "last.pt", map_location=device, weights_only=True)
+        try:
+            checkpoint = torch.load(self.folder / "last.pt", map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{self.folder / 'last.pt'}: damaged, or no checkpoint") from error
+        if missing := sorted({*self.objects, *_PROGRESS} - checkpoint.keys()):
+            raise ValueError(f"{self.folder / 'last.pt'}: of another training, it lacks {', '.join(missing)}")
         for name, item in self.objects.items():
             steps, saved_steps = getattr(item, "total_steps", None), checkpoint[name].get("total_steps")
             if steps != saved_steps:  # stepping past the end is an error
@@ -69,6 +83,7 @@ class TrainingCheckpoints:
             item.load_state_dict(checkpoint[name])
         engine.state.epoch, engine.state.iteration = checkpoint["epoch"], checkpoint["iteration"]
         self.best = checkpoint["best"]
+        torch.set_rng_state(checkpoint["random_state"].cpu())
 
     def save(self, engine: Engine) -> None:
         """Save ``last.pt``, and ``model.pt`` if this epoch has the best metric; the last epoch is always validated."""
@@ -83,8 +98,8 @@ class TrainingCheckpoints:
             self.best = float(state.metrics[state.key_metric_name])
             _save(self.network.state_dict(), self.folder / "model.pt")
         checkpoint = {name: item.state_dict() for name, item in self.objects.items()}
-        progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best": self.best}
-        _save(checkpoint | progress, self.folder / "last.pt")
+        progress = engine.state.epoch, engine.state.iteration, self.best, torch.get_rng_state()
+        _save(checkpoint | dict(zip(_PROGRESS, progress, strict=True)), self.folder / "last.pt")
 
 
 def _save(content: Any, path: Path) -> None:

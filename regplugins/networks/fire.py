@@ -148,6 +148,8 @@ class Fire(RegistrationNetwork):
                     if is_affine:
                         result |= {f"ddf_{way}": result[f"affine_ddf_{way}"]}
                         result |= {f"warped_{way[0]}": result[f"affine_{way[0]}"]}
+            if is_affine:  # before PyTorch 2.10 the rounded weights would be kept without their gradient
+                torch.clear_autocast_cache()
         return result
 
     def _transform(self, way: str, moving: Tensor, before: Mapping[str, Tensor]) -> dict[str, Tensor]:

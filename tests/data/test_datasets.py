@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import RandAffined, Randomizable
 
 from regplugins.data import ClassDataset, PairDataset, PairSampler, paired_modalities
+from regplugins.data.datasets import AugmentedImages
 from regplugins.transforms import ResampleToGridd
 
 
@@ -61,6 +62,16 @@ def test_images_of_a_subject_must_share_a_grid():
         ValueError, match=r"3\.nii: its field of view is not that of 2\.nii; all images of a subject \(s1\)"
     ):
         PairDataset(records, on_a_grid)
+
+
+def test_label_maps_of_a_subject_must_share_a_grid():
+    def on_a_grid(record: dict[str, Any]) -> dict[str, torch.Tensor]:
+        affine = torch.diag(torch.tensor([1.0, 1.0, record["size"], 1.0], dtype=torch.float64))
+        return {"label_map": MetaTensor(torch.zeros(1, 8, 8, 8), affine=affine)}
+
+    records = [{"label_map": f"{k}.nii", "subject": "s", "size": 1.0 + k} for k in range(2)]
+    with pytest.raises(ValueError, match=r"1\.nii: its field of view is not that of 0\.nii"):
+        AugmentedImages(records, on_a_grid, None, 0)
 
 
 def test_labels_of_some_images_are_an_error():

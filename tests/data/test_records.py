@@ -68,6 +68,10 @@ PAIR = {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
         ("[]", "non-empty list"),
         ('{"training": []}', "non-empty list"),
         (json.dumps([PAIR | {"name": "a"}, PAIR | {"name": "a"}]), "'a' is given twice"),
+        (
+            json.dumps([PAIR | {"name": "A"}, PAIR | {"name": "a"}]),
+            "'A' is given twice, or differs from another in case",
+        ),
         (json.dumps([PAIR | {"name": "../a"}]), "no plain folder name"),
         (json.dumps([PAIR | {"name": "a\nb"}]), r"the name 'a\\nb' is no plain folder name"),
         (json.dumps([PAIR | {"name": "a\x1b[31m"}]), r"the name 'a\\x1b\[31m' is no plain folder name"),

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import logging
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -133,6 +134,22 @@ class TestDownload:
         for content in (b"other", FILES["a.nii.gz"]):
             assert hashlib.sha256(content).hexdigest() in message
         assert not files_below(tmp_path / "target")
+
+    def test_a_server_that_does_not_speak_http(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def answer() -> None:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(1024)
+                    connection.sendall(b"hello\r\n")
+
+            thread = Thread(target=answer)
+            thread.start()
+            address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            with pytest.raises(ConnectionError, match=rf"^{address}/a.nii.gz: cannot be downloaded \(hello"):
+                data_set(address).build(tmp_path / "target")
+            thread.join()
 
     def test_a_missing_file_on_the_server(self, server: Server, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
         (server.folder / "a.nii.gz").unlink()

@@ -54,6 +54,8 @@ class TestGuardBundleRun:
             (["--fixed", "a.nii", "--levels", "3"], "unknown option --levels$"),  # of a config that is not laid over
             (["--network_de#channels", "3"], "unknown option --network_de#channels; did you mean --network_def"),
             (["--xyz"], "unknown option --xyz$"),
+            (["-xyz=1"], "unknown option --xyz$"),
+            (["-fixed", "a.nii", "-fixd", "b.nii"], "unknown option --fixd"),
             (["--fixed#name", "a.nii"], "--fixed#name: fixed is null in this configuration and has no parts to set"),
         ],
     )

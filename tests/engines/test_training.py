@@ -33,6 +33,14 @@ def test_fields_module_gives_the_networks_fields_with_gradients() -> None:
         FieldsModule(network, amp="true")  # type: ignore[arg-type]
 
 
+def test_a_network_that_diverged_is_told() -> None:
+    """In 2-D PyTorch's gradient of a position that is no number would end the process."""
+    network = Fire(2, channels=4, blocks=1)
+    torch.nn.init.constant_(network.transform_ab.nonrigid.regression.conv.bias, torch.nan)
+    with pytest.raises(ValueError, match="training diverged"):
+        FieldsModule(network)(torch.rand(1, 2, 16, 16))
+
+
 def test_moving_comes_first() -> None:
     batch = {"moving": torch.zeros(2, 1, 4, 4), "fixed": torch.ones(2, 1, 4, 4), "fixed_mask": torch.ones(2, 1, 4, 4)}
     pair, target = prepare_training_batch(batch, "cpu")

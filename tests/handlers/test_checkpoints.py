@@ -97,6 +97,40 @@ def test_resume_needs_a_checkpoint_and_a_boolean(tmp_path):
         training(tmp_path, [], resume="True")
 
 
+def test_a_stop_does_not_change_what_is_drawn(tmp_path):
+    """Random numbers of PyTorch go on where they were."""
+
+    def drawn(folder: Path, stops: list[int]) -> list[float]:
+        numbers: list[float] = []
+        for resume, epochs in enumerate(stops):
+            torch.manual_seed(0)
+            trainer, _ = training(folder, [0.5] * 4, resume=bool(resume))
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: numbers.append(float(torch.rand(()))))
+            trainer.run([0], max_epochs=epochs)
+        return numbers
+
+    assert drawn(tmp_path / "stopped", [2, 4]) == drawn(tmp_path / "whole", [4])
+
+
+def test_nothing_of_an_earlier_training_is_left(tmp_path):
+    training(tmp_path, [0.5])[0].run([0], max_epochs=1)
+    trainer, _ = training(tmp_path, [0.4])
+    trainer.add_event_handler(Events.ITERATION_STARTED, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run([0], max_epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_checkpoint_that_is_none(content, tmp_path):
+    path = tmp_path / "last.pt"
+    torch.save({"network": {}}, path)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.pt: (damaged|of another training, it lacks best, epoch)"):
+        training(tmp_path, [0.5], resume=True)[0].run([0], max_epochs=1)
+
+
 def test_a_schedule_that_ends_elsewhere_is_not_gone_on_with(tmp_path):
     training(tmp_path, [0.5], steps=10)[0].run([0], max_epochs=1)
     with pytest.raises(ValueError, match=r"its lr_scheduler has 10 steps, this training's 20"):
