@@ -49,7 +49,7 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     Raises:
         FileNotFoundError: if there is no bundle, or it lacks a part.
         ValueError: if weights are not those of the metadata or not weights alone, inference.json is not JSON, or a file
-            is too large.
+            is too large, a link out of the bundle, or has a name that ``unpack`` refuses.
     """
     bundle, output_dir = Path(bundle).resolve(), output_folder(output_dir)
     metadata = _metadata(bundle)
@@ -59,7 +59,11 @@ def pack(bundle: PathLike, output_dir: PathLike, weights_url: str | None = None)
     _check_weights(bundle, weights)
     if weights_url is not None:
         files = {name: path for name, path in files.items() if name not in weights}
-    fault = size_fault((name, path.stat().st_size, path.stat().st_size) for name, path in files.items())
+    for name, path in files.items():
+        if not path.resolve().is_relative_to(bundle):
+            raise ValueError(f"{bundle}: {name} is a link out of it")
+    fault = archive_fault([zipfile.ZipInfo(f"{bundle.name}/{name}") for name in files])  # what ``unpack`` would refuse
+    fault = fault or size_fault((name, path.stat().st_size, path.stat().st_size) for name, path in files.items())
     if fault:
         raise ValueError(f"{bundle}: {fault}")
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -124,6 +124,16 @@ class TestPack:
                 ValueError,
                 r"holds 'docs/picture\.png' of 50 MB, a file has at most 50 MB",
             ),
+            (
+                lambda root: [(root / "docs" / name).touch() for name in ("A.txt", "a.txt")],
+                ValueError,
+                r"holds '.*docs/A\.txt' and '.*docs/a\.txt', which differ in case",
+            ),
+            (
+                lambda root: (root / "docs/p.txt").symlink_to("/etc/hostname"),
+                ValueError,
+                "docs/p.txt is a link out of it",
+            ),
             (lambda root: (root / "models/model.pt").unlink(), FileNotFoundError, "models/model.pt is missing"),
             (lambda root: (root / "models/model.pt").write_bytes(b"PK"), ValueError, "models/model.pt does not load"),
             (
