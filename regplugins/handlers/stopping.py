@@ -32,6 +32,7 @@ class EarlyStopping:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._stop_if_patience_is_over)  # one that is resumed
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -43,8 +44,11 @@ class EarlyStopping:
             self.best, self.waited = float(score), 0
             return
         self.waited += 1
+        self._stop_if_patience_is_over(engine)
+
+    def _stop_if_patience_is_over(self, engine: Engine) -> None:
         if self.waited >= self.patience:
-            logger.info("stopped early: no better %s in %d validations", state.key_metric_name, self.waited)
+            logger.info("stopped early: no better validation score in %d validations", self.waited)
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:

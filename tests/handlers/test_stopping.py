@@ -50,3 +50,10 @@ def test_resumed_it_stops_where_it_would_have():
     whole, _ = epochs_run(scores, stopping)
     _, state = epochs_run(scores[:2], stopping)
     assert epochs_run(scores, stopping, first=2, state=state)[0] == whole == 4
+
+
+def test_a_training_that_stopped_does_not_go_on_when_resumed():
+    stopping = {"patience": 2}
+    last, state = epochs_run([5, 4, 3, 6, 7], stopping)
+    assert last == 3
+    assert epochs_run([5, 4, 3, 6, 7], stopping, first=3, state=state)[1] == state  # no further validation
