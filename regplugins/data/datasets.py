@@ -19,6 +19,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
 from regplugins.checks import first_cause
+from regplugins.data.records import shown_file
 from regplugins.spatial import Grid
 
 # Images aligned with the fixed and with the moving image, in the modality of the other.
@@ -184,12 +185,8 @@ def _prepared(
     try:
         return transform(record)
     except Exception as error:
-        cause, image = first_cause(error), str(record.get("image"))
+        cause, image = first_cause(error), shown_file(record)
         raise ValueError(str(cause) if image in str(cause) else f"{image}: {cause}") from error
-
-
-def _file(record: Mapping[str, Any]) -> Any:
-    return record.get("image", record.get("label_map"))
 
 
 def _plain(value: Any) -> Any:
@@ -209,8 +206,8 @@ def _check_aligned(data: Sequence[Mapping[str, Any]], images: Sequence[Mapping[s
             other, known = first.setdefault(record["subject"], (record, grid))
             if not known.matches(grid, tolerance=0.1):
                 raise ValueError(
-                    f"{_file(record)}: its field of view is not that of {_file(other)}; all images of a subject "
-                    f"({record['subject']}) need one: resample one to the grid of the other"
+                    f"{shown_file(record)}: its field of view is not that of {shown_file(other)}; all images of a "
+                    f"subject ({record['subject']}) need one: resample one to the grid of the other"
                 )
 
 

@@ -9,12 +9,12 @@ from itertools import permutations, product
 from typing import Any
 
 from regplugins.checks import boolean, whole
+from regplugins.data.records import shown_file
 
 
 def two_images(record: Mapping[str, Any]) -> str:
     """Message about the record of a subject's second image of one sequence."""
-    path = record.get("image") or record.get("label_map")
-    return f"{path}: {record['subject']} has two images of {record['sequence']}"
+    return f"{shown_file(record)}: {record['subject']} has two images of {record['sequence']}"
 
 
 def multimodal_pairs(records: Sequence[Mapping[str, Any]], intra_subject_repeats: int = 1) -> list[tuple[int, int]]:

@@ -135,6 +135,11 @@ def image_records(image: str | None, datalist: str | Path | None, sample: str | 
     return [{"name": Path(record["image"]).name, **record} for record in records]
 
 
+def shown_file(record: Mapping[str, Any]) -> str:
+    """File that a record of training shows: its image, or its label map if it has none."""
+    return str(record.get("image") or record.get("label_map"))
+
+
 def read_datalist(path: str | Path, section: str | None = None) -> list[dict[str, Any]]:
     """Read a list of records from a JSON file.
 

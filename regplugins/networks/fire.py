@@ -146,8 +146,8 @@ class Fire(RegistrationNetwork):
                 for way, moving in zip(("ab", "ba"), features, strict=True):
                     result |= self._transform(way, moving, result)
                     if is_affine:
-                        result |= {f"ddf_{way}": result[f"affine_ddf_{way}"]}
-                        result |= {f"warped_{way[0]}": result[f"affine_{way[0]}"]}
+                        result[f"ddf_{way}"] = result[f"affine_ddf_{way}"]
+                        result[f"warped_{way[0]}"] = result[f"affine_{way[0]}"]
             if is_affine:  # before PyTorch 2.10 the rounded weights would be kept without their gradient
                 torch.clear_autocast_cache()
         return result
