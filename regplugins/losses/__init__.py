@@ -3,6 +3,7 @@
 
 from regplugins.losses.dual_modality import DualModalityLoss
 from regplugins.losses.fire import FireLoss
+from regplugins.losses.known_warp import KnownWarpLoss
 from regplugins.losses.mind import MIND, MINDLoss
 from regplugins.losses.ncc import LocalNCCLoss, NCCLoss
 from regplugins.losses.objectives import (
