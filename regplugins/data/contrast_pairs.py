@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regplugins.data.contrast import RandContrast
 from regplugins.data.datasets import AugmentedImages
-from regplugins.data.pairs import two_images
+from regplugins.data.pairs import check_keys, two_images
 
 # Relations of the images of a pair. ``RandWarpPaird`` leaves the first kind aligned and warps the others.
 KINDS = ("identity", "warped", "between")
@@ -60,6 +60,7 @@ class ContrastPairDataset(AugmentedImages):
     ) -> None:
         if set(shares) != set(KINDS) or min(shares.values()) < 0 or sum(shares.values()) <= 0:
             raise ValueError(f"shares must be numbers of at least 0 for {KINDS}, not all 0, got {dict(shares)}")
+        check_keys(data)
         super().__init__(data, transform, None, seed)
         self.contrasts = contrasts
         self.paired = paired

@@ -31,7 +31,7 @@ def multimodal_pairs(records: Sequence[Mapping[str, Any]], intra_subject_repeats
     Raises:
         ValueError: if there is no such pair, or a record lacks a key.
     """
-    _check_keys(records)
+    check_keys(records)
     pairs = []
     for (fixed, a), (moving, b) in permutations(enumerate(records), 2):
         if a["sequence"] != b["sequence"]:
@@ -57,7 +57,7 @@ def sequence_pairs(
     Raises:
         ValueError: if no subject has such a pair, or a record lacks a key.
     """
-    _check_keys(records)
+    check_keys(records)
     wanted = [fixed] if isinstance(fixed, str) else fixed
     pairs = [
         (a, b)
@@ -100,7 +100,7 @@ def paired_modalities(
         ValueError: if there is no such pair, ``intra_subject_repeats`` is not a whole number of at least 1, a record
             lacks a key, or a subject has a sequence twice.
     """
-    _check_keys(records)
+    check_keys(records)
     intra_subject_repeats = whole("intra_subject_repeats", intra_subject_repeats)
     boolean("between_patients", between_patients)
     boolean("include_identity_pairs", include_identity_pairs)
@@ -154,7 +154,8 @@ def subsample(pairs: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, .
     return [pairs[k * len(pairs) // count] for k in range(count)]
 
 
-def _check_keys(records: Sequence[Mapping[str, Any]]) -> None:
+def check_keys(records: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ``ValueError`` if a record lacks ``subject`` or ``sequence``."""
     for record in records:
         if not {"subject", "sequence"} <= record.keys():
-            raise ValueError(f"{record.get('image')}: its record has no subject or no sequence")
+            raise ValueError(f"{shown_file(record)}: its record has no subject or no sequence")

@@ -226,6 +226,12 @@ def test_a_second_image_of_a_sequence_is_named():
         dataset(data=twice)
 
 
+def test_a_record_without_its_subject_is_named():
+    odd = {"sequence": "flair", "image": "odd.nii.gz"}
+    with pytest.raises(ValueError, match=r"^odd\.nii\.gz: its record has no subject or no sequence$"):
+        dataset(data=[*records(), odd])
+
+
 def test_a_kind_without_pairs_is_named():
     with pytest.raises(ValueError, match=r"no pair of the kind 'between' can be made of 2 images .*fixed: any"):
         dataset(data=records()[:2])
