@@ -3,58 +3,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from regplugins.checks import not_negative
-
 
 class KnownWarpLoss(nn.Module):
-    """Mean distance from the known warp, in voxels; ``objective`` for pairs whose warp is not known.
+    """Mean squared distance from the known warp, in voxels; ``objective`` for pairs whose warp is not known.
 
-    Not in the papers, which have no known warps.
+    The mean is over the foreground, where neither the fixed image nor its paired image is 0: elsewhere nothing shows
+    the warp. Squares, because the most likely displacement is 0, and the field of least mean distance stays there until
+    the network tells displacements apart. Not in the papers, which have no known warps.
 
     Args:
-        objective: loss ``(fields, target) -> scalar`` on the images.
-        weight: of the distance.
-
-    Raises:
-        ValueError: if ``weight`` is negative.
+        objective: loss ``(ddf, target) -> scalar`` on the images.
     """
 
-    def __init__(self, objective: nn.Module, weight: float = 1.0) -> None:
+    def __init__(self, objective: nn.Module) -> None:
         super().__init__()
         self.objective = objective
-        self.weight = not_negative("weight", weight)
 
-    def forward(self, fields: Tensor | Sequence[Tensor], target: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of a DDF, or of the first of several; a scalar, averaged over the batch.
+    def forward(self, ddf: Tensor, target: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of a DDF ``(B, n, *spatial)`` in voxels, a scalar, averaged over the batch.
 
-        ``target`` is that of the objective and, if warps are known, ``truth``, ``(B, n, *spatial)`` in voxels on the
-        DDF's grid, NaN for a pair of unknown warp.
+        ``target`` is that of the objective, with ``fixed_paired``, and, if warps are known, ``truth``,
+        ``(B, n, *spatial)`` in voxels, NaN for a pair of unknown warp.
         """
-        if "truth" not in target:
-            image_loss: Tensor = self.objective(fields, target)
-            return image_loss
-        known = known_warps(target["truth"])
-        ddf = fields if isinstance(fields, Tensor) else fields[0]
-        total = self.weight * known.float().mean() * mean_distance(ddf[known], target["truth"][known])
+        truth = target.get("truth", torch.full_like(ddf, torch.nan))
+        known = truth.flatten(1).isfinite().all(dim=1)
+        total = ddf.new_zeros(())
+        if known.any():
+            foreground = ((target["fixed"] > 0) & (target["fixed_paired"] > 0))[known].flatten(1)
+            squares = (ddf[known].float() - truth[known]).square().sum(dim=1).flatten(1)
+            means = (foreground * squares).sum(dim=1) / foreground.sum(dim=1).clamp(min=1)
+            total = total + means.sum() / len(ddf)
         if not known.all():
             rest = {key: value[~known] for key, value in target.items()}
-            others = fields[~known] if isinstance(fields, Tensor) else [field[~known] for field in fields]
-            total = total + (~known).float().mean() * self.objective(others, rest)
+            total = total + (~known).float().mean() * self.objective(ddf[~known], rest)
         return total
-
-
-def known_warps(truth: Tensor) -> Tensor:
-    """Pairs of a batch whose ``truth`` ``(B, n, *spatial)`` is finite: ``(B,)``."""
-    return truth.flatten(1).isfinite().all(dim=1)
-
-
-def mean_distance(ddf: Tensor, truth: Tensor) -> Tensor:
-    """Mean length of ``ddf - truth``, each ``(B, n, *spatial)`` in voxels; a scalar, 0 for no pairs."""
-    if len(ddf) == 0:
-        return ddf.new_zeros(())
-    return torch.linalg.vector_norm(ddf.float() - truth, dim=1).mean()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,13 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from regplugins.spatial import center_crop, gradient_magnitude
+
+
+def average_pool(features: Tensor, size: int, stride: int) -> Tensor:
+    """Means over windows of ``(B, C, *spatial)``, 2-D or 3-D."""
+    if features.dim() == 4:
+        return F.avg_pool2d(features, size, stride)
+    return F.avg_pool3d(features, size, stride)
 
 
 class Regression(nn.Module):
@@ -57,10 +65,53 @@ class RelativeGradient(nn.Module):
         magnitude = gradient_magnitude(image)
         padded = F.pad(magnitude, [self.radius, self.radius] * n, mode="replicate")
         size = 2 * self.radius + 1
-        mean = F.avg_pool2d(padded, size, 1) if n == 2 else F.avg_pool3d(padded, size, 1)
+        mean = average_pool(padded, size, 1)
         # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
         relative = magnitude / (mean + self.eps)  # type: ignore[operator]
         return center_crop(relative, [size - 2 * self.crop for size in image.shape[2:]])
+
+
+class SelfSimilarity(nn.Module):
+    """Descriptors of ``regplugins.losses.MIND`` (self-similarity context), for networks that are to be exported.
+
+    They agree up to rounding in flat images. Patches have three voxels along each axis, one voxel from the center, and
+    the image continues from its border.
+
+    Attributes:
+        edges: for each descriptor of a channel, where its two patches begin in the image padded by two voxels.
+    """
+
+    def __init__(self, spatial_dims: int) -> None:
+        super().__init__()
+        signs = ((1, 1), (-1, -1), (-1, 1), (1, -1))
+        self.edges = [
+            [
+                [1 + first * (axis == j) for axis in range(spatial_dims)],
+                [1 + last * (axis == k) for axis in range(spatial_dims)],
+            ]
+            for j, k in combinations(range(spatial_dims), 2)
+            for first, last in signs
+        ]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return ``(B, C * edges, *spatial)``, in [0, 1], of an image ``(B, C, *spatial)``."""
+        n = image.dim() - 2
+        padded = F.pad(image.float(), [2, 2] * n, mode="replicate")  # float16 has no variance as small as the least
+        maps: list[Tensor] = []
+        for edge in self.edges:
+            patches = [padded, padded]
+            for which, start in enumerate(edge):
+                for k, first in enumerate(start):
+                    patches[which] = patches[which].narrow(k + 2, first, image.size(k + 2) + 2)
+            squares = (patches[0] - patches[1]).square()
+            maps.append(average_pool(squares, 3, 1))
+        distances = torch.stack(maps, dim=2)
+        maps.clear()  # a third of the peak memory
+        variance = distances.mean(2, keepdim=True)
+        mean = variance.mean(list(range(2, n + 3)), keepdim=True)
+        variance = variance.clamp(0.001 * mean, 1000 * mean).clamp(min=1e-12)
+        nearest = distances.amin(2, keepdim=True)
+        return ((nearest - distances) / variance).exp().flatten(1, 2)
 
 
 class AverageFusion(nn.Module):

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from regplugins.datasets.brain_pairs import STRONG
 from regplugins.losses import LocalNCCLoss, MINDLoss
-from regplugins.networks import Fire, GatedDualBranch, IdentityNetwork, MultiResolutionFCN, RigidCNN, ValidUNet
+from regplugins.networks import (
+    CostVolumeUNet,
+    Fire,
+    GatedDualBranch,
+    IdentityNetwork,
+    MultiResolutionFCN,
+    RigidCNN,
+    ValidUNet,
+)
 from tests.bundles.datasets import aligned_limb, brain_sequences, labeled_warps, moved_heads
 
 
@@ -132,13 +140,12 @@ DUAL_SUPERVISION = TrainedCase(
 
 LIMBS = TrainedCase(
     name="limb_ct_mr_dual_supervision",
-    network=partial(ValidUNet, channels=(16, 32, 64), edges=True),
-    stride=4,
-    margin=24,
+    network=CostVolumeUNet,
+    stride=8,
     training={
         "spacing": 6.0,
         "network_shape": [28, 28, 28],
-        "patch_shape": [16, 20, 16],
+        "patch_shape": [16, 24, 16],
         "context": 4,
         "val_pairs": 2,
     },

@@ -172,7 +172,7 @@ class TestWeights:
         for name, part in case.variants.items():
             load_weights(ConfigParser(definition | part).get_parsed_content(), bundle / "models", name)
 
-    @pytest.mark.parametrize("case", [GATED_GRADIENT, FIRE], ids=NAME, indirect=True)
+    @pytest.mark.parametrize("case", [GATED_GRADIENT, LIMBS, FIRE], ids=NAME, indirect=True)
     def test_exports_compute_the_same(self, case, bundle, export):
         """Exports of the other networks register the sample, below."""
         pair = torch.rand(1, 2, *case.export_shape)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from regplugins.networks.blocks import GatedFusion, Regression, RelativeGradient
+from regplugins.losses import MIND
+from regplugins.networks.blocks import GatedFusion, Regression, RelativeGradient, SelfSimilarity
 
 SHAPES = {2: (6, 7), 3: (6, 7, 5)}
 dimensions = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -95,3 +96,21 @@ class TestGatedFusion:
             of_rounded = block(first.bfloat16(), second.bfloat16())
         assert fused.dtype == of_rounded.dtype == torch.float32
         torch.testing.assert_close(fused, block(first, second))
+
+
+class TestSelfSimilarity:
+    @dimensions
+    def test_is_the_descriptor_of_the_loss(self, spatial_dims):
+        """Where one half is almost flat, too: there the least variance counts."""
+        image = torch.rand(2, 2, *SHAPES[spatial_dims])
+        image[0, :, :3] *= 1e-3
+        torch.testing.assert_close(SelfSimilarity(spatial_dims)(image), MIND()(image), rtol=1e-4, atol=1e-4)
+
+    def test_flat_image(self):
+        assert bool((SelfSimilarity(3)(torch.full((1, 1, *SHAPES[3]), 0.3)) == 1).all())
+
+    def test_script_takes_any_size(self):
+        script = torch.jit.script(SelfSimilarity(3))
+        for size in (4, 6):
+            image = torch.rand(1, 2, size, 5, 7)
+            torch.testing.assert_close(script(image), SelfSimilarity(3)(image))
