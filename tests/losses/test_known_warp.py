@@ -12,7 +12,7 @@ AWAY = FIELD + torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
 
 
 class MeanSquare(nn.Module):
-    """Of the displacement, in place of an objective on images."""
+    """Mean square of the displacement, in place of an objective on images."""
 
     def forward(self, ddf: Tensor, target: dict[str, Tensor]) -> Tensor:
         assert len(ddf) == len(target["fixed"])

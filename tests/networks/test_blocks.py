@@ -101,7 +101,7 @@ class TestGatedFusion:
 class TestSelfSimilarity:
     @dimensions
     def test_is_the_descriptor_of_the_loss(self, spatial_dims):
-        """Where one half is almost flat, too: there the least variance counts."""
+        """Also in a half that is almost flat, in which the least variance counts."""
         image = torch.rand(2, 2, *SHAPES[spatial_dims])
         image[0, :, :3] *= 1e-3
         torch.testing.assert_close(SelfSimilarity(spatial_dims)(image), MIND()(image), rtol=1e-4, atol=1e-4)

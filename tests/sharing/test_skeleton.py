@@ -31,7 +31,7 @@ def test_a_base_lies_over_its_own_base(tmp_path: Path) -> None:
     config = laid_over(tmp_path, {"base": "dual_supervision", "patience": 3})
     assert config["patience"] == 3 and "patience" not in contrasts
     assert config["train"]["remap"] == contrasts["train"]["remap"]
-    assert config["objective"]["_target_"] == "regplugins.losses.DualModalityLoss"
+    assert config["image_objective"]["_target_"] == "regplugins.losses.DualModalityLoss"
 
 
 @pytest.mark.parametrize(
