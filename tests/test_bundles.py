@@ -319,7 +319,7 @@ def test_schema_rejects(change: Callable[[dict[str, Any]], None]) -> None:
 # Keys that say where files are, what is told, and where and how fast it is computed; the inputs' and the weights' own
 # sha256 are compared besides.
 _NO_SETTINGS = {*PATH_KEYS, "bundle_root", "dataset_dir", "datalist", "output_dir", "weights", "models_dir"} | {
-    *("device", "compile", "memory", "failed_pairs", "resume", "verbose")
+    *("device", "compile", "failed_pairs", "resume", "verbose")
 }
 
 

@@ -19,7 +19,7 @@ from regplugins.losses import (
     PairLoss,
     SquaredGradientLoss,
 )
-from regplugins.networks import MultiResolutionFCN, ValidUNet
+from regplugins.networks import MultiResolutionFCN
 from regplugins.registration import (
     BSplineField,
     CompositiveField,
@@ -64,8 +64,6 @@ OBJECTIVE = PairLoss(NCCLoss(), SquaredGradientLoss(), 0.1)
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"supervision": "both"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"similarity_region": "whole"}),
         (lambda **given: DualModalityLoss(NCCLoss(), **given), {"penalty_norm": "l1"}),
-        (ValidUNet, {"edges": "true"}),
-        (ValidUNet, {"padded": 1}),
         (lambda **given: SavePaird("o", **given), {"field_spacing": 0}),
         (EvaluatePaird, {"warnings": "no"}),
         (EvaluatePaird, {"motion": "no"}),

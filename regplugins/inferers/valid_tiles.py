@@ -71,8 +71,6 @@ class ValidTileInferer(FieldInferer):
             if len(self.tile) != len(shape) or any(size < stride or size % stride for size in self.tile):
                 raise ValueError(f"tile must be {len(shape)} multiples of {stride}, got {self.tile}")
             return list(self.tile)
-        if margin == 0:  # a padded network's output depends on the tile's border: use one tile
-            return [stride * ceil(size / stride) for size in shape]
         max_voxels = self.memory * _GIB / voxel_bytes
         # Along each axis, the sizes that divide it into 1, 2, 3 and more parts.
         sizes = [sorted({stride * ceil(size / k / stride) for k in range(1, size + 1)}) for size in shape]

@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from regplugins.spatial import center_crop, gradient_magnitude
-
 
 def average_pool(features: Tensor, size: int, stride: int) -> Tensor:
     """Means over windows of ``(B, C, *spatial)``, 2-D or 3-D."""
@@ -38,37 +36,6 @@ class Regression(nn.Module):
             return self.conv(features.float())
         with torch.autocast(device_type=features.device.type, enabled=False):
             return self.conv(features.float())
-
-
-class RelativeGradient(nn.Module):
-    """Gradient magnitude relative to its local mean: edges, independent of their contrast and its sign.
-
-    Not from a paper.
-
-    Args:
-        radius: of the box over which the mean is taken, voxels. The result at a voxel depends on ``radius + 1`` voxels
-            around it.
-        eps: added to the mean, intensity per voxel. Much smaller differences, such as noise in images from 0 to 1, are
-            suppressed. It is part of the weights, so that they do not fit a network on intensities.
-        crop: voxels to crop at each face. If fewer than ``radius + 1``, the image continues from its border.
-    """
-
-    def __init__(self, radius: int = 2, eps: float = 0.01, crop: int = 0) -> None:
-        super().__init__()
-        self.radius = radius
-        self.crop = crop
-        self.register_buffer("eps", torch.tensor(eps))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return ``(B, C, *spatial - 2 crop)`` of an image ``(B, C, *spatial)``: each channel alone, at least 0."""
-        n = image.dim() - 2
-        magnitude = gradient_magnitude(image)
-        padded = F.pad(magnitude, [self.radius, self.radius] * n, mode="replicate")
-        size = 2 * self.radius + 1
-        mean = average_pool(padded, size, 1)
-        # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
-        relative = magnitude / (mean + self.eps)  # type: ignore[operator]
-        return center_crop(relative, [size - 2 * self.crop for size in image.shape[2:]])
 
 
 class SelfSimilarity(nn.Module):

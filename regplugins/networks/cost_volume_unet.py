@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -17,28 +18,70 @@ from regplugins.networks.blocks import Regression, SelfSimilarity, average_pool
 
 
 class ConvolutionBlock(nn.Sequential):
-    """Convolution (kernel 3, features continue from their border), batch normalization and leaky ReLU."""
+    """Convolution (features continue from their border), batch normalization and leaky ReLU."""
 
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(
+        self, spatial_dims: int, in_channels: int, out_channels: int, stride: int = 1, kernel_size: int = 3
+    ) -> None:
         super().__init__(
             Conv[Conv.CONV, spatial_dims](
-                in_channels, out_channels, 3, stride=stride, padding=1, padding_mode="replicate", bias=False
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                padding=kernel_size // 2,
+                padding_mode="replicate",
+                bias=False,
             ),
             Norm[Norm.BATCH, spatial_dims](out_channels),
             nn.LeakyReLU(0.1, inplace=True),
         )
 
 
+class Expectation(nn.Module):
+    """Expected displacement where ``exp(-sharpness * cost)`` is a displacement's likelihood; float32 under autocast.
+
+    Args:
+        displacements: by whole steps, each of one number per axis.
+    """
+
+    def __init__(self, displacements: list[list[int]]) -> None:
+        super().__init__()
+        self.register_buffer("displacements", torch.tensor(displacements).float().T, persistent=False)
+
+    def mean(self, likelihood: Tensor) -> Tensor:
+        """Sum of displacements by their likelihoods ``(B, displacements, *spatial)``."""
+        # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
+        return torch.matmul(self.displacements, likelihood.flatten(2)).unflatten(2, likelihood.shape[2:])  # type: ignore[arg-type]
+
+    def forward(self, costs: Tensor, log_sharpness: Tensor) -> Tensor:
+        """Return ``(B, n, *spatial)``, steps, of costs ``(B, displacements, *spatial)``."""
+        likelihood = (-log_sharpness.exp() * costs.float()).softmax(dim=1)
+        if torch.jit.is_scripting():  # a script cannot disable autocast for an unknown device
+            return self.mean(likelihood)
+        with torch.autocast(device_type=costs.device.type, enabled=False):
+            return self.mean(likelihood)
+
+
+def displacements_within(spatial_dims: int, reach: int) -> list[list[int]]:
+    """Displacements by whole steps, at most ``reach`` along each axis; the first has ``-reach`` along all."""
+    return [list(steps) for steps in product(range(-reach, reach + 1), repeat=spatial_dims)]
+
+
 class CostVolumeUNet(RegistrationNetwork):
     """Displacement field from what each of a set of displacements costs, voxel by voxel.
 
-    The descriptors ``MIND`` (self-similarity context) of both images are averaged over blocks of two voxels along each
-    axis. The cost of a displacement by whole blocks, at most ``radius`` along each axis, is the mean squared difference
-    of the descriptors, less its mean over the displacements. A U-Net gets the costs, the expected displacement, the
-    images and the descriptors. Its field has one vector a block and is upsampled linearly.
+    The cost of a displacement is the mean squared difference of descriptors of both images (``MIND``, self-similarity
+    context), less its mean over the displacements. Coarse displacements are whole blocks of two voxels along each axis,
+    at most ``radius`` of them, and compare the blocks' mean descriptors; fine ones are at most one voxel, and their
+    costs are averaged over blocks. Costs, and coarse ones smoothed over windows of about 6 and 12 blocks, give expected
+    displacements. That of the windows of 6 is the field before training. A U-Net, which gets the costs, all expected
+    displacements, the images and the descriptors, adds to it. The field has one vector a block and is upsampled
+    linearly.
 
-    The cost volume follows Heinrich, *Closing the gap between deep and conventional image registration using
-    probabilistic dense displacement networks*, MICCAI 2019, who learns the features; descriptors and U-Net are ours.
+    Cost volume, smoothing and expectation follow Heinrich, *Closing the gap between deep and conventional image
+    registration using probabilistic dense displacement networks*, MICCAI 2019, who learns the features and has no
+    U-Net.
 
     Args:
         channels: numbers of kernels at half, quarter and eighth resolution.
@@ -54,14 +97,17 @@ class CostVolumeUNet(RegistrationNetwork):
             raise ValueError(f"expected 3 channel numbers (half, quarter and eighth resolution), got {channels}")
         half, quarter, eighth = channels
         self.radius = whole("radius", radius)
-        self.sharpness = 100.0  # costs of descriptors, which lie in [0, 1], differ by about 0.01
+        # Descriptors lie in [0, 1], and their costs differ by about 0.01.
+        self.log_sharpness = nn.Parameter(torch.full((4,), math.log(100.0)))
+        self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
         self.descriptor = SelfSimilarity(spatial_dims)
         descriptors = 2 * len(self.descriptor.edges)
-        self.offsets = [list(offset) for offset in product(range(2 * self.radius + 1), repeat=spatial_dims)]
-        displacements = torch.tensor(self.offsets, dtype=torch.float32).T - self.radius
-        self.register_buffer("displacements", displacements, persistent=False)
-        self.costs = ConvolutionBlock(spatial_dims, len(self.offsets), half)
-        self.merge = ConvolutionBlock(spatial_dims, half + spatial_dims + 2 + descriptors, half)
+        self.coarse = displacements_within(spatial_dims, self.radius)
+        self.fine = displacements_within(spatial_dims, 1)
+        self.coarse_expectation = Expectation(self.coarse)
+        self.fine_expectation = Expectation(self.fine)
+        self.costs = ConvolutionBlock(spatial_dims, len(self.coarse) + len(self.fine), half, kernel_size=1)
+        self.merge = ConvolutionBlock(spatial_dims, half + 4 * spatial_dims + 2 + descriptors, half)
         self.encoder = nn.ModuleList(
             nn.Sequential(ConvolutionBlock(spatial_dims, a, b, stride=2), ConvolutionBlock(spatial_dims, b, b))
             for a, b in ((half, quarter), (quarter, eighth))
@@ -72,36 +118,52 @@ class CostVolumeUNet(RegistrationNetwork):
         self.decoder = nn.ModuleList(ConvolutionBlock(spatial_dims, 2 * b, b) for _, b in pairs)
         self.regression = Regression(spatial_dims, half)
 
-    def cost_volume(self, features: Tensor) -> Tensor:
-        """Mean squared differences ``(B, displacements, *spatial)``, less their mean, of moving and fixed features."""
+    def cost_volume(self, features: Tensor, displacements: list[list[int]], block: int) -> Tensor:
+        """Mean squared differences ``(B, displacements, *spatial)``, less their mean, of moving and fixed features.
+
+        Each is averaged over blocks of ``block`` voxels of the features along each axis.
+        """
         moving, fixed = features.chunk(2, dim=1)
-        moving = F.pad(moving, [self.radius] * (2 * self.spatial_dims), mode="replicate")
+        reach = -displacements[0][0]
+        moving = F.pad(moving, [reach] * (2 * self.spatial_dims), mode="replicate")
         costs: list[Tensor] = []
-        for offset in self.offsets:
+        for displacement in displacements:
             shifted = moving
-            for k, start in enumerate(offset):
-                shifted = shifted.narrow(k + 2, start, fixed.size(k + 2))
-            costs.append((shifted - fixed).square().mean(1))
-        volume = torch.stack(costs, dim=1)
+            for k, steps in enumerate(displacement):
+                shifted = shifted.narrow(k + 2, reach + steps, fixed.size(k + 2))
+            costs.append(average_pool((shifted - fixed).square().mean(1, keepdim=True), block, block))
+        volume = torch.cat(costs, dim=1)
         return volume - volume.mean(1, keepdim=True)
 
-    def expected_displacement(self, costs: Tensor) -> Tensor:
-        """Expectation ``(B, n, *spatial)``, blocks, where ``exp(-sharpness * cost)`` is a displacement's likelihood."""
-        likelihood = (-self.sharpness * costs).softmax(dim=1)
-        # Type checkers take a buffer for "Tensor | Module", and TorchScript refuses an annotation.
-        return torch.matmul(self.displacements, likelihood.flatten(2)).unflatten(2, costs.shape[2:])  # type: ignore[arg-type]
+    def expected_displacements(self, coarse: Tensor, fine: Tensor) -> list[Tensor]:
+        """Expectations ``(B, n, *spatial)``, blocks: of fine costs, of coarse ones, of these in windows of 6 and 12."""
+        expected = [
+            self.fine_expectation(fine, self.log_sharpness[0]) / 2,
+            self.coarse_expectation(coarse, self.log_sharpness[1]),
+        ]
+        windows = coarse
+        for level in (2, 3):
+            windows = average_pool(windows, 2, 2)
+            padded = F.pad(windows, [2] * (2 * self.spatial_dims), mode="replicate")
+            smooth = average_pool(average_pool(padded, 3, 1), 3, 1)
+            mean = self.coarse_expectation(smooth, self.log_sharpness[level])
+            expected.append(F.interpolate(mean, size=coarse.shape[2:], mode=self.mode))
+        return expected
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return the displacement ``(B, n, *spatial)`` in voxels."""
         self.check(pair)
-        blocks = average_pool(torch.cat([pair, self.descriptor(pair)], dim=1), 2, 2)
-        costs = self.cost_volume(blocks[:, 2:])
-        features = self.merge(torch.cat([self.costs(costs), self.expected_displacement(costs), blocks], dim=1))
+        descriptors = self.descriptor(pair)
+        blocks = average_pool(torch.cat([pair, descriptors], dim=1), 2, 2)
+        coarse = self.cost_volume(blocks[:, 2:], self.coarse, 1)
+        fine = self.cost_volume(descriptors, self.fine, 2)
+        expected = self.expected_displacements(coarse, fine)
+        costs = self.costs(torch.cat([coarse, fine], dim=1))
+        features = self.merge(torch.cat([costs, torch.cat(expected, dim=1), blocks], dim=1))
         skips: list[Tensor] = []
         for block in self.encoder:
             skips.append(features)
             features = block(features)
         for upsampling, block in zip(self.upsamplings, self.decoder):  # noqa: B905 (a script knows no strict)
             features = block(torch.cat([skips.pop(), upsampling(features)], dim=1))
-        mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
-        return 2 * F.interpolate(self.regression(features), scale_factor=2.0, mode=mode)
+        return 2 * F.interpolate(expected[2] + self.regression(features), scale_factor=2.0, mode=self.mode)

@@ -6,28 +6,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
-from regplugins.checks import boolean
 from regplugins.networks.base import RegistrationNetwork
-from regplugins.networks.blocks import Regression, RelativeGradient
+from regplugins.networks.blocks import Regression
 from regplugins.spatial import center_crop
 
 
 class ValidBlock(nn.Sequential):
-    """Two convolutions (kernel 3), each with batch normalization and ReLU.
+    """Two unpadded convolutions (kernel 3), each with batch normalization and ReLU: two voxels less at each face."""
 
-    Unpadded, they remove two voxels at each face; ``padded``, features continue from their border.
-    """
-
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, padded: bool) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         layers: list[nn.Module] = []
-        padding = {"padding": 1, "padding_mode": "replicate"} if padded else {}
         for channels in (in_channels, out_channels):
             layers += [
-                Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=3, bias=False, **padding),
+                Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=3, bias=False),
                 Norm[Norm.BATCH, spatial_dims](out_channels),
                 nn.ReLU(inplace=True),
             ]
@@ -46,15 +40,9 @@ class ValidUNet(RegistrationNetwork):
     Args:
         channels: kernels at full, half and quarter resolution.
         patch_shape: of the input, to be checked before training; default: not checked.
-        edges: register the ``RelativeGradient`` of the images, which learns faster. It needs four voxels more at each
-            face: ``4 k + 48`` for ``4 k``. Not in the paper.
-        padded: the same weights with padded convolutions, ``4 k`` voxels for ``4 k``, for faster training on whole
-            images. The field differs only near the image's border, where features are continued instead of the image.
-            Not in the paper.
 
     Raises:
         ValueError: if the number of channels is wrong, or the patch size does not fit.
-        TypeError: if ``edges`` or ``padded`` is not a boolean.
     """
 
     def __init__(
@@ -62,34 +50,26 @@ class ValidUNet(RegistrationNetwork):
         spatial_dims: int = 3,
         channels: Sequence[int] = (32, 64, 128),
         patch_shape: Sequence[int] | None = None,
-        edges: bool = False,
-        padded: bool = False,
     ) -> None:
         super().__init__(spatial_dims, stride=4)
         if len(channels) != 3:
             raise ValueError(f"expected 3 channel numbers (full, half and quarter resolution), got {channels}")
         full, half, quarter = channels
         # Voxels that the convolutions remove at each face: 2 + 2 x 2 + 4 x 2 on the way down, 2 x 2 + 2 up.
-        self.margin = 0 if boolean("padded", padded) else 20
-        self.edges: nn.Module = nn.Identity()
-        if boolean("edges", edges):
-            crop = 0 if padded else self.stride  # edges need 3 voxels, the stride 4
-            self.edges = RelativeGradient(crop=crop)
-            self.margin += crop
+        self.margin = 20
         # Peak memory per input voxel, usually at full resolution on the way up: 3.3 to 3.8 numbers for each of ``full``
-        # channels were measured on large volumes, and 240 bytes for the edges. If half and quarter resolution, with an
-        # eighth and a 64th of the voxels, have many channels, the peak is there.
+        # channels were measured on large volumes. If half and quarter resolution, with an eighth and a 64th of the
+        # voxels, have many channels, the peak is there.
         below = max(4 * full + 15 * half // 8, 4 * full + half // 2 + 15 * quarter // 64)
-        self.voxel_bytes = max(15 * full, below, 260 if edges else 0)
+        self.voxel_bytes = max(15 * full, below)
         if patch_shape is not None:
             self.check_patch(list(patch_shape))
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2)
-        self.encoder = nn.ModuleList(
-            ValidBlock(spatial_dims, a, b, padded) for a, b in ((2, full), (full, half), (half, quarter))
-        )
+        widths = ((2, full), (full, half), (half, quarter))
+        self.encoder = nn.ModuleList(ValidBlock(spatial_dims, a, b) for a, b in widths)
         up = Conv[Conv.CONVTRANS, spatial_dims]
         self.upsamplings = nn.ModuleList(up(a, b, kernel_size=2, stride=2) for a, b in ((quarter, half), (half, full)))
-        self.decoder = nn.ModuleList(ValidBlock(spatial_dims, 2 * width, width, padded) for width in (half, full))
+        self.decoder = nn.ModuleList(ValidBlock(spatial_dims, 2 * width, width) for width in (half, full))
         self.regression = Regression(spatial_dims, full, kernel_size=1)
 
     def check(self, pair: Tensor) -> None:
@@ -106,21 +86,17 @@ class ValidUNet(RegistrationNetwork):
         for size in shape:
             if size < smallest or size % self.stride != 0:
                 below = max(smallest, size // self.stride * self.stride)
-                margins = f"{2 * self.margin} and " if self.margin > 0 else ""
                 raise ValueError(
-                    f"a patch of {shape} does not fit: sizes are {margins}a multiple of {self.stride}, such as, next "
-                    f"to {size}, {below} and {below + self.stride}"
+                    f"a patch of {shape} does not fit: sizes are {2 * self.margin} and a multiple of {self.stride}, "
+                    f"such as, next to {size}, {below} and {below + self.stride}"
                 )
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return the displacement ``(B, n, *spatial - 2 margin)`` in voxels of the patch's center."""
         self.check(pair)
-        features = self.edges(pair)
+        features = pair
         skips: list[Tensor] = []
         for k, block in enumerate(self.encoder):
-            if k == 2 and self.margin == 0:
-                # Unpadded, 2 + 2 x 2 voxels would be cropped: shift the pooling cells accordingly.
-                features = F.pad(features, [1, 1] * self.spatial_dims, mode="replicate")
             features = block(features if k == 0 else self.pool(features))
             skips.append(features)
         skips.pop()

@@ -19,7 +19,6 @@ from regplugins.networks import (
     IdentityNetwork,
     MultiResolutionFCN,
     RigidCNN,
-    ValidUNet,
 )
 from tests.bundles.datasets import aligned_limb, brain_sequences, labeled_warps, moved_heads
 
@@ -64,7 +63,6 @@ class TrainedCase(BundleCase):
             ``refine.json``.
         lowered: by how much, at least.
         coarse: factor of a level at which refinement still helps on that data, fast.
-        margin: how much larger the network's input is than its field, at either end of an axis.
         variants: weights beside ``model.pt``, ``model_<name>.pt``, by name: their network's part of ``network_def``.
     """
 
@@ -76,7 +74,6 @@ class TrainedCase(BundleCase):
     lowered: float = 0.0
     coarse: float = 8.0
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    margin: int = 0
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -87,7 +84,7 @@ class TrainedCase(BundleCase):
     @property
     def export_shape(self) -> list[int]:
         """Small sizes that the network takes, not all the same."""
-        return [size * max(self.stride, 8) + 2 * self.margin for size in (2, 3, 2)]
+        return [size * max(self.stride, 8) for size in (2, 3, 2)]
 
 
 HIPPOCAMPUS = TrainedCase(
@@ -131,10 +128,15 @@ GATED_GRADIENT = TrainedCase(
 
 DUAL_SUPERVISION = TrainedCase(
     name="brain_mr_dual_supervision",
-    network=partial(ValidUNet, channels=(16, 32, 64), edges=True),
-    stride=4,
-    margin=24,
-    training={"spacing": 6.0, "network_shape": [32, 32, 32], "patch_shape": [52, 56, 52], "val_pairs": 2},
+    network=CostVolumeUNet,
+    stride=8,
+    training={
+        "spacing": 6.0,
+        "network_shape": [32, 32, 32],
+        "patch_shape": [16, 24, 16],
+        "context": 4,
+        "val_pairs": 2,
+    },
     **_BRAINS,
 )
 

@@ -8,11 +8,12 @@ import json
 import shutil
 
 import monai.bundle
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.bundles.cases import ANY_MODALITY, CASES, HEADS, HIPPOCAMPUS, BundleCase
+from tests.bundles.cases import ANY_MODALITY, CASES, DUAL_SUPERVISION, HEADS, HIPPOCAMPUS, LIMBS, BundleCase
 from tests.bundles.conftest import unset_properties
 from tests.itk_truth import outside_value, read_results
 
@@ -78,6 +79,20 @@ class TestInference:
         assert set(report["inputs"]) == {"fixed", "moving", "moving_label"}
         assert set(report["seconds"]) >= {"load", "init", "resample", "network", "warp", "invert", "evaluate", "save"}
         assert (registered / "report.png").stat().st_size > 10_000
+
+    @pytest.mark.parametrize("case", [DUAL_SUPERVISION, LIMBS], ids=lambda case: case.name, indirect=True)
+    @pytest.mark.parametrize("contrast", ["own", "remapped"])
+    def test_aligned_images_stay(self, contrast, bundle, run, tmp_path):
+        """The sample's fixed image against itself, and against its tissues in the reverse order of intensities."""
+        fixed = nib.load(bundle / "sample/fixed.nii.gz")
+        values = fixed.get_fdata()
+        body = values > 0.05 * values.max()
+        shown = values if contrast == "own" else np.where(body, 1.1 * values.max() - values, values)
+        nib.save(nib.Nifti1Image(shown, fixed.affine), tmp_path / "moving.nii.gz")
+        pair = {"fixed": str(bundle / "sample/fixed.nii.gz"), "moving": str(tmp_path / "moving.nii.gz")}
+        run("inference", **pair, init="none", output_dir=str(tmp_path))
+        vectors = nib.load(tmp_path / "transform_1Warp.nii.gz").get_fdata().squeeze()
+        assert np.linalg.norm(vectors, axis=-1)[body].mean() < 0.3  # mm
 
     @pytest.mark.parametrize("case", [HIPPOCAMPUS, HEADS], ids=["of a field", "rigid"], indirect=True)
     def test_any_grid_of_either_image(self, case, bundle, aligned, run, tmp_path):

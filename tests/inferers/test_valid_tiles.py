@@ -57,25 +57,15 @@ def test_tiles_keep_to_the_memory_and_no_others_see_fewer_voxels():
     assert ValidTileInferer(100).tiles(shape, network) == [52, 88, 48]
 
 
-@pytest.mark.parametrize("edges", [False, True])
-def test_the_field_does_not_depend_on_the_tiles(edges):
+def test_the_field_does_not_depend_on_the_tiles():
     """28-tiles as in the paper, other tiles, and one pass over the whole volume."""
-    network = lively(ValidUNet(channels=(4, 8, 8), edges=edges))
+    network = lively(ValidUNet(channels=(4, 8, 8)))
     pair = torch.rand(1, 2, 61, 38, 45)
     whole = ValidTileInferer(memory=100)(pair, network)
     assert whole.std() > 0.1
     for tile in ([28, 28, 28], [32, 40, 24], [4, 40, 48]):
         field = ValidTileInferer(tile=tile, progress=False)(pair, network)
         torch.testing.assert_close(field, whole, atol=1e-5, rtol=0)
-
-
-def test_a_padded_network_sees_the_volume_at_once():
-    """Whatever the memory: by tiles it would give something else."""
-    network = lively(ValidUNet(channels=(4, 8, 8), padded=True))
-    pair = torch.rand(1, 2, 32, 24, 28)
-    with torch.no_grad():
-        expected = network(pair)
-    torch.testing.assert_close(ValidTileInferer(memory=1e-3)(pair, network), expected)
 
 
 def test_beyond_the_volume_its_border_continues():
@@ -114,8 +104,8 @@ def peak():
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     return int(line.split()[1]) / 2**20
 
-def measure(channels, edges, memory, tile):
-    network = ValidUNet(channels=channels, edges=edges).eval()
+def measure(channels, memory, tile):
+    network = ValidUNet(channels=channels).eval()
     inferer = ValidTileInferer(memory=memory)
     pair = torch.rand(1, 2, 60, 60, 60)
     assert inferer.tiles(pair.shape[2:], network) == tile
@@ -138,15 +128,14 @@ for case in json.loads(sys.argv[1]):
 def test_keeps_to_its_memory():
     """By the peaks of processes of their own; nor does it leave much more than half of the memory unused."""
     cases = [
-        ((32, 8, 8), False, 0.5, [60, 60, 60]),
-        ((32, 8, 8), True, 0.6, [60, 60, 60]),
-        ((32, 8, 8), False, 0.3, [20, 60, 60]),
-        ((8, 128, 64), False, 0.26, [60, 60, 60]),
+        ((32, 8, 8), 0.5, [60, 60, 60]),
+        ((32, 8, 8), 0.3, [20, 60, 60]),
+        ((8, 128, 64), 0.26, [60, 60, 60]),
     ]
     words = [sys.executable, "-c", _MEASURE, json.dumps(cases)]
     run = subprocess.run(words, capture_output=True, encoding="utf-8", check=False)
     assert run.returncode == 0, run.stderr
-    for (_, _, memory, _), found in zip(cases, map(float, run.stdout.split()), strict=True):
+    for (_, memory, _), found in zip(cases, map(float, run.stdout.split()), strict=True):
         assert 0.35 * memory < found < memory
 
 

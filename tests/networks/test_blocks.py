@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks of networks against their formulas."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor, nn
 
 from regplugins.losses import MIND
-from regplugins.networks.blocks import GatedFusion, Regression, RelativeGradient, SelfSimilarity
+from regplugins.networks.blocks import GatedFusion, Regression, SelfSimilarity
 
 SHAPES = {2: (6, 7), 3: (6, 7, 5)}
 dimensions = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -44,27 +42,6 @@ class TestRegression:
         assert field.dtype == torch.float32
         torch.testing.assert_close(field, expected)
         torch.testing.assert_close(torch.jit.script(block)(features), expected)
-
-
-class TestRelativeGradient:
-    @dimensions
-    def test_is_the_gradient_over_its_mean_by_scipy(self, spatial_dims):
-        images = torch.rand(2, 2, *SHAPES[spatial_dims])
-        for image, edges in zip(images.flatten(0, 1), RelativeGradient()(images).flatten(0, 1), strict=True):
-            steps = [
-                ndimage.correlate1d(image.double().numpy(), [-0.5, 0, 0.5], axis, mode="nearest")
-                for axis in range(spatial_dims)
-            ]
-            magnitude = np.sqrt(np.square(steps).sum(axis=0))
-            expected = magnitude / (ndimage.uniform_filter(magnitude, 5, mode="nearest") + 0.01)
-            np.testing.assert_allclose(edges.numpy(), expected, rtol=1e-5)
-
-    @dimensions
-    def test_what_is_left_after_the_crop_does_not_depend_on_what_lies_beyond(self, spatial_dims):
-        large = torch.rand(1, 2, *[20] * spatial_dims)
-        part = large[(..., *[slice(4, 16)] * spatial_dims)]
-        inner, whole = RelativeGradient(crop=3)(part), RelativeGradient()(large)
-        torch.testing.assert_close(inner, whole[(..., *[slice(7, 13)] * spatial_dims)])
 
 
 class TestGatedFusion:

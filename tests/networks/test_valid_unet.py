@@ -3,7 +3,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from regplugins.networks import ValidUNet
@@ -51,52 +50,17 @@ def test_any_multiple_of_four_and_forty(shape):
     assert network(torch.rand(1, 2, *shape)).shape == (1, len(shape), *(size - 40 for size in shape))
 
 
-@pytest.mark.parametrize(("edges", "padded", "margin"), [(True, False, 24), (False, True, 0), (True, True, 0)])
-@pytest.mark.parametrize("inner", [(4, 8), (8, 4, 4)])
-def test_sizes_with_edges_and_padded(edges, padded, margin, inner):
-    network = ValidUNet(len(inner), channels=(2, 2, 2), edges=edges, padded=padded)
-    assert network.margin == margin
-    sizes = [size + 2 * margin for size in inner]
-    assert network(torch.rand(1, 2, *sizes)).shape == (1, len(inner), *inner)
-    expected = f"sizes are {2 * margin} and a multiple of 4" if margin else "sizes are a multiple of 4"
-    with pytest.raises(ValueError, match=expected):
-        network(torch.rand(1, 2, *[size + 2 for size in sizes]))
-
-
-@pytest.mark.parametrize("edges", [False, True])
-def test_padded_it_gives_the_same_field_of_an_image_whose_border_is_background(edges):
-    """The border is excluded, where upsampling is padded."""
-    valid = lively(ValidUNet(2, channels=(4, 8, 8), edges=edges))
-    padded = ValidUNet(2, channels=(4, 8, 8), edges=edges, padded=True).eval()
-    padded.load_state_dict(valid.state_dict())
-    pair = F.pad(torch.rand(1, 2, 40, 24), [28] * 4)
-    expected = valid(F.pad(pair, [valid.margin] * 4, mode="replicate"))
-    inside = (..., slice(12, -12), slice(12, -12))
-    torch.testing.assert_close(padded(pair)[inside], expected[inside], rtol=1e-4, atol=1e-5)
-    assert expected[inside].std() > 0.01
-
-
-def test_what_learned_on_edges_is_not_taken_for_what_learned_on_intensities():
-    seeing, blind = (ValidUNet(2, channels=(2, 2, 2), edges=edges) for edges in (True, False))
-    with pytest.raises(RuntimeError, match="edges"):
-        blind.load_state_dict(seeing.state_dict())
-    with pytest.raises(RuntimeError, match="edges"):
-        seeing.load_state_dict(blind.state_dict())
-
-
-@pytest.mark.parametrize("edges", [False, True])
-def test_a_voxel_sees_the_margin_about_it_and_no_more(edges):
+def test_a_voxel_sees_the_margin_about_it_and_no_more():
     """The derivative with respect to the input vanishes beyond the margin of a group of four voxels."""
-    network = lively(ValidUNet(2, channels=(4, 4, 4), edges=edges))
+    network = lively(ValidUNet(2, channels=(4, 4, 4)))
     pair = torch.rand(1, 2, 96, 96, requires_grad=True)
     field = network(pair)
     field[..., 20:24, 24:28].sum().backward()
     seen = pair.grad.abs().amax(dim=(0, 1)) > 0
     rows, columns = seen.any(dim=1).nonzero(), seen.any(dim=0).nonzero()
-    # the field's voxel k lies on the input's voxel k + margin; edges take one voxel less than the stride
-    spare = 1 if edges else 0
-    assert (int(rows.min()), int(rows.max())) == (20 + spare, 23 + 2 * network.margin - spare)
-    assert (int(columns.min()), int(columns.max())) == (24 + spare, 27 + 2 * network.margin - spare)
+    # the field's voxel k lies on the input's voxel k + margin
+    assert (int(rows.min()), int(rows.max())) == (20, 23 + 2 * network.margin)
+    assert (int(columns.min()), int(columns.max())) == (24, 27 + 2 * network.margin)
 
 
 def test_shifts_by_four_voxels_with_its_input():
@@ -105,9 +69,8 @@ def test_shifts_by_four_voxels_with_its_input():
     torch.testing.assert_close(network(pair[..., 4:, :])[..., :-4, :], network(pair)[..., 4:-4, :])
 
 
-@pytest.mark.parametrize("edges", [False, True])
-def test_scripts_and_exports(edges):
-    network = lively(ValidUNet(channels=(2, 2, 2), edges=edges))
+def test_scripts_and_exports():
+    network = lively(ValidUNet(channels=(2, 2, 2)))
     pair = torch.rand(1, 2, 56, 52, 60)
     torch.testing.assert_close(torch.jit.script(network)(pair), network(pair))
 
