@@ -96,13 +96,12 @@ class CostVolumeUNet(RegistrationNetwork):
         if len(channels) != 3:
             raise ValueError(f"expected 3 channel numbers (half, quarter and eighth resolution), got {channels}")
         half, quarter, eighth = channels
-        self.radius = whole("radius", radius)
         # Descriptors lie in [0, 1], and their costs differ by about 0.01.
         self.log_sharpness = nn.Parameter(torch.full((4,), math.log(100.0)))
         self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
         self.descriptor = SelfSimilarity(spatial_dims)
         descriptors = 2 * len(self.descriptor.edges)
-        self.coarse = displacements_within(spatial_dims, self.radius)
+        self.coarse = displacements_within(spatial_dims, whole("radius", radius))
         self.fine = displacements_within(spatial_dims, 1)
         self.coarse_expectation = Expectation(self.coarse)
         self.fine_expectation = Expectation(self.fine)

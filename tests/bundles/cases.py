@@ -126,34 +126,21 @@ GATED_GRADIENT = TrainedCase(
     **_BRAINS,
 )
 
-DUAL_SUPERVISION = TrainedCase(
-    name="brain_mr_dual_supervision",
-    network=CostVolumeUNet,
-    stride=8,
-    training={
+_COSTS: dict[str, Any] = _BRAINS | {
+    "network": CostVolumeUNet,
+    "stride": 8,
+    "training": {
         "spacing": 6.0,
         "network_shape": [32, 32, 32],
         "patch_shape": [16, 24, 16],
         "context": 4,
         "val_pairs": 2,
     },
-    **_BRAINS,
-)
+}
 
-LIMBS = TrainedCase(
-    name="limb_ct_mr_dual_supervision",
-    network=CostVolumeUNet,
-    stride=8,
-    training={
-        "spacing": 6.0,
-        "network_shape": [28, 28, 28],
-        "patch_shape": [16, 24, 16],
-        "context": 4,
-        "val_pairs": 2,
-    },
-    coarse=4.0,
-    **(_BRAINS | {"write_data": aligned_limb}),
-)
+DUAL_SUPERVISION = TrainedCase(name="brain_mr_dual_supervision", **_COSTS)
+
+LIMBS = TrainedCase(name="limb_ct_mr_dual_supervision", coarse=4.0, **(_COSTS | {"write_data": aligned_limb}))
 
 FIRE = TrainedCase(
     name="brain_mr_fire",
