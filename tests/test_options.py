@@ -39,7 +39,6 @@ OBJECTIVE = PairLoss(NCCLoss(), SquaredGradientLoss(), 0.1)
     [
         (WholeVolumeInferer, {"passes": 0}),
         (WholeVolumeInferer, {"affine_passes": -1}),
-        (WholeVolumeInferer, {"zoom": 0}),
         (WholeVolumeInferer, {"amp": "true"}),
         (WholeVolumeInferer, {"compile": 1}),
         (ValidTileInferer, {"passes": 1.5}),

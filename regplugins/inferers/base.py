@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base classes of inferers: precision, compilation, resolution, and a check for finite output."""
+"""Base classes of inferers: precision, compilation, passes, and a check for finite output."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from regplugins.checks import boolean, positive, whole
+from regplugins.checks import boolean, whole
 from regplugins.networks import affine_part
 from regplugins.spatial import compose_ddf, warp
 
@@ -57,23 +56,17 @@ class FieldInferer(NetworkInferer):
 
     Args:
         amp: compute convolutions in bfloat16, see ``NetworkInferer``.
-        zoom: resolution of the network's images relative to the pair's. 0.5 shows a pair at 1 mm to a network trained
-            at 2 mm, and resamples its field to 1 mm.
         compile: compile the network, see ``NetworkInferer``.
         passes: number of passes with the whole network.
         affine_passes: number of passes before them with the ``affine_part`` of the network.
 
     Raises:
         TypeError: if ``amp`` or ``compile`` is not a boolean.
-        ValueError: if ``zoom`` is not positive, or ``passes`` or ``affine_passes`` is not a whole number of at least 1
-            or 0.
+        ValueError: if ``passes`` or ``affine_passes`` is not a whole number of at least 1 or 0.
     """
 
-    def __init__(
-        self, amp: bool = False, zoom: float = 1.0, compile: bool = False, passes: int = 1, affine_passes: int = 0
-    ) -> None:
+    def __init__(self, amp: bool = False, compile: bool = False, passes: int = 1, affine_passes: int = 0) -> None:
         super().__init__(amp, compile)
-        self.zoom = positive("zoom", zoom)
         self.passes = whole("passes", passes)
         self.affine_passes = whole("affine_passes", affine_passes, minimum=0)
 
@@ -93,17 +86,7 @@ class FieldInferer(NetworkInferer):
         """
         if kwargs:
             logger.warning("%s: not used by the network, only by init and by refine", ", ".join(kwargs))
-        inputs = inputs.as_subclass(Tensor)  # MetaTensor records every operation
-        own = list(inputs.shape[2:])
-        zoomed = [max(1, round(size * self.zoom)) for size in own]
-        ddf = self._composed(inputs if zoomed == own else _resized(inputs, zoomed), network)
-        if zoomed == own:
-            return ddf
-        voxels = torch.tensor(own, device=ddf.device) / torch.tensor(zoomed, device=ddf.device)
-        return _resized(ddf, own) * voxels.repeat(ddf.shape[1] // len(own)).view(-1, *[1] * len(own))
-
-    def _composed(self, pair: Tensor, network: nn.Module) -> Tensor:
-        """Displacement of all passes at the network's own resolution."""
+        pair = inputs.as_subclass(Tensor)  # MetaTensor records every operation
         networks = [affine_part(network)] * self.affine_passes if self.affine_passes else []
         first, *others = [*networks, *[network] * self.passes]
         ddf = self._residual(pair, first)
@@ -126,7 +109,7 @@ class FieldInferer(NetworkInferer):
 
     @abstractmethod
     def _field(self, pair: Tensor, network: nn.Module) -> Tensor:
-        """Displacement ``(B, n, *spatial)`` of a pair at the network's own resolution."""
+        """Displacement ``(B, n, *spatial)`` of a pair."""
 
 
 def check_finite(output: Tensor, network: nn.Module) -> None:
@@ -139,8 +122,3 @@ def check_finite(output: Tensor, network: nn.Module) -> None:
         name = getattr(network, "weights_name", type(network).__name__)
         count = int((~output.isfinite()).sum())
         raise ValueError(f"{name}: {count} of {output.numel()} values that this network gives are not finite")
-
-
-def _resized(image: Tensor, shape: list[int]) -> Tensor:
-    """Interpolate linearly to another number of voxels of the same field of view."""
-    return F.interpolate(image, size=shape, mode="trilinear" if len(shape) == 3 else "bilinear")

@@ -30,14 +30,13 @@ class ValidTileInferer(FieldInferer):
             input voxels in total is taken.
         tile: size of the field's tiles, multiples of the network's stride, in place of ``memory``.
         amp: see ``FieldInferer``.
-        zoom: see ``FieldInferer``.
         progress: show a progress bar if there are several tiles.
         compile: see ``FieldInferer``.
         passes: see ``FieldInferer``.
 
     Raises:
         TypeError: if ``amp`` or ``compile`` is not a boolean.
-        ValueError: if ``memory`` or ``zoom`` is not positive, or ``passes`` is not a whole number of at least 1.
+        ValueError: if ``memory`` is not positive, or ``passes`` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -45,12 +44,11 @@ class ValidTileInferer(FieldInferer):
         memory: float = 4.0,
         tile: Sequence[int] | None = None,
         amp: bool = False,
-        zoom: float = 1.0,
         progress: bool = True,
         compile: bool = False,
         passes: int = 1,
     ) -> None:
-        super().__init__(amp, zoom, compile, passes)
+        super().__init__(amp, compile, passes)
         self.memory = positive("memory", memory)
         self.tile = tile
         self.progress = progress

@@ -5,6 +5,7 @@ from regplugins.networks.base import IdentityNetwork, RegistrationNetwork
 from regplugins.networks.blocks import MLP
 from regplugins.networks.cost_volume_unet import CostVolumeUNet
 from regplugins.networks.fire import Fire, affine_part, bidirectional
+from regplugins.networks.gated_cost_volume_unet import GatedCostVolumeUNet
 from regplugins.networks.gated_dual_branch import GatedDualBranch
 from regplugins.networks.modality_cnn import ModalityCNN
 from regplugins.networks.multires_fcn import MultiResolutionFCN

@@ -97,15 +97,16 @@ class GatedFusion(nn.Module):
 
     Args:
         kernel_size: of the gates' convolution, odd; the paper does not give it.
-        gain: factor of the fields before the gates' convolution. The paper's is 1. Displacements of half a voxel then
-            leave the sigmoid in its linear range, where gates hardly differ between voxels.
+        features: number of features that the gates' convolution sees beside the fields, with weights that start at
+            zero; none in the paper. If there are some, each call needs them.
     """
 
-    def __init__(self, spatial_dims: int, kernel_size: int = 3, gain: float = 1.0) -> None:
+    def __init__(self, spatial_dims: int, kernel_size: int = 3, features: int = 0) -> None:
         super().__init__()
-        self.gain = gain
         conv = Conv[Conv.CONV, spatial_dims]
-        self.gate = conv(2 * spatial_dims, 2 * spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2)
+        seen = 2 * spatial_dims + features
+        self.gate = conv(seen, 2 * spatial_dims, kernel_size=kernel_size, padding=kernel_size // 2)
+        nn.init.zeros_(self.gate.weight[:, 2 * spatial_dims :])
         self.bottleneck = conv(2 * spatial_dims, spatial_dims, kernel_size=1)
         nn.init.zeros_(self.gate.bias)
         nn.init.zeros_(self.bottleneck.bias)
@@ -113,19 +114,19 @@ class GatedFusion(nn.Module):
             identity = torch.eye(spatial_dims).repeat(1, 2)
             self.bottleneck.weight.copy_(identity.view_as(self.bottleneck.weight))
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Fuse two displacements ``(B, n, *spatial)`` into one."""
+    def forward(self, first: Tensor, second: Tensor, features: Tensor | None = None) -> Tensor:
+        """Fuse two displacements ``(B, n, *spatial)`` into one; ``features`` are ``(B, features, *spatial)``."""
         if torch.jit.is_scripting():
-            return self._fuse(torch.cat([first, second], dim=1))
+            return self._fuse(torch.cat([first, second], dim=1), features)
         with torch.autocast(device_type=first.device.type, enabled=False):
-            return self._fuse(torch.cat([first.float(), second.float()], dim=1))
+            return self._fuse(torch.cat([first.float(), second.float()], dim=1), features)
 
-    def _fuse(self, both: Tensor) -> Tensor:
-        return self.bottleneck(self.gates(both) * both)
+    def _fuse(self, both: Tensor, features: Tensor | None) -> Tensor:
+        return self.bottleneck(self.gates(both, features) * both)
 
-    def gates(self, both: Tensor) -> Tensor:
+    def gates(self, both: Tensor, features: Tensor | None = None) -> Tensor:
         """Gates ``(B, 2 n, *spatial)`` of two fields ``(B, 2 n, *spatial)``."""
-        return torch.sigmoid(self.gate(self.gain * both))
+        return torch.sigmoid(self.gate(both if features is None else torch.cat([both, features.float()], dim=1)))
 
 
 class MLP(nn.Module):

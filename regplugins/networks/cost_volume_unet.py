@@ -68,6 +68,16 @@ def displacements_within(spatial_dims: int, reach: int) -> list[list[int]]:
     return [list(steps) for steps in product(range(-reach, reach + 1), repeat=spatial_dims)]
 
 
+def to_voxels(field: Tensor) -> Tensor:
+    """Upsample a displacement ``(B, n, *blocks)`` in blocks of two voxels to ``(B, n, *spatial)`` in voxels."""
+    return 2 * interpolated(field, [2 * size for size in field.shape[2:]])
+
+
+def interpolated(image: Tensor, size: list[int]) -> Tensor:
+    """Interpolate ``(B, C, *spatial)`` linearly to another number of voxels of the same field of view."""
+    return F.interpolate(image, size=size, mode="bilinear" if image.dim() == 4 else "trilinear")
+
+
 class CostVolumeUNet(RegistrationNetwork):
     """Displacement field from what each of a set of displacements costs, voxel by voxel.
 
@@ -98,7 +108,6 @@ class CostVolumeUNet(RegistrationNetwork):
         half, quarter, eighth = channels
         # Descriptors lie in [0, 1], and their costs differ by about 0.01.
         self.log_sharpness = nn.Parameter(torch.full((4,), math.log(100.0)))
-        self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
         self.descriptor = SelfSimilarity(spatial_dims)
         descriptors = 2 * len(self.descriptor.edges)
         self.coarse = displacements_within(spatial_dims, whole("radius", radius))
@@ -146,11 +155,15 @@ class CostVolumeUNet(RegistrationNetwork):
             padded = F.pad(windows, [2] * (2 * self.spatial_dims), mode="replicate")
             smooth = average_pool(average_pool(padded, 3, 1), 3, 1)
             mean = self.coarse_expectation(smooth, self.log_sharpness[level])
-            expected.append(F.interpolate(mean, size=coarse.shape[2:], mode=self.mode))
+            expected.append(interpolated(mean, list(coarse.shape[2:])))
         return expected
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return the displacement ``(B, n, *spatial)`` in voxels."""
+        return to_voxels(self.block_field(pair)[0])
+
+    def block_field(self, pair: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the displacement ``(B, n, *blocks)`` in blocks, and the features ``(B, channels[0], *blocks)``."""
         self.check(pair)
         descriptors = self.descriptor(pair)
         blocks = average_pool(torch.cat([pair, descriptors], dim=1), 2, 2)
@@ -165,4 +178,4 @@ class CostVolumeUNet(RegistrationNetwork):
             features = block(features)
         for upsampling, block in zip(self.upsamplings, self.decoder):  # noqa: B905 (a script knows no strict)
             features = block(torch.cat([skips.pop(), upsampling(features)], dim=1))
-        return 2 * F.interpolate(expected[2] + self.regression(features), scale_factor=2.0, mode=self.mode)
+        return expected[2] + self.regression(features), features

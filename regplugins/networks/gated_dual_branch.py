@@ -10,10 +10,10 @@ import torch
 from monai.networks.nets import VoxelMorphUNet
 from torch import Tensor, nn
 
-from regplugins.checks import boolean, choice
+from regplugins.checks import choice
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.networks.blocks import AverageFusion, GatedFusion, Regression
-from regplugins.spatial import gradient_magnitude, integrate_velocity
+from regplugins.spatial import gradient_magnitude
 
 FUSIONS = ("gated", "average", "concat", "none")
 
@@ -59,13 +59,9 @@ class GatedDualBranch(RegistrationNetwork):
         channels: kernels at full resolution, half, quarter, eighth and sixteenth.
         norm: MONAI's name of the normalization after the convolutions: VoxelMorph has None, "batch" learns faster.
         gate_kernel: kernel size of the gates' convolution, odd.
-        gate_gain: factor of the displacements before the gates' convolution, see ``GatedFusion``.
-        diffeomorphic: integrate the branches' outputs as stationary velocities, by scaling and squaring; not in the
-            paper.
 
     Raises:
         ValueError: if the fusion is unknown, the number of channels is wrong, or the kernel is even.
-        TypeError: if ``diffeomorphic`` is not a boolean.
     """
 
     def __init__(
@@ -75,8 +71,6 @@ class GatedDualBranch(RegistrationNetwork):
         channels: Sequence[int] = (16, 32, 32, 32, 32),
         norm: str | None = None,
         gate_kernel: int = 3,
-        gate_gain: float = 1.0,
-        diffeomorphic: bool = False,
     ) -> None:
         super().__init__(spatial_dims, stride=16)
         choice("fusion", fusion, dict.fromkeys(FUSIONS))
@@ -85,14 +79,11 @@ class GatedDualBranch(RegistrationNetwork):
         if gate_kernel % 2 != 1:
             raise ValueError(f"gate_kernel must be odd, got {gate_kernel}")
         self.fusion = fusion
-        self.diffeomorphic = boolean("diffeomorphic", diffeomorphic)
         self.branches = nn.ModuleList([Branch(spatial_dims, 4 if fusion == "concat" else 2, channels, norm)])
         self.fuse = nn.ModuleList()
         if fusion in ("gated", "average"):
             self.branches.append(Branch(spatial_dims, 2, channels, norm))
-            self.fuse.append(
-                GatedFusion(spatial_dims, gate_kernel, gate_gain) if fusion == "gated" else AverageFusion()
-            )
+            self.fuse.append(GatedFusion(spatial_dims, gate_kernel) if fusion == "gated" else AverageFusion())
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return the fused displacement."""
@@ -112,4 +103,4 @@ class GatedDualBranch(RegistrationNetwork):
             fields.insert(0, branch(inputs[k]))
         for fuse in self.fuse:
             fields.insert(0, fuse(fields[1], fields[0]))
-        return [integrate_velocity(field, 7) for field in fields] if self.diffeomorphic else fields
+        return fields

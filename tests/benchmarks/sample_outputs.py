@@ -31,11 +31,7 @@ VARIANTS: dict[str, dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
         "refine_field": (("refine",), {}),
         "refine_weights": (("refine",), {"refine": "weights"}),
     },
-    "brain_mr_gated_gradient": {
-        "default": ((), {}),
-        "average": ((), {"weights": "average", "network_def#fusion": "average"}),
-        "refine_field": (("refine",), {}),
-    },
+    "brain_mr_gated_gradient": {"default": ((), {}), "refine_field": (("refine",), {})},
     "brain_mr_dual_supervision": {"default": ((), {}), "refine_field": (("refine",), {})},
     "limb_ct_mr_dual_supervision": {"default": ((), {}), "refine_field": (("refine",), {})},
     "brain_mr_fire": {"default": ((), {}), "refine_field": (("refine",), {})},

@@ -15,7 +15,7 @@ from regplugins.losses import LocalNCCLoss, MINDLoss
 from regplugins.networks import (
     CostVolumeUNet,
     Fire,
-    GatedDualBranch,
+    GatedCostVolumeUNet,
     IdentityNetwork,
     MultiResolutionFCN,
     RigidCNN,
@@ -117,25 +117,20 @@ _BRAINS: dict[str, Any] = {
     "lowered": 0.001,
 }
 
+_PATCHES = {"spacing": 6.0, "network_shape": [32, 32, 32], "patch_shape": [16, 24, 16], "context": 4}
+
 GATED_GRADIENT = TrainedCase(
     name="brain_mr_gated_gradient",
-    network=partial(GatedDualBranch, norm="batch"),
-    stride=16,
-    training={"spacing": 6.0, "network_shape": [32, 32, 32], "init": "none"},
-    variants={"vm": {"fusion": "none"}, "vm_concat": {"fusion": "concat"}, "average": {"fusion": "average"}},
+    network=GatedCostVolumeUNet,
+    stride=8,
+    training={**_PATCHES, "init": "none"},
     **_BRAINS,
 )
 
 _COSTS: dict[str, Any] = _BRAINS | {
     "network": CostVolumeUNet,
     "stride": 8,
-    "training": {
-        "spacing": 6.0,
-        "network_shape": [32, 32, 32],
-        "patch_shape": [16, 24, 16],
-        "context": 4,
-        "val_pairs": 2,
-    },
+    "training": {**_PATCHES, "val_pairs": 2},
 }
 
 DUAL_SUPERVISION = TrainedCase(name="brain_mr_dual_supervision", **_COSTS)

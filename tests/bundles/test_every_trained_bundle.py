@@ -135,7 +135,7 @@ class TestRefinement:
 
         trainer, refiner = parsed("train"), parsed("inference", "refine")
         refiner["regularization_weight"] = trainer["regularization_weight"]
-        training = trainer.get_parsed_content("objective")
+        training = trainer.get_parsed_content("image_objective" if "image_objective" in trainer else "objective")
         refining = refiner.get_parsed_content("inferer").optimizer.objective
         images = {key: torch.rand(1, 1, 16, 18, 20) for key in ("moving", "fixed")}
         ddf = torch.randn(1, 3, 16, 18, 20)

@@ -76,17 +76,6 @@ def test_beyond_the_volume_its_border_continues():
     torch.testing.assert_close(field[..., :4], field[..., 4:8])
 
 
-def test_shows_the_network_another_resolution():
-    class Ones(Middle):
-        def forward(self, pair: Tensor) -> Tensor:
-            return torch.ones_like(super().forward(pair))
-
-    network = Ones()
-    field = ValidTileInferer(zoom=0.5)(torch.rand(1, 2, 40, 24), network)
-    assert network.seen == [(60, 52)]
-    assert torch.equal(field, torch.full((1, 2, 40, 24), 2.0))
-
-
 @pytest.mark.parametrize(("tile", "progress", "shown"), [(8, True, True), (8, False, False), (16, True, False)])
 def test_a_bar_counts_tiles(tile, progress, shown, capsys):
     ValidTileInferer(tile=[tile, tile], progress=progress)(torch.rand(1, 2, 16, 16), Middle())
@@ -144,11 +133,9 @@ def test_keeps_to_its_memory():
     [
         ({"memory": 0}, "memory must be positive, got 0"),
         ({"memory": "lots"}, "memory must be a number, got 'lots'"),
-        ({"zoom": "half"}, "zoom must be a number, got 'half'"),
         ({"memory": 1e-6}, "memory of 1e-06 GiB is too little: the smallest tile"),
         ({"tile": [28, 30]}, "tile must be 2 multiples of 4, got"),
         ({"tile": [28]}, "tile must be 2 multiples of 4, got"),
-        ({"zoom": -1}, "zoom must be positive"),
     ],
 )
 def test_bad_options(arguments, message):

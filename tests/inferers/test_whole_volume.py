@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from regplugins.inferers import WholeVolumeInferer
-from regplugins.spatial import identity_grid
 
 
 class Picky(nn.Module):
@@ -47,39 +46,6 @@ def test_amp_gives_float32_without_a_graph():
     assert field.dtype == torch.float32
     assert not field.requires_grad
     torch.testing.assert_close(field, network(pair), atol=0.02, rtol=0.02)
-
-
-@pytest.mark.parametrize("shape", [(32, 40), (31, 37), (17, 24, 19)])
-@pytest.mark.parametrize("zoom", [0.5, 2 / 3, 1.5])
-def test_a_zoomed_field_is_the_same_map(shape, zoom):
-    """A network that scales everything about the middle, wherever its voxels lie."""
-
-    class Scaling(nn.Module):
-        seen: tuple[int, ...] = ()
-
-        def forward(self, pair: Tensor) -> Tensor:
-            self.seen = tuple(pair.shape[2:])
-            return 0.1 * from_middle(self.seen)
-
-    network = Scaling()
-    field = WholeVolumeInferer(zoom=zoom)(torch.rand(1, 2, *shape), network)
-    assert network.seen == tuple(round(zoom * size) for size in shape)
-    inner = (slice(None), slice(None), *(slice(2, size - 2) for size in shape))  # beyond, the border continues
-    torch.testing.assert_close(field[inner], 0.1 * from_middle(shape)[inner])
-
-
-def test_a_zoomed_field_of_either_direction():
-    class Shifts(nn.Module):
-        def forward(self, pair: Tensor) -> Tensor:
-            return torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, *pair.shape[2:])
-
-    field = WholeVolumeInferer(zoom=0.5)(torch.rand(1, 2, 10, 12), Shifts())
-    assert torch.equal(field, 2 * torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, 10, 12))
-
-
-def from_middle(shape: tuple[int, ...]) -> Tensor:
-    grid = identity_grid(list(shape))
-    return (grid - (torch.tensor(shape).view(-1, *[1] * len(shape)) - 1) / 2)[None]
 
 
 _COMPILED = """

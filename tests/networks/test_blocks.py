@@ -59,6 +59,21 @@ class TestGatedFusion:
         torch.testing.assert_close(torch.jit.script(block)(first, second), expected)
 
     @dimensions
+    def test_features_enter_the_gates_alone_and_not_before_training(self, spatial_dims):
+        first, second = two_fields(spatial_dims)
+        features = torch.randn(2, 3, *SHAPES[spatial_dims])
+        new = GatedFusion(spatial_dims, features=3)
+        torch.testing.assert_close(new(first, second, features), new(first, second, -features))
+        block = lively(new)
+        both = torch.cat([first, second], dim=1)
+        convolve = F.conv2d if spatial_dims == 2 else F.conv3d
+        seen = torch.cat([both, features], dim=1)
+        gates = torch.sigmoid(convolve(seen, block.gate.weight, block.gate.bias, padding=1))
+        expected = convolve(gates * both, block.bottleneck.weight, block.bottleneck.bias)
+        torch.testing.assert_close(block(first, second, features), expected)
+        torch.testing.assert_close(torch.jit.script(block)(first, second, features), expected)
+
+    @dimensions
     def test_starts_at_the_average(self, spatial_dims):
         first, second = two_fields(spatial_dims, size=1e-3)
         fused = GatedFusion(spatial_dims)(first, second)

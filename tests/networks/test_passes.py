@@ -12,7 +12,15 @@ from torch import Tensor
 from regplugins.engines import FieldsModule
 from regplugins.inferers import WholeVolumeInferer
 from regplugins.losses import FireLoss, MultiResolutionLoss, SquaredGradientLoss
-from regplugins.networks import CostVolumeUNet, Fire, GatedDualBranch, MultiResolutionFCN, ValidUNet, bidirectional
+from regplugins.networks import (
+    CostVolumeUNet,
+    Fire,
+    GatedCostVolumeUNet,
+    GatedDualBranch,
+    MultiResolutionFCN,
+    ValidUNet,
+    bidirectional,
+)
 from regplugins.networks.base import RegistrationNetwork
 from regplugins.spatial import compose_ddf, subsample_ddf, warp
 from tests.networks.test_fire import lively as lively_fire
@@ -41,6 +49,7 @@ def test_a_constant_translation_adds_up_at_every_resolution(passes):
         lively_fcn(MultiResolutionFCN(2, channels=(4, 4, 4, 4, 4, 4))),
         GatedDualBranch(2, channels=(4, 4, 4, 4, 4)).eval(),
         CostVolumeUNet(2, channels=(4, 4, 4)).eval(),
+        GatedCostVolumeUNet(2, channels=(4, 4, 4)).eval(),
     ],
     ids=lambda network: type(network).__name__,
 )
