@@ -124,7 +124,8 @@ GATED_GRADIENT = TrainedCase(
     network=GatedCostVolumeUNet,
     stride=8,
     training={**_PATCHES, "init": "none"},
-    **_BRAINS,
+    # What refinement lowers is part of its training.
+    **(_BRAINS | {"lowered": 0.0}),
 )
 
 _COSTS: dict[str, Any] = _BRAINS | {
